@@ -1,0 +1,25 @@
+//! Generates the messages and services from `proto/` without a `protoc` on the machine.
+//!
+//! Writes the descriptor set beside the code, for gRPC reflection.
+
+use std::{env, error::Error, fs, path::PathBuf};
+
+use protox::prost::Message as _;
+
+const PROTO: &str = "tokenbroker/v1/token_broker.proto";
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo:rerun-if-changed=proto");
+    let mut compiler = protox::Compiler::new(["proto"])?;
+    compiler.include_imports(true).include_source_info(true);
+    let descriptors = compiler.open_file(PROTO)?.file_descriptor_set();
+
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
+    tonic_prost_build::configure()
+        .build_transport(false)
+        // It holds the secret: `proto.rs` writes a `Debug` that doesn't show it.
+        .skip_debug(["tokenbroker.v1.Token"])
+        .compile_fds(descriptors)?;
+    Ok(())
+}

@@ -1,0 +1,1 @@
+//! Pure: is this token fresh, due or expired; margins and jitter.

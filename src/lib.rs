@@ -1,0 +1,18 @@
+//! The token broker: hands out the vault's OAuth access tokens to internal services, one sign-in per user.
+//!
+//! `ARCHITECTURE.md` is the map. Two features: `client` (what a Rust caller needs) and `server` (the broker, default).
+
+pub mod proto;
+
+#[cfg(feature = "server")]
+pub mod clock;
+#[cfg(feature = "server")]
+pub mod config;
+#[cfg(feature = "server")]
+pub mod expiry;
+#[cfg(feature = "server")]
+pub mod model;
+#[cfg(feature = "server")]
+pub mod secret;
+#[cfg(feature = "server")]
+pub mod vault;

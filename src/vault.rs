@@ -1,0 +1,82 @@
+//! Sign in upstream; classify what comes back. Behind the one trait, [`SignIn`], so that a simulation can stand in its place.
+
+use std::{future::Future, pin::Pin, time::Duration};
+
+use crate::{model::UserKey, secret::Secret};
+
+/// Signs one user in.
+pub trait SignIn: Send + Sync + 'static {
+    /// Sends one sign-in and classifies its answer; ends within the configured time.
+    fn sign_in<'a>(&'a self, user: &'a UserKey, password: &'a Secret) -> SigningIn<'a>;
+}
+
+/// What [`SignIn::sign_in`] returns.
+pub type SigningIn<'a> = Pin<Box<dyn Future<Output = Result<Grant, Failure>> + Send + 'a>>;
+
+/// What the vault gave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// The token: visible ASCII.
+    pub access_token: Secret,
+    /// What it is good for; empty where the vault said nothing.
+    pub scope: String,
+    /// How long it lives, counted from the instant the request was sent: above zero, at most seven days.
+    pub lifetime: Duration,
+    /// Whether a JWT's `iat` and `exp` bound the lifetime, so that the same token seen again can't live longer.
+    pub lifetime_is_bounded: bool,
+}
+
+/// Why there is no token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// A definite no; repeating it could lock the account.
+    Refused {
+        /// Which kind of no.
+        why: Refusal,
+        /// The vault's `error`, else its `errorId`: at most 64 characters of `[A-Za-z0-9_.-]`, never holding the password; may be empty.
+        vault_error: String,
+    },
+    /// The vault asks to wait.
+    Throttled {
+        /// Whom the wait is about.
+        scope: Scope,
+        /// How long, as the vault says or is documented to mean.
+        wait: Duration,
+        /// As above.
+        vault_error: String,
+    },
+    /// It is out of reach, slow or failing.
+    Unavailable {
+        /// What happened, in fixed words for people: no text of the vault's.
+        cause: &'static str,
+        /// How long to wait, where the vault says so.
+        wait: Option<Duration>,
+        /// As above.
+        vault_error: String,
+    },
+    /// Its answer makes no sense.
+    Invalid {
+        /// What is wrong with it, in fixed words for people.
+        cause: &'static str,
+    },
+}
+
+/// The kinds of a definite no.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The credentials or the account.
+    Credentials,
+    /// A second factor is wanted: a person is needed.
+    SecondFactor,
+    /// Our request.
+    Request,
+}
+
+/// Whom a wait is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// This user.
+    User,
+    /// All users of the merchant: the vault judged the caller's address.
+    Merchant,
+}
