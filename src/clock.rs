@@ -25,10 +25,7 @@ impl Moment {
     /// This moment moved into the future by `by`; where the wall clock's range ends, it stays (and so is past sooner).
     #[must_use]
     pub fn plus(self, by: Duration) -> Self {
-        Self {
-            mono: self.mono + by,
-            wall: self.wall.checked_add(by).unwrap_or(self.wall),
-        }
+        Self { mono: self.mono + by, wall: self.wall.checked_add(by).unwrap_or(self.wall) }
     }
 
     /// How long until this moment, by the clock that reaches it first; zero once it is past by either.
@@ -61,10 +58,7 @@ pub struct SystemClock;
 impl Clock for SystemClock {
     #[allow(clippy::disallowed_methods, reason = "this is the one place")]
     fn now(&self) -> Moment {
-        Moment {
-            mono: Instant::now(),
-            wall: SystemTime::now(),
-        }
+        Moment { mono: Instant::now(), wall: SystemTime::now() }
     }
 }
 
@@ -78,20 +72,10 @@ mod tests {
         let end = start.plus(Duration::from_secs(10));
         assert_eq!(end.left_at(start), Duration::from_secs(10));
 
-        let slept = Moment {
-            mono: start.mono,
-            wall: start.wall + Duration::from_secs(11),
-        };
+        let slept = Moment { mono: start.mono, wall: start.wall + Duration::from_secs(11) };
         assert_eq!(end.left_at(slept), Duration::ZERO, "the machine slept");
-        let set_back = Moment {
-            mono: start.mono + Duration::from_secs(11),
-            wall: start.wall - Duration::from_secs(99),
-        };
-        assert_eq!(
-            end.left_at(set_back),
-            Duration::ZERO,
-            "the wall clock was set back"
-        );
+        let set_back = Moment { mono: start.mono + Duration::from_secs(11), wall: start.wall - Duration::from_secs(99) };
+        assert_eq!(end.left_at(set_back), Duration::ZERO, "the wall clock was set back");
         assert_eq!(start.age_at(slept), Duration::from_secs(11));
         assert_eq!(start.age_at(set_back), Duration::from_secs(11));
     }

@@ -28,9 +28,7 @@ impl MerchantId {
         } else if value.len() > MERCHANT_ID_MAX {
             Err("is too long: at most 128 characters")
         } else if !value.bytes().all(|byte| byte.is_ascii_graphic()) {
-            Err(
-                "has a character that is not visible ASCII: a space, a control character or a letter outside ASCII",
-            )
+            Err("has a character that is not visible ASCII: a space, a control character or a letter outside ASCII")
         } else {
             Ok(Self(value.into_boxed_str()))
         }
@@ -73,9 +71,7 @@ impl Number {
             });
         };
         if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-            Err(
-                "has something other than digits after the `+`: write it without spaces, dashes or brackets",
-            )
+            Err("has something other than digits after the `+`: write it without spaces, dashes or brackets")
         } else if digits.starts_with('0') {
             Err("begins with 0 after the `+`: a country code comes first")
         } else if !NUMBER_DIGITS.contains(&digits.len()) {
@@ -97,10 +93,7 @@ impl fmt::Display for Number {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let tail = if self.0.len() >= 11 { 4 } else { 2 };
         let head = self.0.get(..3).unwrap_or_default();
-        let tail = self
-            .0
-            .get(self.0.len().saturating_sub(tail)..)
-            .unwrap_or_default();
+        let tail = self.0.get(self.0.len().saturating_sub(tail)..).unwrap_or_default();
         write!(f, "{head}…{tail}")
     }
 }
@@ -192,12 +185,9 @@ mod tests {
 
     #[test]
     fn numbers_are_checked_and_masked() {
-        for (number, masked) in [
-            ("+447871239999", "+44…9999"),
-            ("+1234567", "+12…67"),
-            ("+1234567890", "+12…7890"),
-            ("+123456789012345", "+12…2345"),
-        ] {
+        for (number, masked) in
+            [("+447871239999", "+44…9999"), ("+1234567", "+12…67"), ("+1234567890", "+12…7890"), ("+123456789012345", "+12…2345")]
+        {
             let number = Number::parse(number.to_owned()).expect("is E.164");
             assert_eq!(number.to_string(), masked);
             assert_eq!(format!("{number:?}"), format!("\"{masked}\""));
@@ -219,17 +209,8 @@ mod tests {
 
     #[test]
     fn merchants_are_checked() {
-        for good in [
-            "a",
-            "bece038f-2e46-49f4-b25e-89cd38d6dc16",
-            &"x".repeat(128),
-        ] {
-            assert_eq!(
-                MerchantId::parse(good.to_owned())
-                    .expect("is visible ASCII")
-                    .as_str(),
-                good
-            );
+        for good in ["a", "bece038f-2e46-49f4-b25e-89cd38d6dc16", &"x".repeat(128)] {
+            assert_eq!(MerchantId::parse(good.to_owned()).expect("is visible ASCII").as_str(), good);
         }
         for bad in ["", " ", "a b", "a\n", "ä", &"x".repeat(129)] {
             assert!(MerchantId::parse(bad.to_owned()).is_err(), "{bad:?}");
@@ -238,9 +219,6 @@ mod tests {
 
     #[test]
     fn a_token_id_is_the_head_of_sha_256() {
-        assert_eq!(
-            TokenId::of("abc").to_string(),
-            "ba7816bf8f01cfea414140de5dae2223"
-        );
+        assert_eq!(TokenId::of("abc").to_string(), "ba7816bf8f01cfea414140de5dae2223");
     }
 }

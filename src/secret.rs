@@ -56,9 +56,6 @@ mod tests {
     #[test]
     fn debug_says_nothing_of_the_value() {
         assert_eq!(format!("{:?}", Secret::from("1234Qwerty")), "[redacted]");
-        assert_eq!(
-            format!("{:#?}", Some(Secret::from(""))),
-            "Some(\n    [redacted],\n)"
-        );
+        assert_eq!(format!("{:#?}", Some(Secret::from(""))), "Some(\n    [redacted],\n)");
     }
 }
