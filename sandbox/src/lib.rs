@@ -4,6 +4,11 @@
 //! for made-up users: it keeps passwords in memory and counts on nobody but its owner reaching its port. It must never become a
 //! dependency of the broker itself.
 
+/// Keeps the README's example compiling.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}
+
 mod body;
 mod clock;
 mod control;
