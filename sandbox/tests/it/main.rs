@@ -8,6 +8,7 @@
     clippy::cast_possible_truncation,
     reason = "clippy knows only functions marked as tests for tests, not their helpers"
 )]
+#![allow(clippy::disallowed_methods, reason = "what is measured here is how long a reply took in the real world")]
 
 mod control;
 mod faults;
