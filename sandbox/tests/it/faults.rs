@@ -87,6 +87,11 @@ async fn pages_redirects_codings_and_silence_come_as_asked() {
     assert_eq!((html.status(), html.header("content-type")), (502, Some("text/html")));
     assert!(html.body().starts_with(b"<html>"));
 
+    sandbox.script(Fault::html(503).header("Content-Type", "text/plain"));
+    let plain = sign_in(&sandbox).await;
+    assert_eq!(plain.head().matches("content-type: ").count(), 1, "the later one takes the place of the former");
+    assert_eq!(plain.header("content-type"), Some("text/plain"));
+
     sandbox.script(Fault::redirect(307, "https://elsewhere.example/oauth/token"));
     let redirect = sign_in(&sandbox).await;
     assert_eq!((redirect.status(), redirect.header("location")), (307, Some("https://elsewhere.example/oauth/token")));
@@ -104,7 +109,7 @@ async fn pages_redirects_codings_and_silence_come_as_asked() {
     assert_eq!(sign_in(&sandbox).await.body(), b"");
     sandbox.script(Fault::reply(200, vec![0xFF, 0xFE, 0x00]));
     assert_eq!(sign_in(&sandbox).await.body(), [0xFF, 0xFE, 0x00]);
-    assert_eq!((sandbox.answered(), sandbox.stats().abandoned), (6, 0));
+    assert_eq!((sandbox.answered(), sandbox.stats().abandoned), (7, 0));
 }
 
 #[tokio::test]
