@@ -1,1 +1,3 @@
 //! Pure: is this token fresh, due or expired; margins and jitter.
+
+pub mod lifetime;

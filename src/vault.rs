@@ -1,4 +1,11 @@
 //! Sign in upstream; classify what comes back. Behind the one trait, [`SignIn`], so that a simulation can stand in its place.
+//!
+//! Must never send a password anywhere but to the configured URL, send it twice for one call once it may have been read, or show it.
+
+mod reply;
+mod wire;
+
+pub use wire::{BuildError, RESERVED_HEADERS, Settings, Vault};
 
 use std::{future::Future, pin::Pin, time::Duration};
 
