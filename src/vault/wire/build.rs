@@ -129,8 +129,10 @@ fn headers(given: &[(String, Secret)]) -> Result<HeaderMap, BuildError> {
         if RESERVED_HEADERS.contains(&name.as_str()) {
             return Err(fault("is set by the sign-in itself"));
         }
-        let mut value =
-            HeaderValue::from_str(value.expose()).ok().ok_or_else(|| fault("has a value other than visible ASCII"))?;
+        // `HeaderValue` would also take letters outside ASCII, which servers read in different ways.
+        let ascii = Some(value.expose()).filter(|value| value.is_ascii());
+        let value = ascii.and_then(|value| HeaderValue::from_str(value).ok());
+        let mut value = value.ok_or_else(|| fault("has a value other than visible ASCII"))?;
         value.set_sensitive(true);
         if headers.insert(name, value).is_some() {
             return Err(fault("is given twice"));
