@@ -131,6 +131,8 @@ fn the_other_shapes_of_refusals() {
         (400, v1(0, "LOGIN_ATTEMPTS_EXCEEDED", ""), "User 60 LOGIN_ATTEMPTS_EXCEEDED"),
         (400, v1(0, "SOMETHING_NEW", ""), "unavailable SOMETHING_NEW"),
         (422, v1(0, "COMMON", ""), "unavailable COMMON"),
+        (422, r#"{"errorId":0}"#.to_owned(), "unavailable 0"),
+        (200, v1(0, "SOMETHING_NEW", ""), "unavailable SOMETHING_NEW"),
         (400, v1(999, "CUSTOMER_NOT_FOUND_EXCEPTION", ""), "Credentials CUSTOMER_NOT_FOUND_EXCEPTION"),
         (422, v1(999, "SOMETHING_NEW", ""), "Request SOMETHING_NEW"),
         // One bad field doesn't spoil the others; of a name that stands twice the last counts.

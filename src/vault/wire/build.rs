@@ -143,26 +143,25 @@ fn headers(given: &[(String, Secret)]) -> Result<HeaderMap, BuildError> {
 
 /// Everything about TLS is named here, since a process default could be set by anybody.
 fn tls(ca_pem: Option<&[u8]>) -> Result<ClientConfig, BuildError> {
-    let mut roots = RootCertStore::empty();
-    match ca_pem {
-        Some(pem) => {
-            for certificate in CertificateDer::pem_slice_iter(pem) {
-                let certificate = certificate.ok().ok_or(BuildError::CaBundle("is not PEM"))?;
-                roots.add(certificate).ok().ok_or(BuildError::CaBundle("holds a certificate that can't be read"))?;
-            }
-            if roots.is_empty() {
-                return Err(BuildError::CaBundle("holds no certificate"));
-            }
-        }
-        None => {
-            roots.add_parsable_certificates(webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().cloned());
-        }
-    }
     let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_protocol_versions(&[&TLS13, &TLS12])
         .map_err(|error| BuildError::Client(error.to_string()))?
-        .with_root_certificates(roots)
+        .with_root_certificates(roots(ca_pem)?)
         .with_no_client_auth();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)
+}
+
+/// The configured authorities and no others; without any, those compiled in.
+pub(super) fn roots(ca_pem: Option<&[u8]>) -> Result<RootCertStore, BuildError> {
+    let mut roots = RootCertStore::empty();
+    let Some(pem) = ca_pem else {
+        roots.add_parsable_certificates(webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().cloned());
+        return Ok(roots);
+    };
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        let certificate = certificate.ok().ok_or(BuildError::CaBundle("is not PEM"))?;
+        roots.add(certificate).ok().ok_or(BuildError::CaBundle("holds a certificate that can't be read"))?;
+    }
+    if roots.is_empty() { Err(BuildError::CaBundle("holds no certificate")) } else { Ok(roots) }
 }
