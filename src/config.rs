@@ -1,1 +1,189 @@
-//! stub
+//! Turn files into valid types; report the faults with file and line.
+//!
+//! Must never read the environment, let a faulty value become the default, or ignore a key it doesn't know. What it returns
+//! has been checked whole; what it reports holds no secret.
+
+use std::{net::SocketAddr, path::Path, path::PathBuf, time::Duration};
+
+use tracing::Level;
+
+use crate::{model::UserKey, secret::Secret};
+
+mod credentials;
+mod faults;
+mod limits;
+mod reader;
+mod settings;
+mod source;
+#[cfg(test)]
+mod tests;
+mod vault;
+
+pub use faults::{Fault, Faults};
+
+use credentials::CredentialsFile;
+use faults::{At, Findings, Report};
+use source::Source;
+
+/// A configuration that can be used, and what a person should look at nevertheless.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// Secrets that others can read, patterns without a match, and the like.
+    pub warnings: Vec<Fault>,
+}
+
+/// Everything that is configured.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `[grpc]`
+    pub grpc: Grpc,
+    /// `[admin]`; none where the table is missing: no admin port.
+    pub admin: Option<Admin>,
+    /// `[log]`
+    pub log: Log,
+    /// `[vault]`
+    pub vault: Vault,
+    /// `[auth]`
+    pub auth: Auth,
+    /// `[[users]]` of all files, each (merchant, number) once.
+    pub users: Vec<User>,
+}
+
+/// `[grpc]`: the port that callers use.
+#[derive(Clone, Debug)]
+pub struct Grpc {
+    /// Where to listen; on loopback unless [`Auth::allow_unauthenticated`]. Port 0 lets the system choose.
+    pub listen: SocketAddr,
+    /// Where health alone is answered, in plaintext.
+    pub health_listen: Option<SocketAddr>,
+    /// From SIGTERM until GOAWAY: 0 to 5 minutes.
+    pub lame_duck: Duration,
+    /// How long calls in flight may take after that: 0 to 10 minutes.
+    pub drain: Duration,
+    /// The deadline of calls that bring none: 1 ms to 10 minutes.
+    pub call_timeout: Duration,
+}
+
+/// `[admin]`: the operator's port.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    /// Where to listen.
+    pub listen: SocketAddr,
+}
+
+/// `[log]`
+#[derive(Clone, Debug)]
+pub struct Log {
+    /// For machines or for people.
+    pub format: LogFormat,
+    /// The least important level that is written.
+    pub level: Level,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// Text for people.
+    Text,
+}
+
+/// `[vault]`: where and how to sign in.
+#[derive(Clone, Debug)]
+pub struct Vault {
+    /// `https://…`, or `http://…` on loopback; scheme and host in lower case, no user, query or fragment, no `/` at the end.
+    pub base_url: String,
+    /// The only CAs that the vault's certificate may come from, instead of the public ones.
+    pub ca_file: Option<CaFile>,
+    /// Headers to add to each sign-in, the names in lower case; none that the sign-in sets itself.
+    pub headers: Vec<(String, Secret)>,
+    /// How long one sign-in may take: 100 ms to 2 minutes.
+    pub timeout: Duration,
+    /// How many may be under way at once: 1 to 10,000.
+    pub max_concurrent_sign_ins: usize,
+    /// The floor between a user's sign-ins: 0 to 1 hour.
+    pub min_sign_in_interval: Duration,
+    /// How long a refused credential is not tried again: 1 s to 30 days.
+    pub refusal_hold: Duration,
+    /// When a token is renewed.
+    pub renewal: Renewal,
+    /// The lifetime of a token that says nothing about it: 1 s to 7 days.
+    pub assumed_lifetime: Duration,
+    /// A user whom nobody asked for within this time is not renewed ahead: 1 s to 30 days.
+    pub idle_after: Duration,
+}
+
+/// A file of CA certificates.
+#[derive(Clone, Debug)]
+pub struct CaFile {
+    /// Where it was read.
+    pub path: PathBuf,
+    /// Its contents: PEM, with at least one certificate, all of them fit to be trust anchors.
+    pub pem: Vec<u8>,
+}
+
+/// When a token is renewed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Renewal {
+    /// Before it ends, while the old one is still answered.
+    Ahead,
+    /// Only once it has ended: for vaults where a new token revokes the old.
+    AtExpiry,
+}
+
+/// `[auth]`: who may call.
+#[derive(Clone, Debug)]
+pub struct Auth {
+    /// Callers are anonymous and may all.
+    pub allow_unauthenticated: bool,
+}
+
+/// `[[users]]`: one user and the credential.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    /// Whose it is.
+    pub key: UserKey,
+    /// 1 byte to 4 KiB of UTF-8, exactly as it was given.
+    pub password: Secret,
+    /// Raised by the operator to lift a hold for one new try: 0 to 2³² − 1.
+    pub attempt: u64,
+}
+
+/// Reads the main file at `path` and every file it names.
+///
+/// # Errors
+/// Every fault at once, by file and line; but where the syntax or a TOML type is wrong, those faults alone.
+pub fn load(path: &Path) -> Result<Loaded, Faults> {
+    let mut report = Report::default();
+    let config = assemble(path, &mut report);
+    report.verdict(path, config).map(|(config, warnings)| Loaded { config, warnings })
+}
+
+/// The configuration as far as it is whole; all that is wrong with it goes to `report`.
+fn assemble(path: &Path, report: &mut Report) -> Option<Config> {
+    let source = Source::open(path, "name the configuration file with --config, and let this process read it")
+        .map_err(|why| report.append(why))
+        .ok()?;
+    let table = reader::parse(&source).map_err(|why| report.append(why)).ok()?;
+    let findings = Findings::new(&source);
+    let settings::Main { grpc, admin, log, vault, auth, users, patterns } = settings::read(&findings, table);
+
+    let (mut files, mut reports) = (vec![users], Vec::new());
+    for path in credentials::expand(&patterns, &findings) {
+        let (file, report) = CredentialsFile::read(&path);
+        files.push(file);
+        reports.push(report);
+    }
+    if files.iter().all(CredentialsFile::is_empty) {
+        findings.warn(At::NOWHERE, "users", "are missing: every request will be answered with NOT_FOUND: add [[users]]");
+    }
+    reports.insert(0, findings.into_report());
+    credentials::compare(&files, &mut reports);
+    reports.into_iter().for_each(|next| report.append(next));
+
+    let users = files.into_iter().flat_map(CredentialsFile::into_users).collect();
+    Some(Config { grpc, admin, log, vault: vault?, auth, users })
+}

@@ -1,0 +1,166 @@
+//! What is wrong with the configuration, and where: faults and warnings, gathered file by file.
+//!
+//! Must never repeat a value of the configuration: a secret may stand under the wrong key, and faults are printed and logged.
+
+use std::{cell::RefCell, fmt, path::Path, sync::Arc};
+
+use super::source::Source;
+
+/// One thing that is wrong, or that a person should look at: `FILE:LINE: key: what is wrong: remedy`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// The file at fault, as it was named.
+    pub file: Arc<Path>,
+    /// The line, from 1; none where the whole file is at fault or the key stands nowhere.
+    pub line: Option<usize>,
+    /// The key with its tables, such as `vault.base_url`; empty where no key is at fault.
+    pub key: String,
+    /// What is wrong and what to do about it. Holds no value of the file.
+    pub message: String,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:", self.file.display())?;
+        if let Some(line) = self.line {
+            write!(f, "{line}:")?;
+        }
+        if !self.key.is_empty() {
+            write!(f, " {}:", self.key)?;
+        }
+        write!(f, " {}", self.message)
+    }
+}
+
+/// Every fault of a configuration that can't be used, at least one; shown one a line, in the order of files and lines.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Faults(Vec<Fault>);
+
+impl Faults {
+    /// The faults one by one.
+    pub fn iter(&self) -> std::slice::Iter<'_, Fault> {
+        self.0.iter()
+    }
+}
+
+impl fmt::Display for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, fault) in self.0.iter().enumerate() {
+            if index > 0 {
+                f.write_str("\n")?;
+            }
+            fault.fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Faults {}
+
+/// Where in a file: at a byte, or nowhere in particular. Becomes a line only once there is something to say about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct At(pub(super) Option<usize>);
+
+impl At {
+    /// No place: a default, or the file as a whole.
+    pub(super) const NOWHERE: Self = Self(None);
+}
+
+/// What was found in one file, or in several after [`Report::append`].
+#[derive(Debug, Default)]
+pub(super) struct Report {
+    /// Syntax errors and wrong types: while there are any, the rest isn't worth telling.
+    shape: Vec<Fault>,
+    /// Every other fault.
+    other: Vec<Fault>,
+    warnings: Vec<Fault>,
+}
+
+impl Report {
+    /// A report with one syntax error.
+    pub(super) fn of_shape(fault: Fault) -> Self {
+        Self { shape: vec![fault], ..Self::default() }
+    }
+
+    /// A report with one fault that isn't about syntax or types.
+    pub(super) fn of_fault(fault: Fault) -> Self {
+        Self { other: vec![fault], ..Self::default() }
+    }
+
+    /// Adds a fault that shows only once files are put together.
+    pub(super) fn push(&mut self, fault: Fault) {
+        self.other.push(fault);
+    }
+
+    /// Adds the next file's report behind this one's; puts the next one's faults in the order of lines.
+    pub(super) fn append(&mut self, mut next: Self) {
+        for (to, from) in
+            [(&mut self.shape, &mut next.shape), (&mut self.other, &mut next.other), (&mut self.warnings, &mut next.warnings)]
+        {
+            from.sort_by_key(|fault| fault.line);
+            to.append(from);
+        }
+    }
+
+    /// The verdict: `whole` and the warnings if nothing is wrong, otherwise the faults to show, those of the file at `path` and
+    /// of the files it names.
+    pub(super) fn verdict<T>(self, path: &Path, whole: Option<T>) -> Result<(T, Vec<Fault>), Faults> {
+        if !self.shape.is_empty() {
+            return Err(Faults(self.shape));
+        }
+        if !self.other.is_empty() {
+            return Err(Faults(self.other));
+        }
+        whole.map(|whole| (whole, self.warnings)).ok_or_else(|| {
+            // Nothing is missing without a fault; should that ever be untrue, the program says so and doesn't start.
+            let message = "can't be used, and this program fails to say why: report that as its bug".to_owned();
+            Faults(vec![Fault { file: Arc::from(path), line: None, key: String::new(), message }])
+        })
+    }
+}
+
+/// Gathers what is found while one file is read.
+#[derive(Debug)]
+pub(super) struct Findings<'s> {
+    source: &'s Source,
+    report: RefCell<Report>,
+}
+
+impl<'s> Findings<'s> {
+    pub(super) fn new(source: &'s Source) -> Self {
+        Self { source, report: RefCell::default() }
+    }
+
+    /// The file that is being read.
+    pub(super) fn source(&self) -> &'s Source {
+        self.source
+    }
+
+    /// A wrong TOML type.
+    pub(super) fn wrong_type(&self, at: At, key: impl Into<String>, message: impl Into<String>) {
+        let fault = self.place(at, key.into(), message.into());
+        self.report.borrow_mut().shape.push(fault);
+    }
+
+    /// Any other fault.
+    pub(super) fn fault(&self, at: At, key: impl Into<String>, message: impl Into<String>) {
+        let fault = self.place(at, key.into(), message.into());
+        self.report.borrow_mut().other.push(fault);
+    }
+
+    /// Something that works, but that a person should look at.
+    pub(super) fn warn(&self, at: At, key: impl Into<String>, message: impl Into<String>) {
+        let fault = self.place(at, key.into(), message.into());
+        self.report.borrow_mut().warnings.push(fault);
+    }
+
+    /// What was found.
+    pub(super) fn into_report(self) -> Report {
+        self.report.into_inner()
+    }
+
+    fn place(&self, at: At, key: String, message: String) -> Fault {
+        let line = at.0.map(|offset| self.source.line(offset));
+        Fault { file: Arc::clone(self.source.path()), line, key, message }
+    }
+}

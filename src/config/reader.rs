@@ -1,0 +1,351 @@
+//! Takes typed keys out of a TOML table; what is left at the end is unknown.
+//!
+//! Must never judge a value beyond its type and its range, nor repeat one that may be a secret.
+
+use std::{borrow::Cow, net::SocketAddr, time::Duration};
+
+use humantime::format_duration;
+use toml::{
+    Spanned,
+    de::{DeInteger, DeTable, DeValue},
+};
+
+use super::{
+    faults::{At, Fault, Findings, Report},
+    limits::Limits,
+    source::Source,
+};
+
+/// A key longer than this is cut where a fault names it.
+const KEY_SHOWN: usize = 64;
+/// "Did you mean" takes this many slips at most: more, and any short key resembles any other.
+const SLIPS: usize = 2;
+
+/// A value, and where it stands.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Found<T> {
+    pub(super) value: T,
+    pub(super) at: At,
+}
+
+/// One table while its keys are taken.
+pub(super) struct Reader<'f, 'i> {
+    findings: &'f Findings<'f>,
+    /// The table's name; empty for the file itself.
+    name: &'static str,
+    at: At,
+    table: DeTable<'i>,
+    /// The keys that were asked for.
+    known: Vec<&'static str>,
+}
+
+/// Parses a file's text.
+pub(super) fn parse(source: &Source) -> Result<DeTable<'_>, Report> {
+    DeTable::parse(source.text()).map(Spanned::into_inner).map_err(|error| {
+        // The message alone: the error's own display shows the line, which may hold a password.
+        let message = format!("is not valid TOML ({}): mend the syntax here or on the line before", error.message());
+        let line = error.span().map(|span| source.line(span.start));
+        Report::of_shape(Fault { file: source.path().clone(), line, key: String::new(), message })
+    })
+}
+
+impl<'f, 'i> Reader<'f, 'i> {
+    /// The table that is the file.
+    pub(super) fn root(findings: &'f Findings<'f>, table: DeTable<'i>) -> Self {
+        Self { findings, name: "", at: At::NOWHERE, table, known: Vec::new() }
+    }
+
+    /// Where to tell what is wrong.
+    pub(super) fn findings(&self) -> &'f Findings<'f> {
+        self.findings
+    }
+
+    /// Where the table begins.
+    pub(super) fn at(&self) -> At {
+        self.at
+    }
+
+    /// A key with its table's name, as faults show it.
+    pub(super) fn key(&self, key: &str) -> String {
+        if self.name.is_empty() { key.to_owned() } else { format!("{}.{key}", self.name) }
+    }
+
+    /// A fault of one of the table's keys.
+    pub(super) fn fault(&self, at: At, key: &str, message: impl Into<String>) {
+        self.findings.fault(at, self.key(key), message);
+    }
+
+    /// Whether the key stands here and wasn't taken yet.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.table.contains_key(key)
+    }
+
+    fn take(&mut self, key: &'static str) -> Option<Found<DeValue<'i>>> {
+        self.known.push(key);
+        self.table.remove(key).map(found)
+    }
+
+    fn text(&self, key: &str, Found { value, at }: Found<DeValue<'i>>) -> Option<Found<Cow<'i, str>>> {
+        if let DeValue::String(value) = value {
+            return Some(Found { value, at });
+        }
+        self.wrong_type(at, key, &value, "a string", "write it in quotes");
+        None
+    }
+
+    fn wrong_type(&self, at: At, key: &str, value: &DeValue<'_>, expected: &str, remedy: &str) {
+        wrong_type(self.findings, at, self.key(key), value, expected, remedy);
+    }
+
+    /// A string; none where the key is missing or of another type (which is reported).
+    pub(super) fn string(&mut self, key: &'static str) -> Option<Found<Cow<'i, str>>> {
+        let found = self.take(key)?;
+        self.text(key, found)
+    }
+
+    /// A boolean, `default` where it is missing.
+    pub(super) fn boolean(&mut self, key: &'static str, default: bool) -> Found<bool> {
+        let missing = Found { value: default, at: At::NOWHERE };
+        let Some(Found { value, at }) = self.take(key) else { return missing };
+        if let DeValue::Boolean(value) = value {
+            return Found { value, at };
+        }
+        self.wrong_type(at, key, &value, "a boolean", "write true or false, without quotes");
+        missing
+    }
+
+    /// A whole number within its limits.
+    pub(super) fn integer(&mut self, key: &'static str, limits: &Limits<u64>) -> u64 {
+        let Some(Found { value, at }) = self.take(key) else { return limits.default };
+        let DeValue::Integer(value) = value else {
+            self.wrong_type(at, key, &value, "an integer", "write digits, without quotes");
+            return limits.default;
+        };
+        match u64::from_str_radix(value.as_str(), value.radix()) {
+            Ok(value) if (limits.least..=limits.most).contains(&value) => value,
+            _ => {
+                self.fault(at, key, format!("is out of range: give a number from {} to {}", limits.least, limits.most));
+                limits.default
+            }
+        }
+    }
+
+    /// A duration within its limits.
+    pub(super) fn duration(&mut self, key: &'static str, limits: &Limits<Duration>) -> Duration {
+        let Some(Found { value, at }) = self.take(key) else { return limits.default };
+        let DeValue::String(value) = value else {
+            self.wrong_type(at, key, &value, "a string with a duration", &duration_remedy(&value));
+            return limits.default;
+        };
+        match humantime::parse_duration(&value) {
+            Ok(value) if (limits.least..=limits.most).contains(&value) => value,
+            Ok(_) => {
+                let (least, most) = (format_duration(limits.least), format_duration(limits.most));
+                self.fault(at, key, format!("is out of range: give a duration from {least} to {most}"));
+                limits.default
+            }
+            Err(_) => {
+                self.fault(at, key, "is not a duration: write a number with its unit, such as \"90s\", \"250ms\" or \"1h 30m\"");
+                limits.default
+            }
+        }
+    }
+
+    /// An address to listen on.
+    pub(super) fn address(&mut self, key: &'static str) -> Option<Found<SocketAddr>> {
+        let Found { value, at } = self.string(key)?;
+        let address = value.parse().ok();
+        if address.is_none() {
+            self.fault(
+                at,
+                key,
+                "is not an address to listen on: write an IP address and a port, such as \"127.0.0.1:50051\" or \"[::1]:50051\"",
+            );
+        }
+        address.map(|value| Found { value, at })
+    }
+
+    /// One of a few words; the first is the default.
+    pub(super) fn choice<T: Copy>(&mut self, key: &'static str, default: T, choices: &[(&str, T)]) -> T {
+        let Some(Found { value, at }) = self.string(key) else { return default };
+        if let Some((_, choice)) = choices.iter().find(|(word, _)| *word == value) {
+            return *choice;
+        }
+        let words: Vec<String> = choices.iter().map(|(word, _)| format!("\"{word}\"")).collect();
+        self.fault(at, key, format!("is not one of its values: write one of {}", words.join(", ")));
+        default
+    }
+
+    /// A list of strings.
+    pub(super) fn strings(&mut self, key: &'static str) -> Vec<Found<Cow<'i, str>>> {
+        let Some(Found { value, at }) = self.take(key) else { return Vec::new() };
+        let DeValue::Array(array) = value else {
+            self.wrong_type(at, key, &value, "an array of strings", "write it in square brackets, such as [\"…\"]");
+            return Vec::new();
+        };
+        array.into_iter().filter_map(|item| self.text(key, found(item))).collect()
+    }
+
+    /// A table; `name` is its full name.
+    pub(super) fn table(&mut self, key: &'static str, name: &'static str) -> Option<Self> {
+        let Found { value, at } = self.take(key)?;
+        if let DeValue::Table(table) = value {
+            return Some(Self { findings: self.findings, name, at, table, known: Vec::new() });
+        }
+        self.wrong_type(at, key, &value, "a table", &format!("write [{name}] on a line of its own"));
+        None
+    }
+
+    /// An array of tables; `name` is its full name.
+    pub(super) fn tables(&mut self, key: &'static str, name: &'static str) -> impl Iterator<Item = Self> + use<'f, 'i> {
+        let findings = self.findings;
+        let remedy = format!("write [[{name}]] on a line of its own");
+        let array = match self.take(key) {
+            Some(Found { value: DeValue::Array(array), .. }) => Some(array),
+            Some(Found { value, at }) => {
+                self.wrong_type(at, key, &value, "an array of tables", &remedy);
+                None
+            }
+            None => None,
+        };
+        array.into_iter().flatten().map(found).filter_map(move |Found { value, at }| {
+            if let DeValue::Table(table) = value {
+                return Some(Self { findings, name, at, table, known: Vec::new() });
+            }
+            wrong_type(findings, at, name.to_owned(), &value, "a table", &remedy);
+            None
+        })
+    }
+
+    /// Takes a key that the contract has, but this version hasn't; says whether it stands there.
+    pub(super) fn not_built(&mut self, key: &'static str) -> bool {
+        let taken = self.take(key);
+        if let Some(Found { at, .. }) = &taken {
+            self.fault(*at, key, "is not built yet in this version; remove it");
+        }
+        taken.is_some()
+    }
+
+    /// Takes every key that is left, for a table whose keys are free: pairs of a key and its value, which must be a string.
+    pub(super) fn rest(mut self) -> Vec<(Cow<'i, str>, Found<Cow<'i, str>>)> {
+        let table = std::mem::take(&mut self.table);
+        let pair = |(key, value): (Spanned<Cow<'i, str>>, _)| {
+            let at = At(Some(key.span().start));
+            let key = key.into_inner();
+            self.text(&shown(&key), Found { at, ..found(value) }).map(|value| (key, value))
+        };
+        table.into_iter().filter_map(pair).collect()
+    }
+
+    /// Ends the table: every key that nobody asked for is a fault.
+    pub(super) fn finish(self) {
+        for key in self.table.keys() {
+            let remedy = match nearest(key.get_ref(), &self.known) {
+                Some(known) => format!("did you mean `{known}`?"),
+                None if self.name.is_empty() => format!("the keys here are {}", self.known.join(", ")),
+                None => format!("the keys of [{}] are {}", self.name, self.known.join(", ")),
+            };
+            let at = At(Some(key.span().start));
+            self.fault(at, &shown(key.get_ref()), format!("is not a known key: {remedy}"));
+        }
+    }
+}
+
+fn found<T>(spanned: Spanned<T>) -> Found<T> {
+    let at = At(Some(spanned.span().start));
+    Found { value: spanned.into_inner(), at }
+}
+
+fn wrong_type(findings: &Findings<'_>, at: At, key: String, value: &DeValue<'_>, expected: &str, remedy: &str) {
+    let is = match value {
+        DeValue::String(_) => "a string",
+        DeValue::Integer(_) => "an integer",
+        DeValue::Float(_) => "a float",
+        DeValue::Boolean(_) => "a boolean",
+        DeValue::Datetime(_) => "a date or time",
+        DeValue::Array(_) => "an array",
+        DeValue::Table(_) => "a table",
+    };
+    findings.wrong_type(at, key, format!("is {is}, but must be {expected}: {remedy}"));
+}
+
+/// Where a bare number stands for a duration, most likely seconds are meant.
+fn duration_remedy(value: &DeValue<'_>) -> String {
+    /// Longer numbers are no seconds, and not worth repeating.
+    const DIGITS: usize = 6;
+    match value.as_integer().map(DeInteger::as_str) {
+        Some(digits) if digits.len() <= DIGITS && digits.bytes().all(|byte| byte.is_ascii_digit()) => {
+            format!("if seconds are meant, write \"{digits}s\"")
+        }
+        _ => "write a number with its unit, such as \"90s\"".to_owned(),
+    }
+}
+
+/// A key as faults show it: bare where TOML allows that, else quoted and escaped, so that it stays on its line.
+pub(super) fn shown(key: &str) -> String {
+    let cut = key.char_indices().nth(KEY_SHOWN).and_then(|(end, _)| key.get(..end));
+    let bare = !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-');
+    match cut {
+        Some(cut) => format!("{:?}", format!("{cut}…")),
+        None if bare => key.to_owned(),
+        None => format!("{key:?}"),
+    }
+}
+
+/// The known key that `key` most likely stands for.
+fn nearest(key: &str, known: &[&'static str]) -> Option<&'static str> {
+    if key.len() > KEY_SHOWN {
+        return None;
+    }
+    known
+        .iter()
+        .map(|known| (slips(key.as_bytes(), known.as_bytes()), *known))
+        .filter(|(slips, known)| *slips <= SLIPS && *slips * 2 < known.len())
+        .min()
+        .map(|(_, known)| known)
+}
+
+/// Levenshtein's distance: how many letters must be changed, added or left out.
+fn slips(a: &[u8], b: &[u8]) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, from) in a.iter().enumerate() {
+        let mut diagonal = i;
+        let mut left = i + 1;
+        for (to, cell) in b.iter().zip(row.iter_mut().skip(1)) {
+            let changed = diagonal + usize::from(from != to);
+            diagonal = *cell;
+            left = changed.min(left + 1).min(diagonal + 1);
+            *cell = left;
+        }
+        if let Some(first) = row.first_mut() {
+            *first = i + 1;
+        }
+    }
+    row.last().copied().unwrap_or(a.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slips_are_counted_and_the_nearest_key_is_offered() {
+        for (a, b, expected) in [("", "", 0), ("", "abc", 3), ("abc", "", 3), ("listen", "lisen", 1), ("kitten", "sitting", 3)] {
+            assert_eq!(slips(a.as_bytes(), b.as_bytes()), expected, "{a} {b}");
+        }
+        let known = ["listen", "level", "drain", "id"];
+        for (key, expected) in
+            [("lisen", Some("listen")), ("lsiten", Some("listen")), ("levle", Some("level")), ("ix", None), ("base", None)]
+        {
+            assert_eq!(nearest(key, &known), expected, "{key}");
+        }
+    }
+
+    #[test]
+    fn keys_are_shown_on_one_line() {
+        assert_eq!(shown("base_url"), "base_url");
+        assert_eq!(shown(""), "\"\"");
+        assert_eq!(shown("a\nb"), "\"a\\nb\"");
+        assert_eq!(shown(&"x".repeat(65)), format!("\"{}…\"", "x".repeat(64)));
+    }
+}

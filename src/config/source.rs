@@ -1,0 +1,143 @@
+//! Files, read whole: regular ones only, up to a limit, wiped when dropped, and able to say on which line a byte stands.
+//!
+//! Must never read without a limit, nor wait on a pipe.
+
+use std::{
+    cell::OnceCell,
+    fmt,
+    fs::{self, File},
+    io::{self, Read as _},
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+    sync::Arc,
+};
+
+use zeroize::{Zeroize as _, Zeroizing};
+
+use super::{
+    faults::{Fault, Report},
+    limits::FILE_BYTES,
+};
+
+/// The permission bits of "others". The group's are left alone: a Kubernetes volume with `fsGroup` is mounted 0440, and then
+/// its group is the broker's own.
+const OTHERS: u32 = 0o007;
+
+/// The bytes of a file, and whether others may get at them.
+pub(super) struct Contents {
+    pub(super) bytes: Zeroizing<Vec<u8>>,
+    pub(super) open_to_others: bool,
+}
+
+/// Why a file can't be read, in words that fit behind "the file".
+#[derive(Debug)]
+pub(super) enum Unreadable {
+    NotRegular,
+    TooLong(u64),
+    Io(io::ErrorKind),
+}
+
+impl fmt::Display for Unreadable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotRegular => f.write_str("is not a regular file"),
+            Self::TooLong(limit) if limit % (1 << 20) == 0 => write!(f, "is longer than {} MiB", limit >> 20),
+            Self::TooLong(limit) => write!(f, "is longer than {} KiB", limit >> 10),
+            Self::Io(io::ErrorKind::NotFound) => f.write_str("does not exist"),
+            Self::Io(io::ErrorKind::PermissionDenied) => f.write_str("may not be read by this process"),
+            Self::Io(kind) => write!(f, "can't be read ({kind})"),
+        }
+    }
+}
+
+impl From<io::Error> for Unreadable {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error.kind())
+    }
+}
+
+/// Whether there is a regular file. Asked before opening: to open a pipe is to wait for its writer.
+pub(super) fn probe(path: &Path) -> Result<(), Unreadable> {
+    if fs::metadata(path)?.is_file() { Ok(()) } else { Err(Unreadable::NotRegular) }
+}
+
+/// Reads a regular file of at most `limit` bytes.
+pub(super) fn read(path: &Path, limit: u64) -> Result<Contents, Unreadable> {
+    probe(path)?;
+    let file = File::open(path)?;
+    let metadata = file.metadata()?;
+    if metadata.len() > limit {
+        return Err(Unreadable::TooLong(limit));
+    }
+    // Room for all of it from the start: a buffer that grows leaves copies behind that nobody wipes.
+    let room = usize::try_from(metadata.len()).unwrap_or_default().saturating_add(1);
+    let mut bytes = Zeroizing::new(Vec::with_capacity(room));
+    file.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
+    if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > limit {
+        return Err(Unreadable::TooLong(limit));
+    }
+    Ok(Contents { bytes, open_to_others: metadata.permissions().mode() & OTHERS != 0 })
+}
+
+/// A configuration file: its text, and its lines.
+pub(super) struct Source {
+    path: Arc<Path>,
+    text: Zeroizing<String>,
+    open_to_others: bool,
+    /// The byte after each line break, found when the first line is asked for: a file without faults is never searched.
+    breaks: OnceCell<Vec<usize>>,
+}
+
+impl Source {
+    /// Reads the file at `path`; `remedy` is what to do if that fails.
+    pub(super) fn open(path: &Path, remedy: &str) -> Result<Self, Report> {
+        let path: Arc<Path> = Arc::from(path);
+        let fault = |line, message| Fault { file: Arc::clone(&path), line, key: String::new(), message };
+        let mut contents =
+            read(&path, FILE_BYTES).map_err(|why| Report::of_fault(fault(None, format!("the file {why}: {remedy}"))))?;
+        let text = String::from_utf8(std::mem::take(&mut *contents.bytes)).map_err(|error| {
+            let good = error.utf8_error().valid_up_to();
+            let mut bytes = error.into_bytes();
+            let line = 1 + bytes.iter().take(good).filter(|byte| **byte == b'\n').count();
+            bytes.zeroize();
+            Report::of_shape(fault(Some(line), "is not UTF-8 from here on: save the file as UTF-8".to_owned()))
+        })?;
+        let text = Zeroizing::new(text);
+        Ok(Self { text, open_to_others: contents.open_to_others, breaks: OnceCell::new(), path })
+    }
+
+    /// The path as it was named.
+    pub(super) fn path(&self) -> &Arc<Path> {
+        &self.path
+    }
+
+    /// The whole text.
+    pub(super) fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Whether others than the owner and the group may get at the file.
+    pub(super) fn open_to_others(&self) -> bool {
+        self.open_to_others
+    }
+
+    /// Where relative paths in this file begin.
+    pub(super) fn directory(&self) -> &Path {
+        self.path.parent().unwrap_or(Path::new(""))
+    }
+
+    /// The line of a byte, from 1.
+    pub(super) fn line(&self, offset: usize) -> usize {
+        let breaks = self.breaks.get_or_init(|| {
+            self.text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at.saturating_add(1)).collect()
+        });
+        1 + breaks.partition_point(|start| *start <= offset)
+    }
+}
+
+/// The path alone: the text holds secrets.
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Source").field("path", &self.path).finish_non_exhaustive()
+    }
+}
