@@ -300,7 +300,7 @@ fn nearest(key: &str, known: &[&'static str]) -> Option<&'static str> {
     known
         .iter()
         .map(|known| (slips(key.as_bytes(), known.as_bytes()), *known))
-        .filter(|(slips, known)| *slips <= SLIPS && *slips * 2 < known.len())
+        .filter(|(slips, known)| *slips <= SLIPS && *slips * 2 <= known.len())
         .min()
         .map(|(_, known)| known)
 }
@@ -334,9 +334,14 @@ mod tests {
             assert_eq!(slips(a.as_bytes(), b.as_bytes()), expected, "{a} {b}");
         }
         let known = ["listen", "level", "drain", "id"];
-        for (key, expected) in
-            [("lisen", Some("listen")), ("lsiten", Some("listen")), ("levle", Some("level")), ("ix", None), ("base", None)]
-        {
+        for (key, expected) in [
+            ("lisen", Some("listen")),
+            ("lsiten", Some("listen")),
+            ("levle", Some("level")),
+            ("ix", Some("id")),
+            ("xy", None),
+            ("base", None),
+        ] {
             assert_eq!(nearest(key, &known), expected, "{key}");
         }
     }

@@ -240,7 +240,7 @@ mod tests {
             ("http://localhost.example.org", "plaintext"),
             ("http://128.0.0.1", "plaintext"),
             ("http://127.1", "host"),
-            ("http://0x7f.0.0.1", "plaintext"),
+            ("http://0x7f.0.0.1", "host"),
             ("https://0177.0.0.1", "host"),
             ("https://api.0x7f", "host"),
             ("https://", "host"),
