@@ -12,6 +12,9 @@ use tonic::{Request, Response, Status, transport::Server};
 /// Some instant, as `expires_at`: only its size on the wire matters.
 const EXPIRES_AT_SECONDS: i64 = 1_800_000_000;
 
+/// Some part of a second, as long on the wire as most are.
+const NANOS: i32 = 987_654_321;
+
 struct Echo {
     access_token: String,
     token_id: String,
@@ -23,10 +26,10 @@ impl proto::token_broker_service_server::TokenBrokerService for Echo {
         let token = proto::Token {
             access_token: self.access_token.clone(),
             token_type: "Bearer".to_owned(),
-            expires_at: Some(Timestamp { seconds: EXPIRES_AT_SECONDS, nanos: 123_456_789 }),
+            expires_at: Some(Timestamp { seconds: EXPIRES_AT_SECONDS, nanos: NANOS }),
             scope: SCOPE.to_owned(),
             token_id: self.token_id.clone(),
-            expires_in: Some(Duration { seconds: LIFETIME_SECONDS, nanos: 123_456_789 }),
+            expires_in: Some(Duration { seconds: LIFETIME_SECONDS, nanos: NANOS }),
         };
         Ok(Response::new(proto::GetTokenResponse { token: Some(token) }))
     }
