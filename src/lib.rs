@@ -5,14 +5,26 @@
 pub mod proto;
 
 #[cfg(feature = "server")]
+pub mod broker;
+#[cfg(feature = "server")]
+pub mod cache;
+#[cfg(feature = "server")]
 pub mod clock;
 #[cfg(feature = "server")]
 pub mod config;
 #[cfg(feature = "server")]
 pub mod expiry;
 #[cfg(feature = "server")]
+pub mod flight;
+#[cfg(feature = "server")]
 pub mod model;
 #[cfg(feature = "server")]
+pub mod pacing;
+#[cfg(feature = "server")]
+pub mod renewal;
+#[cfg(feature = "server")]
 pub mod secret;
+#[cfg(feature = "server")]
+pub mod users;
 #[cfg(feature = "server")]
 pub mod vault;

@@ -5,7 +5,14 @@
 /// Package `tokenbroker.v1`.
 pub mod v1 {
     #![allow(missing_docs, unreachable_pub, missing_debug_implementations, reason = "generated")]
-    #![allow(clippy::all, clippy::missing_errors_doc, clippy::wildcard_enum_match_arm, clippy::unwrap_used, reason = "generated")]
+    #![allow(
+        clippy::all,
+        clippy::allow_attributes_without_reason,
+        clippy::missing_errors_doc,
+        clippy::wildcard_enum_match_arm,
+        clippy::unwrap_used,
+        reason = "generated"
+    )]
 
     tonic::include_proto!("tokenbroker.v1");
 

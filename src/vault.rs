@@ -7,7 +7,7 @@ mod wire;
 
 pub use wire::{BuildError, RESERVED_HEADERS, Settings, Vault};
 
-use std::{future::Future, pin::Pin, time::Duration};
+use std::{fmt, future::Future, pin::Pin, time::Duration};
 
 use crate::{model::UserKey, secret::Secret};
 
@@ -66,6 +66,25 @@ pub enum Failure {
         /// What is wrong with it, in fixed words for people.
         cause: &'static str,
     },
+}
+
+/// For the operator's log: fixed words, the vault's name for it, and nothing else of the vault's.
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (words, vault_error) = match self {
+            Self::Refused { why: Refusal::Credentials, vault_error } => {
+                ("the vault refuses the credentials or the account", vault_error.as_str())
+            }
+            Self::Refused { why: Refusal::SecondFactor, vault_error } => {
+                ("the vault wants a second factor", vault_error.as_str())
+            }
+            Self::Refused { why: Refusal::Request, vault_error } => ("the vault refuses our request", vault_error.as_str()),
+            Self::Throttled { vault_error, .. } => ("the vault asks to wait", vault_error.as_str()),
+            Self::Unavailable { cause, vault_error, .. } => (*cause, vault_error.as_str()),
+            Self::Invalid { cause } => (*cause, ""),
+        };
+        if vault_error.is_empty() { f.write_str(words) } else { write!(f, "{words} ({vault_error})") }
+    }
 }
 
 /// The kinds of a definite no.

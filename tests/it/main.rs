@@ -1,2 +1,14 @@
-//! stub
-fn main() {}
+//! Black box over the wire: real tonic clients, the real broker, the sandbox vault, all on real sockets.
+
+#![allow(clippy::disallowed_methods, reason = "tests spawn callers and measure how long they waited")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::wildcard_enum_match_arm,
+    clippy::large_futures,
+    reason = "a test that meets what it does not expect ends there"
+)]
+
+mod simulation;

@@ -1,0 +1,420 @@
+//! The use case: a token for a user, and [`BrokerError`], every reason why there is none.
+//!
+//! Must never answer an expired token, make a caller with a valid one wait longer than a second, or let a hit depend on
+//! anything but the snapshot and the cache.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use arc_swap::ArcSwap;
+use thiserror::Error;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    cache::Cache,
+    clock::{Clock, Moment},
+    expiry::{Freshness, HeldToken},
+    flight::{Boarding, Flights, Landing, NoLanding, Ticket, Want},
+    model::{CallerId, TokenId, UserKey},
+    pacing::Stop,
+    renewal::Agenda,
+    users::{User, Users},
+    vault::{Failure, Refusal},
+};
+
+/// Inside its margin a token is held back at most this long, in the hope of a longer-lived one.
+const MARGIN_WAIT: Duration = Duration::from_secs(1);
+/// What a caller is told to wait when the broker is overloaded: long enough for a second's worth of sign-ins.
+const OVERLOADED_WAIT: Duration = Duration::from_secs(1);
+/// The answer to a caller who waits leaves this long before its deadline, so that it is there in time …
+const ANSWER_AHEAD: Duration = Duration::from_millis(20);
+/// … but no more than this part of the time that it has.
+const ANSWER_AHEAD_PART: u32 = 10;
+/// moka frees what has expired only when it is used; this often it is asked to.
+const TIDY_EVERY: Duration = Duration::from_secs(5);
+
+/// What a caller asks for.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Whose token.
+    pub key: UserKey,
+    /// The token must live at least this long.
+    pub min_remaining: Duration,
+    /// The `token_id`, in hex, of a token that the vault's API refused; empty for none.
+    pub rejected_token_id: String,
+    /// When the caller stops waiting.
+    pub deadline: Instant,
+}
+
+/// A token, and how it was come by.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// The token.
+    pub held: Arc<HeldToken>,
+    /// How it was come by.
+    pub outcome: Outcome,
+    /// When it was judged valid; `expires_in` counts from here.
+    pub at: Moment,
+}
+
+/// How a token was come by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// It was held, and fresh.
+    Hit,
+    /// It was held; the next is being fetched.
+    Due,
+    /// A sign-in under way brought it.
+    Joined,
+    /// A sign-in that this call began brought it.
+    SignedIn,
+    /// It was held, in its margin; no other came within a second.
+    Kept,
+}
+
+impl Outcome {
+    /// Its name in logs and metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::Due => "due",
+            Self::Joined => "joined",
+            Self::SignedIn => "signed_in",
+            Self::Kept => "kept",
+        }
+    }
+}
+
+/// Why there is no token.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum BrokerError {
+    /// Fields of the request are at fault.
+    #[error("the request is malformed: {}", .0.iter().map(|fault| format!("{} {}", fault.field, fault.fault)).collect::<Vec<_>>().join("; "))]
+    InvalidRequest(Vec<FieldFault>),
+    /// The configuration knows no such user.
+    #[error("{0} is not configured: add it to [[users]] in the broker's configuration, or check both fields for a typing error")]
+    NotConfigured(UserKey),
+    /// The vault said a definite no, and is not asked again before `held_until`.
+    #[error("{}", refused_text(.why, .vault_error))]
+    Refused {
+        /// Which no.
+        why: Refusal,
+        /// The vault's name for it.
+        vault_error: String,
+        /// When the broker would try again by itself.
+        held_until: SystemTime,
+    },
+    /// The vault asks to wait.
+    #[error("the vault asks to wait{}: try again once the wait is over", in_brackets(.vault_error))]
+    Throttled {
+        /// The wait that is left.
+        wait: Duration,
+        /// The vault's name for it.
+        vault_error: String,
+    },
+    /// It is out of reach, slow or failing.
+    #[error("the vault can't be used now ({cause}): try again after the wait")]
+    VaultUnavailable {
+        /// What happened.
+        cause: &'static str,
+        /// When to try again.
+        wait: Duration,
+    },
+    /// Its answer makes no sense.
+    #[error("the vault's answer can't be used ({cause}): try again after the wait")]
+    VaultResponseInvalid {
+        /// What is wrong with it.
+        cause: &'static str,
+        /// When to try again.
+        wait: Duration,
+    },
+    /// The floor between two sign-ins ends after the deadline.
+    #[error("the user signed in a moment ago, and the next sign-in may begin only after your deadline: try again after the wait")]
+    SignInTooSoon {
+        /// The rest of the floor.
+        wait: Duration,
+    },
+    /// No token lives as long as asked.
+    #[error("the vault's tokens for this user live {} s at most: ask for a shorter min_remaining", longest.as_secs())]
+    MinRemainingUnattainable {
+        /// What the newest token had.
+        longest: Duration,
+    },
+    /// The caller's deadline passed.
+    #[error("the deadline passed before the vault answered; the sign-in goes on, so that a later call finds its token")]
+    DeadlineExceeded,
+    /// Too many wait.
+    #[error("the broker has too many calls waiting for the vault: try again after the wait")]
+    Overloaded {
+        /// When to try again.
+        wait: Duration,
+    },
+    /// The process ends.
+    #[error("this broker is shutting down: call another replica")]
+    ShuttingDown,
+    /// A fault of ours.
+    #[error("the broker is at fault: report it with the request id")]
+    Internal,
+}
+
+/// A field at fault.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FieldFault {
+    /// The field's name in the request.
+    pub field: &'static str,
+    /// What is wrong with it and what to do, in words that follow the name and don't repeat the value.
+    pub fault: String,
+}
+
+fn refused_text(why: &Refusal, vault_error: &str) -> String {
+    let name = in_brackets(vault_error);
+    match why {
+        Refusal::Credentials => format!(
+            "the vault refuses this user's password or account{name}, and repeating it could lock the account: \
+             have the password in the broker's configuration corrected, or `attempt` raised once the account is in order"
+        ),
+        Refusal::SecondFactor => format!(
+            "the vault wants a second factor for this user{name}: a person has to complete it; then have `attempt` raised"
+        ),
+        Refusal::Request => format!(
+            "the vault refuses the broker's request{name}: have the merchant and [vault] in the broker's configuration checked"
+        ),
+    }
+}
+
+fn in_brackets(vault_error: &str) -> String {
+    if vault_error.is_empty() { String::new() } else { format!(" ({vault_error})") }
+}
+
+/// The broker: what it knows, and what is under way.
+#[derive(Debug)]
+pub struct Broker {
+    users: ArcSwap<Users>,
+    cache: Cache,
+    flights: Flights,
+    agenda: Arc<Agenda>,
+    clock: Arc<dyn Clock>,
+    /// When this broker was made; seconds since are what users are touched with.
+    epoch: Instant,
+    /// Tokens of users nobody asked for this long are not renewed.
+    idle_after: Duration,
+    /// Ends all waits: the process is about to end.
+    closing: CancellationToken,
+}
+
+impl Broker {
+    /// Puts the parts together; `flights` fill `cache` and `agenda`.
+    #[must_use]
+    pub fn new(
+        users: Users,
+        cache: Cache,
+        flights: Flights,
+        agenda: Arc<Agenda>,
+        clock: Arc<dyn Clock>,
+        idle_after: Duration,
+        closing: CancellationToken,
+    ) -> Self {
+        let epoch = clock.now().mono;
+        Self { users: ArcSwap::from_pointee(users), cache, flights, agenda, clock, epoch, idle_after, closing }
+    }
+
+    /// A token for a user.
+    ///
+    /// # Errors
+    /// See [`BrokerError`]. `InvalidRequest` is not among them: what can be malformed is parsed before.
+    pub async fn get_token(&self, _caller: &CallerId, request: &Request) -> Result<Answer, BrokerError> {
+        let user = self.user(&request.key)?;
+        let now = self.clock.now();
+        user.touch(self.second(now.mono));
+
+        let held = self.cache.get(&user.key);
+        let rejected = held.as_ref().map(|held| held.id()).filter(|id| names(&request.rejected_token_id, *id));
+        if let Some(token) = rejected {
+            self.flights.rejected(&user, token);
+        }
+        let serves = |held: &HeldToken, now: Moment| {
+            let left = held.left_at(now);
+            !left.is_zero() && left >= request.min_remaining && Some(held.id()) != rejected
+        };
+        if let Some(held) = held.filter(|held| serves(held, now)) {
+            return match held.freshness(now) {
+                Freshness::Fresh => Ok(Answer { held, outcome: Outcome::Hit, at: now }),
+                Freshness::Due => {
+                    self.renew(&user, true);
+                    Ok(Answer { held, outcome: Outcome::Due, at: now })
+                }
+                // An expired token serves nobody, so it is not here.
+                Freshness::Margin | Freshness::Expired => self.at_the_margin(&user, held, request, &serves).await,
+            };
+        }
+        self.sign_in(&user, request, &serves).await
+    }
+
+    /// Renews tokens as they fall due, until the broker closes. To be spawned once.
+    pub async fn renew_ahead(&self) {
+        let mut tidy = tokio::time::interval(TIDY_EVERY);
+        tidy.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                () = self.closing.cancelled() => return,
+                _ = tidy.tick() => self.cache.tidy(),
+                key = self.agenda.next() => {
+                    let Ok(user) = self.user(&key) else { continue };
+                    let idle = self.second(self.clock.now().mono).saturating_sub(user.asked());
+                    if idle < self.idle_after.as_secs().max(1) {
+                        self.renew(&user, false);
+                    }
+                }
+            }
+        }
+    }
+
+    /// How many users are configured.
+    #[must_use]
+    pub fn users(&self) -> usize {
+        self.users.load().len()
+    }
+
+    /// How many sign-ins are under way or queued.
+    #[must_use]
+    pub fn flights_under_way(&self) -> usize {
+        self.flights.under_way()
+    }
+
+    /// How many callers wait for one.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.flights.waiting()
+    }
+
+    fn user(&self, key: &UserKey) -> Result<Arc<User>, BrokerError> {
+        self.users.load().get(key).cloned().ok_or_else(|| BrokerError::NotConfigured(key.clone()))
+    }
+
+    /// Whole seconds since the epoch.
+    fn second(&self, now: Instant) -> u64 {
+        now.saturating_duration_since(self.epoch).as_secs()
+    }
+
+    /// Sees to the next token of a user whose token is good. `now_only`: a flight that can't begin at once is left to the
+    /// agenda.
+    fn renew(&self, user: &Arc<User>, now_only: bool) -> Option<Ticket> {
+        let begin_by = now_only.then(|| self.clock.now().mono);
+        // Only a token that is not due any more makes a renewal needless.
+        let serves = |held: &HeldToken, now: Moment| held.freshness(now) == Freshness::Fresh;
+        let want = Want { serves: &serves, begin_by, min_remaining: Duration::ZERO, urgent: false };
+        match self.flights.board(user, want) {
+            Boarding::Joined(ticket) | Boarding::Started(ticket) => Some(ticket),
+            Boarding::Landed(_) | Boarding::Stopped(_) | Boarding::TooSoon(_) | Boarding::Unattainable(_) | Boarding::Full => {
+                None
+            }
+        }
+    }
+
+    /// Waits briefly for the next token; whatever happens, `held` is answered while it lives.
+    async fn at_the_margin(
+        &self,
+        user: &Arc<User>,
+        held: Arc<HeldToken>,
+        request: &Request,
+        serves: &(dyn Fn(&HeldToken, Moment) -> bool + Sync),
+    ) -> Result<Answer, BrokerError> {
+        if let Some(ticket) = self.renew(user, true) {
+            let now = self.clock.now();
+            // Not past the token's own end either: then there would be nothing to answer.
+            let patience = MARGIN_WAIT.min(held.left_at(now) / 2);
+            let until = (now.mono + patience).min(answer_by(request.deadline, now.mono));
+            if let Ok(Landing::Token(next)) = self.wait(ticket, until).await? {
+                let now = self.clock.now();
+                if next.id() != held.id() && serves(&next, now) {
+                    return Ok(Answer { held: next, outcome: Outcome::Joined, at: now });
+                }
+            }
+        }
+        let now = self.clock.now();
+        if serves(&held, now) {
+            return Ok(Answer { held, outcome: Outcome::Kept, at: now });
+        }
+        self.sign_in(user, request, serves).await
+    }
+
+    /// Waits for a sign-in, since no token serves.
+    async fn sign_in(
+        &self,
+        user: &Arc<User>,
+        request: &Request,
+        serves: &(dyn Fn(&HeldToken, Moment) -> bool + Sync),
+    ) -> Result<Answer, BrokerError> {
+        let want = Want { serves, begin_by: Some(request.deadline), min_remaining: request.min_remaining, urgent: true };
+        let (ticket, outcome) = match self.flights.board(user, want) {
+            Boarding::Joined(ticket) => (ticket, Outcome::Joined),
+            Boarding::Started(ticket) => (ticket, Outcome::SignedIn),
+            Boarding::Landed(held) => return self.answer(held, Outcome::Joined, request),
+            Boarding::Stopped(stop) => return Err(self.stopped(&stop)),
+            Boarding::TooSoon(wait) => return Err(BrokerError::SignInTooSoon { wait }),
+            Boarding::Unattainable(longest) => return Err(BrokerError::MinRemainingUnattainable { longest }),
+            Boarding::Full => return Err(BrokerError::Overloaded { wait: OVERLOADED_WAIT }),
+        };
+        let until = answer_by(request.deadline, self.clock.now().mono);
+        match self.wait(ticket, until).await? {
+            Ok(Landing::Token(held)) => self.answer(held, outcome, request),
+            Ok(Landing::Stopped(stop)) => Err(self.stopped(&stop)),
+            Err(NoLanding::Deadline) => Err(BrokerError::DeadlineExceeded),
+            Err(NoLanding::Full) => Err(BrokerError::Overloaded { wait: OVERLOADED_WAIT }),
+            Err(NoLanding::Broken) => Err(BrokerError::Internal),
+        }
+    }
+
+    /// A landing, unless the process ends first.
+    async fn wait(&self, ticket: Ticket, until: Instant) -> Result<Result<Landing, NoLanding>, BrokerError> {
+        tokio::select! {
+            biased;
+            landing = self.flights.wait(ticket, until) => Ok(landing),
+            () = self.closing.cancelled() => Err(BrokerError::ShuttingDown),
+        }
+    }
+
+    /// The newest token there is: the vault's last word, even where it is the one that was complained of.
+    fn answer(&self, held: Arc<HeldToken>, outcome: Outcome, request: &Request) -> Result<Answer, BrokerError> {
+        let now = self.clock.now();
+        let left = held.left_at(now);
+        if left.is_zero() {
+            // It lived for less than the way here took; the floor is half as short, so the next try is near.
+            let cause = "its token ended before it could be handed out";
+            return Err(BrokerError::VaultResponseInvalid { cause, wait: held.token.lifetime / 2 });
+        }
+        if left < request.min_remaining {
+            return Err(BrokerError::MinRemainingUnattainable { longest: left });
+        }
+        Ok(Answer { held, outcome, at: now })
+    }
+
+    fn stopped(&self, stop: &Stop) -> BrokerError {
+        let now = self.clock.now();
+        let wait = stop.left_at(now.mono);
+        match &*stop.failure {
+            Failure::Refused { why, vault_error } => {
+                BrokerError::Refused { why: *why, vault_error: vault_error.clone(), held_until: now.plus(wait).wall }
+            }
+            Failure::Throttled { vault_error, .. } => BrokerError::Throttled { wait, vault_error: vault_error.clone() },
+            Failure::Unavailable { cause, .. } => BrokerError::VaultUnavailable { cause, wait },
+            Failure::Invalid { cause } => BrokerError::VaultResponseInvalid { cause, wait },
+        }
+    }
+}
+
+/// Whether a caller's text is this id; hex of either case.
+fn names(text: &str, id: TokenId) -> bool {
+    !text.is_empty() && text.eq_ignore_ascii_case(&id.to_string())
+}
+
+/// A little before the deadline.
+fn answer_by(deadline: Instant, now: Instant) -> Instant {
+    let left = deadline.saturating_duration_since(now);
+    now + (left - ANSWER_AHEAD.min(left / ANSWER_AHEAD_PART))
+}

@@ -1,0 +1,156 @@
+//! The agenda of renewals: which user's token is due next.
+//!
+//! One place per user, in order of time, so that nobody ever scans all users; bounded by the configuration. Must never start
+//! a sign-in itself, nor hold a token.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep_until},
+};
+
+use crate::{clock::Clock, model::UserKey};
+
+/// A user's place in the agenda.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    at: Instant,
+    /// Tells users of one instant apart.
+    number: u64,
+}
+
+/// Who is due when.
+#[derive(Debug)]
+pub struct Agenda {
+    clock: Arc<dyn Clock>,
+    entries: Mutex<Entries>,
+    /// The first entry has changed.
+    earlier: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Entries {
+    by_time: BTreeMap<Place, Arc<UserKey>>,
+    next_number: u64,
+}
+
+impl Agenda {
+    /// An empty agenda.
+    #[must_use]
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        Self { clock, entries: Mutex::default(), earlier: Notify::new() }
+    }
+
+    /// Moves a user from its `former` place, if it has one, to `at`.
+    pub fn put(&self, former: Option<Place>, at: Instant, user: &Arc<UserKey>) -> Place {
+        let mut entries = self.entries();
+        if let Some(former) = former {
+            entries.by_time.remove(&former);
+        }
+        let place = Place { at, number: entries.next_number };
+        entries.next_number = entries.next_number.wrapping_add(1);
+        entries.by_time.insert(place, Arc::clone(user));
+        let is_first = entries.by_time.first_key_value().is_some_and(|(first, _)| *first == place);
+        drop(entries);
+        if is_first {
+            self.earlier.notify_one();
+        }
+        place
+    }
+
+    /// Takes a user out.
+    pub fn remove(&self, place: Place) {
+        self.entries().by_time.remove(&place);
+    }
+
+    /// Waits until somebody is due, and takes that user out. For one task only.
+    pub async fn next(&self) -> Arc<UserKey> {
+        loop {
+            let first = {
+                let mut entries = self.entries();
+                match entries.by_time.first_entry() {
+                    Some(first) if first.key().at <= self.clock.now().mono => return first.remove(),
+                    Some(first) => Some(first.key().at),
+                    None => None,
+                }
+            };
+            match first {
+                Some(at) => tokio::select! {
+                    biased;
+                    () = sleep_until(at) => {}
+                    () = self.earlier.notified() => {}
+                },
+                None => self.earlier.notified().await,
+            }
+        }
+    }
+
+    /// How many users have a place.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries().by_time.len()
+    }
+
+    /// Whether nobody has.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn entries(&self) -> MutexGuard<'_, Entries> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{
+        clock::SystemClock,
+        model::{MerchantId, Number},
+    };
+
+    fn user(last_digit: u8) -> Arc<UserKey> {
+        Arc::new(UserKey {
+            merchant: MerchantId::parse("m".to_owned()).expect("is valid"),
+            number: Number::parse(format!("+44787123999{last_digit}")).expect("is valid"),
+        })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn users_come_in_order_of_time_and_only_once() {
+        let agenda = Arc::new(Agenda::new(Arc::new(SystemClock)));
+        let start = SystemClock.now().mono;
+        let after = |secs| start + Duration::from_secs(secs);
+        agenda.put(None, after(30), &user(3));
+        let moved = agenda.put(None, after(10), &user(1));
+        agenda.put(None, after(20), &user(2));
+        agenda.put(Some(moved), after(40), &user(1));
+        let gone = agenda.put(None, after(5), &user(9));
+        agenda.remove(gone);
+        for (secs, expected) in [(20, 2), (30, 3), (40, 1)] {
+            assert_eq!(agenda.next().await, user(expected));
+            assert!(SystemClock.now().mono >= after(secs) && SystemClock.now().mono < after(secs + 1));
+        }
+        assert!(agenda.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_earlier_entry_wakes_the_sleeper() {
+        let agenda = Arc::new(Agenda::new(Arc::new(SystemClock)));
+        let start = SystemClock.now().mono;
+        agenda.put(None, start + Duration::from_secs(100), &user(2));
+        let (first, ()) = tokio::join!(agenda.next(), async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            agenda.put(None, start + Duration::from_secs(2), &user(1));
+        });
+        assert_eq!(first, user(1));
+        assert!(SystemClock.now().mono < start + Duration::from_secs(3));
+    }
+}

@@ -1,0 +1,157 @@
+//! The real broker over a simulated vault and simulated clocks, in paused time, against the invariants of the house.
+//!
+//! Each run follows from its seed alone. `TOKEN_BROKER_SEEDS=100000` runs more of them, `TOKEN_BROKER_SEED=4711` that one.
+
+mod callers;
+mod vault;
+mod world;
+
+use std::{
+    sync::{
+        Arc, Once,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use token_broker::{
+    broker::Broker,
+    cache::Cache,
+    config::{Renewal, User},
+    flight::{Flights, Parts, Settings},
+    pacing::Rules,
+    renewal::Agenda,
+    secret::Secret,
+    users::Users,
+};
+use tokio::{runtime, task::JoinSet, time::sleep};
+use tokio_util::sync::CancellationToken;
+
+use self::{
+    vault::SCRIPTED_PANIC,
+    world::{SimulatedClock, World},
+};
+
+/// Seeds of an ordinary run.
+const SEEDS: u64 = 1_000;
+const USERS: usize = 4;
+const CALLERS: usize = 6;
+/// How long callers go on calling, in simulated time.
+const RUN: Duration = Duration::from_secs(240);
+
+#[test]
+fn no_history_breaks_an_invariant() {
+    silence_scripted_panics();
+    let number = |name: &str| std::env::var(name).ok().map(|value| value.parse::<u64>().expect("is a number"));
+    let (first, end) = match number("TOKEN_BROKER_SEED") {
+        Some(seed) => (seed, seed + 1),
+        None => (0, number("TOKEN_BROKER_SEEDS").unwrap_or(SEEDS)),
+    };
+    let (next, sign_ins, calls) = (AtomicU64::new(first), AtomicU64::new(0), AtomicU64::new(0));
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= end {
+                        return;
+                    }
+                    let world = simulate(seed);
+                    let found = world.violations();
+                    if first + 1 == end {
+                        println!("{}", world.history().join("\n"));
+                    }
+                    assert!(
+                        found.is_empty(),
+                        "seed {seed}: {found:#?}\nrun it alone: TOKEN_BROKER_SEED={seed} cargo test --test it no_history"
+                    );
+                    sign_ins.fetch_add(world.sign_ins(), Ordering::Relaxed);
+                    calls.fetch_add(world.calls(), Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    println!("{} seeds, {sign_ins:?} sign-ins, {calls:?} calls", end - first);
+    assert!(first + 1 == end || sign_ins.into_inner() > end - first, "the simulation does simulate");
+}
+
+#[test]
+fn a_seed_is_a_history() {
+    silence_scripted_panics();
+    for seed in [3, 1_000_003] {
+        let (once, again) = (simulate(seed).history(), simulate(seed).history());
+        let parting = once.iter().zip(&again).find(|(once, again)| once != again);
+        assert_eq!((parting, once.len()), (None, again.len()), "seed {seed}");
+    }
+}
+
+fn simulate(seed: u64) -> Arc<World> {
+    let runtime = runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
+    runtime.block_on(run(seed))
+}
+
+async fn run(seed: u64) -> Arc<World> {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let world = Arc::new(World::new(&mut random));
+    let clock = Arc::new(SimulatedClock::new(Arc::clone(&world)));
+    let users: Vec<_> = (0..USERS).map(world::user).collect();
+    let configured = users.iter().map(|key| User { key: key.clone(), password: Secret::from("simulated"), attempt: 0 });
+
+    let (cache, agenda) = (Cache::new(USERS), Arc::new(Agenda::new(clock.clone())));
+    let settings = Settings {
+        rules: Rules { min_sign_in_interval: world.floor, refusal_hold: world.hold },
+        renewal: if random.bool() { Renewal::Ahead } else { Renewal::AtExpiry },
+        max_concurrent_sign_ins: random.usize(1..=USERS),
+    };
+    world.limit(settings.max_concurrent_sign_ins);
+    let parts = Parts {
+        sign_in: Arc::new(vault::SimulatedVault::new(Arc::clone(&world), random.fork())),
+        clock: clock.clone(),
+        cache: cache.clone(),
+        agenda: Arc::clone(&agenda),
+        runtime: runtime::Handle::current(),
+        seed: random.u64(..),
+    };
+    let closing = CancellationToken::new();
+    let flights = Flights::new(parts, settings);
+    let idle_after = Duration::from_secs(60);
+    let broker =
+        Arc::new(Broker::new(Users::new(configured.collect()), cache, flights, agenda, clock, idle_after, closing.clone()));
+
+    let mut tasks = JoinSet::new();
+    let renewing = Arc::clone(&broker);
+    tasks.spawn(async move { renewing.renew_ahead().await });
+    let mut calling = JoinSet::new();
+    for _ in 0..CALLERS {
+        calling.spawn(callers::call_on(Arc::clone(&broker), Arc::clone(&world), users.clone(), random.fork(), RUN));
+    }
+    if random.u8(..4) == 0 {
+        calling.spawn(callers::set_the_clock(Arc::clone(&world), random.fork(), RUN));
+    }
+    while let Some(caller) = calling.join_next().await {
+        caller.expect("no caller panics");
+    }
+    // Whatever is still queued or under way lands; then nothing may be left.
+    sleep(Duration::from_secs(600)).await;
+    world.check(broker.flights_under_way() == 0, || format!("{} flights never landed", broker.flights_under_way()));
+    world.check(broker.waiting() == 0, || format!("{} waiters leaked", broker.waiting()));
+    closing.cancel();
+    while let Some(task) = tasks.join_next().await {
+        task.expect("no task panics");
+    }
+    world
+}
+
+/// Panics that the simulated vault was told to have are part of the run; all others are shown.
+fn silence_scripted_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let shown = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            if panic.payload().downcast_ref::<&str>() != Some(&SCRIPTED_PANIC) {
+                shown(panic);
+            }
+        }));
+    });
+}

@@ -1,0 +1,107 @@
+//! Callers that want anything a caller may want, and look at what they get.
+
+use std::{sync::Arc, time::Duration};
+
+use token_broker::{
+    broker::{Answer, Broker, BrokerError, Outcome, Request},
+    model::{CallerId, UserKey},
+};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::world::World;
+
+/// Beyond this after its deadline, a caller counts as hung.
+const SLACK: Duration = Duration::from_millis(2);
+/// Nobody whose token is good waits longer.
+const MARGIN_WAIT: Duration = Duration::from_millis(1_002);
+
+/// Calls until `run` is over.
+pub(crate) async fn call_on(
+    broker: Arc<Broker>,
+    world: Arc<World>,
+    users: Vec<UserKey>,
+    mut random: fastrand::Rng,
+    run: Duration,
+) {
+    let began = Instant::now();
+    let mut seen = String::new();
+    while began.elapsed() < run {
+        let pause = if random.u8(..4) == 0 { random.u64(..20_000) } else { random.u64(..500) };
+        sleep(Duration::from_millis(pause)).await;
+        let key = users[random.usize(..users.len())].clone();
+        let patience = Duration::from_millis([0, 20, 300, 2_000, 20_000][random.usize(..5)]);
+        let request = Request {
+            key,
+            min_remaining: if random.u8(..10) == 0 { Duration::from_secs(random.u64(..100)) } else { Duration::ZERO },
+            rejected_token_id: if random.u8(..6) == 0 { seen.clone() } else { String::new() },
+            deadline: Instant::now() + patience,
+        };
+        let cancelled_after = (random.u8(..4) == 0).then(|| Duration::from_millis(random.u64(..400)));
+        if let Some(id) = call(&broker, &world, request, patience, cancelled_after).await {
+            seen = id;
+        }
+    }
+}
+
+async fn call(
+    broker: &Broker,
+    world: &World,
+    request: Request,
+    patience: Duration,
+    cancelled_after: Option<Duration>,
+) -> Option<String> {
+    world.called();
+    let before = world.now();
+    let plain = request.min_remaining.is_zero() && request.rejected_token_id.is_empty();
+    let had = world.with(&request.key, |facts| facts.valid(before).cloned());
+    let calling = broker.get_token(&CallerId::Anonymous, &request);
+    let result = match cancelled_after {
+        Some(after) => timeout(after, calling).await.ok()?,
+        None => calling.await,
+    };
+    let now = world.now();
+    let waited = now.mono - before.mono;
+    world.note(format!("{} after {waited:?}: {:?}", request.key, result.as_ref().map(|answer| answer.outcome)));
+    world.check(waited <= patience + SLACK, || format!("a caller hung: {waited:?} of {patience:?}"));
+    // A token that was there, and is there still, is available whatever the vault does.
+    if let (true, Some((_, end))) = (plain, had) {
+        if !end.left_at(now).is_zero() {
+            world.check(result.is_ok(), || format!("{} has a valid token, and got {result:?}", request.key));
+        }
+        world.check(waited <= MARGIN_WAIT, || format!("{} has a valid token, and waited {waited:?}", request.key));
+    }
+    match result {
+        Ok(answer) => Some(check(world, &request, &answer, now)),
+        Err(error) => {
+            let theirs =
+                matches!(error, BrokerError::NotConfigured(_) | BrokerError::InvalidRequest(_) | BrokerError::ShuttingDown);
+            world.check(!theirs, || format!("{} got {error}", request.key));
+            None
+        }
+    }
+}
+
+/// The answer is this user's, alive by both clocks, and as long-lived as asked.
+fn check(world: &World, request: &Request, answer: &Answer, now: token_broker::clock::Moment) -> String {
+    let text = answer.held.token.access_token.expose();
+    let end = world.with(&request.key, |facts| facts.tokens.iter().rev().find(|(token, _)| token == text).map(|(_, end)| *end));
+    world.check(end.is_some(), || format!("{} got a token of somebody else", request.key));
+    let left = end.map_or(Duration::ZERO, |end| end.left_at(now));
+    world.check(!left.is_zero(), || format!("{} got an expired token", request.key));
+    world.check(left >= request.min_remaining, || format!("{} got {left:?} instead of {:?}", request.key, request.min_remaining));
+    let id = answer.held.id().to_string();
+    let complained = !request.rejected_token_id.is_empty() && id == request.rejected_token_id;
+    // The token complained of comes back only as the vault's last word, never from the cache.
+    let cached = matches!(answer.outcome, Outcome::Hit | Outcome::Due | Outcome::Kept);
+    world.check(!(complained && cached), || format!("{} complained of a token and got it from the cache", request.key));
+    id
+}
+
+/// Sets the wall clock, forward and back.
+pub(crate) async fn set_the_clock(world: Arc<World>, mut random: fastrand::Rng, run: Duration) {
+    let began = Instant::now();
+    while began.elapsed() < run {
+        sleep(Duration::from_millis(random.u64(..60_000))).await;
+        world.set_clock(random.i64(-100_000..100_000));
+    }
+}

@@ -1,0 +1,117 @@
+//! A vault that does anything a vault may do, as its seed says.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use token_broker::{
+    model::UserKey,
+    secret::Secret,
+    vault::{Failure, Grant, Refusal, Scope, SignIn, SigningIn},
+};
+use tokio::time::{Instant, sleep};
+
+use super::world::World;
+
+pub(crate) const SCRIPTED_PANIC: &str = "the simulation says so";
+
+#[derive(Debug)]
+pub(crate) struct SimulatedVault {
+    world: Arc<World>,
+    random: Mutex<fastrand::Rng>,
+    /// Some vaults return the unexpired token again.
+    same_token: bool,
+}
+
+/// What one sign-in comes to.
+enum Outcome {
+    Grant(Duration),
+    Unavailable(Option<Duration>),
+    Invalid,
+    Throttled(Scope, Duration),
+    Refused,
+    Panic,
+}
+
+impl SimulatedVault {
+    pub(crate) fn new(world: Arc<World>, mut random: fastrand::Rng) -> Self {
+        let same_token = random.u8(..4) == 0;
+        Self { world, random: Mutex::new(random), same_token }
+    }
+
+    fn draw(&self) -> (Duration, Outcome) {
+        let mut random = self.random.lock().expect("nobody panics while holding it");
+        let latency = Duration::from_millis(if random.u8(..8) == 0 { random.u64(..10_000) } else { random.u64(..300) });
+        let outcome = match random.u8(..100) {
+            0..65 => Outcome::Grant(Duration::from_secs(random.u64(1..90))),
+            65..80 => Outcome::Unavailable((random.u8(..4) == 0).then(|| Duration::from_secs(random.u64(..100)))),
+            80..88 => Outcome::Invalid,
+            88..91 => Outcome::Throttled(Scope::User, Duration::from_secs(random.u64(1..60))),
+            91..93 => Outcome::Throttled(Scope::Merchant, Duration::from_secs(random.u64(1..60))),
+            93..96 => Outcome::Refused,
+            _ => Outcome::Panic,
+        };
+        (latency, outcome)
+    }
+
+    /// The token, which the broker has from this instant on.
+    fn grant(&self, user: &UserKey, began: token_broker::clock::Moment, lifetime: Duration) -> Grant {
+        let now = self.world.now();
+        let floor = self.world.floor;
+        let same_token = self.same_token;
+        let (text, lifetime) = self.world.with(user, |facts| {
+            let (text, lifetime) = match facts.valid(now).filter(|_| same_token) {
+                Some((text, end)) => (text.clone(), end.left_at(began)),
+                None => (format!("{}-{}", user.number.expose(), facts.tokens.len()), lifetime),
+            };
+            // What was said last counts: after a jump of one clock, the same token's end is another.
+            let end = began.plus(lifetime);
+            // One that ended on the way is no token.
+            if !end.left_at(now).is_zero() {
+                facts.not_before = Some((began.mono + floor.min(lifetime / 2), "floor"));
+                facts.tokens.push((text.clone(), end));
+            }
+            (text, lifetime)
+        });
+        Grant { access_token: Secret::from(text), scope: String::new(), lifetime, lifetime_is_bounded: false }
+    }
+
+    fn stop(&self, user: &UserKey, wait: Duration, why: &'static str) {
+        self.world.with(user, |facts| facts.not_before = Some((Instant::now() + wait, why)));
+    }
+}
+
+impl SignIn for SimulatedVault {
+    fn sign_in<'a>(&'a self, user: &'a UserKey, _password: &'a Secret) -> SigningIn<'a> {
+        Box::pin(async move {
+            let began = self.world.now();
+            self.world.begin(user);
+            let (latency, outcome) = self.draw();
+            sleep(latency).await;
+            let vault_error = String::new();
+            let (name, result) = match outcome {
+                Outcome::Grant(lifetime) => ("granted", Ok(self.grant(user, began, lifetime))),
+                Outcome::Unavailable(wait) => {
+                    self.stop(user, wait.unwrap_or_default(), "back-off");
+                    ("unavailable", Err(Failure::Unavailable { cause: "down", wait, vault_error }))
+                }
+                Outcome::Invalid => ("invalid", Err(Failure::Invalid { cause: "nonsense" })),
+                Outcome::Throttled(scope, wait) => {
+                    self.stop(user, wait, "wait");
+                    ("throttled", Err(Failure::Throttled { scope, wait, vault_error }))
+                }
+                Outcome::Refused => {
+                    self.stop(user, self.world.hold, "hold");
+                    ("refused", Err(Failure::Refused { why: Refusal::Credentials, vault_error }))
+                }
+                Outcome::Panic => {
+                    self.world.end(user, "panic");
+                    std::panic::panic_any(SCRIPTED_PANIC);
+                }
+            };
+            self.world.end(user, name);
+            result
+        })
+    }
+}

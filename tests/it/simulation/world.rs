@@ -1,0 +1,175 @@
+//! What is true in a simulation: the clocks, the tokens that exist, and every violation seen.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard},
+    time::{Duration, SystemTime},
+};
+
+use token_broker::{
+    clock::{Clock, Moment},
+    model::{MerchantId, Number, UserKey},
+};
+use tokio::time::Instant;
+
+/// The wall clock begins here.
+const EPOCH: Duration = Duration::from_secs(1_800_000_000);
+
+/// The truth, and who broke its rules.
+#[derive(Debug)]
+pub(crate) struct World {
+    pub(crate) floor: Duration,
+    pub(crate) hold: Duration,
+    began: Instant,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// How far the wall clock was set forward or back, in milliseconds.
+    skew: i64,
+    limit: usize,
+    at_once: usize,
+    users: HashMap<UserKey, Facts>,
+    history: Vec<String>,
+    violations: Vec<String>,
+    sign_ins: u64,
+    calls: u64,
+}
+
+/// What is true of one user.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Facts {
+    pub(crate) signing_in: bool,
+    /// No sign-in may begin before this, and why.
+    pub(crate) not_before: Option<(Instant, &'static str)>,
+    /// All tokens that the vault gave, and the end of each.
+    pub(crate) tokens: Vec<(String, Moment)>,
+}
+
+impl Facts {
+    /// The newest token, if it lives beyond `now` by both clocks.
+    pub(crate) fn valid(&self, now: Moment) -> Option<&(String, Moment)> {
+        self.tokens.last().filter(|(_, end)| !end.left_at(now).is_zero())
+    }
+}
+
+impl World {
+    pub(crate) fn new(random: &mut fastrand::Rng) -> Self {
+        Self {
+            floor: [Duration::ZERO, Duration::from_secs(1), Duration::from_secs(5)][random.usize(..3)],
+            hold: [Duration::from_secs(20), Duration::from_secs(100)][random.usize(..2)],
+            began: Instant::now(),
+            state: Mutex::default(),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("nobody panics while holding it")
+    }
+
+    pub(crate) fn now(&self) -> Moment {
+        let mono = Instant::now();
+        let wall = SystemTime::UNIX_EPOCH + EPOCH + mono.saturating_duration_since(self.began);
+        let skew = self.state().skew;
+        let by = Duration::from_millis(skew.unsigned_abs());
+        Moment { mono, wall: if skew < 0 { wall - by } else { wall + by } }
+    }
+
+    pub(crate) fn set_clock(&self, skew: i64) {
+        self.note(format!("the wall clock is off by {skew} ms"));
+        self.state().skew = skew;
+    }
+
+    pub(crate) fn limit(&self, limit: usize) {
+        self.state().limit = limit;
+    }
+
+    pub(crate) fn with<T>(&self, user: &UserKey, change: impl FnOnce(&mut Facts) -> T) -> T {
+        change(self.state().users.entry(user.clone()).or_default())
+    }
+
+    /// A sign-in begins.
+    pub(crate) fn begin(&self, user: &UserKey) {
+        let now = Instant::now();
+        let mut state = self.state();
+        state.sign_ins += 1;
+        state.at_once += 1;
+        let too_many = state.at_once > state.limit;
+        let facts = state.users.entry(user.clone()).or_default();
+        let twice = std::mem::replace(&mut facts.signing_in, true);
+        let early = facts.not_before.filter(|(not_before, _)| now < *not_before);
+        drop(state);
+        self.check(!too_many, || "more sign-ins at once than allowed".to_owned());
+        self.check(!twice, || format!("two sign-ins of {user} at once"));
+        self.check(early.is_none(), || format!("a sign-in of {user} inside its {}", early.map_or("", |(_, why)| why)));
+        self.note(format!("sign-in of {user}"));
+    }
+
+    /// And ends.
+    pub(crate) fn end(&self, user: &UserKey, outcome: &str) {
+        let mut state = self.state();
+        state.at_once -= 1;
+        state.users.entry(user.clone()).or_default().signing_in = false;
+        drop(state);
+        self.note(format!("sign-in of {user}: {outcome}"));
+    }
+
+    pub(crate) fn called(&self) {
+        self.state().calls += 1;
+    }
+
+    pub(crate) fn note(&self, what: String) {
+        let at = self.began.elapsed();
+        self.state().history.push(format!("{at:?} {what}"));
+    }
+
+    pub(crate) fn check(&self, holds: bool, what: impl FnOnce() -> String) {
+        if !holds {
+            let violation = format!("{:?} {}", self.began.elapsed(), what());
+            self.state().violations.push(violation);
+        }
+    }
+
+    pub(crate) fn violations(&self) -> Vec<String> {
+        self.state().violations.clone()
+    }
+
+    pub(crate) fn history(&self) -> Vec<String> {
+        self.state().history.clone()
+    }
+
+    pub(crate) fn sign_ins(&self) -> u64 {
+        self.state().sign_ins
+    }
+
+    pub(crate) fn calls(&self) -> u64 {
+        self.state().calls
+    }
+}
+
+/// The clocks of a world.
+#[derive(Debug)]
+pub(crate) struct SimulatedClock {
+    world: std::sync::Arc<World>,
+}
+
+impl SimulatedClock {
+    pub(crate) fn new(world: std::sync::Arc<World>) -> Self {
+        Self { world }
+    }
+}
+
+impl Clock for SimulatedClock {
+    fn now(&self) -> Moment {
+        self.world.now()
+    }
+}
+
+/// The user with this number; even ones share a merchant.
+pub(crate) fn user(n: usize) -> UserKey {
+    UserKey {
+        merchant: MerchantId::parse(format!("merchant-{}", n % 2)).expect("is valid"),
+        number: Number::parse(format!("+44787123{n:04}")).expect("is valid"),
+    }
+}
