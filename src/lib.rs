@@ -2,12 +2,19 @@
 //!
 //! `ARCHITECTURE.md` is the map. Two features: `client` (what a Rust caller needs) and `server` (the broker, default).
 
+pub mod client;
 pub mod proto;
 
+#[cfg(feature = "server")]
+pub mod admin;
+#[cfg(feature = "server")]
+pub mod app;
 #[cfg(feature = "server")]
 pub mod broker;
 #[cfg(feature = "server")]
 pub mod cache;
+#[cfg(feature = "server")]
+pub mod cli;
 #[cfg(feature = "server")]
 pub mod clock;
 #[cfg(feature = "server")]
@@ -17,6 +24,8 @@ pub mod expiry;
 #[cfg(feature = "server")]
 pub mod flight;
 #[cfg(feature = "server")]
+pub mod grpc;
+#[cfg(feature = "server")]
 pub mod model;
 #[cfg(feature = "server")]
 pub mod pacing;
@@ -24,6 +33,8 @@ pub mod pacing;
 pub mod renewal;
 #[cfg(feature = "server")]
 pub mod secret;
+#[cfg(feature = "server")]
+pub mod telemetry;
 #[cfg(feature = "server")]
 pub mod users;
 #[cfg(feature = "server")]

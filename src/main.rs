@@ -1,2 +1,7 @@
-//! stub
-fn main() {}
+//! The token broker's command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    token_broker::cli::run()
+}

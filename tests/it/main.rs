@@ -11,4 +11,15 @@
     reason = "a test that meets what it does not expect ends there"
 )]
 
+mod process;
+mod support;
+
+mod cold_user;
+mod command_line;
+mod complaints;
+mod contract;
+mod expiry;
+mod lifecycle;
+mod python;
+mod refusals;
 mod simulation;

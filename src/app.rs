@@ -1,0 +1,231 @@
+//! The composition root: takes bound listeners, wires the parts, runs them, and drains.
+//!
+//! Must never hold a rule of its own, nor take longer than `lame_duck` + `drain` to end.
+
+use std::{io, sync::Arc, time::Duration};
+
+use thiserror::Error;
+use tokio::{
+    net::TcpListener,
+    runtime::Handle,
+    sync::watch,
+    time::{sleep, timeout},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic_health::{ServingStatus, server::HealthReporter};
+use tracing::{info, warn};
+
+use crate::{
+    admin::{self, Phase},
+    broker::Broker,
+    cache::Cache,
+    clock::{Clock, SystemClock},
+    config::{self, Config},
+    flight::{self, Flights},
+    grpc::{
+        Api,
+        listener::{self, Ending},
+        services::{ReflectionError, SERVICE, Services},
+    },
+    pacing::Rules,
+    renewal::Agenda,
+    users::Users,
+    vault::{self, SignIn, Vault},
+};
+
+/// Calls that still wait for the vault are answered this long before the drain ends, so that their answers can leave.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// Sockets that are bound already, so that a test can run the real thing on free ports.
+#[derive(Debug, Default)]
+pub struct Listeners {
+    /// For everything over gRPC.
+    pub grpc: Vec<TcpListener>,
+    /// For health over gRPC, in plaintext.
+    pub health: Vec<TcpListener>,
+    /// For the admin port.
+    pub admin: Vec<TcpListener>,
+}
+
+impl Listeners {
+    /// Binds what the configuration names.
+    ///
+    /// # Errors
+    /// Names the key whose address can't be bound.
+    pub async fn bind(config: &Config) -> Result<Self, BindError> {
+        let mut listeners = Self::default();
+        listeners.grpc.push(bind("grpc.listen", config.grpc.listen).await?);
+        if let Some(address) = config.grpc.health_listen {
+            listeners.health.push(bind("grpc.health_listen", address).await?);
+        }
+        if let Some(admin) = &config.admin {
+            listeners.admin.push(bind("admin.listen", admin.listen).await?);
+        }
+        Ok(listeners)
+    }
+}
+
+async fn bind(key: &'static str, address: std::net::SocketAddr) -> Result<TcpListener, BindError> {
+    TcpListener::bind(address).await.map_err(|source| BindError { key, address, source })
+}
+
+/// An address can't be listened on.
+#[derive(Debug, Error)]
+#[error("{key}: can't listen on {address}: {source}: end what listens there, or choose another address")]
+pub struct BindError {
+    key: &'static str,
+    address: std::net::SocketAddr,
+    source: io::Error,
+}
+
+/// The parts can't be put together.
+#[derive(Debug, Error)]
+pub enum BuildError {
+    /// The client of the vault.
+    #[error(transparent)]
+    Vault(#[from] vault::BuildError),
+    /// Reflection.
+    #[error(transparent)]
+    Reflection(#[from] ReflectionError),
+}
+
+/// How the process is told to end.
+#[derive(Clone, Debug, Default)]
+pub struct Stop {
+    /// Begin: not ready, then the lame-duck time, then the drain.
+    pub begin: CancellationToken,
+    /// Skip the lame-duck time.
+    pub hurry: CancellationToken,
+    /// Said by the broker: it has ended.
+    pub ended: CancellationToken,
+}
+
+/// The broker, wired and not yet running.
+#[derive(Debug)]
+pub struct App {
+    broker: Arc<Broker>,
+    services: Services,
+    health: HealthReporter,
+    /// Ends the waits of calls.
+    closing: CancellationToken,
+    lame_duck: Duration,
+    drain: Duration,
+}
+
+impl App {
+    /// Wires the parts for `config`. Must be called within the runtime that will run it.
+    ///
+    /// # Errors
+    /// Where the client of the vault can't be built.
+    pub fn new(config: Config) -> Result<Self, BuildError> {
+        let vault = Vault::new(vault_settings(&config.vault))?;
+        Self::with_sign_in(config, Arc::new(vault), Arc::new(SystemClock), fastrand::u64(..))
+    }
+
+    /// The same with another upstream and another clock, for a simulation. `seed` feeds the jitter.
+    ///
+    /// # Errors
+    /// Where reflection can't be built.
+    pub fn with_sign_in(config: Config, sign_in: Arc<dyn SignIn>, clock: Arc<dyn Clock>, seed: u64) -> Result<Self, BuildError> {
+        let cache = Cache::new(config.users.len());
+        let agenda = Arc::new(Agenda::new(Arc::clone(&clock)));
+        let settings = flight::Settings {
+            rules: Rules { min_sign_in_interval: config.vault.min_sign_in_interval, refusal_hold: config.vault.refusal_hold },
+            renewal: config.vault.renewal,
+            max_concurrent_sign_ins: config.vault.max_concurrent_sign_ins,
+        };
+        let parts = flight::Parts {
+            sign_in,
+            clock: Arc::clone(&clock),
+            cache: cache.clone(),
+            agenda: Arc::clone(&agenda),
+            runtime: Handle::current(),
+            seed,
+        };
+        let flights = Flights::new(parts, settings);
+        let closing = CancellationToken::new();
+        let users = Users::new(config.users);
+        let broker = Broker::new(users, cache, flights, agenda, Arc::clone(&clock), config.vault.idle_after, closing.clone());
+        let broker = Arc::new(broker);
+        let health = HealthReporter::new();
+        let services = Services::all(Api::new(Arc::clone(&broker)), health.clone(), clock, config.grpc.call_timeout)?;
+        Ok(Self { broker, services, health, closing, lame_duck: config.grpc.lame_duck, drain: config.grpc.drain })
+    }
+
+    /// Runs on `listeners` until `stop`, then drains; returns within `lame_duck` + `drain` after that.
+    pub async fn run(self, listeners: Listeners, stop: Stop) {
+        let (phase, phases) = watch::channel(Phase::Starting);
+        let (tasks, ending) = (TaskTracker::new(), Ending::default());
+        // Apart from the connections, whose end is waited for.
+        let (upkeep, broker) = (TaskTracker::new(), Arc::clone(&self.broker));
+        upkeep.spawn(async move { broker.renew_ahead().await });
+        self.listen(listeners, phases, &tasks, &ending);
+        self.health.set_service_status(SERVICE, ServingStatus::Serving).await;
+        phase.send_replace(Phase::Ready);
+        info!(users = self.broker.users(), "ready");
+
+        stop.begin.cancelled().await;
+        self.health.set_service_status(SERVICE, ServingStatus::NotServing).await;
+        phase.send_replace(Phase::Draining);
+        info!(
+            lame_duck_s = self.lame_duck.as_secs_f64(),
+            drain_s = self.drain.as_secs_f64(),
+            "shutting down: not ready any more"
+        );
+        tokio::select! {
+            () = sleep(self.lame_duck) => {}
+            () = stop.hurry.cancelled() => info!("told to hurry: the lame-duck time is skipped"),
+        }
+        self.end(&tasks, &ending).await;
+        stop.ended.cancel();
+    }
+
+    fn listen(&self, listeners: Listeners, phases: watch::Receiver<Phase>, tasks: &TaskTracker, ending: &Ending) {
+        let address = |listener: &TcpListener| listener.local_addr().map(|address| address.to_string()).unwrap_or_default();
+        let health = Services::health_only(self.health.clone());
+        let grpc = listeners.grpc.into_iter().map(|listener| (listener, self.services.clone(), "grpc"));
+        let health = listeners.health.into_iter().map(|listener| (listener, health.clone(), "health"));
+        for (listener, services, port) in grpc.chain(health) {
+            info!(port, address = address(&listener), "listening");
+            let each = ending.clone();
+            let serve = move |stream| listener::serve(stream, services.clone(), each.clone());
+            tasks.spawn(listener::accept(listener, listener::CONNECTIONS_MAX, tasks.clone(), ending.clone(), serve));
+        }
+        let router = admin::router(phases);
+        for listener in listeners.admin {
+            info!(port = "admin", address = address(&listener), "listening");
+            let (router, each) = (router.clone(), ending.clone());
+            let serve = move |stream| admin::serve(stream, router.clone(), each.clone());
+            tasks.spawn(listener::accept(listener, admin::CONNECTIONS_MAX, tasks.clone(), ending.clone(), serve));
+        }
+    }
+
+    /// GOAWAY, calls in flight, end.
+    async fn end(&self, tasks: &TaskTracker, ending: &Ending) {
+        ending.goaway.cancel();
+        // Watches of health never end by themselves.
+        let mut health = self.health.clone();
+        health.clear_service_status("").await;
+        health.clear_service_status(SERVICE).await;
+        tasks.close();
+        let in_time = timeout(self.drain.saturating_sub(LAST_WORDS), tasks.wait()).await;
+        self.closing.cancel();
+        if in_time.is_err() && timeout(self.drain.min(LAST_WORDS), tasks.wait()).await.is_err() {
+            warn!(connections = tasks.len(), "the drain is over: what is left is dropped");
+            ending.abort.cancel();
+            tasks.wait().await;
+        }
+        info!("ended");
+    }
+}
+
+fn vault_settings(config: &config::Vault) -> vault::Settings {
+    vault::Settings {
+        base_url: config.base_url.clone(),
+        ca_pem: config.ca_file.as_ref().map(|file| file.pem.clone()),
+        headers: config.headers.clone(),
+        timeout: config.timeout,
+        max_connections: config.max_concurrent_sign_ins,
+        assumed_lifetime: config.assumed_lifetime,
+    }
+}

@@ -1,0 +1,231 @@
+//! The command line: `serve`, `check`, `get`.
+//!
+//! Must never print a secret that was not asked for: `get` prints the token, on standard output, and nothing else does.
+
+use std::{io::Write as _, path::PathBuf, process::ExitCode, time::Duration};
+
+use clap::{Args, Parser, Subcommand};
+use tokio::{
+    runtime::Builder,
+    signal::unix::{SignalKind, signal},
+};
+use tracing::{info, warn};
+
+use crate::{
+    app::{App, Listeners, Stop},
+    client::{Client, ClientError, DEFAULT_ENDPOINT, Query},
+    config::{self, Config, Loaded},
+    proto::v1::Token,
+    telemetry,
+};
+
+/// The configuration is at fault (`EX_CONFIG` of sysexits.h).
+const EXIT_CONFIG: u8 = 78;
+/// Try again later (`EX_TEMPFAIL`).
+const EXIT_TEMPORARY: u8 = 75;
+
+/// Hands out the vault's OAuth access tokens to internal services.
+#[derive(Debug, Parser)]
+#[command(name = "token-broker", version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the broker until SIGTERM or Ctrl-C.
+    Serve(Configured),
+    /// Report every fault of a configuration, with file, line, key and remedy.
+    Check(Configured),
+    /// Ask a running broker for a token.
+    Get(Get),
+}
+
+#[derive(Debug, Args)]
+struct Configured {
+    /// The configuration file.
+    #[arg(long, value_name = "FILE", env = "TOKEN_BROKER_CONFIG")]
+    config: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct Get {
+    /// Where the broker listens.
+    #[arg(long, value_name = "URL", env = "TOKEN_BROKER_ENDPOINT", default_value = DEFAULT_ENDPOINT)]
+    endpoint: String,
+    /// The merchant, as the vault's X-Merchant-ID.
+    #[arg(long, value_name = "ID")]
+    merchant_id: String,
+    /// The user's phone number in E.164, such as +447871239999.
+    #[arg(long)]
+    number: String,
+    /// The token must live at least this long, such as 90s.
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    min_remaining: Option<Duration>,
+    /// The token_id of a token that the vault's API answered with 401.
+    #[arg(long, value_name = "TOKEN_ID", default_value = "")]
+    rejected_token_id: String,
+    /// Wait at most this long for the answer.
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
+    timeout: Duration,
+    /// Print the token alone.
+    #[arg(long)]
+    raw: bool,
+}
+
+/// Parses the command line, runs it, and says how it ended.
+#[must_use]
+pub fn run() -> ExitCode {
+    match Cli::parse().command {
+        Command::Serve(Configured { config }) => serve(&config),
+        Command::Check(Configured { config }) => check(&config),
+        Command::Get(get) => self::get(get),
+    }
+}
+
+fn check(path: &std::path::Path) -> ExitCode {
+    match config::load(path) {
+        Ok(Loaded { config, warnings }) => {
+            for warning in &warnings {
+                eprintln!("warning: {warning}");
+            }
+            println!("{}: in order, {} users, {} warnings", path.display(), config.users.len(), warnings.len());
+            ExitCode::SUCCESS
+        }
+        Err(faults) => {
+            eprintln!("{faults}");
+            ExitCode::from(EXIT_CONFIG)
+        }
+    }
+}
+
+fn serve(path: &std::path::Path) -> ExitCode {
+    if let Err(error) = no_core_dumps() {
+        eprintln!("warning: core dumps can't be turned off ({error}); they would hold passwords");
+    }
+    let Loaded { config, warnings } = match config::load(path) {
+        Ok(loaded) => loaded,
+        Err(faults) => {
+            eprintln!("{faults}");
+            return ExitCode::from(EXIT_CONFIG);
+        }
+    };
+    let guard = match telemetry::start(&config.log) {
+        Ok(guard) => guard,
+        Err(error) => return failed(&error),
+    };
+    for warning in &warnings {
+        warn!("{warning}");
+    }
+    let served = Builder::new_multi_thread().enable_all().build().map_err(Into::into).and_then(|runtime| {
+        let served = runtime.block_on(serve_config(config));
+        // What is left are sign-ins that nobody waits for.
+        runtime.shutdown_background();
+        served
+    });
+    // The last lines are written before the process ends.
+    drop(guard);
+    match served {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failed(&*error),
+    }
+}
+
+async fn serve_config(config: Config) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let stop = Stop::default();
+    // Before anything listens, so that no signal finds nobody.
+    let signals = Signals::new()?;
+    let listeners = Listeners::bind(&config).await?;
+    info!(version = env!("CARGO_PKG_VERSION"), "token-broker starts");
+    let app = App::new(config)?;
+    let told = stop.clone();
+    tokio::join!(app.run(listeners, stop.clone()), async {
+        tokio::select! {
+            () = signals.told(&told) => {}
+            () = stop.ended.cancelled() => {}
+        }
+    });
+    Ok(())
+}
+
+/// The signals that end the process.
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// SIGTERM begins the end; a second signal, or SIGINT, skips the lame-duck time.
+    async fn told(mut self, stop: &Stop) {
+        loop {
+            let interrupted = tokio::select! {
+                _ = self.terminate.recv() => false,
+                _ = self.interrupt.recv() => true,
+            };
+            if interrupted || stop.begin.is_cancelled() {
+                stop.hurry.cancel();
+            }
+            stop.begin.cancel();
+        }
+    }
+}
+
+/// A core dump would hold every password and token; so would the memory that a debugger reads.
+fn no_core_dumps() -> Result<(), rustix::io::Errno> {
+    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)
+}
+
+fn failed(error: &dyn std::error::Error) -> ExitCode {
+    eprintln!("error: {error}");
+    ExitCode::FAILURE
+}
+
+fn get(get: Get) -> ExitCode {
+    let runtime = match Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&error),
+    };
+    let raw = get.raw;
+    match runtime.block_on(ask(get)) {
+        Ok(token) => print(&token, raw),
+        Err(error) => {
+            eprintln!("{}", error.in_words());
+            if error.is_temporary() { ExitCode::from(EXIT_TEMPORARY) } else { ExitCode::FAILURE }
+        }
+    }
+}
+
+async fn ask(get: Get) -> Result<Token, ClientError> {
+    let client = Client::new(&get.endpoint)?.timeout(get.timeout);
+    let query = Query { min_remaining: get.min_remaining, rejected_token_id: get.rejected_token_id };
+    client.token_with(&get.merchant_id, &get.number, query).await
+}
+
+fn print(token: &Token, raw: bool) -> ExitCode {
+    let text = if raw {
+        token.access_token.clone()
+    } else {
+        let expires_at = token.expires_at.and_then(|at| std::time::SystemTime::try_from(at).ok());
+        let json = serde_json::json!({
+            "access_token": token.access_token,
+            "token_type": token.token_type,
+            "expires_at": expires_at.map(|at| humantime::format_rfc3339_millis(at).to_string()),
+            "expires_in": token.expires_in.map(|left| left.seconds),
+            "scope": token.scope,
+            "token_id": token.token_id,
+        });
+        format!("{json:#}")
+    };
+    // A reader that went away is no reason to panic, as `println!` would.
+    match writeln!(std::io::stdout(), "{text}") {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failed(&error),
+    }
+}

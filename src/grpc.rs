@@ -1,0 +1,173 @@
+//! proto ↔ model: parses a call, asks the broker, and answers.
+//!
+//! Must never let a value through that was not checked, nor put a number or a token where a person reads it.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use tonic::{Request, Response, Status};
+use tracing::{debug, error, info};
+
+use crate::{
+    broker::{Answer, Broker, BrokerError, FieldFault, Request as Wanted},
+    model::{CallerId, MerchantId, Number, UserKey},
+    proto::v1::{GetTokenRequest, GetTokenResponse, Token, token_broker_service_server::TokenBrokerService},
+};
+
+pub mod deadline;
+pub mod listener;
+mod request_id;
+pub mod services;
+pub mod status;
+
+use deadline::Deadline;
+use request_id::RequestId;
+
+/// Longest `min_remaining`: the contract's, and no token is taken to live longer.
+const MIN_REMAINING_MAX: Duration = Duration::from_secs(7 * 24 * 3_600);
+/// Longest `rejected_token_id`, in characters; ours have 32.
+const REJECTED_TOKEN_ID_MAX: usize = 64;
+/// How every token is presented (RFC 6750), whatever case the vault writes it in.
+const TOKEN_TYPE: &str = "Bearer";
+
+/// The service of the wire contract.
+#[derive(Clone, Debug)]
+pub struct Api {
+    broker: Arc<Broker>,
+}
+
+impl Api {
+    /// The service over `broker`.
+    #[must_use]
+    pub fn new(broker: Arc<Broker>) -> Self {
+        Self { broker }
+    }
+}
+
+#[tonic::async_trait]
+impl TokenBrokerService for Api {
+    async fn get_token(&self, request: Request<GetTokenRequest>) -> Result<Response<GetTokenResponse>, Status> {
+        let (metadata, extensions, message) = request.into_parts();
+        let Some(deadline) = extensions.get::<Deadline>().copied() else {
+            // Every way here leads through `services`.
+            return Err(status::from_error(&BrokerError::Internal, &RequestId::of(&metadata)));
+        };
+        let caller = CallerId::Anonymous;
+        let result = match parse(message, deadline) {
+            Ok(wanted) => {
+                let result = self.broker.get_token(&caller, &wanted).await;
+                if let Ok(answer) = &result {
+                    debug!(
+                        request_id = %RequestId::of(&metadata), %caller, merchant_id = %wanted.key.merchant, number = %wanted.key.number,
+                        outcome = answer.outcome.as_str(), token_id = %answer.held.id(), "answered"
+                    );
+                }
+                result.map_err(|error| (error, Some(wanted.key)))
+            }
+            Err(faults) => Err((BrokerError::InvalidRequest(faults), None)),
+        };
+        result.map(|answer| Response::new(reply(&answer))).map_err(|(error, key)| {
+            let id = RequestId::of(&metadata);
+            log(&error, &id, &caller, key.as_ref());
+            status::from_error(&error, &id)
+        })
+    }
+}
+
+/// One line per call that got no token. What the vault caused is told once per sign-in, by `flight`, not once per caller.
+fn log(error: &BrokerError, request_id: &RequestId, caller: &CallerId, key: Option<&UserKey>) {
+    let (reason, merchant_id, number) = (
+        status::reason(error),
+        key.map(|key| tracing::field::display(&key.merchant)),
+        key.map(|key| tracing::field::display(&key.number)),
+    );
+    match error {
+        BrokerError::Internal => error!(%request_id, %caller, merchant_id, number, reason, "no token"),
+        BrokerError::InvalidRequest(_) | BrokerError::NotConfigured(_) => {
+            info!(%request_id, %caller, merchant_id, number, reason, %error, "no token");
+        }
+        BrokerError::Refused { .. }
+        | BrokerError::Throttled { .. }
+        | BrokerError::VaultUnavailable { .. }
+        | BrokerError::VaultResponseInvalid { .. }
+        | BrokerError::SignInTooSoon { .. }
+        | BrokerError::MinRemainingUnattainable { .. }
+        | BrokerError::DeadlineExceeded
+        | BrokerError::Overloaded { .. }
+        | BrokerError::ShuttingDown => debug!(%request_id, %caller, merchant_id, number, reason, "no token"),
+    }
+}
+
+/// Checks a message; all faults at once.
+fn parse(message: GetTokenRequest, Deadline(deadline): Deadline) -> Result<Wanted, Vec<FieldFault>> {
+    let mut faults = Vec::new();
+    let merchant = or_fault(MerchantId::parse(message.merchant_id), "merchant_id", &mut faults);
+    let number = or_fault(Number::parse(message.number), "number", &mut faults);
+    let min_remaining = or_fault(parse_min_remaining(message.min_remaining), "min_remaining", &mut faults);
+    if message.rejected_token_id.chars().count() > REJECTED_TOKEN_ID_MAX {
+        let fault = "is longer than 64 characters: give the token_id of the answer, not the token".to_owned();
+        faults.push(FieldFault { field: "rejected_token_id", fault });
+    }
+    match (merchant, number, min_remaining) {
+        (Some(merchant), Some(number), Some(min_remaining)) if faults.is_empty() => Ok(Wanted {
+            key: UserKey { merchant, number },
+            min_remaining,
+            rejected_token_id: message.rejected_token_id,
+            deadline,
+        }),
+        _ => Err(faults),
+    }
+}
+
+fn or_fault<T>(result: Result<T, &'static str>, field: &'static str, faults: &mut Vec<FieldFault>) -> Option<T> {
+    result.map_err(|fault| faults.push(FieldFault { field, fault: fault.to_owned() })).ok()
+}
+
+fn parse_min_remaining(value: Option<prost_types::Duration>) -> Result<Duration, &'static str> {
+    let Some(value) = value else { return Ok(Duration::ZERO) };
+    match (u64::try_from(value.seconds), u32::try_from(value.nanos)) {
+        (Ok(seconds), Ok(nanos @ 0..=999_999_999)) => {
+            let duration = Duration::from_secs(seconds).saturating_add(Duration::from_nanos(nanos.into()));
+            if duration <= MIN_REMAINING_MAX { Ok(duration) } else { Err("is longer than 7 days, which no token lives") }
+        }
+        (Ok(_), _) => Err("has nanos outside 0 to 999,999,999"),
+        (Err(_), _) => Err("is negative: give 0 to 7 days"),
+    }
+}
+
+fn reply(answer: &Answer) -> GetTokenResponse {
+    let token = &answer.held.token;
+    GetTokenResponse {
+        token: Some(Token {
+            access_token: token.access_token.expose().to_owned(),
+            token_type: TOKEN_TYPE.to_owned(),
+            expires_at: Some(timestamp(token.expires.wall)),
+            scope: token.scope.as_ref().to_owned(),
+            token_id: token.id.to_string(),
+            expires_in: prost_types::Duration::try_from(answer.held.left_at(answer.at)).ok(),
+        }),
+    }
+}
+
+fn timestamp(at: SystemTime) -> prost_types::Timestamp {
+    prost_types::Timestamp::from(at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn min_remaining_is_zero_to_seven_days() {
+        let parse = |seconds, nanos| parse_min_remaining(Some(prost_types::Duration { seconds, nanos }));
+        assert_eq!(parse_min_remaining(None), Ok(Duration::ZERO));
+        assert_eq!(parse(0, 0), Ok(Duration::ZERO));
+        assert_eq!(parse(90, 500_000_000), Ok(Duration::from_millis(90_500)));
+        assert_eq!(parse(604_800, 0), Ok(MIN_REMAINING_MAX));
+        for (seconds, nanos) in [(604_800, 1), (-1, 0), (0, -1), (0, 1_000_000_000), (i64::MAX, i32::MAX), (i64::MIN, i32::MIN)] {
+            assert!(parse(seconds, nanos).is_err(), "{seconds} s {nanos} ns");
+        }
+    }
+}

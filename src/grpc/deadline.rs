@@ -1,0 +1,81 @@
+//! When a caller stops waiting.
+//!
+//! Must never leave a call without an end: where the caller names none, or one in years, the configuration's counts.
+
+use std::time::Duration;
+
+use http::HeaderMap;
+use tokio::time::Instant;
+
+/// The header of gRPC over HTTP/2: at most 8 digits and a unit.
+const HEADER: &str = "grpc-timeout";
+/// Longest deadline honoured, in seconds: a caller that waits longer holds its place for nothing.
+const TIMEOUT_MAX: Duration = Duration::from_secs(600);
+
+/// The instant by which the caller wants its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deadline(pub Instant);
+
+/// `grpc-timeout` is there, but is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Malformed;
+
+/// The time a call with these headers may take.
+///
+/// # Errors
+/// [`Malformed`], where the header is not 1 to 8 digits and one of `H M S m u n` (gRPC over HTTP/2, "Requests").
+pub fn timeout(headers: &HeaderMap, default: Duration) -> Result<Duration, Malformed> {
+    let Some(value) = headers.get(HEADER) else { return Ok(default) };
+    let (unit, digits) = value.as_bytes().split_last().ok_or(Malformed)?;
+    if !(1..=8).contains(&digits.len()) || !digits.iter().all(u8::is_ascii_digit) {
+        return Err(Malformed);
+    }
+    let count = digits.iter().fold(0u64, |count, digit| count * 10 + u64::from(digit - b'0'));
+    let timeout = match unit {
+        b'H' => Duration::from_secs(count * 3_600),
+        b'M' => Duration::from_secs(count * 60),
+        b'S' => Duration::from_secs(count),
+        b'm' => Duration::from_millis(count),
+        b'u' => Duration::from_micros(count),
+        b'n' => Duration::from_nanos(count),
+        _ => return Err(Malformed),
+    };
+    Ok(timeout.min(TIMEOUT_MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(value: &'static str) -> Result<Duration, Malformed> {
+        timeout(
+            &HeaderMap::from_iter([(http::HeaderName::from_static(HEADER), http::HeaderValue::from_static(value))]),
+            Duration::MAX,
+        )
+    }
+
+    #[test]
+    fn every_unit_is_read() {
+        assert_eq!(timeout(&HeaderMap::new(), Duration::from_secs(30)), Ok(Duration::from_secs(30)));
+        for (value, expected) in [
+            ("1H", TIMEOUT_MAX),
+            ("2M", Duration::from_secs(120)),
+            ("3S", Duration::from_secs(3)),
+            ("250m", Duration::from_millis(250)),
+            ("99999999u", Duration::from_micros(99_999_999)),
+            ("1n", Duration::from_nanos(1)),
+            ("0S", Duration::ZERO),
+        ] {
+            assert_eq!(parsed(value), Ok(expected), "{value}");
+        }
+    }
+
+    #[test]
+    fn what_is_none_is_refused() {
+        for value in ["", "S", "1", "1s", "-1S", "1.5S", "123456789S", "1 S", "٣S"] {
+            let Ok(value) = http::HeaderValue::from_bytes(value.as_bytes()) else { continue };
+            let headers = HeaderMap::from_iter([(http::HeaderName::from_static(HEADER), value)]);
+            assert_eq!(timeout(&headers, Duration::MAX), Err(Malformed), "{headers:?}");
+        }
+    }
+}

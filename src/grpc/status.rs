@@ -1,0 +1,138 @@
+//! The only error → `Status` map.
+//!
+//! Must never let an error out without its reason, nor with a text of the vault's or of a library's.
+
+use std::{collections::HashMap, time::Duration};
+
+use http::Response;
+use tonic::{Code, Status, body::Body, metadata::MetadataMap};
+use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
+
+use super::request_id::RequestId;
+use crate::{
+    broker::{BrokerError, FieldFault},
+    vault::Refusal,
+};
+
+/// `google.rpc.ErrorInfo.domain` of every error.
+pub const DOMAIN: &str = "token-broker";
+/// The trailer that gRPC's own retry policy reads (gRFC A6): milliseconds, or −1 for "don't".
+pub const PUSHBACK: &str = "grpc-retry-pushback-ms";
+/// A longer wait than this is none to sit out inside a call.
+const PUSHBACK_MAX: Duration = Duration::from_secs(5);
+
+/// The reason that stands for an error on the wire, in logs and in metrics.
+#[must_use]
+pub fn reason(error: &BrokerError) -> &'static str {
+    match error {
+        BrokerError::InvalidRequest(_) => "INVALID_REQUEST",
+        BrokerError::NotConfigured(_) => "USER_NOT_CONFIGURED",
+        BrokerError::Refused { why: Refusal::Credentials, .. } => "CREDENTIALS_REJECTED",
+        BrokerError::Refused { why: Refusal::SecondFactor, .. } => "SECOND_FACTOR_REQUIRED",
+        BrokerError::Refused { why: Refusal::Request, .. } => "VAULT_REQUEST_REJECTED",
+        BrokerError::Throttled { .. } => "VAULT_THROTTLED",
+        BrokerError::VaultUnavailable { .. } => "VAULT_UNAVAILABLE",
+        BrokerError::VaultResponseInvalid { .. } => "VAULT_RESPONSE_INVALID",
+        BrokerError::SignInTooSoon { .. } => "SIGN_IN_TOO_SOON",
+        BrokerError::MinRemainingUnattainable { .. } => "MIN_REMAINING_UNATTAINABLE",
+        BrokerError::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        BrokerError::Overloaded { .. } => "BROKER_OVERLOADED",
+        BrokerError::ShuttingDown => "BROKER_SHUTTING_DOWN",
+        BrokerError::Internal => "INTERNAL",
+    }
+}
+
+fn code(error: &BrokerError) -> Code {
+    match error {
+        BrokerError::InvalidRequest(_) => Code::InvalidArgument,
+        BrokerError::NotConfigured(_) => Code::NotFound,
+        BrokerError::Refused { .. } | BrokerError::MinRemainingUnattainable { .. } => Code::FailedPrecondition,
+        BrokerError::Throttled { .. }
+        | BrokerError::VaultUnavailable { .. }
+        | BrokerError::VaultResponseInvalid { .. }
+        | BrokerError::SignInTooSoon { .. }
+        | BrokerError::ShuttingDown => Code::Unavailable,
+        BrokerError::DeadlineExceeded => Code::DeadlineExceeded,
+        BrokerError::Overloaded { .. } => Code::ResourceExhausted,
+        BrokerError::Internal => Code::Internal,
+    }
+}
+
+/// The wait to tell, where repeating helps.
+fn wait(error: &BrokerError) -> Option<Duration> {
+    match error {
+        BrokerError::Throttled { wait, .. }
+        | BrokerError::VaultUnavailable { wait, .. }
+        | BrokerError::VaultResponseInvalid { wait, .. }
+        | BrokerError::SignInTooSoon { wait }
+        | BrokerError::Overloaded { wait } => Some(*wait),
+        BrokerError::InvalidRequest(_)
+        | BrokerError::NotConfigured(_)
+        | BrokerError::Refused { .. }
+        | BrokerError::MinRemainingUnattainable { .. }
+        | BrokerError::DeadlineExceeded
+        | BrokerError::ShuttingDown
+        | BrokerError::Internal => None,
+    }
+}
+
+fn details_metadata(error: &BrokerError) -> HashMap<String, String> {
+    let pairs = match error {
+        BrokerError::Refused { vault_error, held_until, .. } => {
+            vec![("vault_error", vault_error.clone()), ("held_until", humantime::format_rfc3339_seconds(*held_until).to_string())]
+        }
+        BrokerError::MinRemainingUnattainable { longest } => vec![("longest_seconds", longest.as_secs().to_string())],
+        BrokerError::Throttled { vault_error, .. } if !vault_error.is_empty() => vec![("vault_error", vault_error.clone())],
+        BrokerError::Throttled { .. }
+        | BrokerError::InvalidRequest(_)
+        | BrokerError::NotConfigured(_)
+        | BrokerError::VaultUnavailable { .. }
+        | BrokerError::VaultResponseInvalid { .. }
+        | BrokerError::SignInTooSoon { .. }
+        | BrokerError::DeadlineExceeded
+        | BrokerError::Overloaded { .. }
+        | BrokerError::ShuttingDown
+        | BrokerError::Internal => Vec::new(),
+    };
+    pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+}
+
+/// An error as the wire contract has it.
+#[must_use]
+pub(crate) fn from_error(error: &BrokerError, request_id: &RequestId) -> Status {
+    let mut details = ErrorDetails::new();
+    details.set_error_info(reason(error), DOMAIN, details_metadata(error));
+    details.set_request_info(request_id.as_str(), "");
+    if let BrokerError::InvalidRequest(faults) = error {
+        let violations: Vec<_> = faults.iter().map(|FieldFault { field, fault }| FieldViolation::new(*field, fault)).collect();
+        details.set_bad_request(violations);
+    }
+    let mut metadata = MetadataMap::new();
+    if let Some(wait) = wait(error) {
+        // Whole milliseconds, rounded up: who waits them out must not come too early.
+        let millis = u64::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX).max(1);
+        details.set_retry_info(Some(Duration::from_millis(millis)));
+        let pushback = if wait <= PUSHBACK_MAX { millis.to_string() } else { "-1".to_owned() };
+        if let Ok(pushback) = pushback.parse() {
+            metadata.insert(PUSHBACK, pushback);
+        }
+    }
+    Status::with_error_details_and_metadata(code(error), error.to_string(), details, metadata)
+}
+
+/// Gives the errors that the gRPC library makes by itself the contract's shape: the ones without details come from a message
+/// that could not be read.
+pub(crate) fn completed(response: Response<Body>, metadata: impl FnOnce() -> MetadataMap) -> Response<Body> {
+    let headers = response.headers();
+    if !headers.contains_key(Status::GRPC_STATUS) || headers.contains_key("grpc-status-details-bin") {
+        return response;
+    }
+    match Status::from_header_map(headers).map(|status| status.code()) {
+        Some(Code::Internal | Code::OutOfRange | Code::Unknown | Code::Cancelled) => {
+            let fault = "could not be read as one tokenbroker.v1.GetTokenRequest of reasonable size".to_owned();
+            let error = BrokerError::InvalidRequest(vec![FieldFault { field: "message", fault }]);
+            from_error(&error, &RequestId::of(&metadata())).into_http()
+        }
+        _ => response,
+    }
+}

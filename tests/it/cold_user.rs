@@ -1,0 +1,89 @@
+//! One sign-in per user at a time, whoever waits for it.
+
+use std::time::{Duration, Instant};
+
+use token_broker_sandbox::Fault;
+use tokio::task::JoinSet;
+
+use crate::support::{MERCHANT, NUMBER, Setting};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_callers_who_all_cancel_cost_one_sign_in_and_the_next_gets_its_token_at_once() {
+    let stage = Setting::default().start().await;
+    stage.sandbox.script(Fault::truth().after(Duration::from_secs(2)));
+    let mut callers = JoinSet::new();
+    let (begun, begin) = tokio::sync::watch::channel(false);
+    for _ in 0..1_000 {
+        let (client, mut begin) = (stage.client.clone(), begin.clone());
+        // The future is dropped: the call is cancelled, which is more than a deadline does. The 50 ms count from when the vault
+        // has heard of it, so that a busy machine can't cancel them all before one was sent.
+        callers.spawn(async move {
+            tokio::select! {
+                answer = client.token(MERCHANT, NUMBER) => answer.is_ok(),
+                () = async {
+                    begin.wait_for(|begun| *begun).await.expect("it begins");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                } => false,
+            }
+        });
+    }
+    stage.sign_ins(1).await;
+    begun.send_replace(true);
+    let answered = callers.join_all().await.into_iter().filter(|answered| *answered).count();
+    assert_eq!(answered, 0, "nobody waited for the vault");
+    stage.sandbox.wait_for_answers(1, Duration::from_secs(5)).await;
+    // The sandbox has answered; the broker has its answer a moment later, and this caller with it.
+    let before = Instant::now();
+    stage.good_token().await;
+    assert!(before.elapsed() < Duration::from_millis(500), "{:?}", before.elapsed());
+    assert_eq!(stage.sandbox.sign_ins(), 1);
+    stage.sandbox.assert_script_used_up();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn callers_who_wait_share_one_answer() {
+    let stage = Setting::default().start().await;
+    stage.sandbox.script(Fault::truth().after(Duration::from_millis(300)));
+    let mut callers = JoinSet::new();
+    for _ in 0..200 {
+        let client = stage.client.clone();
+        callers.spawn(async move { client.token(MERCHANT, NUMBER).await.expect("there is a token").token_id });
+    }
+    let mut ids = callers.join_all().await;
+    ids.dedup();
+    assert_eq!((ids.len(), stage.sandbox.sign_ins()), (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn users_do_not_wait_for_each_other_and_no_more_sign_in_at_once_than_configured() {
+    let numbers: Vec<_> = (0..40).map(|n| format!("+4478712300{n:02}")).collect();
+    let mut setting = Setting::vault("max_concurrent_sign_ins = 8");
+    setting.rest = numbers.iter().map(|number| crate::support::user(number, "pass word ")).collect();
+    setting.options.users =
+        numbers.iter().map(|number| token_broker_sandbox::User::new(MERCHANT, number.as_str(), "pass word ")).collect();
+    setting.options.delay = Duration::from_millis(50);
+    let stage = setting.start().await;
+    let mut callers = JoinSet::new();
+    for number in numbers {
+        let client = stage.client.clone();
+        callers.spawn(async move { client.token(MERCHANT, &number).await.map(drop) });
+    }
+    assert!(callers.join_all().await.iter().all(Result::is_ok));
+    let stats = stage.sandbox.stats();
+    assert_eq!((stats.sign_ins, stats.most_at_once), (40, 8));
+    assert!(stats.most_connections <= 8, "{stats:?}");
+}
+
+#[tokio::test]
+async fn the_documented_number_is_one_user_per_merchant() {
+    let other = "9a4f2c1e-0000-4000-8000-000000000001";
+    let mut setting = Setting::default();
+    setting.rest += &format!("[[users]]\nmerchant_id = \"{other}\"\nnumber = \"{NUMBER}\"\npassword = \"other\"\n");
+    setting.options.users.push(token_broker_sandbox::User::new(other, NUMBER, "other"));
+    let stage = setting.start().await;
+    let ours = stage.good_token().await;
+    let theirs = stage.client.token(other, NUMBER).await.expect("there is a token");
+    assert_ne!(ours.token_id, theirs.token_id);
+    assert_eq!(stage.good_token().await.token_id, ours.token_id);
+    assert_eq!(stage.sandbox.sign_ins(), 2);
+}

@@ -1,0 +1,132 @@
+//! `check`, `serve` and `get` as a person meets them.
+
+use std::process::Output;
+
+use token_broker_sandbox::{Fault, Options, Sandbox};
+use tokio::process::Command;
+
+use crate::{
+    process::{BINARY, Process, written},
+    support::{MERCHANT, NUMBER, PASSWORD, Setting, user},
+};
+
+async fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
+    let Output { status, stdout, stderr } = Command::new(BINARY).args(arguments).output().await.expect("the binary runs");
+    (status.code(), String::from_utf8(stdout).expect("is UTF-8"), String::from_utf8(stderr).expect("is UTF-8"))
+}
+
+#[tokio::test]
+async fn check_reports_every_fault_with_its_line_and_serve_refuses_the_same() {
+    let text = "[grpc]\nlisten = \"0.0.0.0:50051\"\nlisen = \"x\"\n\n[vault]\nbase_url = \"http://vault.example.org\"\n\n\
+                [[users]]\nmerchant_id = \"m\"\nnumber = \"0787\"\npassword = \"hunter2hunter2\"\n";
+    let (_files, path) = written(text);
+    let path = path.to_str().expect("is UTF-8");
+    for command in ["check", "serve"] {
+        let (code, stdout, stderr) = run(&[command, "--config", path]).await;
+        assert_eq!((code, stdout.as_str()), (Some(78), ""), "{stderr}");
+        for (line, key) in [(2, "grpc.listen"), (3, "grpc.lisen"), (6, "vault.base_url"), (10, "number")] {
+            assert!(
+                stderr.lines().any(|l| l.contains(&format!("config.toml:{line}: ")) && l.contains(key)),
+                "{line} {key}: {stderr}"
+            );
+        }
+        assert!(!stderr.contains("hunter2"), "{stderr}");
+    }
+}
+
+#[tokio::test]
+async fn check_accepts_what_serve_would_run() {
+    let (_files, path) = written(&format!("[vault]\nbase_url = \"https://vault.example.org\"\n{}", user(NUMBER, PASSWORD)));
+    let (code, stdout, _) = run(&["check", "--config", path.to_str().expect("is UTF-8")]).await;
+    assert_eq!(code, Some(0));
+    assert!(stdout.contains("1 user"), "{stdout}");
+    let (code, _, stderr) = run(&["check", "--config", "/nowhere/config.toml"]).await;
+    assert_eq!(code, Some(78));
+    assert!(stderr.contains("/nowhere/config.toml"), "{stderr}");
+}
+
+#[tokio::test]
+async fn a_port_that_is_taken_is_named_with_its_key() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = taken.local_addr().expect("is bound");
+    let (_files, path) = written(&format!("[grpc]\nlisten = \"{address}\"\n[vault]\nbase_url = \"https://vault.example.org\"\n"));
+    let (code, _, stderr) = run(&["serve", "--config", path.to_str().expect("is UTF-8")]).await;
+    assert_eq!(code, Some(1));
+    assert!(stderr.contains("grpc.listen") && stderr.contains(&address.to_string()), "{stderr}");
+}
+
+#[tokio::test]
+async fn get_prints_json_or_the_token_alone() {
+    let stage = Setting::default().start().await;
+    let ask = ["get", "--endpoint", &stage.endpoint, "--merchant-id", MERCHANT, "--number", NUMBER];
+    let (code, stdout, stderr) = run(&ask).await;
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+    let json: serde_json::Value = serde_json::from_str(&stdout).expect("is JSON");
+    assert_eq!(json["token_type"], "Bearer");
+    assert!(
+        json["expires_in"].as_i64().is_some_and(|left| left > 86_000)
+            && json["expires_at"].as_str().is_some_and(|at| at.ends_with('Z'))
+    );
+
+    let (code, raw, _) = run(&[&ask[..], &["--raw"]].concat()).await;
+    assert_eq!((code, raw), (Some(0), format!("{}\n", json["access_token"].as_str().expect("is text"))));
+
+    let from_environment = Command::new(BINARY)
+        .args(["get", "--merchant-id", MERCHANT, "--number", NUMBER, "--raw"])
+        .env("TOKEN_BROKER_ENDPOINT", &stage.endpoint)
+        .output()
+        .await
+        .expect("the binary runs");
+    assert!(from_environment.status.success());
+}
+
+#[tokio::test]
+async fn get_tells_the_reason_and_the_wait_in_words() {
+    let stage = Setting::default().start().await;
+    let ask = ["get", "--endpoint", &stage.endpoint, "--merchant-id", MERCHANT, "--number", NUMBER];
+    stage.sandbox.script(Fault::refusal(273, "LOGIN_ATTEMPTS_EXCEEDED", "try again in 2 minute(s)"));
+    let (code, stdout, stderr) = run(&ask).await;
+    assert_eq!((code, stdout.as_str()), (Some(75), ""), "{stderr}");
+    assert!(stderr.contains("VAULT_THROTTLED") && stderr.contains("try again in 120 s"), "{stderr}");
+
+    let (code, _, stderr) = run(&["get", "--endpoint", &stage.endpoint, "--merchant-id", MERCHANT, "--number", "0787"]).await;
+    assert_eq!(code, Some(1));
+    assert!(stderr.contains("INVALID_REQUEST") && stderr.contains("number"), "{stderr}");
+
+    let (code, _, stderr) =
+        run(&["get", "--endpoint", "http://127.0.0.1:1", "--merchant-id", MERCHANT, "--number", NUMBER]).await;
+    assert_eq!(code, Some(75));
+    assert!(stderr.contains("no answer"), "{stderr}");
+}
+
+#[tokio::test]
+async fn nothing_that_is_written_shows_a_secret_and_no_proxy_sees_a_password() {
+    let proxy = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let proxy_url = format!("http://{}", proxy.local_addr().expect("is bound"));
+    let sandbox = Sandbox::start(Options::default()).await.expect("starts");
+    let bad = "+447871230001";
+    let config = format!(
+        "[grpc]\nlisten = \"127.0.0.1:0\"\nlame_duck = \"0s\"\n[log]\nlevel = \"trace\"\n[vault]\nbase_url = \"{}\"\n{}{}",
+        sandbox.url(),
+        user(NUMBER, PASSWORD),
+        user(bad, "wrong-and-secret")
+    );
+    let environment: Vec<_> =
+        ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "HTTPS_PROXY"].map(|name| (name, proxy_url.as_str())).into();
+    let mut broker = Process::serve(&config, &environment).await;
+    let client = token_broker::client::Client::new(&broker.endpoint()).expect("is an endpoint");
+    let token = client.token(MERCHANT, NUMBER).await.expect("there is a token").access_token;
+    client.token(MERCHANT, NUMBER).await.expect("there is a token");
+    sandbox.script_for(bad, Fault::refusal(11, "wrong-and-secret", "wrong-and-secret is not it"));
+    let refused = client.token(MERCHANT, bad).await.expect_err("is refused");
+    client.token(MERCHANT, "+447871230002").await.expect_err("is unknown");
+    broker.signal(rustix::process::Signal::INT);
+    assert!(broker.ended(std::time::Duration::from_secs(10)).await.success());
+
+    let all = format!("{} {:?} {}", broker.log(), refused, refused.in_words());
+    for secret in [PASSWORD, "wrong-and-secret", &token, &token[..20], &NUMBER[1..], &bad[1..], "7871230002"] {
+        assert!(!all.contains(secret), "{secret:?} in {all}");
+    }
+    assert!(all.contains("+44…9999") && all.contains("request_id") && all.contains("\"signed in\""), "{all}");
+    assert!(tokio::time::timeout(std::time::Duration::from_millis(10), proxy.accept()).await.is_err(), "the proxy heard nothing");
+}

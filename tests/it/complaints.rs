@@ -1,0 +1,87 @@
+//! `rejected_token_id` and `min_remaining`: what callers may ask beyond "a token", within the floor.
+
+use std::time::{Duration, Instant};
+
+use token_broker_sandbox::{Fault, Mode};
+use tonic::Code;
+
+use crate::support::{MERCHANT, NUMBER, Said, Setting, left};
+
+const SHORT_FLOOR: &str = "min_sign_in_interval = \"300ms\"";
+
+#[tokio::test]
+async fn a_rejected_token_is_replaced_once_after_the_floor_and_late_reporters_get_the_new_one() {
+    let stage = Setting::vault(SHORT_FLOOR).start().await;
+    let dead = stage.good_token().await;
+    stage.sandbox.revoke(&dead.access_token);
+    let before = Instant::now();
+    let shouted = dead.token_id.to_uppercase();
+    let (a, b) = tokio::join!(stage.complain(&dead.token_id), stage.complain(&shouted));
+    let (a, b) = (a.expect("there is a token"), b.expect("there is a token"));
+    assert_ne!(a.token_id, dead.token_id);
+    assert_eq!(a.token_id, b.token_id);
+    assert!(before.elapsed() > Duration::from_millis(150), "the floor was kept: {:?}", before.elapsed());
+    assert_eq!(stage.complain(&dead.token_id).await.expect("there is a token").token_id, a.token_id);
+    assert_eq!(stage.complain("no such id").await.expect("there is a token").token_id, a.token_id);
+    assert_eq!(stage.sandbox.sign_ins(), 2);
+}
+
+#[tokio::test]
+async fn a_complaint_whose_deadline_ends_before_the_floor_is_told_the_rest() {
+    let stage = Setting::default().start().await;
+    let dead = stage.good_token().await;
+    let hurried = stage.client.clone().timeout(Duration::from_secs(1));
+    let query = token_broker::client::Query { rejected_token_id: dead.token_id.clone(), ..Default::default() };
+    let said = Said::of(hurried.token_with(MERCHANT, NUMBER, query).await.expect_err("the floor is 5 s"));
+    said.check(Code::Unavailable, "SIGN_IN_TOO_SOON");
+    assert!(said.retry.is_some_and(|wait| wait > Duration::from_secs(3) && wait <= Duration::from_secs(5)), "{said:?}");
+    assert_eq!(stage.good_token().await.token_id, dead.token_id, "others go on getting it");
+    assert_eq!(stage.sandbox.sign_ins(), 1);
+}
+
+#[tokio::test]
+async fn a_complaint_that_fails_is_told_why_and_others_keep_the_token() {
+    let stage = Setting::vault("min_sign_in_interval = \"0s\"").start().await;
+    let dead = stage.good_token().await;
+    stage.sandbox.script(Fault::html(503));
+    let said = Said::of(stage.complain(&dead.token_id).await.expect_err("the vault is down"));
+    said.check(Code::Unavailable, "VAULT_UNAVAILABLE");
+    assert_eq!(stage.good_token().await.token_id, dead.token_id);
+    stage.sandbox.assert_script_used_up();
+}
+
+#[tokio::test]
+async fn a_vault_that_insists_on_its_token_is_believed() {
+    let mut setting = Setting::vault("min_sign_in_interval = \"0s\"");
+    setting.options.mode = Mode::SameToken;
+    let stage = setting.start().await;
+    let first = stage.good_token().await;
+    let again = stage.complain(&first.token_id).await.expect("there is a token");
+    assert_eq!(again.token_id, first.token_id);
+    assert_eq!(stage.sandbox.sign_ins(), 2);
+}
+
+#[tokio::test]
+async fn a_longer_life_is_fetched_or_said_to_be_out_of_reach() {
+    let stage = Setting::vault(SHORT_FLOOR).lifetime(Duration::from_secs(60)).start().await;
+    let said = Said::of(stage.living(Duration::from_secs(3_600)).await.expect_err("tokens live a minute"));
+    said.check(Code::FailedPrecondition, "MIN_REMAINING_UNATTAINABLE");
+    let longest: u64 = said.metadata["longest_seconds"].parse().expect("is a number");
+    assert!((58..60).contains(&longest), "{said:?}");
+    // Within the floor it is known without asking.
+    let said = Said::of(stage.living(Duration::from_secs(3_600)).await.expect_err("tokens live a minute"));
+    said.check(Code::FailedPrecondition, "MIN_REMAINING_UNATTAINABLE");
+    assert_eq!(stage.sandbox.sign_ins(), 1);
+    assert!(left(&stage.living(Duration::from_secs(50)).await.expect("lives so long")) >= Duration::from_secs(50));
+    assert_eq!(stage.sandbox.sign_ins(), 1);
+
+    stage.sandbox.set_lifetime(Duration::from_secs(7_200));
+    tokio::time::timeout(Duration::from_secs(5), async {
+        while stage.living(Duration::from_secs(3_600)).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .expect("after the floor a longer life is fetched");
+    assert_eq!(stage.sandbox.sign_ins(), 2);
+}

@@ -1,0 +1,132 @@
+//! From SIGTERM to the end, with calls in flight and clients that say nothing.
+
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use token_broker::client::Client;
+use token_broker_sandbox::{Fault, Options, Sandbox};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+use tonic::Code;
+use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+
+use crate::{
+    process::Process,
+    support::{MERCHANT, NUMBER, PASSWORD, Said, user},
+};
+
+const SERVICE: &str = "tokenbroker.v1.TokenBrokerService";
+
+fn config(sandbox: &Sandbox, lame_duck: &str, drain: &str) -> String {
+    format!(
+        "[grpc]\nlisten = \"127.0.0.1:0\"\nhealth_listen = \"127.0.0.1:0\"\nlame_duck = \"{lame_duck}\"\ndrain = \"{drain}\"\n\
+         [admin]\nlisten = \"127.0.0.1:0\"\n[vault]\nbase_url = \"{}\"\n{}",
+        sandbox.url(),
+        user(NUMBER, PASSWORD)
+    )
+}
+
+async fn health(endpoint: &str, service: &str) -> i32 {
+    let channel =
+        tonic::transport::Endpoint::from_shared(endpoint.to_owned()).expect("is a URL").connect().await.expect("it listens");
+    let request = HealthCheckRequest { service: service.to_owned() };
+    HealthClient::new(channel).check(request).await.expect("health is answered").into_inner().status
+}
+
+/// One plain HTTP request, so that no client library hides what the port says.
+async fn http(address: &str, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.expect("it listens");
+    let request = format!("GET {path} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.expect("it reads");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("it answers");
+    answer
+}
+
+#[tokio::test]
+async fn sigterm_drains_in_order_and_loses_no_call() {
+    let sandbox = Sandbox::start(Options::default()).await.expect("starts");
+    let mut broker = Process::serve(&config(&sandbox, "600ms", "10s"), &[]).await;
+    let (endpoint, probes, admin) = (broker.endpoint(), format!("http://{}", broker.address("health")), broker.address("admin"));
+    assert_eq!((health(&probes, "").await, health(&endpoint, SERVICE).await), (1, 1), "SERVING");
+    assert!(http(&admin, "/livez").await.starts_with("HTTP/1.1 200"));
+    assert!(http(&admin, "/readyz").await.starts_with("HTTP/1.1 200"));
+
+    sandbox.script(Fault::truth().after(Duration::from_millis(1_500)));
+    let client = Client::new(&endpoint).expect("is an endpoint");
+    let call = tokio::spawn({
+        let client = client.clone();
+        async move { client.token(MERCHANT, NUMBER).await }
+    });
+    sandbox.wait_for_sign_ins(1, Duration::from_secs(5)).await;
+    // A watch of health never ends by itself; it must not hold up the end.
+    let channel = tonic::transport::Endpoint::from_shared(probes.clone()).expect("is a URL").connect().await.expect("it listens");
+    let watch = HealthClient::new(channel).watch(HealthCheckRequest { service: SERVICE.to_owned() }).await.expect("is answered");
+
+    broker.signal(Signal::TERM);
+    broker.line("shutting down: not ready any more").await;
+    assert_eq!((health(&probes, "").await, health(&probes, SERVICE).await), (1, 2), "alive, not ready");
+    assert!(http(&admin, "/readyz").await.starts_with("HTTP/1.1 503"));
+    assert!(http(&admin, "/livez").await.starts_with("HTTP/1.1 200"));
+    let unknown = Said::of(client.token(MERCHANT, "+447871230000").await.expect_err("is unknown"));
+    unknown.check(Code::NotFound, "USER_NOT_CONFIGURED"); // The lame duck still answers.
+
+    let token = call.await.expect("no panic").expect("a call in flight is finished");
+    assert!(sandbox.is_live(&token.access_token));
+    assert!(broker.ended(Duration::from_secs(5)).await.success(), "{}", broker.log());
+    drop(watch);
+}
+
+#[tokio::test]
+async fn silent_and_half_open_clients_hold_up_nothing() {
+    let sandbox = Sandbox::start(Options::default()).await.expect("starts");
+    let mut broker = Process::serve(&config(&sandbox, "100ms", "3s"), &[]).await;
+    let address = broker.address("grpc");
+    let silent = TcpStream::connect(&address).await.expect("it listens");
+    let mut half_open = TcpStream::connect(&address).await.expect("it listens");
+    half_open.write_all(b"PRI * HTTP/2.0\r\n").await.expect("it reads");
+    let mut mute = TcpStream::connect(&address).await.expect("it listens");
+    // A whole preface and empty SETTINGS, then nothing: not even an answer to GOAWAY.
+    mute.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.expect("it reads");
+    let mut settings = [0; 9];
+    mute.read_exact(&mut settings).await.expect("it answers");
+
+    let before = Instant::now();
+    broker.signal(Signal::TERM);
+    assert!(broker.ended(Duration::from_secs(4)).await.success(), "{}", broker.log());
+    assert!(before.elapsed() < Duration::from_millis(2_500), "idle connections need no drain: {:?}", before.elapsed());
+    drop((silent, half_open, mute));
+}
+
+#[tokio::test]
+async fn a_call_that_outlasts_the_drain_is_told_so_and_the_end_comes_in_time() {
+    let sandbox = Sandbox::start(Options::default()).await.expect("starts");
+    let mut broker = Process::serve(&config(&sandbox, "0s", "1500ms"), &[]).await;
+    sandbox.script(Fault::Hang);
+    let client = Client::new(&broker.endpoint()).expect("is an endpoint");
+    let call = tokio::spawn(async move { client.token(MERCHANT, NUMBER).await });
+    sandbox.wait_for_sign_ins(1, Duration::from_secs(5)).await;
+    let before = Instant::now();
+    broker.signal(Signal::TERM);
+    let said = Said::of(call.await.expect("no panic").expect_err("the vault never answers"));
+    said.check(Code::Unavailable, "BROKER_SHUTTING_DOWN");
+    assert!(broker.ended(Duration::from_secs(3)).await.success(), "{}", broker.log());
+    assert!(before.elapsed() < Duration::from_millis(2_500), "{:?}", before.elapsed());
+}
+
+#[tokio::test]
+async fn sigint_or_a_second_sigterm_skips_the_lame_duck() {
+    let sandbox = Sandbox::start(Options::default()).await.expect("starts");
+    for signals in [&[Signal::INT][..], &[Signal::TERM, Signal::TERM], &[Signal::TERM, Signal::INT]] {
+        let mut broker = Process::serve(&config(&sandbox, "60s", "2s"), &[]).await;
+        for (n, signal) in signals.iter().enumerate() {
+            broker.signal(*signal);
+            if n == 0 {
+                broker.line("shutting down: not ready any more").await;
+            }
+        }
+        assert!(broker.ended(Duration::from_secs(5)).await.success(), "{signals:?}: {}", broker.log());
+    }
+}

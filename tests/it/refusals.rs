@@ -1,0 +1,167 @@
+//! The error table: every reply of the vault has its row.
+
+use std::time::Duration;
+
+use serde_json::json;
+use token_broker_sandbox::Fault;
+use tonic::Code;
+
+use crate::support::{Said, Setting, Stage};
+
+/// A vault that answers so once, and what the caller is told.
+async fn told(fault: Fault) -> (Stage, Said) {
+    let stage = Setting::vault("timeout = \"1s\"").start().await;
+    stage.sandbox.script(fault);
+    let said = stage.refused().await;
+    stage.sandbox.assert_script_used_up();
+    (stage, said)
+}
+
+#[tokio::test]
+async fn refusals_are_held_and_named() {
+    for (fault, reason, vault_error) in [
+        (
+            Fault::refusal(11, "WRONG_LOGIN_OR_PASSWORD_EXCEPTION", "no"),
+            "CREDENTIALS_REJECTED",
+            "WRONG_LOGIN_OR_PASSWORD_EXCEPTION",
+        ),
+        (Fault::refusal(2, "CUSTOMER_NOT_FOUND_EXCEPTION", "no"), "CREDENTIALS_REJECTED", "CUSTOMER_NOT_FOUND_EXCEPTION"),
+        (Fault::refusal(3, "CUSTOMER_STATUS_INCORRECT", "no"), "CREDENTIALS_REJECTED", "CUSTOMER_STATUS_INCORRECT"),
+        (
+            Fault::refusal(53, "CUSTOMER_EXCEEDED_NUMBER_OF_PIN_ATTEMPTS", "no"),
+            "CREDENTIALS_REJECTED",
+            "CUSTOMER_EXCEEDED_NUMBER_OF_PIN_ATTEMPTS",
+        ),
+        (Fault::refusal(267, "TEMPORARY_PASSWORD_IS_EXPIRED", "no"), "CREDENTIALS_REJECTED", "TEMPORARY_PASSWORD_IS_EXPIRED"),
+        (Fault::spring(400, "invalid_grant", "Bad credentials"), "CREDENTIALS_REJECTED", "invalid_grant"),
+        (Fault::second_factor(), "SECOND_FACTOR_REQUIRED", "424"),
+        (Fault::refusal(307, "MFA_SESSION_EXPIRED", "no"), "SECOND_FACTOR_REQUIRED", "MFA_SESSION_EXPIRED"),
+        (Fault::refusal(308, "MFA_CODE_ALREADY_USED", "no"), "SECOND_FACTOR_REQUIRED", "MFA_CODE_ALREADY_USED"),
+        (Fault::refusal(422, "NOT_VALID_REQUEST_DATA", "no"), "VAULT_REQUEST_REJECTED", "NOT_VALID_REQUEST_DATA"),
+        (Fault::spring(401, "invalid_client", "no"), "VAULT_REQUEST_REJECTED", "invalid_client"),
+        (Fault::spring(400, "unsupported_grant_type", "no"), "VAULT_REQUEST_REJECTED", "unsupported_grant_type"),
+    ] {
+        let (stage, said) = told(fault).await;
+        said.check(Code::FailedPrecondition, reason);
+        assert_eq!(said.metadata["vault_error"], vault_error);
+        assert!(said.metadata["held_until"].ends_with('Z'), "{said:?}");
+        // The vault would say yes now; it is not asked while the hold lasts.
+        stage.refused().await.check(Code::FailedPrecondition, reason);
+        assert_eq!(stage.sandbox.sign_ins(), 1, "{reason}");
+    }
+}
+
+#[tokio::test]
+async fn waits_are_obeyed_and_told() {
+    let wait = |said: &Said| said.retry.expect("is told").as_secs_f64().ceil();
+    let (stage, said) = told(Fault::refusal(273, "LOGIN_ATTEMPTS_EXCEEDED", "Try again in 1 minute(s)")).await;
+    said.check(Code::Unavailable, "VAULT_THROTTLED");
+    assert_eq!((wait(&said), said.pushback.as_deref()), (60.0, Some("-1")));
+    stage.refused().await.check(Code::Unavailable, "VAULT_THROTTLED");
+    assert_eq!(stage.sandbox.sign_ins(), 1);
+
+    let (_stage, said) = told(Fault::reply(429, "").header("retry-after", "3")).await;
+    said.check(Code::Unavailable, "VAULT_THROTTLED");
+    assert_eq!(wait(&said), 3.0);
+}
+
+#[tokio::test]
+async fn a_refusal_of_our_address_holds_the_whole_merchant() {
+    for fault in [
+        Fault::refusal(429, "WAF_LOCK_NOT_IN_LIST", "Please wait 30 minutes"),
+        Fault::reply(400, json!({"error": "COUNTRY_BLOCKED_FOR_REGISTRATION", "systemId": "core"}).to_string()),
+    ] {
+        let other = "+447871230001";
+        let mut setting = Setting::default();
+        setting.rest += &crate::support::user(other, "other");
+        let stage = setting.start().await;
+        stage.sandbox.script(fault);
+        stage.refused().await.check(Code::Unavailable, "VAULT_THROTTLED");
+        let said = Said::of(stage.client.token(crate::support::MERCHANT, other).await.expect_err("the merchant is held"));
+        said.check(Code::Unavailable, "VAULT_THROTTLED");
+        assert!(said.retry.is_some_and(|wait| wait > Duration::from_secs(29 * 60)), "{said:?}");
+        assert_eq!(stage.sandbox.sign_ins(), 1);
+    }
+}
+
+#[tokio::test]
+async fn failures_of_the_vault_are_transient() {
+    for fault in [
+        Fault::html(500),
+        Fault::html(502),
+        Fault::reply(503, ""),
+        Fault::refusal(0, "COMMON", "Sorry for inconvenience"),
+        Fault::spring(500, "server_error", "no"),
+        Fault::html(404),
+        Fault::reply(418, "{\"error\":\"TEAPOT\"}"),
+        Fault::Reset,
+        Fault::Close,
+        Fault::ResetMidBody,
+        Fault::CloseMidBody,
+        Fault::Hang,
+        Fault::Drip { bytes: 1, every: Duration::from_millis(100) },
+    ] {
+        let name = format!("{fault:?}");
+        let (stage, said) = told(fault).await;
+        assert_eq!(said.reason, "VAULT_UNAVAILABLE", "{name}");
+        said.check(Code::Unavailable, "VAULT_UNAVAILABLE");
+        assert!(said.retry.is_some_and(|wait| wait <= Duration::from_secs(1)), "{said:?}");
+        assert_eq!(stage.sandbox.sign_ins(), 1, "what may have been read is not sent again: {name}");
+        // And it heals by itself.
+        tokio::time::timeout(Duration::from_secs(5), async { while stage.token().await.is_err() {} })
+            .await
+            .expect("back-off ends");
+    }
+}
+
+#[tokio::test]
+async fn answers_that_make_no_sense_are_not_believed() {
+    let token = |extra: serde_json::Value| {
+        let mut body = json!({"access_token": "abc.def.ghi", "token_type": "bearer", "expires_in": 300});
+        body.as_object_mut().expect("is an object").extend(extra.as_object().expect("is an object").clone());
+        Fault::token_json(&body)
+    };
+    for fault in [
+        Fault::html(200),
+        Fault::reply(200, ""),
+        Fault::reply(200, vec![0xff, 0xfe, 0x00]),
+        Fault::reply(200, "[".repeat(50_000)),
+        Fault::Endless,
+        Fault::redirect(302, "http://127.0.0.1:1/elsewhere"),
+        Fault::redirect(307, "http://127.0.0.1:1/elsewhere"),
+        Fault::content_encoding("gzip"),
+        token(json!({"expires_in": 0})),
+        token(json!({"expires_in": -5})),
+        token(json!({"expires_in": "0.9"})),
+        token(json!({"token_type": "mac"})),
+        token(json!({"access_token": "with space"})),
+        token(json!({"access_token": "line\nbreak"})),
+        token(json!({"access_token": ""})),
+        token(json!({"access_token": 5})),
+    ] {
+        let name = format!("{fault:?}");
+        let (_stage, said) = told(fault).await;
+        assert_eq!(said.reason, "VAULT_RESPONSE_INVALID", "{name}");
+        said.check(Code::Unavailable, "VAULT_RESPONSE_INVALID");
+    }
+}
+
+#[tokio::test]
+async fn answers_that_say_less_or_more_than_documented_are_taken() {
+    for (body, seconds) in [
+        (r#"{"access_token":"abc","token_type":"BEARER","expires_in":300}"#, 300),
+        (r#"{"access_token":"abc","token_type":"Bearer","expires_in":"300"}"#, 300),
+        (r#"{"access_token":"abc","token_type":"bearer","expires_in":299.9,"jti":null,"new":{"x":[1]}}"#, 299),
+        (r#"{"access_token":"abc","token_type":"bearer"}"#, 300),
+        (r#"{"access_token":"abc","token_type":"bearer","expires_in":1e400}"#, 604_800),
+        (r#"{"access_token":"abc","token_type":"bearer","expires_in":99999999999999999999999999}"#, 604_800),
+    ] {
+        let stage = Setting::default().start().await;
+        stage.sandbox.script(Fault::reply(200, body));
+        let token = stage.good_token().await;
+        let left = crate::support::left(&token);
+        let expected = Duration::from_secs(seconds);
+        assert!(left <= expected && left > expected - Duration::from_secs(5), "{body}: {left:?}");
+        assert_eq!((token.access_token.as_str(), token.token_type.as_str(), token.scope.as_str()), ("abc", "Bearer", ""));
+    }
+}

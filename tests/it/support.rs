@@ -1,0 +1,208 @@
+//! One broker and one sandbox vault per test, on free ports.
+
+use std::{
+    collections::HashMap,
+    fs,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use hyper::{body::Incoming, client::conn::http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+
+use tempfile::TempDir;
+use token_broker::{
+    app::{App, Listeners, Stop},
+    client::{Client, ClientError, Query, Token},
+    config,
+};
+use token_broker_sandbox::{Options, Sandbox};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::DropGuard;
+use tonic::{Code, body::Body};
+use tower_service::Service;
+
+/// The user of the vendor's documentation.
+pub(crate) const MERCHANT: &str = "bece038f-2e46-49f4-b25e-89cd38d6dc16";
+pub(crate) const NUMBER: &str = "+447871239999";
+pub(crate) const PASSWORD: &str = "1234Qwerty";
+
+/// Longer than anything here takes; a test that reaches it has failed.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A running broker and its vault.
+pub(crate) struct Stage {
+    pub(crate) sandbox: Sandbox,
+    pub(crate) client: Client,
+    pub(crate) endpoint: String,
+    _stop: DropGuard,
+    _files: TempDir,
+}
+
+/// What a stage is made from.
+pub(crate) struct Setting {
+    /// Lines of `[vault]` beside `base_url`.
+    pub(crate) vault: String,
+    pub(crate) grpc: String,
+    /// `[[users]]` and all else.
+    pub(crate) rest: String,
+    pub(crate) options: Options,
+}
+
+impl Default for Setting {
+    fn default() -> Self {
+        Self {
+            vault: String::new(),
+            grpc: "lame_duck = \"0s\"\n".to_owned(),
+            rest: user(NUMBER, PASSWORD),
+            options: Options::default(),
+        }
+    }
+}
+
+impl Setting {
+    pub(crate) fn vault(lines: &str) -> Self {
+        Self { vault: lines.to_owned(), ..Self::default() }
+    }
+
+    pub(crate) fn lifetime(mut self, lifetime: Duration) -> Self {
+        self.options.lifetime = lifetime;
+        self
+    }
+
+    pub(crate) async fn start(self) -> Stage {
+        let sandbox = Sandbox::start(self.options).await.expect("the sandbox starts");
+        let files = tempfile::tempdir().expect("a directory");
+        let path = files.path().join("config.toml");
+        let text = format!("[vault]\nbase_url = \"{}\"\n{}\n[grpc]\n{}\n{}", sandbox.url(), self.vault, self.grpc, self.rest);
+        fs::write(&path, text).expect("the configuration is written");
+        let config = config::load(&path).expect("the configuration is in order").config;
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let endpoint = format!("http://{}", listener.local_addr().expect("is bound"));
+        let stop = Stop::default();
+        let app = App::new(config).expect("the broker can be wired");
+        let hurry = stop.hurry.clone();
+        hurry.cancel();
+        tokio::spawn(app.run(Listeners { grpc: vec![listener], ..Listeners::default() }, stop.clone()));
+        let client = Client::new(&endpoint).expect("is an endpoint").timeout(PATIENCE);
+        Stage { sandbox, client, endpoint, _stop: stop.begin.drop_guard(), _files: files }
+    }
+}
+
+impl Stage {
+    /// A token of the documented user.
+    pub(crate) async fn token(&self) -> Result<Token, ClientError> {
+        self.client.token(MERCHANT, NUMBER).await
+    }
+
+    pub(crate) async fn good_token(&self) -> Token {
+        self.token().await.expect("there is a token")
+    }
+
+    pub(crate) async fn refused(&self) -> Said {
+        Said::of(self.token().await.expect_err("there is no token"))
+    }
+
+    pub(crate) async fn complain(&self, token_id: &str) -> Result<Token, ClientError> {
+        let query = Query { rejected_token_id: token_id.to_owned(), ..Query::default() };
+        self.client.token_with(MERCHANT, NUMBER, query).await
+    }
+
+    pub(crate) async fn living(&self, min_remaining: Duration) -> Result<Token, ClientError> {
+        let query = Query { min_remaining: Some(min_remaining), ..Query::default() };
+        self.client.token_with(MERCHANT, NUMBER, query).await
+    }
+
+    /// Waits until the vault has seen `n` sign-ins.
+    pub(crate) async fn sign_ins(&self, n: u64) {
+        self.sandbox.wait_for_sign_ins(n, PATIENCE).await;
+    }
+}
+
+/// What an error said, in the contract's terms.
+#[derive(Debug)]
+pub(crate) struct Said {
+    pub(crate) code: Code,
+    pub(crate) reason: String,
+    pub(crate) metadata: HashMap<String, String>,
+    pub(crate) retry: Option<Duration>,
+    pub(crate) pushback: Option<String>,
+    pub(crate) error: ClientError,
+}
+
+impl Said {
+    pub(crate) fn of(error: ClientError) -> Self {
+        let status = error.status().expect("the broker answered");
+        let pushback = status.metadata().get("grpc-retry-pushback-ms").map(|value| value.to_str().expect("is text").to_owned());
+        Self {
+            code: status.code(),
+            reason: error.reason().unwrap_or_else(|| panic!("no reason in {status:?}")),
+            metadata: error.metadata(),
+            retry: error.retry_after(),
+            pushback,
+            error,
+        }
+    }
+
+    /// The contract's rule: every error with `RetryInfo` has the trailer, −1 where the wait is over 5 s.
+    pub(crate) fn check(&self, code: Code, reason: &str) -> &Self {
+        assert_eq!((self.code, self.reason.as_str()), (code, reason), "{self:?}");
+        match (self.retry, self.pushback.as_deref()) {
+            (None, None) => {}
+            (Some(wait), Some("-1")) => assert!(wait > Duration::from_secs(5), "{self:?}"),
+            (Some(wait), Some(millis)) => {
+                assert!(
+                    wait <= Duration::from_secs(5) && u128::from(millis.parse::<u64>().expect("is a number")) == wait.as_millis(),
+                    "{self:?}"
+                );
+            }
+            (retry, pushback) => panic!("RetryInfo {retry:?} and the trailer {pushback:?} belong together"),
+        }
+        self
+    }
+}
+
+/// `[[users]]` of the documented merchant.
+pub(crate) fn user(number: &str, password: &str) -> String {
+    format!("[[users]]\nmerchant_id = \"{MERCHANT}\"\nnumber = \"{number}\"\npassword = \"{password}\"\n")
+}
+
+/// What is left of a token, as its answer says.
+pub(crate) fn left(token: &Token) -> Duration {
+    Duration::try_from(token.expires_in.expect("is set")).expect("is positive")
+}
+
+/// A connection without a client library's own timers and retries, so that a test sees what the broker says.
+#[derive(Clone)]
+pub(crate) struct Bare {
+    connection: http2::SendRequest<Body>,
+    authority: String,
+}
+
+impl Bare {
+    pub(crate) async fn connect(endpoint: &str) -> Self {
+        let authority = endpoint.strip_prefix("http://").expect("is plaintext").to_owned();
+        let stream = TcpStream::connect(&authority).await.expect("it listens");
+        let (connection, driver) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.expect("speaks HTTP/2");
+        tokio::spawn(driver);
+        Self { connection, authority }
+    }
+}
+
+impl Service<http::Request<Body>> for Bare {
+    type Response = http::Response<Incoming>;
+    type Error = hyper::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
+        let uri = format!("http://{}{}", self.authority, request.uri().path());
+        *request.uri_mut() = uri.parse().expect("is a URL");
+        let mut connection = self.connection.clone();
+        Box::pin(async move { connection.send_request(request).await })
+    }
+}
