@@ -46,7 +46,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     if !once {
         println!("Call it yourself:\n");
-        println!("  cargo run --release -- get --endpoint http://{address} --merchant-id {MERCHANT} --number {NUMBER}\n");
+        println!("  cargo run --release --example get -- http://{address} {MERCHANT} {NUMBER}\n");
         println!("  grpcurl -plaintext -d '{{\"merchant_id\":\"{MERCHANT}\",\"number\":\"{NUMBER}\"}}' \\");
         println!("    {address} tokenbroker.v1.TokenBrokerService/GetToken\n");
         println!("Ctrl-C ends it.");

@@ -33,7 +33,8 @@ use crate::{
     vault::{self, SignIn, Vault},
 };
 
-/// Calls that still wait for the vault are answered this long before the drain ends, so that their answers can leave.
+/// Calls that still wait for the vault are answered this long before the drain ends, so that their answers can leave; of a drain
+/// shorter than twice this, half.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// Sockets that are bound already, so that a test can run the real thing on free ports.
@@ -118,8 +119,9 @@ impl App {
     /// # Errors
     /// Where the client of the vault can't be built.
     pub fn new(config: Config) -> Result<Self, BuildError> {
-        let vault = Vault::new(vault_settings(&config.vault))?;
-        Self::with_sign_in(config, Arc::new(vault), Arc::new(SystemClock), fastrand::u64(..))
+        let clock = Arc::new(SystemClock);
+        let vault = Vault::new(vault_settings(&config.vault), clock.clone())?;
+        Self::with_sign_in(config, Arc::new(vault), clock, fastrand::u64(..))
     }
 
     /// The same with another upstream and another clock, for a simulation. `seed` feeds the jitter.
@@ -159,6 +161,8 @@ impl App {
         // Apart from the connections, whose end is waited for.
         let (upkeep, broker) = (TaskTracker::new(), Arc::clone(&self.broker));
         upkeep.spawn(async move { broker.renew_ahead().await });
+        // Known from the first connection on.
+        self.health.set_service_status(SERVICE, ServingStatus::NotServing).await;
         self.listen(listeners, phases, &tasks, &ending);
         self.health.set_service_status(SERVICE, ServingStatus::Serving).await;
         phase.send_replace(Phase::Ready);
@@ -208,9 +212,11 @@ impl App {
         health.clear_service_status("").await;
         health.clear_service_status(SERVICE).await;
         tasks.close();
-        let in_time = timeout(self.drain.saturating_sub(LAST_WORDS), tasks.wait()).await;
+        let last_words = LAST_WORDS.min(self.drain / 2);
+        let in_time = timeout(self.drain - last_words, tasks.wait()).await;
         self.closing.cancel();
-        if in_time.is_err() && timeout(self.drain.min(LAST_WORDS), tasks.wait()).await.is_err() {
+        // Less a little, for dropping what is left.
+        if in_time.is_err() && timeout(last_words.mul_f64(0.8), tasks.wait()).await.is_err() {
             warn!(connections = tasks.len(), "the drain is over: what is left is dropped");
             ending.abort.cancel();
             tasks.wait().await;

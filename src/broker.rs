@@ -27,6 +27,10 @@ use crate::{
 
 /// Inside its margin a token is held back at most this long, in the hope of a longer-lived one.
 const MARGIN_WAIT: Duration = Duration::from_secs(1);
+/// While the vault is down a caller without a token waits at most this long to learn it.
+const DOWN_WAIT: Duration = Duration::from_millis(900);
+/// And is told so.
+const STILL_DOWN: &str = "it did not answer the last sign-ins, and the one that finds out whether it is back is under way";
 /// What a caller is told to wait when the broker is overloaded: long enough for a second's worth of sign-ins.
 const OVERLOADED_WAIT: Duration = Duration::from_secs(1);
 /// The answer to a caller who waits leaves this long before its deadline, so that it is there in time …
@@ -145,7 +149,9 @@ pub enum BrokerError {
         longest: Duration,
     },
     /// The caller's deadline passed.
-    #[error("the deadline passed before the vault answered; the sign-in goes on, so that a later call finds its token")]
+    #[error(
+        "the deadline passed before there was a token; a sign-in under way goes on, so that a later call finds what it brings"
+    )]
     DeadlineExceeded,
     /// Too many wait.
     #[error("the broker has too many calls waiting for the vault: try again after the wait")]
@@ -244,7 +250,7 @@ impl Broker {
             return match held.freshness(now) {
                 Freshness::Fresh => Ok(Answer { held, outcome: Outcome::Hit, at: now }),
                 Freshness::Due => {
-                    self.renew(&user, true);
+                    self.renew(&user, false);
                     Ok(Answer { held, outcome: Outcome::Due, at: now })
                 }
                 // An expired token serves nobody, so it is not here.
@@ -267,7 +273,7 @@ impl Broker {
                     let Ok(user) = self.user(&key) else { continue };
                     let idle = self.second(self.clock.now().mono).saturating_sub(user.asked());
                     if idle < self.idle_after.as_secs().max(1) {
-                        self.renew(&user, false);
+                        self.renew_from_agenda(&user);
                     }
                 }
             }
@@ -301,14 +307,22 @@ impl Broker {
         now.saturating_duration_since(self.epoch).as_secs()
     }
 
-    /// Sees to the next token of a user whose token is good. `now_only`: a flight that can't begin at once is left to the
-    /// agenda.
-    fn renew(&self, user: &Arc<User>, now_only: bool) -> Option<Ticket> {
-        let begin_by = now_only.then(|| self.clock.now().mono);
-        // Only a token that is not due any more makes a renewal needless.
-        let serves = |held: &HeldToken, now: Moment| held.freshness(now) == Freshness::Fresh;
-        let want = Want { serves: &serves, begin_by, min_remaining: Duration::ZERO, urgent: false };
-        match self.flights.board(user, want) {
+    /// Sees to the next token of a user who is due; if it can't be now, then later.
+    fn renew_from_agenda(&self, user: &Arc<User>) {
+        match self.flights.board(user, renewal(None)) {
+            // Whoever lands plans anew.
+            Boarding::Joined(_) | Boarding::Started(_) => {}
+            // Not due after all, say since a clock was set.
+            Boarding::Landed(_) => self.flights.renew_later(user, Duration::ZERO),
+            Boarding::Stopped(stop) => self.flights.renew_later(user, stop.left_at(self.clock.now().mono)),
+            // The floor is waited out by the flight, and nothing is asked of its token, so only a full house is left.
+            Boarding::TooSoon(_) | Boarding::Unattainable(_) | Boarding::Full => self.flights.renew_later(user, OVERLOADED_WAIT),
+        }
+    }
+
+    /// Sees to the next token of a user whose token is good, if that can begin at once.
+    fn renew(&self, user: &Arc<User>, urgent: bool) -> Option<Ticket> {
+        match self.flights.board(user, Want { urgent, ..renewal(Some(self.clock.now().mono)) }) {
             Boarding::Joined(ticket) | Boarding::Started(ticket) => Some(ticket),
             Boarding::Landed(_) | Boarding::Stopped(_) | Boarding::TooSoon(_) | Boarding::Unattainable(_) | Boarding::Full => {
                 None
@@ -326,10 +340,11 @@ impl Broker {
     ) -> Result<Answer, BrokerError> {
         if let Some(ticket) = self.renew(user, true) {
             let now = self.clock.now();
-            // Not past the token's own end either: then there would be nothing to answer.
-            let patience = MARGIN_WAIT.min(held.left_at(now) / 2);
+            // Not until it serves no more either: then there would be nothing to answer.
+            let patience = MARGIN_WAIT.min(held.left_at(now).saturating_sub(request.min_remaining) / 2);
             let until = (now.mono + patience).min(answer_by(request.deadline, now.mono));
-            if let Ok(Landing::Token(next)) = self.wait(ticket, until).await? {
+            // Whatever ends the wait, the end of the process too: the token held is good.
+            if let Ok(Ok(Landing::Token(next))) = self.wait(ticket, until).await {
                 let now = self.clock.now();
                 if next.id() != held.id() && serves(&next, now) {
                     return Ok(Answer { held: next, outcome: Outcome::Joined, at: now });
@@ -360,10 +375,15 @@ impl Broker {
             Boarding::Unattainable(longest) => return Err(BrokerError::MinRemainingUnattainable { longest }),
             Boarding::Full => return Err(BrokerError::Overloaded { wait: OVERLOADED_WAIT }),
         };
-        let until = answer_by(request.deadline, self.clock.now().mono);
+        let now = self.clock.now().mono;
+        let by = answer_by(request.deadline, now);
+        // While the vault is down, whoever finds out whether it is back is not kept waiting for it either.
+        let down = self.flights.vault_is_down();
+        let until = if down { by.min(now + DOWN_WAIT) } else { by };
         match self.wait(ticket, until).await? {
             Ok(Landing::Token(held)) => self.answer(held, outcome, request),
             Ok(Landing::Stopped(stop)) => Err(self.stopped(&stop)),
+            Err(NoLanding::Deadline) if until < by => Err(BrokerError::VaultUnavailable { cause: STILL_DOWN, wait: DOWN_WAIT }),
             Err(NoLanding::Deadline) => Err(BrokerError::DeadlineExceeded),
             Err(NoLanding::Full) => Err(BrokerError::Overloaded { wait: OVERLOADED_WAIT }),
             Err(NoLanding::Broken) => Err(BrokerError::Internal),
@@ -403,9 +423,16 @@ impl Broker {
             }
             Failure::Throttled { vault_error, .. } => BrokerError::Throttled { wait, vault_error: vault_error.clone() },
             Failure::Unavailable { cause, .. } => BrokerError::VaultUnavailable { cause, wait },
-            Failure::Invalid { cause } => BrokerError::VaultResponseInvalid { cause, wait },
+            Failure::Invalid { cause, .. } => BrokerError::VaultResponseInvalid { cause, wait },
+            Failure::Broken => BrokerError::Internal,
         }
     }
+}
+
+/// What a renewal wants: any token that is not due. It yields to callers who wait.
+fn renewal(begin_by: Option<Instant>) -> Want<'static> {
+    let serves = &|held: &HeldToken, now: Moment| held.freshness(now) == Freshness::Fresh;
+    Want { serves, begin_by, min_remaining: Duration::ZERO, urgent: false }
 }
 
 /// Whether a caller's text is this id; hex of either case.

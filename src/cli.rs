@@ -13,10 +13,10 @@ use tracing::{info, warn};
 
 use crate::{
     app::{App, Listeners, Stop},
-    client::{Client, ClientError, DEFAULT_ENDPOINT, Query},
+    client::{Client, ClientError, DEFAULT_ENDPOINT, Query, Token},
+    clock,
     config::{self, Config, Loaded},
-    proto::v1::Token,
-    telemetry,
+    telemetry::{self, Logs},
 };
 
 /// The configuration is at fault (`EX_CONFIG` of sysexits.h).
@@ -85,12 +85,14 @@ pub fn run() -> ExitCode {
 }
 
 fn check(path: &std::path::Path) -> ExitCode {
+    forbid_core_dumps();
     match config::load(path) {
         Ok(Loaded { config, warnings }) => {
             for warning in &warnings {
                 eprintln!("warning: {warning}");
             }
-            println!("{}: in order, {} users, {} warnings", path.display(), config.users.len(), warnings.len());
+            let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+            println!("{}: in order, {}, {}", path.display(), count(config.users.len(), "user"), count(warnings.len(), "warning"));
             ExitCode::SUCCESS
         }
         Err(faults) => {
@@ -101,9 +103,7 @@ fn check(path: &std::path::Path) -> ExitCode {
 }
 
 fn serve(path: &std::path::Path) -> ExitCode {
-    if let Err(error) = no_core_dumps() {
-        eprintln!("warning: core dumps can't be turned off ({error}); they would hold passwords");
-    }
+    forbid_core_dumps();
     let Loaded { config, warnings } = match config::load(path) {
         Ok(loaded) => loaded,
         Err(faults) => {
@@ -111,28 +111,28 @@ fn serve(path: &std::path::Path) -> ExitCode {
             return ExitCode::from(EXIT_CONFIG);
         }
     };
-    let guard = match telemetry::start(&config.log) {
-        Ok(guard) => guard,
+    let logs = match telemetry::start(&config.log) {
+        Ok(logs) => logs,
         Err(error) => return failed(&error),
     };
     for warning in &warnings {
         warn!("{warning}");
     }
     let served = Builder::new_multi_thread().enable_all().build().map_err(Into::into).and_then(|runtime| {
-        let served = runtime.block_on(serve_config(config));
+        let served = runtime.block_on(serve_config(config, &logs));
         // What is left are sign-ins that nobody waits for.
         runtime.shutdown_background();
         served
     });
     // The last lines are written before the process ends.
-    drop(guard);
+    drop(logs);
     match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failed(&*error),
     }
 }
 
-async fn serve_config(config: Config) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+async fn serve_config(config: Config, logs: &Logs) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let stop = Stop::default();
     // Before anything listens, so that no signal finds nobody.
     let signals = Signals::new()?;
@@ -143,6 +143,7 @@ async fn serve_config(config: Config) -> Result<(), Box<dyn std::error::Error + 
     tokio::join!(app.run(listeners, stop.clone()), async {
         tokio::select! {
             () = signals.told(&told) => {}
+            () = logs.tell_of_dropped() => {}
             () = stop.ended.cancelled() => {}
         }
     });
@@ -172,6 +173,12 @@ impl Signals {
             }
             stop.begin.cancel();
         }
+    }
+}
+
+fn forbid_core_dumps() {
+    if let Err(error) = no_core_dumps() {
+        eprintln!("warning: core dumps can't be turned off ({error}); they would hold passwords");
     }
 }
 
@@ -216,7 +223,7 @@ fn print(token: &Token, raw: bool) -> ExitCode {
         let json = serde_json::json!({
             "access_token": token.access_token,
             "token_type": token.token_type,
-            "expires_at": expires_at.map(|at| humantime::format_rfc3339_millis(at).to_string()),
+            "expires_at": expires_at.and_then(clock::rfc3339),
             "expires_in": token.expires_in.map(|left| left.seconds),
             "scope": token.scope,
             "token_id": token.token_id,

@@ -27,6 +27,8 @@ use crate::proto::v1::{GetTokenRequest, token_broker_service_client::TokenBroker
 pub const DEFAULT_ENDPOINT: &str = "http://127.0.0.1:50051";
 /// A call's time, unless set: a sign-in takes up to ten seconds, and may have to queue.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
+/// The longest time a call may take: the broker honours no longer one.
+pub const TIMEOUT_MAX: Duration = Duration::from_secs(600);
 /// A broker that can't be reached in this time is away.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A connection that is quiet for so long is asked whether it lives; the broker allows it.
@@ -52,7 +54,7 @@ pub struct Query {
 #[derive(Debug, Error)]
 pub enum ClientError {
     /// The endpoint is none.
-    #[error("the endpoint {0:?} is not a URL such as {DEFAULT_ENDPOINT}")]
+    #[error("the endpoint {0:?} is not a URL such as {DEFAULT_ENDPOINT} (https:// is not built yet)")]
     Endpoint(String),
     /// The broker's answer, or that there was none.
     #[error("{}", .0.message())]
@@ -76,10 +78,10 @@ impl Client {
         Ok(Self { channel: TokenBrokerServiceClient::new(channel), timeout: DEFAULT_TIMEOUT })
     }
 
-    /// Sets the time a call may take.
+    /// Sets the time a call may take; at most [`TIMEOUT_MAX`].
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = timeout;
+        self.timeout = timeout.min(TIMEOUT_MAX);
         self
     }
 

@@ -45,6 +45,14 @@ impl Moment {
     }
 }
 
+/// An instant as people and programs read it (RFC 3339, whole seconds, UTC); `None` outside the years 1970 to 9999.
+#[must_use]
+pub fn rfc3339(at: SystemTime) -> Option<String> {
+    const YEAR_10000: Duration = Duration::from_secs(253_402_300_800);
+    let within = at.duration_since(SystemTime::UNIX_EPOCH).is_ok_and(|since| since < YEAR_10000);
+    within.then(|| humantime::format_rfc3339_seconds(at).to_string())
+}
+
 /// A source of time.
 pub trait Clock: fmt::Debug + Send + Sync + 'static {
     /// Reads both clocks.
@@ -65,6 +73,14 @@ impl Clock for SystemClock {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn absurd_times_have_no_text() {
+        let at = |secs| SystemTime::UNIX_EPOCH + Duration::from_secs(secs);
+        assert_eq!(rfc3339(at(1_709_804_369)).as_deref(), Some("2024-03-07T09:39:29Z"));
+        assert_eq!(rfc3339(at(253_402_300_800)), None);
+        assert_eq!(rfc3339(SystemTime::UNIX_EPOCH - Duration::from_secs(1)), None);
+    }
 
     #[test]
     fn the_clock_that_ends_first_counts() {

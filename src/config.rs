@@ -20,6 +20,7 @@ mod tests;
 mod vault;
 
 pub use faults::{Fault, Faults};
+pub use vault::RESERVED_HEADERS;
 
 use credentials::CredentialsFile;
 use faults::{At, Findings, Report};

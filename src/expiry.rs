@@ -54,11 +54,14 @@ impl HeldToken {
     #[must_use]
     pub fn new(mut token: Token, bounded: bool, former: Option<&Self>, renewal: Renewal, now: Moment, jitter: f64) -> Self {
         if let Some(same) = former.filter(|former| former.token.id == token.id) {
-            if bounded && same.token.expires.left_at(now) < token.expires.left_at(now) {
-                token.expires = same.token.expires;
+            // By the monotonic clock alone: what the wall clock said then may have been wrong, and be set right since.
+            if bounded && same.token.expires.mono < token.expires.mono {
+                let mono = same.token.expires.mono;
+                let left = mono.saturating_duration_since(now.mono);
+                token.expires = Moment { mono, ..now.plus(left) };
             }
             let due_left = match renewal {
-                Renewal::Ahead => token.expires.left_at(now) / SAME_TOKEN_PART,
+                Renewal::Ahead => (token.expires.left_at(now) / SAME_TOKEN_PART).min(same.due_left),
                 Renewal::AtExpiry => Duration::ZERO,
             };
             return Self { token, margin: same.margin, due_left };
@@ -180,6 +183,12 @@ mod tests {
         // A vault that forgets to shrink `expires_in`: the token's own word counts, where there is one.
         let bounded = HeldToken::new(token("a", later, secs(200)), true, Some(&first), Renewal::Ahead, later, 0.0);
         assert_eq!(bounded.token.expires, sent.plus(secs(200)));
+        // The wall clock was two days behind at first: the token is good, whatever it seemed to be.
+        let set_right = Moment { wall: later.wall + secs(172_800), ..later };
+        assert_eq!(first.freshness(set_right), Freshness::Expired);
+        let again = HeldToken::new(token("a", set_right, secs(20)), true, Some(&first), Renewal::Ahead, set_right, 0.0);
+        assert_eq!(again.left_at(set_right), secs(20));
+
         let free = HeldToken::new(token("a", later, secs(200)), false, Some(&first), Renewal::Ahead, later, 0.0);
         assert_eq!(free.token.expires, later.plus(secs(200)));
     }

@@ -4,43 +4,44 @@
 //! told. Must never sign in for a user who is stopped, nor twice at once for one user, nor leave waiters behind when it
 //! breaks.
 
-mod ticket;
+mod flying;
+mod gate;
 
 use std::{
     fmt,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
-use tokio::{
-    runtime::Handle,
-    sync::{Notify, OwnedSemaphorePermit, Semaphore},
-    time::{Instant, sleep_until},
-};
+use tokio::{runtime::Handle, time::Instant};
 use tokio_util::task::TaskTracker;
-use tracing::{info, warn};
 
-use self::ticket::{Arrivals, Counted};
-pub use self::ticket::{Boarding, Landing, NoLanding, Ticket, WAITERS_PER_FLIGHT_MAX, Want};
+use self::{flying::Flight, gate::Gate};
+pub use crate::ticket::{Boarding, Landing, NoLanding, Ticket, WAITERS_PER_FLIGHT_MAX, Want};
 use crate::{
     cache::Cache,
-    clock::{Clock, Moment},
+    clock::Clock,
     config::Renewal,
-    expiry::HeldToken,
-    model::{Token, TokenId},
+    model::{TokenId, UserKey},
     pacing::{Rules, Stop},
+    reach::Reach,
     renewal::Agenda,
+    ticket::Counted,
     users::{Record, User},
-    vault::{Failure, Grant, Scope, SignIn},
+    vault::SignIn,
 };
 
 /// Most flights under way or queued: twice the ten thousand cold users of a bad morning; each costs about 2 KiB.
 pub const FLIGHTS_MAX: usize = 20_000;
 /// Most callers waiting in all; each costs its HTTP/2 stream, about 5 KiB.
 pub const WAITERS_MAX: usize = 65_536;
+/// A renewal that was put off is spread over this part of its token's remaining life …
+const RENEW_LATER_PART: u32 = 4;
+/// … and at most this long.
+const RENEW_LATER_MAX: Duration = Duration::from_secs(15);
 
 /// What flights obey.
 #[derive(Clone, Copy, Debug)]
@@ -79,11 +80,11 @@ struct Shared {
     parts: Parts,
     settings: Settings,
     tasks: TaskTracker,
-    /// One permit per sign-in at the vault.
-    sign_ins: Arc<Semaphore>,
-    /// Renewals pass through this narrower gate first, so that half of the permits are always left to callers who wait.
-    renewals: Arc<Semaphore>,
+    gate: Gate,
+    reach: Mutex<Reach>,
     under_way: AtomicUsize,
+    /// Those of them that nobody waited for when they began.
+    renewals: AtomicUsize,
     waiting: AtomicUsize,
     random: Mutex<fastrand::Rng>,
 }
@@ -104,13 +105,13 @@ impl Flights {
     /// Flights that obey `settings`.
     #[must_use]
     pub fn new(parts: Parts, settings: Settings) -> Self {
-        let permits = settings.max_concurrent_sign_ins.clamp(1, Semaphore::MAX_PERMITS);
         let shared = Shared {
             settings,
             tasks: TaskTracker::new(),
-            sign_ins: Arc::new(Semaphore::new(permits)),
-            renewals: Arc::new(Semaphore::new(permits.div_ceil(2))),
+            gate: Gate::new(settings.max_concurrent_sign_ins),
+            reach: Mutex::default(),
             under_way: AtomicUsize::new(0),
+            renewals: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
             random: Mutex::new(fastrand::Rng::with_seed(parts.seed)),
             parts,
@@ -137,7 +138,7 @@ impl Flights {
             }
             return Boarding::Joined(ticket.clone());
         }
-        if let Some(stop) = stopped(user, &record, now.mono) {
+        if let Some(stop) = stopped(user, &record, now.mono).or_else(|| self.shared.reach().closed(now.mono)) {
             return Boarding::Stopped(stop);
         }
         let mut begins = now.mono;
@@ -150,16 +151,29 @@ impl Flights {
                 return Boarding::TooSoon(begins.saturating_duration_since(now.mono));
             }
         }
-        match self.start(user, &mut record, begins, want.urgent) {
-            Some(ticket) => Boarding::Started(ticket),
-            None => Boarding::Full,
+        if !self.shared.enter(!want.urgent) {
+            return Boarding::Full;
         }
+        let ticket = Ticket::new(begins);
+        if want.urgent {
+            ticket.hurry();
+        }
+        record.flight = Some(ticket.clone());
+        // A runtime that is closing drops what is spawned on it at once, and the flight then wants the record.
+        drop(record);
+        let flight = Flight::new(Arc::clone(&self.shared), user, &ticket, !want.urgent);
+        self.shared.tasks.spawn_on(flight.fly(ticket.clone()), &self.shared.parts.runtime);
+        Boarding::Started(ticket)
     }
 
     /// Notes that the vault's API refused the token now held.
     pub fn rejected(&self, user: &User, token: TokenId) {
         let now = self.shared.parts.clock.now().mono;
-        user.record().pacing.rejected(token, now, &self.shared.settings.rules);
+        let mut record = user.record();
+        // Under the lock: a flight that landed meanwhile brought another token, of which nobody complained.
+        if self.shared.parts.cache.get(&user.key).is_some_and(|held| held.id() == token) {
+            record.pacing.rejected(token, now, &self.shared.settings.rules);
+        }
     }
 
     /// Waits for a flight to land, until `deadline`.
@@ -169,6 +183,17 @@ impl Flights {
     pub async fn wait(&self, ticket: Ticket, deadline: Instant) -> Result<Landing, NoLanding> {
         let _all = Counted::new(&self.shared.waiting, WAITERS_MAX).ok_or(NoLanding::Full)?;
         ticket.landing(deadline).await
+    }
+
+    /// Puts a renewal that may not begin before `wait` is over back on the agenda, if its token outlasts that.
+    pub fn renew_later(&self, user: &User, wait: Duration) {
+        self.shared.renew_later(user, wait);
+    }
+
+    /// Whether the vault counts as down.
+    #[must_use]
+    pub fn vault_is_down(&self) -> bool {
+        self.shared.reach().is_down()
     }
 
     /// How many flights are under way or queued.
@@ -182,23 +207,6 @@ impl Flights {
     pub fn waiting(&self) -> usize {
         self.shared.waiting.load(Ordering::Relaxed)
     }
-
-    fn start(&self, user: &Arc<User>, record: &mut Record, begins: Instant, urgent: bool) -> Option<Ticket> {
-        let shared = Arc::clone(&self.shared);
-        if shared.under_way.fetch_add(1, Ordering::Relaxed) >= FLIGHTS_MAX {
-            shared.under_way.fetch_sub(1, Ordering::Relaxed);
-            return None;
-        }
-        let ticket = Ticket::new(begins);
-        if urgent {
-            ticket.hurry();
-        }
-        record.flight = Some(ticket.clone());
-        let flight = Flight { shared, user: Arc::clone(user), arrivals: Arc::clone(&ticket.arrivals) };
-        let urgent = Arc::clone(&ticket.urgent);
-        self.shared.tasks.spawn_on(flight.fly(begins, urgent), &self.shared.parts.runtime);
-        Some(ticket)
-    }
 }
 
 /// Why the user may not sign in now, for reasons of its own or its merchant's; the longer wait counts.
@@ -211,152 +219,55 @@ fn stopped(user: &User, record: &Record, now: Instant) -> Option<Stop> {
     }
 }
 
-/// One sign-in, from the queue to the landing. Dropped without landing (a panic), it frees the user and the waiters.
-struct Flight {
-    shared: Arc<Shared>,
-    user: Arc<User>,
-    arrivals: Arc<Arrivals>,
-}
+impl Shared {
+    fn reach(&self) -> MutexGuard<'_, Reach> {
+        self.reach.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 
-impl Flight {
-    async fn fly(self, begins: Instant, urgent: Arc<Notify>) {
-        sleep_until(begins).await;
-        let permits = self.queue(&urgent).await;
-        // The queue may have been long: what was true at its end may not be now.
-        let now = self.shared.parts.clock.now();
-        let stop = stopped(&self.user, &self.user.record(), now.mono);
-        if let Some(stop) = stop {
-            self.user.record().flight = None;
-            return self.land(Landing::Stopped(stop));
+    /// Takes one of the places for flights, if there is one; renewals leave half of them to callers who wait.
+    fn enter(&self, renewal: bool) -> bool {
+        let renewals = if renewal { self.renewals.fetch_add(1, Ordering::Relaxed) } else { 0 };
+        let room = self.under_way.fetch_add(1, Ordering::Relaxed) < FLIGHTS_MAX && renewals < FLIGHTS_MAX / 2;
+        if !room {
+            self.leave(renewal);
         }
-        let result = self.shared.parts.sign_in.sign_in(&self.user.key, &self.user.credential.password).await;
-        drop(permits);
-        let landing = match result.and_then(|grant| self.token(grant, now)) {
-            Ok(held) => self.succeeded(now, held),
-            Err(failure) => self.failed(failure, now),
-        };
-        self.land(landing);
+        room
     }
 
-    /// Waits for a permit; a renewal for two, until somebody waits for it.
-    async fn queue(&self, urgent: &Notify) -> (Option<OwnedSemaphorePermit>, Option<OwnedSemaphorePermit>) {
-        // Neither semaphore is ever closed, so neither `ok()` loses a permit.
-        let renewal = tokio::select! {
-            biased;
-            () = urgent.notified() => None,
-            permit = Arc::clone(&self.shared.renewals).acquire_owned() => permit.ok(),
-        };
-        (renewal, Arc::clone(&self.shared.sign_ins).acquire_owned().await.ok())
-    }
-
-    /// The token that a grant gives, if any of its life is left.
-    fn token(&self, grant: Grant, sent: Moment) -> Result<Arc<HeldToken>, Failure> {
-        let now = self.shared.parts.clock.now();
-        let token = Token {
-            id: TokenId::of(grant.access_token.expose()),
-            access_token: grant.access_token,
-            scope: Arc::from(grant.scope),
-            expires: sent.plus(grant.lifetime),
-            lifetime: grant.lifetime,
-        };
-        let former = self.shared.parts.cache.get(&self.user.key);
-        let bounded = grant.lifetime_is_bounded;
-        let held = HeldToken::new(token, bounded, former.as_deref(), self.shared.settings.renewal, now, self.shared.random());
-        if held.left_at(now).is_zero() {
-            return Err(Failure::Invalid { cause: "its token had ended before the answer was here" });
+    /// Gives the place back.
+    fn leave(&self, renewal: bool) {
+        self.under_way.fetch_sub(1, Ordering::Relaxed);
+        if renewal {
+            self.renewals.fetch_sub(1, Ordering::Relaxed);
         }
-        Ok(Arc::new(held))
     }
 
-    fn succeeded(&self, sent: Moment, held: Arc<HeldToken>) -> Landing {
-        let now = self.shared.parts.clock.now();
-        let left = held.left_at(now);
-        let mut record = self.user.record();
-        let rules = &self.shared.settings.rules;
-        let doubled = record.pacing.succeeded(sent.mono, held.token.lifetime, left, rules);
-        self.shared.parts.cache.put(&self.user.key, &held);
-        self.plan(&mut record, held.due_in(now).map(|due| now.mono + due));
-        record.flight = None;
-        drop(record);
-
-        let (key, token_id, took) = (&self.user.key, held.id(), now.mono.saturating_duration_since(sent.mono));
-        info!(merchant_id = %key.merchant, number = %key.number, %token_id, lifetime_s = left.as_secs(), took_ms = millis(took), "signed in");
-        if let Some(floor) = doubled {
-            warn!(
-                merchant_id = %key.merchant, number = %key.number, floor_s = floor.as_secs(),
-                "tokens are rejected soon after their issue, so sign-ins are slowed down: another replica or system that signs \
-                 this user in may be revoking them; set vault.renewal = \"at_expiry\""
-            );
+    /// Spread out, since others wait for the same.
+    fn renew_later(&self, user: &User, wait: Duration) {
+        let now = self.parts.clock.now();
+        let Some(held) = self.parts.cache.get(&user.key) else { return };
+        let Some(due) = held.due_in(now) else { return };
+        let spread = (held.left_at(now) / RENEW_LATER_PART).min(RENEW_LATER_MAX).mul_f64(self.random());
+        let wait = due.max(wait + spread);
+        if held.left_at(now) > wait {
+            self.plan(&mut user.record(), &user.key, Some(now.mono + wait));
         }
-        Landing::Token(held)
     }
 
-    fn failed(&self, failure: Failure, sent: Moment) -> Landing {
-        let now = self.shared.parts.clock.now();
-        let merchants = matches!(failure, Failure::Throttled { scope: Scope::Merchant, .. });
-        let definite = matches!(failure, Failure::Refused { .. });
-        let mut record = self.user.record();
-        let stop = record.pacing.failed(failure, now.mono, self.shared.random(), &self.shared.settings.rules);
-        // The token held is still good: try again to renew it once the wait is over, unless nothing will change till then.
-        let renews = self.shared.settings.renewal == Renewal::Ahead && !definite;
-        let worth =
-            renews && self.shared.parts.cache.get(&self.user.key).is_some_and(|held| held.left_at(now) > stop.left_at(now.mono));
-        self.plan(&mut record, worth.then_some(stop.until));
-        record.flight = None;
-        drop(record);
-        if merchants {
-            self.user.merchant.stop(stop.clone());
-        }
-
-        let (key, took) = (&self.user.key, now.mono.saturating_duration_since(sent.mono));
-        warn!(
-            merchant_id = %key.merchant, number = %key.number, failure = %stop.failure, took_ms = millis(took),
-            next_s = stop.left_at(now.mono).as_secs(), whole_merchant = merchants, "sign-in failed"
-        );
-        Landing::Stopped(stop)
-    }
-
-    /// Moves the user's renewal to `at`, or takes it off the agenda.
-    fn plan(&self, record: &mut Record, at: Option<Instant>) {
+    /// Moves a user's renewal to `at`, or takes it off the agenda.
+    fn plan(&self, record: &mut Record, key: &Arc<UserKey>, at: Option<Instant>) {
         record.renewal = match (record.renewal.take(), at) {
-            (former, Some(at)) => Some(self.shared.parts.agenda.put(former, at, &self.user.key)),
+            (former, Some(at)) => Some(self.parts.agenda.put(former, at, key)),
             (Some(former), None) => {
-                self.shared.parts.agenda.remove(former);
+                self.parts.agenda.remove(former);
                 None
             }
             (None, None) => None,
         };
     }
 
-    /// Tells the waiters. The flight has left the record before, together with whatever it learnt.
-    fn land(&self, landing: Landing) {
-        self.arrivals.land(Some(landing));
-    }
-}
-
-impl Drop for Flight {
-    fn drop(&mut self) {
-        self.shared.under_way.fetch_sub(1, Ordering::Relaxed);
-        if !self.arrivals.is_over() {
-            let now = self.shared.parts.clock.now().mono;
-            let mut record = self.user.record();
-            // Paused like after any failure, lest a fault of ours hammers the vault.
-            let broke = Failure::Invalid { cause: "the sign-in broke off inside the broker" };
-            record.pacing.failed(broke, now, self.shared.random(), &self.shared.settings.rules);
-            record.flight = None;
-            drop(record);
-            self.arrivals.land(None);
-        }
-    }
-}
-
-impl Shared {
     /// 0 to 1.
     fn random(&self) -> f64 {
         self.random.lock().unwrap_or_else(PoisonError::into_inner).f64()
     }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

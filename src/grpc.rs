@@ -2,10 +2,7 @@
 //!
 //! Must never let a value through that was not checked, nor put a number or a token where a person reads it.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{sync::Arc, time::Duration};
 
 use tonic::{Request, Response, Status};
 use tracing::{debug, error, info};
@@ -76,27 +73,15 @@ impl TokenBrokerService for Api {
     }
 }
 
-/// One line per call that got no token. What the vault caused is told once per sign-in, by `flight`, not once per caller.
+/// One line per call that got no token; the queue before standard output bounds what a bad day may cost.
 fn log(error: &BrokerError, request_id: &RequestId, caller: &CallerId, key: Option<&UserKey>) {
-    let (reason, merchant_id, number) = (
-        status::reason(error),
-        key.map(|key| tracing::field::display(&key.merchant)),
-        key.map(|key| tracing::field::display(&key.number)),
-    );
-    match error {
-        BrokerError::Internal => error!(%request_id, %caller, merchant_id, number, reason, "no token"),
-        BrokerError::InvalidRequest(_) | BrokerError::NotConfigured(_) => {
-            info!(%request_id, %caller, merchant_id, number, reason, %error, "no token");
-        }
-        BrokerError::Refused { .. }
-        | BrokerError::Throttled { .. }
-        | BrokerError::VaultUnavailable { .. }
-        | BrokerError::VaultResponseInvalid { .. }
-        | BrokerError::SignInTooSoon { .. }
-        | BrokerError::MinRemainingUnattainable { .. }
-        | BrokerError::DeadlineExceeded
-        | BrokerError::Overloaded { .. }
-        | BrokerError::ShuttingDown => debug!(%request_id, %caller, merchant_id, number, reason, "no token"),
+    let reason = status::reason(error);
+    let merchant_id = key.map(|key| tracing::field::display(&key.merchant));
+    let number = key.map(|key| tracing::field::display(&key.number));
+    if *error == BrokerError::Internal {
+        error!(%request_id, %caller, merchant_id, number, reason, "no token");
+    } else {
+        info!(%request_id, %caller, merchant_id, number, reason, %error, "no token");
     }
 }
 
@@ -139,20 +124,20 @@ fn parse_min_remaining(value: Option<prost_types::Duration>) -> Result<Duration,
 
 fn reply(answer: &Answer) -> GetTokenResponse {
     let token = &answer.held.token;
+    let left = answer.held.left_at(answer.at);
+    // A wall clock that was set back since the sign-in must not make it look longer than it is.
+    let expires =
+        answer.at.wall.checked_add(left).map_or(token.expires.wall, |by_what_is_left| by_what_is_left.min(token.expires.wall));
     GetTokenResponse {
         token: Some(Token {
             access_token: token.access_token.expose().to_owned(),
             token_type: TOKEN_TYPE.to_owned(),
-            expires_at: Some(timestamp(token.expires.wall)),
+            expires_at: Some(prost_types::Timestamp::from(expires)),
             scope: token.scope.as_ref().to_owned(),
             token_id: token.id.to_string(),
-            expires_in: prost_types::Duration::try_from(answer.held.left_at(answer.at)).ok(),
+            expires_in: prost_types::Duration::try_from(left).ok(),
         }),
     }
-}
-
-fn timestamp(at: SystemTime) -> prost_types::Timestamp {
-    prost_types::Timestamp::from(at)
 }
 
 #[cfg(test)]

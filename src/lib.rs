@@ -30,11 +30,15 @@ pub mod model;
 #[cfg(feature = "server")]
 pub mod pacing;
 #[cfg(feature = "server")]
+pub mod reach;
+#[cfg(feature = "server")]
 pub mod renewal;
 #[cfg(feature = "server")]
 pub mod secret;
 #[cfg(feature = "server")]
 pub mod telemetry;
+#[cfg(feature = "server")]
+pub mod ticket;
 #[cfg(feature = "server")]
 pub mod users;
 #[cfg(feature = "server")]

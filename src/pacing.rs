@@ -124,7 +124,7 @@ impl Pacing {
             Failure::Refused { .. } => rules.refusal_hold,
             Failure::Throttled { wait, .. } => *wait,
             Failure::Unavailable { wait, .. } => self.back_off(jitter).max(wait.unwrap_or_default()),
-            Failure::Invalid { .. } => self.back_off(jitter),
+            Failure::Invalid { .. } | Failure::Broken => self.back_off(jitter),
         };
         let stop = Stop { failure: Arc::new(failure), until: now + wait };
         self.stop = Some(stop.clone());

@@ -20,7 +20,8 @@ impl Secret {
 }
 
 impl From<String> for Secret {
-    /// Takes the value over; the `String` given is wiped where it had to be copied.
+    /// Takes the value over. A `String` with room to spare is moved into a smaller place, and what it leaves is not wiped: give
+    /// one that fits, or wipe it yourself.
     fn from(value: String) -> Self {
         Self(SecretString::from(value))
     }

@@ -1,12 +1,13 @@
 //! Logs, as JSON or text, on standard output.
 //!
-//! Must never let a slow reader of the log stall a call: lines go through a bounded queue, and what does not fit is dropped
-//! and counted. Must never print a panic's text, which may hold anything.
+//! Must never let a slow reader of the log stall a call: lines go through a bounded queue, and what does not fit is dropped,
+//! counted and said. Must never print a panic's text, which may hold anything.
 
-use std::{io, panic, thread};
+use std::{io, panic, thread, time::Duration};
 
-use tracing::error;
-use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
+use tokio::time::sleep;
+use tracing::{error, warn};
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{
     filter::{LevelFilter, Targets},
     fmt,
@@ -22,12 +23,39 @@ const LINES_MAX: usize = 16_384;
 /// The target of this crate's lines.
 const OURS: &str = "token_broker";
 
-/// Starts logging. The guard writes what is left when dropped.
+/// How often lines that were dropped are told, if any were.
+const DROPPED_EVERY: Duration = Duration::from_secs(10);
+
+/// The running log.
+#[derive(Debug)]
+pub struct Logs {
+    /// Writes what is left when dropped.
+    _guard: WorkerGuard,
+    dropped: ErrorCounter,
+}
+
+impl Logs {
+    /// Tells of lines that were dropped, for as long as it is polled.
+    pub async fn tell_of_dropped(&self) {
+        let mut told = 0;
+        loop {
+            sleep(DROPPED_EVERY).await;
+            let dropped = self.dropped.dropped_lines();
+            if dropped > told {
+                warn!(lines = dropped - told, "log lines were dropped: whatever reads them is too slow");
+                told = dropped;
+            }
+        }
+    }
+}
+
+/// Starts logging.
 ///
 /// # Errors
 /// Where a logger is installed already.
-pub fn start(log: &Log) -> Result<WorkerGuard, tracing_subscriber::util::TryInitError> {
+pub fn start(log: &Log) -> Result<Logs, tracing_subscriber::util::TryInitError> {
     let (writer, guard) = NonBlockingBuilder::default().buffered_lines_limit(LINES_MAX).lossy(true).finish(io::stdout());
+    let dropped = writer.error_counter();
     // The level is ours alone: what the libraries trace are frames and headers, and with them what callers sent.
     let filter = Targets::new().with_default(LevelFilter::WARN.min(log.level.into())).with_target(OURS, log.level);
     let registry = tracing_subscriber::registry().with(filter);
@@ -41,5 +69,5 @@ pub fn start(log: &Log) -> Result<WorkerGuard, tracing_subscriber::util::TryInit
         let location = panic.location().map(ToString::to_string);
         error!(location, thread = thread::current().name(), "a task panicked");
     }));
-    Ok(guard)
+    Ok(Logs { _guard: guard, dropped })
 }

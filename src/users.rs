@@ -16,11 +16,11 @@ use tokio::time::Instant;
 
 use crate::{
     config,
-    flight::Ticket,
     model::{MerchantId, UserKey},
     pacing::{Pacing, Stop},
     renewal::Place,
     secret::Secret,
+    ticket::Ticket,
 };
 
 /// All configured users, as one snapshot.
@@ -129,9 +129,12 @@ impl Merchant {
         self.stop.lock().unwrap_or_else(PoisonError::into_inner).clone().filter(|stop| stop.until > now)
     }
 
-    /// Lets no user of the merchant sign in for a while.
+    /// Lets no user of the merchant sign in for a while; the longest wait that was named counts.
     pub fn stop(&self, stop: Stop) {
-        *self.stop.lock().unwrap_or_else(PoisonError::into_inner) = Some(stop);
+        let mut held = self.stop.lock().unwrap_or_else(PoisonError::into_inner);
+        if held.as_ref().is_none_or(|held| held.until < stop.until) {
+            *held = Some(stop);
+        }
     }
 }
 

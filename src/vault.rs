@@ -5,7 +5,7 @@
 mod reply;
 mod wire;
 
-pub use wire::{BuildError, RESERVED_HEADERS, Settings, Vault};
+pub use wire::{BuildError, Settings, Vault};
 
 use std::{fmt, future::Future, pin::Pin, time::Duration};
 
@@ -65,7 +65,11 @@ pub enum Failure {
     Invalid {
         /// What is wrong with it, in fixed words for people.
         cause: &'static str,
+        /// It was the vault's all the same, and held a token, though none that can be used: the vault is there.
+        issued: bool,
     },
+    /// The sign-in broke off inside the broker: a fault of ours, not of the vault's.
+    Broken,
 }
 
 /// For the operator's log: fixed words, the vault's name for it, and nothing else of the vault's.
@@ -81,7 +85,8 @@ impl fmt::Display for Failure {
             Self::Refused { why: Refusal::Request, vault_error } => ("the vault refuses our request", vault_error.as_str()),
             Self::Throttled { vault_error, .. } => ("the vault asks to wait", vault_error.as_str()),
             Self::Unavailable { cause, vault_error, .. } => (*cause, vault_error.as_str()),
-            Self::Invalid { cause } => (*cause, ""),
+            Self::Invalid { cause, .. } => (*cause, ""),
+            Self::Broken => ("the sign-in broke off inside the broker", ""),
         };
         if vault_error.is_empty() { f.write_str(words) } else { write!(f, "{words} ({vault_error})") }
     }

@@ -23,7 +23,7 @@ use super::{
 use crate::secret::Secret;
 
 /// Headers that the sign-in or the connection sets itself: another value would change whom it signs in, or how its body is read.
-const RESERVED: [HeaderName; 16] = [
+pub const RESERVED_HEADERS: [HeaderName; 16] = [
     header::ACCEPT,
     header::ACCEPT_ENCODING,
     header::CONNECTION,
@@ -181,7 +181,7 @@ fn headers(table: Reader<'_, '_>) -> Vec<(String, Secret)> {
             fault("is not the name of a header: use letters, digits and dashes");
             continue;
         };
-        if RESERVED.contains(&parsed) {
+        if RESERVED_HEADERS.contains(&parsed) {
             fault("is set by the broker itself: remove it");
         } else if headers.iter().any(|(other, _)| *other == parsed.as_str()) {
             fault("stands here twice, since upper and lower case don't matter: remove one");

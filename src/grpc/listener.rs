@@ -4,6 +4,7 @@
 //! a drain has a hard end.
 
 use std::{
+    convert::Infallible,
     future::Future,
     io,
     pin::{Pin, pin},
@@ -15,7 +16,9 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use http::{Request, Response};
+use http_body::Frame;
 use hyper::{body::Incoming, server::conn::http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{
@@ -25,7 +28,7 @@ use tokio::{
     time::sleep,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::body::Body;
+use tonic::{Status, body::Body};
 use tracing::{debug, warn};
 
 use super::services::Services;
@@ -34,21 +37,22 @@ use super::services::Services;
 pub const CONNECTIONS_MAX: usize = 8_192;
 /// Most calls at once on a connection. Generous, since hits would queue in the client behind calls that wait for the vault;
 /// what those may cost in all is bounded by `flight::WAITERS_MAX`.
-const STREAMS_MAX: u32 = 4_096;
+const STREAMS_MAX: u32 = 2_048;
 /// A request is a few hundred bytes, so windows beyond HTTP/2's own default buy nothing.
 const STREAM_WINDOW: u32 = 64 * 1024;
-/// Room for a burst of requests on all streams.
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// Room for the messages of some four hundred calls; they are read as they come.
+const CONNECTION_WINDOW: u32 = 128 * 1024;
 /// HTTP/2's smallest and default: no frame of ours comes near it.
 const FRAME_MAX: u32 = 16 * 1024;
 /// Metadata of a call, decoded: a projected service-account token has about 2 KiB.
 const HEADER_LIST_MAX: u32 = 16 * 1024;
 /// Unsent bytes kept per stream: a reply with the largest token fits.
 const SEND_BUFFER_MAX: usize = 64 * 1024;
-/// Streams reset by the client before we looked at them (CVE-2023-44487, "rapid reset"), before the connection ends.
-const PENDING_RESETS_MAX: usize = 64;
-/// Streams we reset for the client's faults, before the connection ends.
-const LOCAL_RESETS_MAX: usize = 256;
+/// Streams reset by the client before we looked at them (CVE-2023-44487, "rapid reset"), before the connection ends: a broker
+/// that was stalled for a moment finds a burst of calls whose deadlines have passed.
+const PENDING_RESETS_MAX: usize = 512;
+/// Streams we reset for the client's faults in the whole life of a connection, before it ends.
+const LOCAL_RESETS_MAX: usize = 1_024;
 /// A connection that is quiet for so long is asked whether it lives …
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(30);
 /// … and is ended if it does not answer within this.
@@ -78,6 +82,7 @@ where
     S: Future<Output = ()> + Send + 'static,
 {
     let places = Arc::new(Semaphore::new(most));
+    let mut turned_away = TurnedAway::default();
     loop {
         let accepted = tokio::select! {
             biased;
@@ -88,14 +93,15 @@ where
             Ok((stream, _)) => stream,
             Err(error) => {
                 warn!(%error, "can't accept a connection; pausing");
-                sleep(ACCEPT_PAUSE).await;
-                continue;
+                tokio::select! {
+                    () = ending.goaway.cancelled() => return,
+                    () = sleep(ACCEPT_PAUSE) => continue,
+                }
             }
         };
         // The place is taken after the accept, so that a full house turns clients away instead of letting them hang.
         let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-            warn!(most, "too many connections: one was closed");
-            sleep(ACCEPT_PAUSE).await;
+            turned_away.say(most);
             continue;
         };
         // Small replies must not wait for more to send (Nagle).
@@ -111,6 +117,19 @@ where
             }
             drop(place);
         });
+    }
+}
+
+/// Clients that a full house turned away; told in powers of two, so that a flood of them is no flood of lines.
+#[derive(Default)]
+struct TurnedAway(u64);
+
+impl TurnedAway {
+    fn say(&mut self, most: usize) {
+        self.0 = self.0.saturating_add(1);
+        if self.0.is_power_of_two() {
+            warn!(most, turned_away = self.0, "too many connections: new ones are closed");
+        }
     }
 }
 
@@ -141,12 +160,16 @@ pub async fn serve(stream: TcpStream, services: Services, ending: Ending) {
         return;
     }
     connection.as_mut().graceful_shutdown();
-    // With calls in flight, as long as they need; without, as long as a living client needs to say goodbye.
+    // With calls in flight, as long as they need; without any, as long as a living client needs to read the last answers and
+    // say goodbye.
+    let mut idle = false;
     loop {
         tokio::select! {
+            biased;
             _ended = connection.as_mut() => return,
             () = sleep(IDLE_GOODBYE) => {
-                if calls.load(Ordering::Relaxed) == 0 {
+                let was_idle = std::mem::replace(&mut idle, calls.load(Ordering::Relaxed) == 0);
+                if idle && was_idle {
                     return;
                 }
             }
@@ -180,33 +203,53 @@ struct Calls {
 }
 
 impl hyper::service::Service<Request<Incoming>> for Calls {
-    type Response = Response<Body>;
-    type Error = std::convert::Infallible;
-    type Future = Counted;
+    type Response = Response<Answer>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        self.under_way.fetch_add(1, Ordering::Relaxed);
-        Counted { call: self.services.respond(request), under_way: Arc::clone(&self.under_way) }
+        let one = One::of(&self.under_way);
+        let responding = self.services.respond(request);
+        Box::pin(async move { responding.await.map(|response| response.map(|body| Answer { body, _one: one })) })
     }
 }
 
-/// A call that is counted until it is answered or dropped.
-struct Counted {
-    call: super::services::Responding,
-    under_way: Arc<AtomicUsize>,
-}
+/// One call, from its headers until the last of its answer was taken.
+struct One(Arc<AtomicUsize>);
 
-impl Future for Counted {
-    type Output = Result<Response<Body>, std::convert::Infallible>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.call.as_mut().poll(cx)
+impl One {
+    fn of(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(count))
     }
 }
 
-impl Drop for Counted {
+impl Drop for One {
     fn drop(&mut self) {
-        self.under_way.fetch_sub(1, Ordering::Relaxed);
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// An answer that counts as under way while it is being sent.
+struct Answer {
+    body: Body,
+    _one: One,
+}
+
+impl http_body::Body for Answer {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.body.size_hint()
     }
 }
 

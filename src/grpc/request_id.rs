@@ -4,10 +4,11 @@
 
 use std::fmt;
 
+use http::HeaderValue;
 use tonic::metadata::MetadataMap;
 
 /// The metadata key of the caller's own id.
-const KEY: &str = "x-request-id";
+pub(crate) const KEY: &str = "x-request-id";
 /// Longest id taken from a caller: a UUID has 36 characters, a trace id 32.
 const LENGTH_MAX: usize = 64;
 
@@ -18,11 +19,15 @@ pub(crate) struct RequestId(String);
 impl RequestId {
     /// The id of the call with this metadata.
     pub(crate) fn of(metadata: &MetadataMap) -> Self {
-        let given = metadata.get(KEY).and_then(|value| value.to_str().ok());
+        Self::given(metadata.as_ref().get(KEY))
+    }
+
+    /// The id of the call whose caller gave this one, if it did.
+    pub(crate) fn given(value: Option<&HeaderValue>) -> Self {
         let plain = |id: &&str| {
             (1..=LENGTH_MAX).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:".contains(&b))
         };
-        match given.filter(plain) {
+        match value.and_then(|value| value.to_str().ok()).filter(plain) {
             Some(id) => Self(id.to_owned()),
             None => Self(format!("{:032x}", fastrand::u128(..))),
         }

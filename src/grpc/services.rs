@@ -2,22 +2,25 @@
 //!
 //! Must never let a call into the broker without a deadline, nor offer more on the health port than health.
 
-use std::{convert::Infallible, fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{convert::Infallible, fmt, future::Future, panic::AssertUnwindSafe, pin::Pin, sync::Arc, time::Duration};
 
+use futures_util::FutureExt as _;
 use http::{Request, Response};
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
-use tokio::time::timeout_at;
-use tonic::{Status, body::Body, metadata::MetadataMap, server::NamedService};
+use tokio::time::{timeout, timeout_at};
+use tonic::{Status, body::Body, server::NamedService};
 use tonic_health::{
     pb::health_server::HealthServer,
     server::{HealthReporter, HealthService},
 };
 use tower_service::Service;
+use tracing::info;
 
 use super::{
     Api,
     deadline::{self, Deadline},
-    request_id::RequestId,
+    request_id::{self, RequestId},
     status,
 };
 use crate::{
@@ -28,7 +31,13 @@ use crate::{
 
 /// Longest request message, in bytes: its four fields take 300.
 const REQUEST_MAX: usize = 4 * 1024;
-/// The handler answers by its deadline; this much later the call is ended for it, say because its message never came.
+/// A request's message is here by then: it is one small frame, sent right behind the headers.
+const MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
+/// What is wrong with a `grpc-timeout` that can't be read.
+const TIMEOUT_FAULT: (&str, &str) = ("grpc-timeout", "is not 1 to 8 digits and a unit, such as 500m");
+/// What is wrong with a message that can't be taken.
+const MESSAGE_FAULT: (&str, &str) = ("message", "is longer than 4 KiB, or broke off");
+/// The handler answers by its deadline; this much later the call is ended for it.
 const HANDLER_SLACK: Duration = Duration::from_millis(2);
 
 /// The full name of the service, as health knows it.
@@ -75,6 +84,8 @@ impl Services {
             tonic_reflection::server::Builder::configure()
                 .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+                // So that a client that shows errors knows their details.
+                .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
         };
         let server = TokenBrokerServiceServer::new(api).max_decoding_message_size(REQUEST_MAX);
         Ok(Self {
@@ -108,31 +119,45 @@ impl Services {
 }
 
 impl Ours {
-    async fn respond(mut self, mut request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
-        let id_of = |request: &Request<Incoming>| RequestId::of(&MetadataMap::from_headers(request.headers().clone()));
-        let timeout = match deadline::timeout(request.headers(), self.call_timeout) {
-            Ok(timeout) => timeout,
-            Err(deadline::Malformed) => {
-                let fault = "is not 1 to 8 digits and a unit, such as 500m".to_owned();
-                let error = BrokerError::InvalidRequest(vec![FieldFault { field: "grpc-timeout", fault }]);
-                return Ok(status::from_error(&error, &id_of(&request)).into_http());
+    async fn respond(mut self, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+        let (mut head, body) = request.into_parts();
+        let given_id = head.headers.get(request_id::KEY).cloned();
+        let result = async {
+            let timeout =
+                deadline::timeout(&head.headers, self.call_timeout).map_err(|deadline::Malformed| malformed(TIMEOUT_FAULT))?;
+            let received = self.clock.now().mono;
+            let deadline = received + timeout;
+            // Whole before anything else: a message that never comes holds a place for this long and no longer.
+            let message = Limited::new(body, REQUEST_MAX).collect();
+            let message = match timeout_at(deadline.min(received + MESSAGE_TIMEOUT), message).await {
+                Ok(Ok(message)) => message.to_bytes(),
+                Ok(Err(_too_long_or_broken)) => return Err(malformed(MESSAGE_FAULT)),
+                Err(_elapsed) => return Err(BrokerError::DeadlineExceeded),
+            };
+            head.extensions.insert(Deadline(deadline));
+            let call = AssertUnwindSafe(self.server.call(Request::from_parts(head, Full::new(message)))).catch_unwind();
+            match timeout_at(deadline + HANDLER_SLACK, call).await {
+                Ok(Ok(Ok(response))) => Ok(response),
+                // The panic's text is in nobody's interest; where it was is in the log.
+                Ok(Err(_panic)) => Err(BrokerError::Internal),
+                Err(_elapsed) => Err(BrokerError::DeadlineExceeded),
             }
         };
-        let deadline = self.clock.now().mono + timeout;
-        request.extensions_mut().insert(Deadline(deadline));
-        let given_id = request.headers().get("x-request-id").cloned();
-        let metadata = || {
-            let mut metadata = http::HeaderMap::new();
-            if let Some(id) = given_id {
-                metadata.insert("x-request-id", id);
+        let result = result.await;
+        let id = || RequestId::given(given_id.as_ref());
+        Ok(match result {
+            Ok(response) => status::completed(response, id),
+            Err(error) => {
+                let id = id();
+                info!(request_id = %id, reason = status::reason(&error), %error, "no token");
+                status::from_error(&error, &id).into_http()
             }
-            MetadataMap::from_headers(metadata)
-        };
-        match timeout_at(deadline + HANDLER_SLACK, self.server.call(request)).await {
-            Ok(Ok(response)) => Ok(status::completed(response, metadata)),
-            Err(_elapsed) => Ok(status::from_error(&BrokerError::DeadlineExceeded, &RequestId::of(&metadata())).into_http()),
-        }
+        })
     }
+}
+
+fn malformed((field, fault): (&'static str, &str)) -> BrokerError {
+    BrokerError::InvalidRequest(vec![FieldFault { field, fault: fault.to_owned() }])
 }
 
 fn handler<S>(server: S) -> (&'static str, Handler)
@@ -140,9 +165,18 @@ where
     S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible> + NamedService + Clone + Send + Sync + 'static,
     S::Future: Send + 'static,
 {
-    (S::NAME, Arc::new(move |request| Box::pin(server.clone().call(request))))
+    (S::NAME, Arc::new(move |request| Box::pin(in_time(server.clone().call(request)))))
+}
+
+/// An answer that begins in time. Watches and reflection begin at once, and then last as long as their connection.
+async fn in_time(
+    answering: impl Future<Output = Result<Response<Body>, Infallible>> + Send,
+) -> Result<Response<Body>, Infallible> {
+    let late = || Status::deadline_exceeded("the request's message did not come in time").into_http();
+    timeout(MESSAGE_TIMEOUT, answering).await.unwrap_or_else(|_elapsed| Ok(late()))
 }
 
 fn unimplemented() -> Responding {
-    Box::pin(std::future::ready(Ok(Status::unimplemented("no such method: list the services by reflection").into_http())))
+    let response = Status::unimplemented("no such method: list the services by reflection").into_http();
+    Box::pin(std::future::ready(Ok(status::completed(response, || RequestId::given(None)))))
 }

@@ -11,6 +11,7 @@ use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
 use super::request_id::RequestId;
 use crate::{
     broker::{BrokerError, FieldFault},
+    clock,
     vault::Refusal,
 };
 
@@ -79,7 +80,7 @@ fn wait(error: &BrokerError) -> Option<Duration> {
 fn details_metadata(error: &BrokerError) -> HashMap<String, String> {
     let pairs = match error {
         BrokerError::Refused { vault_error, held_until, .. } => {
-            vec![("vault_error", vault_error.clone()), ("held_until", humantime::format_rfc3339_seconds(*held_until).to_string())]
+            vec![("vault_error", vault_error.clone()), ("held_until", clock::rfc3339(*held_until).unwrap_or_default())]
         }
         BrokerError::MinRemainingUnattainable { longest } => vec![("longest_seconds", longest.as_secs().to_string())],
         BrokerError::Throttled { vault_error, .. } if !vault_error.is_empty() => vec![("vault_error", vault_error.clone())],
@@ -120,19 +121,22 @@ pub(crate) fn from_error(error: &BrokerError, request_id: &RequestId) -> Status 
     Status::with_error_details_and_metadata(code(error), error.to_string(), details, metadata)
 }
 
-/// Gives the errors that the gRPC library makes by itself the contract's shape: the ones without details come from a message
-/// that could not be read.
-pub(crate) fn completed(response: Response<Body>, metadata: impl FnOnce() -> MetadataMap) -> Response<Body> {
+/// Gives the errors that the gRPC library makes by itself the contract's shape: those without details come from a message that
+/// could not be read, or a method that is none.
+pub(crate) fn completed(response: Response<Body>, id: impl FnOnce() -> RequestId) -> Response<Body> {
     let headers = response.headers();
     if !headers.contains_key(Status::GRPC_STATUS) || headers.contains_key("grpc-status-details-bin") {
         return response;
     }
-    match Status::from_header_map(headers).map(|status| status.code()) {
-        Some(Code::Internal | Code::OutOfRange | Code::Unknown | Code::Cancelled) => {
-            let fault = "could not be read as one tokenbroker.v1.GetTokenRequest of reasonable size".to_owned();
-            let error = BrokerError::InvalidRequest(vec![FieldFault { field: "message", fault }]);
-            from_error(&error, &RequestId::of(&metadata())).into_http()
-        }
-        _ => response,
+    let Some(status) = Status::from_header_map(headers) else { return response };
+    if matches!(status.code(), Code::Internal | Code::OutOfRange | Code::Unknown | Code::Cancelled) {
+        let fault = "could not be read as one tokenbroker.v1.GetTokenRequest".to_owned();
+        return from_error(&BrokerError::InvalidRequest(vec![FieldFault { field: "message", fault }]), &id()).into_http();
     }
+    // Another method, or a compression that is not offered.
+    let mut details = ErrorDetails::new();
+    details.set_error_info("INVALID_REQUEST", DOMAIN, HashMap::new());
+    details.set_request_info(id().as_str(), "");
+    let text = if status.message().is_empty() { "no such method: list them by reflection" } else { status.message() };
+    Status::with_error_details(status.code(), text, details).into_http()
 }

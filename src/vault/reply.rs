@@ -63,8 +63,10 @@ pub(super) fn classify(reply: &Reply<'_>, asked: &Asked<'_>) -> Result<Grant, Fa
         Ok(body) => Fields::parse(body),
         // A wait that the vault asks for is plain from the status alone; going on unhindered would be the worse reading.
         Err(_) if reply.status == TOO_MANY_REQUESTS => Fields::default(),
-        Err(Unreadable::TooLong) => return Err(Failure::Invalid { cause: "its answer is longer than 64 KiB" }),
-        Err(Unreadable::Encoded) => return Err(Failure::Invalid { cause: "its answer has a content encoding nobody asked for" }),
+        Err(Unreadable::TooLong) => return Err(Failure::Invalid { cause: "its answer is longer than 64 KiB", issued: false }),
+        Err(Unreadable::Encoded) => {
+            return Err(Failure::Invalid { cause: "its answer has a content encoding nobody asked for", issued: false });
+        }
     };
     if (200..300).contains(&reply.status) && fields.has("access_token") {
         return token::grant(&fields, asked);
@@ -106,7 +108,7 @@ fn failure(class: Class, fields: &Fields<'_>, reply: &Reply<'_>, asked: &Asked<'
             Failure::Throttled { scope: throttle.scope, wait, vault_error }
         }
         Class::Transient(cause) => Failure::Unavailable { cause, wait: stated_wait(fields, reply), vault_error },
-        Class::Senseless(cause) => Failure::Invalid { cause },
+        Class::Senseless(cause) => Failure::Invalid { cause, issued: false },
     }
 }
 

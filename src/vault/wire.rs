@@ -7,7 +7,7 @@ mod build;
 #[cfg(test)]
 mod tests;
 
-use std::{error::Error, fmt, io, time::Duration};
+use std::{error::Error, fmt, io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use reqwest::{
@@ -16,16 +16,12 @@ use reqwest::{
 };
 use zeroize::Zeroizing;
 
-pub use self::build::{BuildError, RESERVED_HEADERS, Settings};
+pub use self::build::{BuildError, Settings};
 use super::{
     Failure, Grant, SignIn, SigningIn,
     reply::{Asked, Reply, Unreadable, classify, harmless},
 };
-use crate::{
-    clock::{Clock, SystemClock},
-    model::UserKey,
-    secret::Secret,
-};
+use crate::{clock::Clock, model::UserKey, secret::Secret};
 
 /// Longest body that is read, in bytes: a reply has about 600, and the longest token that is taken has 16,384. The words for
 /// a longer one are in [`classify`].
@@ -41,6 +37,8 @@ pub struct Vault {
     endpoint: Url,
     timeout: Duration,
     assumed_lifetime: Duration,
+    /// Tells what a `Retry-After` that is a date means.
+    clock: Arc<dyn Clock>,
 }
 
 impl fmt::Debug for Vault {
@@ -73,7 +71,7 @@ impl Vault {
             status: response.status().as_u16(),
             retry_after: text(response.headers(), RETRY_AFTER.as_str()),
             body: body.as_ref().map(|body| body.as_slice()).map_err(|unreadable| *unreadable),
-            now: SystemClock.now().wall,
+            now: self.clock.now().wall,
         };
         let result = classify(&reply, &asked);
         if result.is_err()

@@ -43,6 +43,7 @@ fn kind(result: &Result<Grant, Failure>) -> String {
             format!("unavailable {} {vault_error}", wait.as_secs())
         }
         Err(Failure::Invalid { .. }) => "invalid".to_owned(),
+        Err(Failure::Broken) => "broken".to_owned(),
     }
 }
 

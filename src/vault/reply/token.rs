@@ -40,7 +40,7 @@ pub(super) fn grant(fields: &Fields<'_>, asked: &Asked<'_>) -> Result<Grant, Fai
 }
 
 fn invalid(cause: &'static str) -> Result<Grant, Failure> {
-    Err(Failure::Invalid { cause })
+    Err(Failure::Invalid { cause, issued: true })
 }
 
 /// The scope, where it is one that can be passed on. It only informs, so a token is not thrown away for a bad one; cut short

@@ -17,6 +17,8 @@ use rustls::{
 };
 
 use super::Vault;
+use crate::clock::Clock;
+use crate::config;
 use crate::secret::Secret;
 
 /// How long an unused connection is kept. Load balancers close theirs after 60 s at the earliest, some servers after 20; a
@@ -27,24 +29,6 @@ const CONNECT_SHARE: u32 = 3;
 /// Under the base URL.
 const PATH: &str = "/oauth/token";
 
-/// Headers that the sign-in or HTTP itself sets (lower case): the configuration can't.
-pub const RESERVED_HEADERS: [&str; 14] = [
-    "accept",
-    "accept-encoding",
-    "connection",
-    "content-encoding",
-    "content-length",
-    "content-type",
-    "expect",
-    "host",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "user-agent",
-    "x-merchant-id",
-];
-
 /// Where and how to sign in. What a configuration allows beyond this (such as plain `http` on loopback only) it checks itself.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -52,7 +36,7 @@ pub struct Settings {
     pub base_url: String,
     /// The certificates to trust in place of the compiled-in roots: PEM, at least one.
     pub ca_pem: Option<Vec<u8>>,
-    /// Headers added to each call; none of [`RESERVED_HEADERS`], and each name once.
+    /// Headers added to each call; none of [`config::RESERVED_HEADERS`], and each name once.
     pub headers: Vec<(String, Secret)>,
     /// How long one sign-in may take, with everything that belongs to it.
     pub timeout: Duration,
@@ -89,7 +73,7 @@ impl Vault {
     ///
     /// # Errors
     /// Says which setting can't be used.
-    pub fn new(settings: Settings) -> Result<Self, BuildError> {
+    pub fn new(settings: Settings, clock: Arc<dyn Clock>) -> Result<Self, BuildError> {
         let endpoint = endpoint(&settings.base_url)?;
         let client = Client::builder()
             .user_agent(concat!("token-broker/", env!("CARGO_PKG_VERSION")))
@@ -106,7 +90,7 @@ impl Vault {
             .tls_backend_preconfigured(tls(settings.ca_pem.as_deref())?)
             .build()
             .map_err(|error| BuildError::Client(error.without_url().to_string()))?;
-        Ok(Self { client, endpoint, timeout: settings.timeout, assumed_lifetime: settings.assumed_lifetime })
+        Ok(Self { client, endpoint, timeout: settings.timeout, assumed_lifetime: settings.assumed_lifetime, clock })
     }
 }
 
@@ -126,7 +110,7 @@ fn headers(given: &[(String, Secret)]) -> Result<HeaderMap, BuildError> {
     for (given_name, value) in given {
         let fault = |fault| BuildError::Header { name: given_name.clone(), fault };
         let name: HeaderName = given_name.parse().ok().ok_or_else(|| fault("is not a header's name"))?;
-        if RESERVED_HEADERS.contains(&name.as_str()) {
+        if config::RESERVED_HEADERS.contains(&name) {
             return Err(fault("is set by the sign-in itself"));
         }
         // `HeaderValue` would also take letters outside ASCII, which servers read in different ways.

@@ -10,6 +10,7 @@ use proptest::prelude::*;
 
 use self::peer::Peer;
 use super::*;
+use crate::clock::SystemClock;
 use crate::{
     model::{MerchantId, Number},
     vault::{Refusal, Scope},
@@ -44,7 +45,7 @@ fn user() -> UserKey {
 }
 
 async fn sign_in(settings: Settings, password: &str) -> Result<Grant, Failure> {
-    let vault = Vault::new(settings).expect("the settings are good");
+    let vault = Vault::new(settings, Arc::new(SystemClock)).expect("the settings are good");
     vault.sign_in(&user(), &Secret::from(password)).await
 }
 
@@ -89,7 +90,7 @@ async fn the_request_is_as_documented_to_the_byte() {
 #[tokio::test]
 async fn connections_are_reused() {
     let peer = Peer::answering(ok(TOKEN));
-    let vault = Vault::new(peer.settings()).expect("the settings are good");
+    let vault = Vault::new(peer.settings(), Arc::new(SystemClock)).expect("the settings are good");
     for _ in 0..3 {
         vault.sign_in(&user(), &Secret::from("1234Qwerty")).await.expect("the peer gives a token");
     }
@@ -213,7 +214,7 @@ async fn what_may_have_been_read_is_not_sent_again() {
                         served.reset();
                     }
                 });
-                let vault = Vault::new(peer.settings()).expect("the settings are good");
+                let vault = Vault::new(peer.settings(), Arc::new(SystemClock)).expect("the settings are good");
                 let password = Secret::from("1234Qwerty");
                 if used_before {
                     vault.sign_in(&user(), &password).await.expect("the peer gives a token");
@@ -291,7 +292,7 @@ fn settings_that_cannot_be_used_are_told_without_their_secrets() {
         "https://vault.example.org?secret",
         "https://vault.example.org/#secret",
     ] {
-        assert_eq!(Vault::new(settings(base_url)).err(), Some(BuildError::BaseUrl), "{base_url}");
+        assert_eq!(Vault::new(settings(base_url), Arc::new(SystemClock)).err(), Some(BuildError::BaseUrl), "{base_url}");
     }
     for pem in [
         "",
@@ -299,7 +300,7 @@ fn settings_that_cannot_be_used_are_told_without_their_secrets() {
         "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----",
         "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----",
     ] {
-        let fault = Vault::new(Settings { ca_pem: Some(pem.into()), ..good() }).err();
+        let fault = Vault::new(Settings { ca_pem: Some(pem.into()), ..good() }, Arc::new(SystemClock)).err();
         assert!(matches!(fault, Some(BuildError::CaBundle(_))), "{pem} {fault:?}");
     }
     for headers in [
@@ -314,12 +315,12 @@ fn settings_that_cannot_be_used_are_told_without_their_secrets() {
         let headers = headers.into_iter().map(|(name, value)| (name.to_owned(), Secret::from(value))).collect();
         let settings = Settings { headers, ..good() };
         assert!(!format!("{settings:?}").contains("secret"));
-        let fault = Vault::new(settings).expect_err("the header is bad");
+        let fault = Vault::new(settings, Arc::new(SystemClock)).expect_err("the header is bad");
         assert!(matches!(fault, BuildError::Header { .. }), "{fault:?}");
         assert!(!format!("{fault:?} {fault}").contains("secret"), "{fault:?}");
     }
-    let vault =
-        Vault::new(Settings { headers: vec![("X-A".to_owned(), "secret".into())], ..good() }).expect("the settings are good");
+    let vault = Vault::new(Settings { headers: vec![("X-A".to_owned(), "secret".into())], ..good() }, Arc::new(SystemClock))
+        .expect("the settings are good");
     assert_eq!(format!("{vault:?}"), r#"Vault { endpoint: "https://vault.example.org/oauth/token", .. }"#);
     assert!(!format!("{:?}", vault.client).contains("secret"));
 }

@@ -76,6 +76,12 @@ async fn call(
             let theirs =
                 matches!(error, BrokerError::NotConfigured(_) | BrokerError::InvalidRequest(_) | BrokerError::ShuttingDown);
             world.check(!theirs, || format!("{} got {error}", request.key));
+            let broken = world.with(&request.key, |facts| facts.broken);
+            // A back-off lasts a minute at most.
+            let recently = broken.is_some_and(|at| at.elapsed() <= Duration::from_secs(60));
+            world.check(error != BrokerError::Internal || recently, || {
+                format!("{} got {error} though nothing broke", request.key)
+            });
             None
         }
     }

@@ -74,11 +74,17 @@ impl SimulatedVault {
             }
             (text, lifetime)
         });
-        Grant { access_token: Secret::from(text), scope: String::new(), lifetime, lifetime_is_bounded: false }
+        Grant { access_token: Secret::from(text), scope: String::new(), lifetime, lifetime_is_bounded: self.same_token }
     }
 
     fn stop(&self, user: &UserKey, wait: Duration, why: &'static str) {
-        self.world.with(user, |facts| facts.not_before = Some((Instant::now() + wait, why)));
+        let until = Instant::now() + wait;
+        self.world.with(user, |facts| {
+            // What is longer holds on.
+            if facts.not_before.is_none_or(|(not_before, _)| not_before < until) {
+                facts.not_before = Some((until, why));
+            }
+        });
     }
 }
 
@@ -96,9 +102,16 @@ impl SignIn for SimulatedVault {
                     self.stop(user, wait.unwrap_or_default(), "back-off");
                     ("unavailable", Err(Failure::Unavailable { cause: "down", wait, vault_error }))
                 }
-                Outcome::Invalid => ("invalid", Err(Failure::Invalid { cause: "nonsense" })),
+                Outcome::Invalid => ("invalid", Err(Failure::Invalid { cause: "nonsense", issued: false })),
                 Outcome::Throttled(scope, wait) => {
-                    self.stop(user, wait, "wait");
+                    let concerned: Vec<_> = (0..super::USERS)
+                        .map(super::world::user)
+                        .filter(|other| match scope {
+                            Scope::User => other == user,
+                            Scope::Merchant => other.merchant == user.merchant,
+                        })
+                        .collect();
+                    concerned.iter().for_each(|user| self.stop(user, wait, "wait"));
                     ("throttled", Err(Failure::Throttled { scope, wait, vault_error }))
                 }
                 Outcome::Refused => {
@@ -106,6 +119,7 @@ impl SignIn for SimulatedVault {
                     ("refused", Err(Failure::Refused { why: Refusal::Credentials, vault_error }))
                 }
                 Outcome::Panic => {
+                    self.world.with(user, |facts| facts.broken = Some(Instant::now()));
                     self.world.end(user, "panic");
                     std::panic::panic_any(SCRIPTED_PANIC);
                 }

@@ -41,6 +41,8 @@ struct State {
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Facts {
     pub(crate) signing_in: bool,
+    /// When a sign-in last panicked.
+    pub(crate) broken: Option<Instant>,
     /// No sign-in may begin before this, and why.
     pub(crate) not_before: Option<(Instant, &'static str)>,
     /// All tokens that the vault gave, and the end of each.

@@ -64,6 +64,7 @@ fn holds_its_promises(result: &Result<Grant, Failure>) {
             Err(Failure::Unavailable { wait, vault_error, .. }) =>
                 name(vault_error) && wait.is_none_or(|wait| wait > Duration::ZERO && wait <= day),
             Err(Failure::Invalid { .. }) => true,
+            Err(Failure::Broken) => false,
         },
         "{shown}"
     );

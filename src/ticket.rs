@@ -72,17 +72,17 @@ impl fmt::Debug for Want<'_> {
 /// A place on a flight.
 #[derive(Clone, Debug)]
 pub struct Ticket {
-    pub(super) arrivals: Arc<Arrivals>,
+    pub(crate) arrivals: Arc<Arrivals>,
     /// When the sign-in may begin.
-    pub(super) begins: Instant,
+    pub(crate) begins: Instant,
     /// Tells a queued renewal that somebody waits now.
-    pub(super) urgent: Arc<Notify>,
+    pub(crate) urgent: Arc<Notify>,
     waiting: Arc<AtomicUsize>,
 }
 
 /// Where a flight's waiters look. They are woken in the order in which they came, so that a simulation can be repeated.
 #[derive(Debug, Default)]
-pub(super) struct Arrivals {
+pub(crate) struct Arrivals {
     /// How it ended; `None` inside, where it broke.
     landing: OnceLock<Option<Landing>>,
     told: Notify,
@@ -101,17 +101,17 @@ pub enum NoLanding {
 
 impl Ticket {
     /// A ticket for a flight that may begin at `begins`.
-    pub(super) fn new(begins: Instant) -> Self {
+    pub(crate) fn new(begins: Instant) -> Self {
         Self { arrivals: Arc::default(), begins, urgent: Arc::default(), waiting: Arc::default() }
     }
 
     /// Tells the flight that somebody waits.
-    pub(super) fn hurry(&self) {
+    pub(crate) fn hurry(&self) {
         self.urgent.notify_one();
     }
 
     /// Waits for the landing until `deadline`.
-    pub(super) async fn landing(&self, deadline: Instant) -> Result<Landing, NoLanding> {
+    pub(crate) async fn landing(&self, deadline: Instant) -> Result<Landing, NoLanding> {
         let _one = Counted::new(&self.waiting, WAITERS_PER_FLIGHT_MAX).ok_or(NoLanding::Full)?;
         let Arrivals { landing, told } = &*self.arrivals;
         // Listens before it looks, so that no landing falls between.
@@ -131,12 +131,12 @@ impl Ticket {
 
 impl Arrivals {
     /// Whether it has landed, or broken.
-    pub(super) fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         self.landing.get().is_some()
     }
 
     /// Tells the waiters; only the first word counts.
-    pub(super) fn land(&self, landing: Option<Landing>) {
+    pub(crate) fn land(&self, landing: Option<Landing>) {
         if self.landing.set(landing).is_ok() {
             self.told.notify_waiters();
         }
@@ -144,10 +144,10 @@ impl Arrivals {
 }
 
 /// One of a bounded number, for as long as it lives.
-pub(super) struct Counted<'a>(&'a AtomicUsize);
+pub(crate) struct Counted<'a>(&'a AtomicUsize);
 
 impl<'a> Counted<'a> {
-    pub(super) fn new(count: &'a AtomicUsize, most: usize) -> Option<Self> {
+    pub(crate) fn new(count: &'a AtomicUsize, most: usize) -> Option<Self> {
         let counted = Self(count);
         // Given back by `counted`, also where there was no room.
         (count.fetch_add(1, Ordering::Relaxed) < most).then_some(counted)

@@ -1,0 +1,208 @@
+//! One flight: from the queue to the landing.
+//!
+//! Must never end without freeing its user and its waiters, nor tell anybody before what it brought is stored.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::{Instant, sleep_until};
+use tracing::{info, warn};
+
+use super::{Landing, Shared, Ticket, gate::Permit, stopped};
+use crate::{
+    clock::Moment,
+    config::Renewal,
+    expiry::HeldToken,
+    model::{Token, TokenId},
+    pacing::Stop,
+    reach::Passage,
+    ticket::Arrivals,
+    users::User,
+    vault::{Failure, Grant, Scope},
+};
+
+/// One sign-in, from the queue to the landing. Dropped without landing (a panic), it frees the user and the waiters.
+pub(super) struct Flight {
+    shared: Arc<Shared>,
+    user: Arc<User>,
+    arrivals: Arc<Arrivals>,
+    /// Nobody waited when it began.
+    renewal: bool,
+    /// It is the one sign-in that finds out whether the vault is back.
+    probing: bool,
+}
+
+impl Flight {
+    /// A flight for `user`, whose waiters hold `ticket`.
+    pub(super) fn new(shared: Arc<Shared>, user: &Arc<User>, ticket: &Ticket, renewal: bool) -> Self {
+        Self { shared, user: Arc::clone(user), arrivals: Arc::clone(&ticket.arrivals), renewal, probing: false }
+    }
+
+    pub(super) async fn fly(mut self, ticket: Ticket) {
+        sleep_until(ticket.begins).await;
+        let permit = self.shared.gate.pass(&ticket.urgent).await;
+        drop(ticket);
+        // The queue may have been long: what was true at its end may not be now.
+        let now = self.shared.parts.clock.now();
+        if let Err(stop) = self.may_sign_in(now.mono) {
+            self.user.record().flight = None;
+            self.shared.renew_later(&self.user, stop.left_at(now.mono));
+            return self.land(Landing::Stopped(stop));
+        }
+        let result = self.shared.parts.sign_in.sign_in(&self.user.key, &self.user.credential.password).await;
+        let landing = match result.and_then(|grant| self.token(grant, now)) {
+            Ok(held) => {
+                self.vault_answered(permit);
+                Landing::Token(self.succeeded(now, held))
+            }
+            Err(failure) => {
+                let stop = self.failed(failure, now);
+                self.vault_failed(&stop, permit);
+                Landing::Stopped(stop)
+            }
+        };
+        self.land(landing);
+    }
+
+    /// Looks once more whether the sign-in may begin, and takes the probe if the vault is down and one is due.
+    fn may_sign_in(&mut self, now: Instant) -> Result<(), Stop> {
+        if let Some(stop) = stopped(&self.user, &self.user.record(), now) {
+            return Err(stop);
+        }
+        match self.shared.reach().pass(now) {
+            Passage::Open => Ok(()),
+            Passage::Probe => {
+                self.probing = true;
+                Ok(())
+            }
+            Passage::Closed(stop) => Err(stop),
+        }
+    }
+
+    /// An answer to anybody means that the vault is there.
+    fn vault_answered(&mut self, permit: Permit) {
+        self.probing = false;
+        if self.shared.reach().answered() {
+            info!("the vault answers again");
+        }
+        self.shared.gate.answered(permit);
+    }
+
+    fn vault_failed(&mut self, stop: &Stop, permit: Permit) {
+        match &*stop.failure {
+            Failure::Refused { .. } | Failure::Throttled { .. } | Failure::Invalid { issued: true, .. } => {
+                self.vault_answered(permit)
+            }
+            // The end of `fly` gives the probe back.
+            Failure::Broken => {}
+            Failure::Unavailable { .. } | Failure::Invalid { issued: false, .. } => {
+                self.probing = false;
+                let now = self.shared.parts.clock.now().mono;
+                let mut reach = self.shared.reach();
+                let went_down = reach.failed(&self.user.key, &stop.failure, now, self.shared.random());
+                let is_down = reach.is_down();
+                drop(reach);
+                if went_down {
+                    warn!(failure = %stop.failure, "the vault is down: one sign-in at a time finds out when it is back");
+                }
+                if is_down {
+                    self.shared.gate.down(permit);
+                }
+            }
+        }
+    }
+
+    /// The token that a grant gives, if any of its life is left.
+    fn token(&self, grant: Grant, sent: Moment) -> Result<Arc<HeldToken>, Failure> {
+        let now = self.shared.parts.clock.now();
+        let token = Token {
+            id: TokenId::of(grant.access_token.expose()),
+            access_token: grant.access_token,
+            scope: Arc::from(grant.scope),
+            expires: sent.plus(grant.lifetime),
+            lifetime: grant.lifetime,
+        };
+        let former = self.shared.parts.cache.get(&self.user.key);
+        let bounded = grant.lifetime_is_bounded;
+        let held = HeldToken::new(token, bounded, former.as_deref(), self.shared.settings.renewal, now, self.shared.random());
+        if held.left_at(now).is_zero() {
+            return Err(Failure::Invalid { cause: "its token had ended before the answer was here", issued: true });
+        }
+        Ok(Arc::new(held))
+    }
+
+    fn succeeded(&self, sent: Moment, held: Arc<HeldToken>) -> Arc<HeldToken> {
+        let now = self.shared.parts.clock.now();
+        let left = held.left_at(now);
+        let mut record = self.user.record();
+        let rules = &self.shared.settings.rules;
+        let doubled = record.pacing.succeeded(sent.mono, held.token.lifetime, left, rules);
+        self.shared.parts.cache.put(&self.user.key, &held);
+        self.shared.plan(&mut record, &self.user.key, held.due_in(now).map(|due| now.mono + due));
+        record.flight = None;
+        drop(record);
+
+        let (key, token_id, took) = (&self.user.key, held.id(), now.mono.saturating_duration_since(sent.mono));
+        info!(merchant_id = %key.merchant, number = %key.number, %token_id, lifetime_s = left.as_secs(), took_ms = millis(took), "signed in");
+        if let Some(floor) = doubled {
+            warn!(
+                merchant_id = %key.merchant, number = %key.number, floor_s = floor.as_secs(),
+                "tokens are rejected soon after their issue, so sign-ins are slowed down: another replica or system that signs \
+                 this user in may be revoking them; set vault.renewal = \"at_expiry\""
+            );
+        }
+        held
+    }
+
+    fn failed(&self, failure: Failure, sent: Moment) -> Stop {
+        let now = self.shared.parts.clock.now();
+        let merchants = matches!(failure, Failure::Throttled { scope: Scope::Merchant, .. });
+        let definite = matches!(failure, Failure::Refused { .. });
+        let mut record = self.user.record();
+        let stop = record.pacing.failed(failure, now.mono, self.shared.random(), &self.shared.settings.rules);
+        // The token held is still good: try again to renew it once the wait is over, unless nothing will change till then.
+        let renews = self.shared.settings.renewal == Renewal::Ahead && !definite;
+        let worth =
+            renews && self.shared.parts.cache.get(&self.user.key).is_some_and(|held| held.left_at(now) > stop.left_at(now.mono));
+        self.shared.plan(&mut record, &self.user.key, worth.then_some(stop.until));
+        record.flight = None;
+        drop(record);
+        if merchants {
+            self.user.merchant.stop(stop.clone());
+        }
+
+        let (key, took) = (&self.user.key, now.mono.saturating_duration_since(sent.mono));
+        warn!(
+            merchant_id = %key.merchant, number = %key.number, failure = %stop.failure, took_ms = millis(took),
+            next_s = stop.left_at(now.mono).as_secs(), whole_merchant = merchants, "sign-in failed"
+        );
+        stop
+    }
+
+    /// Tells the waiters. The flight has left the record before, together with whatever it learnt.
+    fn land(&self, landing: Landing) {
+        self.arrivals.land(Some(landing));
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        self.shared.leave(self.renewal);
+        if self.probing {
+            self.shared.reach().broke_off();
+        }
+        if !self.arrivals.is_over() {
+            let now = self.shared.parts.clock.now().mono;
+            let mut record = self.user.record();
+            // Paused like after any failure, lest a fault of ours hammers the vault.
+            let stop = record.pacing.failed(Failure::Broken, now, self.shared.random(), &self.shared.settings.rules);
+            record.flight = None;
+            drop(record);
+            self.shared.renew_later(&self.user, stop.left_at(now));
+            self.arrivals.land(None);
+        }
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,223 @@
+//! What the broker does while the vault is away, in paused time: a simulated vault, the real broker.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use token_broker::{
+    broker::{Answer, Broker, BrokerError, Outcome, Request},
+    cache::Cache,
+    clock::SystemClock,
+    config::{Renewal, User},
+    flight::{Flights, Parts, Settings, WAITERS_PER_FLIGHT_MAX},
+    model::{CallerId, MerchantId, Number, UserKey},
+    pacing::Rules,
+    renewal::Agenda,
+    secret::Secret,
+    users::Users,
+    vault::{Failure, Grant, SignIn, SigningIn},
+};
+use tokio::{
+    runtime::Handle,
+    task::JoinSet,
+    time::{Instant, sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+/// A vault that can be switched off; then it hangs until the sign-in's timeout.
+#[derive(Debug, Default)]
+struct Switched {
+    off: AtomicBool,
+    sign_ins: AtomicU64,
+    at_once: AtomicUsize,
+    most_at_once: AtomicUsize,
+}
+
+const TIMEOUT: Duration = Duration::from_secs(10);
+const LIFETIME: Duration = Duration::from_secs(300);
+
+impl SignIn for Switched {
+    fn sign_in<'a>(&'a self, user: &'a UserKey, _password: &'a Secret) -> SigningIn<'a> {
+        Box::pin(async move {
+            let n = self.sign_ins.fetch_add(1, Ordering::Relaxed);
+            let at_once = self.at_once.fetch_add(1, Ordering::Relaxed) + 1;
+            self.most_at_once.fetch_max(at_once, Ordering::Relaxed);
+            let off = self.off.load(Ordering::Relaxed);
+            sleep(if off { TIMEOUT } else { Duration::from_millis(50) }).await;
+            self.at_once.fetch_sub(1, Ordering::Relaxed);
+            if off {
+                return Err(Failure::Unavailable { cause: "it did not answer in time", wait: None, vault_error: String::new() });
+            }
+            let access_token = Secret::from(format!("{}-{n}", user.number.expose()));
+            Ok(Grant { access_token, scope: String::new(), lifetime: LIFETIME, lifetime_is_bounded: false })
+        })
+    }
+}
+
+struct House {
+    broker: Arc<Broker>,
+    vault: Arc<Switched>,
+    users: Vec<UserKey>,
+    closing: CancellationToken,
+}
+
+impl House {
+    fn new(users: usize) -> Self {
+        let users: Vec<_> = (0..users)
+            .map(|n| UserKey {
+                merchant: MerchantId::parse("m".to_owned()).expect("is valid"),
+                number: Number::parse(format!("+4478{n:08}")).expect("is valid"),
+            })
+            .collect();
+        let configured = users.iter().map(|key| User { key: key.clone(), password: Secret::from("simulated"), attempt: 0 });
+        let (vault, clock) = (Arc::new(Switched::default()), Arc::new(SystemClock));
+        let (cache, agenda) = (Cache::new(users.len()), Arc::new(Agenda::new(clock.clone())));
+        let settings = Settings {
+            rules: Rules { min_sign_in_interval: Duration::from_secs(5), refusal_hold: Duration::from_secs(86_400) },
+            renewal: Renewal::Ahead,
+            max_concurrent_sign_ins: 64,
+        };
+        let parts = Parts {
+            sign_in: vault.clone(),
+            clock: clock.clone(),
+            cache: cache.clone(),
+            agenda: Arc::clone(&agenda),
+            runtime: Handle::current(),
+            seed: 1,
+        };
+        let closing = CancellationToken::new();
+        let idle_after = Duration::from_secs(3_600);
+        let flights = Flights::new(parts, settings);
+        let broker =
+            Arc::new(Broker::new(Users::new(configured.collect()), cache, flights, agenda, clock, idle_after, closing.clone()));
+        let renewing = Arc::clone(&broker);
+        tokio::spawn(async move { renewing.renew_ahead().await });
+        Self { broker, vault, users, closing }
+    }
+
+    async fn ask(&self, user: usize, patience: Duration) -> (Result<Answer, BrokerError>, Duration) {
+        ask(Arc::clone(&self.broker), self.users[user].clone(), patience).await
+    }
+
+    /// All users at once.
+    async fn ask_all(&self, patience: Duration) -> Vec<(Result<Answer, BrokerError>, Duration)> {
+        let mut asking = JoinSet::new();
+        for user in &self.users {
+            asking.spawn(ask(Arc::clone(&self.broker), user.clone(), patience));
+        }
+        asking.join_all().await
+    }
+
+    fn sign_ins(&self) -> u64 {
+        self.vault.sign_ins.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for House {
+    fn drop(&mut self) {
+        self.closing.cancel();
+    }
+}
+
+async fn ask(broker: Arc<Broker>, key: UserKey, patience: Duration) -> (Result<Answer, BrokerError>, Duration) {
+    let before = Instant::now();
+    let request = Request { key, min_remaining: Duration::ZERO, rejected_token_id: String::new(), deadline: before + patience };
+    (broker.get_token(&CallerId::Anonymous, &request).await, before.elapsed())
+}
+
+#[tokio::test(start_paused = true)]
+async fn ten_thousand_cold_users_at_once_are_all_served_by_sixty_four_sign_ins_at_a_time() {
+    let house = House::new(10_000);
+    let answers = house.ask_all(Duration::from_secs(30)).await;
+    assert!(answers.iter().all(|(answer, _)| answer.is_ok()));
+    assert_eq!((house.sign_ins(), house.vault.most_at_once.load(Ordering::Relaxed)), (10_000, 64));
+}
+
+#[tokio::test(start_paused = true)]
+async fn once_the_vault_is_known_to_be_down_nobody_waits_for_it_and_one_at_a_time_probes() {
+    let house = House::new(1_000);
+    house.vault.off.store(true, Ordering::Relaxed);
+    // The first ones find out, at the cost of a timeout; those queued behind them learn it as soon as it is known.
+    let answers = house.ask_all(Duration::from_secs(30)).await;
+    assert!(answers.iter().all(|(answer, waited)| answer.is_err() && *waited < TIMEOUT + Duration::from_secs(1)));
+    let before = house.sign_ins();
+    house.vault.most_at_once.store(0, Ordering::Relaxed);
+
+    let down = Instant::now();
+    let mut user = 0;
+    while down.elapsed() < Duration::from_secs(300) {
+        user = (user + 1) % house.users.len();
+        let (answer, waited) = house.ask(user, Duration::from_secs(30)).await;
+        assert!(matches!(answer, Err(BrokerError::VaultUnavailable { .. })), "{answer:?}");
+        assert!(waited <= Duration::from_secs(1), "{waited:?}");
+        sleep(Duration::from_millis(100)).await;
+    }
+    let probes = house.sign_ins() - before;
+    assert!((10..=40).contains(&probes), "{probes} probes in 300 s");
+    assert_eq!(house.vault.most_at_once.load(Ordering::Relaxed), 1);
+
+    // Back: found within a probe's pause, and everybody is served without a stampede.
+    house.vault.off.store(false, Ordering::Relaxed);
+    let back = Instant::now();
+    timeout(Duration::from_secs(60), async {
+        while house.ask(0, Duration::from_secs(30)).await.0.is_err() {
+            sleep(Duration::from_millis(100)).await;
+        }
+    })
+    .await
+    .expect("it is found");
+    assert!(back.elapsed() < Duration::from_secs(25), "{:?}", back.elapsed());
+    let mut served = 0;
+    for _ in 0..100 {
+        served = house.ask_all(Duration::from_secs(30)).await.iter().filter(|(answer, _)| answer.is_ok()).count();
+        if served == house.users.len() {
+            break;
+        }
+        sleep(Duration::from_millis(500)).await;
+    }
+    assert_eq!(served, house.users.len());
+    assert!(house.vault.most_at_once.load(Ordering::Relaxed) <= 64);
+}
+
+#[tokio::test(start_paused = true)]
+async fn busy_users_never_wait_while_their_tokens_are_renewed_and_idle_ones_are_left_alone() {
+    let house = House::new(200);
+    house.ask_all(Duration::from_secs(30)).await;
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(2_400) {
+        for user in 0..20 {
+            let (answer, waited) = house.ask(user, Duration::from_secs(30)).await;
+            assert!(answer.is_ok() && waited.is_zero(), "{waited:?} {answer:?}");
+        }
+        sleep(Duration::from_secs(7)).await;
+    }
+    let before = house.sign_ins();
+    // An hour after they were asked for, the others are not renewed any more.
+    sleep(Duration::from_secs(2_400)).await;
+    let idle_after = house.sign_ins();
+    assert!(idle_after > before);
+    sleep(Duration::from_secs(3_600)).await;
+    let left = house.sign_ins();
+    sleep(Duration::from_secs(3_600)).await;
+    assert_eq!(house.sign_ins(), left, "nobody asks for anybody");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_flight_sheds_the_caller_and_never_a_hit() {
+    let house = House::new(2);
+    assert!(house.ask(1, Duration::from_secs(30)).await.0.is_ok());
+    house.vault.off.store(true, Ordering::Relaxed);
+    let mut waiting = JoinSet::new();
+    for _ in 0..=WAITERS_PER_FLIGHT_MAX {
+        waiting.spawn(ask(Arc::clone(&house.broker), house.users[0].clone(), Duration::from_secs(30)));
+    }
+    let (first, waited) = waiting.join_next().await.expect("somebody is shed").expect("no panic");
+    assert!(matches!(first, Err(BrokerError::Overloaded { .. })) && waited.is_zero(), "{waited:?} {first:?}");
+    let (hit, waited) = house.ask(1, Duration::from_secs(30)).await;
+    assert!(hit.is_ok_and(|answer| answer.outcome == Outcome::Hit) && waited.is_zero());
+    assert_eq!(house.broker.waiting(), WAITERS_PER_FLIGHT_MAX);
+}
