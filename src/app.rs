@@ -131,13 +131,8 @@ impl App {
     pub fn with_sign_in(config: Config, sign_in: Arc<dyn SignIn>, clock: Arc<dyn Clock>, seed: u64) -> Result<Self, BuildError> {
         let cache = Cache::new(config.users.len());
         let agenda = Arc::new(Agenda::new(Arc::clone(&clock)));
-        let settings = flight::Settings {
-            rules: Rules { min_sign_in_interval: config.vault.min_sign_in_interval, refusal_hold: config.vault.refusal_hold },
-            renewal: config.vault.renewal,
-            max_concurrent_sign_ins: config.vault.max_concurrent_sign_ins,
-        };
+        let settings = flight_settings(&config.vault, sign_in);
         let parts = flight::Parts {
-            sign_in,
             clock: Arc::clone(&clock),
             cache: cache.clone(),
             agenda: Arc::clone(&agenda),
@@ -222,6 +217,15 @@ impl App {
             tasks.wait().await;
         }
         info!("ended");
+    }
+}
+
+fn flight_settings(config: &config::Vault, sign_in: Arc<dyn SignIn>) -> flight::Settings {
+    flight::Settings {
+        sign_in,
+        rules: Rules { min_sign_in_interval: config.min_sign_in_interval, refusal_hold: config.refusal_hold },
+        renewal: config.renewal,
+        max_concurrent_sign_ins: config.max_concurrent_sign_ins,
     }
 }
 

@@ -3,26 +3,32 @@
 //! Must never answer an expired token, make a caller with a valid one wait longer than a second, or let a hit depend on
 //! anything but the snapshot and the cache.
 
+mod error;
+
 use std::{
-    sync::Arc,
-    time::{Duration, SystemTime},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use arc_swap::ArcSwap;
-use thiserror::Error;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+pub use self::error::{BrokerError, FieldFault};
 use crate::{
     cache::Cache,
     clock::{Clock, Moment},
+    config,
     expiry::{Freshness, HeldToken},
-    flight::{Boarding, Flights, Landing, NoLanding, Ticket, Want},
+    flight::{Boarding, Flights, Landing, NoLanding, Settings, Ticket, Want},
     model::{CallerId, TokenId, UserKey},
     pacing::Stop,
     renewal::Agenda,
-    users::{User, Users},
-    vault::{Failure, Refusal},
+    users::{Changes, User, Users},
+    vault::Failure,
 };
 
 /// Inside its margin a token is held back at most this long, in the hope of a longer-lived one.
@@ -93,109 +99,6 @@ impl Outcome {
     }
 }
 
-/// Why there is no token.
-#[derive(Clone, Debug, Error, PartialEq, Eq)]
-pub enum BrokerError {
-    /// Fields of the request are at fault.
-    #[error("the request is malformed: {}", .0.iter().map(|fault| format!("{} {}", fault.field, fault.fault)).collect::<Vec<_>>().join("; "))]
-    InvalidRequest(Vec<FieldFault>),
-    /// The configuration knows no such user.
-    #[error("{0} is not configured: add it to [[users]] in the broker's configuration, or check both fields for a typing error")]
-    NotConfigured(UserKey),
-    /// The vault said a definite no, and is not asked again before `held_until`.
-    #[error("{}", refused_text(.why, .vault_error))]
-    Refused {
-        /// Which no.
-        why: Refusal,
-        /// The vault's name for it.
-        vault_error: String,
-        /// When the broker would try again by itself.
-        held_until: SystemTime,
-    },
-    /// The vault asks to wait.
-    #[error("the vault asks to wait{}: try again once the wait is over", in_brackets(.vault_error))]
-    Throttled {
-        /// The wait that is left.
-        wait: Duration,
-        /// The vault's name for it.
-        vault_error: String,
-    },
-    /// It is out of reach, slow or failing.
-    #[error("the vault can't be used now ({cause}): try again after the wait")]
-    VaultUnavailable {
-        /// What happened.
-        cause: &'static str,
-        /// When to try again.
-        wait: Duration,
-    },
-    /// Its answer makes no sense.
-    #[error("the vault's answer can't be used ({cause}): try again after the wait")]
-    VaultResponseInvalid {
-        /// What is wrong with it.
-        cause: &'static str,
-        /// When to try again.
-        wait: Duration,
-    },
-    /// The floor between two sign-ins ends after the deadline.
-    #[error("the user signed in a moment ago, and the next sign-in may begin only after your deadline: try again after the wait")]
-    SignInTooSoon {
-        /// The rest of the floor.
-        wait: Duration,
-    },
-    /// No token lives as long as asked.
-    #[error("the vault's tokens for this user live {} s at most: ask for a shorter min_remaining", longest.as_secs())]
-    MinRemainingUnattainable {
-        /// What the newest token had.
-        longest: Duration,
-    },
-    /// The caller's deadline passed.
-    #[error(
-        "the deadline passed before there was a token; a sign-in under way goes on, so that a later call finds what it brings"
-    )]
-    DeadlineExceeded,
-    /// Too many wait.
-    #[error("the broker has too many calls waiting for the vault: try again after the wait")]
-    Overloaded {
-        /// When to try again.
-        wait: Duration,
-    },
-    /// The process ends.
-    #[error("this broker is shutting down: call another replica")]
-    ShuttingDown,
-    /// A fault of ours.
-    #[error("the broker is at fault: report it with the request id")]
-    Internal,
-}
-
-/// A field at fault.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FieldFault {
-    /// The field's name in the request.
-    pub field: &'static str,
-    /// What is wrong with it and what to do, in words that follow the name and don't repeat the value.
-    pub fault: String,
-}
-
-fn refused_text(why: &Refusal, vault_error: &str) -> String {
-    let name = in_brackets(vault_error);
-    match why {
-        Refusal::Credentials => format!(
-            "the vault refuses this user's password or account{name}, and repeating it could lock the account: \
-             have the password in the broker's configuration corrected, or `attempt` raised once the account is in order"
-        ),
-        Refusal::SecondFactor => format!(
-            "the vault wants a second factor for this user{name}: a person has to complete it; then have `attempt` raised"
-        ),
-        Refusal::Request => format!(
-            "the vault refuses the broker's request{name}: have the merchant and [vault] in the broker's configuration checked"
-        ),
-    }
-}
-
-fn in_brackets(vault_error: &str) -> String {
-    if vault_error.is_empty() { String::new() } else { format!(" ({vault_error})") }
-}
-
 /// The broker: what it knows, and what is under way.
 #[derive(Debug)]
 pub struct Broker {
@@ -206,8 +109,8 @@ pub struct Broker {
     clock: Arc<dyn Clock>,
     /// When this broker was made; seconds since are what users are touched with.
     epoch: Instant,
-    /// Tokens of users nobody asked for this long are not renewed.
-    idle_after: Duration,
+    /// Tokens of users nobody asked for in so many seconds are not renewed.
+    idle_after: AtomicU64,
     /// Ends all waits: the process is about to end.
     closing: CancellationToken,
 }
@@ -225,7 +128,16 @@ impl Broker {
         closing: CancellationToken,
     ) -> Self {
         let epoch = clock.now().mono;
-        Self { users: ArcSwap::from_pointee(users), cache, flights, agenda, clock, epoch, idle_after, closing }
+        Self {
+            users: ArcSwap::from_pointee(users),
+            cache,
+            flights,
+            agenda,
+            clock,
+            epoch,
+            idle_after: AtomicU64::new(idle_after.as_secs()),
+            closing,
+        }
     }
 
     /// A token for a user.
@@ -257,7 +169,7 @@ impl Broker {
                 Freshness::Margin | Freshness::Expired => self.at_the_margin(&user, held, request, &serves).await,
             };
         }
-        self.sign_in(&user, request, &serves).await
+        self.sign_in(&user, request, &serves, true).await
     }
 
     /// Renews tokens as they fall due, until the broker closes. To be spawned once.
@@ -272,12 +184,24 @@ impl Broker {
                 key = self.agenda.next() => {
                     let Ok(user) = self.user(&key) else { continue };
                     let idle = self.second(self.clock.now().mono).saturating_sub(user.asked());
-                    if idle < self.idle_after.as_secs().max(1) {
+                    if idle < self.idle_after.load(Ordering::Relaxed).max(1) {
                         self.renew_from_agenda(&user);
                     }
                 }
             }
         }
+    }
+
+    /// Takes another configuration over, as one snapshot: a call sees the former or this one.
+    pub fn reconfigure(&self, users: Vec<config::User>, settings: Settings, idle_after: Duration) -> Changes {
+        self.flights.reconfigure(settings);
+        self.idle_after.store(idle_after.as_secs(), Ordering::Relaxed);
+        let (next, changes) = self.users.load().reloaded(users);
+        self.users.store(Arc::new(next));
+        // After the snapshot, so that whoever finds a hold gone or a token due finds the new credential too.
+        changes.changed.iter().for_each(|user| self.flights.credential_changed(user));
+        changes.removed.iter().for_each(|user| self.flights.removed(user));
+        changes
     }
 
     /// How many users are configured.
@@ -355,15 +279,16 @@ impl Broker {
         if serves(&held, now) {
             return Ok(Answer { held, outcome: Outcome::Kept, at: now });
         }
-        self.sign_in(user, request, serves).await
+        self.sign_in(user, request, serves, true).await
     }
 
-    /// Waits for a sign-in, since no token serves.
+    /// Waits for a sign-in, since no token serves. `first`: a refusal of a credential that counts no more is tried again, once.
     async fn sign_in(
         &self,
         user: &Arc<User>,
         request: &Request,
         serves: &(dyn Fn(&HeldToken, Moment) -> bool + Sync),
+        first: bool,
     ) -> Result<Answer, BrokerError> {
         let want = Want { serves, begin_by: Some(request.deadline), min_remaining: request.min_remaining, urgent: true };
         let (ticket, outcome) = match self.flights.board(user, want) {
@@ -382,12 +307,21 @@ impl Broker {
         let until = if down { by.min(now + DOWN_WAIT) } else { by };
         match self.wait(ticket, until).await? {
             Ok(Landing::Token(held)) => self.answer(held, outcome, request),
+            Ok(Landing::Stopped(stop)) if first && self.is_outdated(&stop) => {
+                let user = self.user(&request.key)?;
+                Box::pin(self.sign_in(&user, request, serves, false)).await
+            }
             Ok(Landing::Stopped(stop)) => Err(self.stopped(&stop)),
             Err(NoLanding::Deadline) if until < by => Err(BrokerError::VaultUnavailable { cause: STILL_DOWN, wait: DOWN_WAIT }),
             Err(NoLanding::Deadline) => Err(BrokerError::DeadlineExceeded),
             Err(NoLanding::Full) => Err(BrokerError::Overloaded { wait: OVERLOADED_WAIT }),
             Err(NoLanding::Broken) => Err(BrokerError::Internal),
         }
+    }
+
+    /// Whether a refusal is void already: the vault judged a credential that was replaced while it did.
+    fn is_outdated(&self, stop: &Stop) -> bool {
+        matches!(*stop.failure, Failure::Refused { .. }) && stop.left_at(self.clock.now().mono).is_zero()
     }
 
     /// A landing, unless the process ends first.

@@ -46,6 +46,11 @@ impl Cache {
         self.tokens.insert(Arc::clone(user), Arc::clone(token));
     }
 
+    /// Drops a user's token.
+    pub fn remove(&self, user: &UserKey) {
+        self.tokens.invalidate(user);
+    }
+
     /// Frees what has expired; moka does it only when it is used.
     pub fn tidy(&self) {
         self.tokens.run_pending_tasks();

@@ -74,6 +74,12 @@ impl HeldToken {
         Self { token, margin, due_left }
     }
 
+    /// The same token, due from now on: it is good, but a newer one is wanted.
+    #[must_use]
+    pub fn made_due(&self) -> Self {
+        Self { due_left: Duration::MAX, ..self.clone() }
+    }
+
     /// How good it is now.
     #[must_use]
     pub fn freshness(&self, now: Moment) -> Freshness {
@@ -159,6 +165,17 @@ mod tests {
             assert_eq!(held.freshness(sent.plus(lifetime)), Freshness::Expired);
             assert_eq!(held.due_in(sent), Some(due));
         }
+    }
+
+    #[test]
+    fn what_is_made_due_is_due_and_as_long_lived_as_before() {
+        let sent = start();
+        let held = HeldToken::new(token("a", sent, secs(300)), false, None, Renewal::AtExpiry, sent, 0.0).made_due();
+        assert_eq!(
+            (held.freshness(sent), held.left_at(sent), held.due_in(sent)),
+            (Freshness::Due, secs(300), Some(Duration::ZERO))
+        );
+        assert_eq!(held.freshness(sent.plus(secs(300))), Freshness::Expired);
     }
 
     #[test]

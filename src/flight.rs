@@ -16,6 +16,7 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use tokio::{runtime::Handle, time::Instant};
 use tokio_util::task::TaskTracker;
 
@@ -43,9 +44,11 @@ const RENEW_LATER_PART: u32 = 4;
 /// … and at most this long.
 const RENEW_LATER_MAX: Duration = Duration::from_secs(15);
 
-/// What flights obey.
-#[derive(Clone, Copy, Debug)]
+/// What flights obey, and whom they ask; replaced as a whole when the configuration is reloaded.
+#[derive(Clone)]
 pub struct Settings {
+    /// Signs in at the vault.
+    pub sign_in: Arc<dyn SignIn>,
     /// When sign-ins may begin.
     pub rules: Rules,
     /// Whether tokens are renewed before they end.
@@ -54,10 +57,14 @@ pub struct Settings {
     pub max_concurrent_sign_ins: usize,
 }
 
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings").field("rules", &self.rules).field("renewal", &self.renewal).finish_non_exhaustive()
+    }
+}
+
 /// What flights are made with.
 pub struct Parts {
-    /// Signs in at the vault.
-    pub sign_in: Arc<dyn SignIn>,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
     /// Where tokens end up.
@@ -78,7 +85,7 @@ pub struct Flights {
 
 struct Shared {
     parts: Parts,
-    settings: Settings,
+    settings: ArcSwap<Settings>,
     tasks: TaskTracker,
     gate: Gate,
     reach: Mutex<Reach>,
@@ -97,7 +104,10 @@ impl fmt::Debug for Parts {
 
 impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared").field("settings", &self.settings).field("under_way", &self.under_way).finish_non_exhaustive()
+        f.debug_struct("Shared")
+            .field("settings", &self.settings.load())
+            .field("under_way", &self.under_way)
+            .finish_non_exhaustive()
     }
 }
 
@@ -106,9 +116,9 @@ impl Flights {
     #[must_use]
     pub fn new(parts: Parts, settings: Settings) -> Self {
         let shared = Shared {
-            settings,
-            tasks: TaskTracker::new(),
             gate: Gate::new(settings.max_concurrent_sign_ins),
+            settings: ArcSwap::from_pointee(settings),
+            tasks: TaskTracker::new(),
             reach: Mutex::default(),
             under_way: AtomicUsize::new(0),
             renewals: AtomicUsize::new(0),
@@ -172,7 +182,7 @@ impl Flights {
         let mut record = user.record();
         // Under the lock: a flight that landed meanwhile brought another token, of which nobody complained.
         if self.shared.parts.cache.get(&user.key).is_some_and(|held| held.id() == token) {
-            record.pacing.rejected(token, now, &self.shared.settings.rules);
+            record.pacing.rejected(token, now, &self.shared.settings.load().rules);
         }
     }
 
@@ -188,6 +198,35 @@ impl Flights {
     /// Puts a renewal that may not begin before `wait` is over back on the agenda, if its token outlasts that.
     pub fn renew_later(&self, user: &User, wait: Duration) {
         self.shared.renew_later(user, wait);
+    }
+
+    /// Obeys other settings from the next sign-in on.
+    pub fn reconfigure(&self, settings: Settings) {
+        let most = settings.max_concurrent_sign_ins;
+        self.shared.settings.store(Arc::new(settings));
+        let shared = Arc::clone(&self.shared);
+        self.shared.tasks.spawn_on(async move { shared.gate.resize(most).await }, &self.shared.parts.runtime);
+    }
+
+    /// Takes note of another credential: what stood against the former is void, and the token it brought is due.
+    pub fn credential_changed(&self, user: &User) {
+        let now = self.shared.parts.clock.now();
+        let mut record = user.record();
+        record.version = user.credential.version;
+        record.removed = false;
+        record.pacing.lift();
+        if let Some(held) = self.shared.parts.cache.get(&user.key).filter(|held| !held.left_at(now).is_zero()) {
+            self.shared.parts.cache.put(&user.key, &Arc::new(held.made_due()));
+            self.shared.plan(&mut record, &user.key, Some(now.mono));
+        }
+    }
+
+    /// Forgets a user who is configured no more, token and all.
+    pub fn removed(&self, user: &User) {
+        let mut record = user.record();
+        record.removed = true;
+        self.shared.parts.cache.remove(&user.key);
+        self.shared.plan(&mut record, &user.key, None);
     }
 
     /// Whether the vault counts as down.
@@ -212,7 +251,7 @@ impl Flights {
 /// Why the user may not sign in now, for reasons of its own or its merchant's; the longer wait counts.
 fn stopped(user: &User, record: &Record, now: Instant) -> Option<Stop> {
     let own = record.pacing.stopped(now).cloned();
-    let merchants = user.merchant.stopped(now);
+    let merchants = user.merchant().stopped(now);
     match (own, merchants) {
         (Some(own), Some(merchants)) => Some(if own.until >= merchants.until { own } else { merchants }),
         (own, merchants) => own.or(merchants),

@@ -2,7 +2,9 @@
 //!
 //! `ARCHITECTURE.md` is the map. Two features: `client` (what a Rust caller needs) and `server` (the broker, default).
 
+#[cfg(feature = "client")]
 pub mod client;
+#[cfg(feature = "client")]
 pub mod proto;
 
 #[cfg(feature = "server")]

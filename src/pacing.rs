@@ -131,6 +131,12 @@ impl Pacing {
         stop
     }
 
+    /// The operator changed the credential: whatever stood against the former says nothing of it.
+    pub fn lift(&mut self) {
+        self.stop = None;
+        self.failures = 0;
+    }
+
     /// One more transient failure: full jitter over 1 s, doubling to 60 s.
     fn back_off(&mut self, jitter: f64) -> Duration {
         let widest = BACK_OFF_FIRST.saturating_mul(1u32.checked_shl(self.failures).unwrap_or(u32::MAX)).min(BACK_OFF_MAX);

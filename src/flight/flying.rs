@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
-use super::{Landing, Shared, Ticket, gate::Permit, stopped};
+use super::{Landing, Settings, Shared, Ticket, gate::Permit, stopped};
 use crate::{
     clock::Moment,
     config::Renewal,
@@ -48,14 +48,15 @@ impl Flight {
             self.shared.renew_later(&self.user, stop.left_at(now.mono));
             return self.land(Landing::Stopped(stop));
         }
-        let result = self.shared.parts.sign_in.sign_in(&self.user.key, &self.user.credential.password).await;
-        let landing = match result.and_then(|grant| self.token(grant, now)) {
+        let settings = self.shared.settings.load_full();
+        let result = settings.sign_in.sign_in(&self.user.key, &self.user.credential.password).await;
+        let landing = match result.and_then(|grant| self.token(grant, now, &settings)) {
             Ok(held) => {
                 self.vault_answered(permit);
-                Landing::Token(self.succeeded(now, held))
+                Landing::Token(self.succeeded(now, held, &settings))
             }
             Err(failure) => {
-                let stop = self.failed(failure, now);
+                let stop = self.failed(failure, now, &settings);
                 self.vault_failed(&stop, permit);
                 Landing::Stopped(stop)
             }
@@ -112,7 +113,7 @@ impl Flight {
     }
 
     /// The token that a grant gives, if any of its life is left.
-    fn token(&self, grant: Grant, sent: Moment) -> Result<Arc<HeldToken>, Failure> {
+    fn token(&self, grant: Grant, sent: Moment, settings: &Settings) -> Result<Arc<HeldToken>, Failure> {
         let now = self.shared.parts.clock.now();
         let token = Token {
             id: TokenId::of(grant.access_token.expose()),
@@ -123,21 +124,25 @@ impl Flight {
         };
         let former = self.shared.parts.cache.get(&self.user.key);
         let bounded = grant.lifetime_is_bounded;
-        let held = HeldToken::new(token, bounded, former.as_deref(), self.shared.settings.renewal, now, self.shared.random());
+        let held = HeldToken::new(token, bounded, former.as_deref(), settings.renewal, now, self.shared.random());
         if held.left_at(now).is_zero() {
             return Err(Failure::Invalid { cause: "its token had ended before the answer was here", issued: true });
         }
         Ok(Arc::new(held))
     }
 
-    fn succeeded(&self, sent: Moment, held: Arc<HeldToken>) -> Arc<HeldToken> {
+    fn succeeded(&self, sent: Moment, held: Arc<HeldToken>, settings: &Settings) -> Arc<HeldToken> {
         let now = self.shared.parts.clock.now();
         let left = held.left_at(now);
         let mut record = self.user.record();
-        let rules = &self.shared.settings.rules;
-        let doubled = record.pacing.succeeded(sent.mono, held.token.lifetime, left, rules);
-        self.shared.parts.cache.put(&self.user.key, &held);
-        self.shared.plan(&mut record, &self.user.key, held.due_in(now).map(|due| now.mono + due));
+        let doubled = record.pacing.succeeded(sent.mono, held.token.lifetime, left, &settings.rules);
+        // A user who was removed meanwhile is forgotten; one whose credential changed gets another token soon.
+        if !record.removed {
+            let outdated = record.version != self.user.credential.version;
+            let stored = if outdated { Arc::new(held.made_due()) } else { Arc::clone(&held) };
+            self.shared.parts.cache.put(&self.user.key, &stored);
+            self.shared.plan(&mut record, &self.user.key, stored.due_in(now).map(|due| now.mono + due));
+        }
         record.flight = None;
         drop(record);
 
@@ -153,21 +158,27 @@ impl Flight {
         held
     }
 
-    fn failed(&self, failure: Failure, sent: Moment) -> Stop {
+    fn failed(&self, failure: Failure, sent: Moment, settings: &Settings) -> Stop {
         let now = self.shared.parts.clock.now();
         let merchants = matches!(failure, Failure::Throttled { scope: Scope::Merchant, .. });
         let definite = matches!(failure, Failure::Refused { .. });
         let mut record = self.user.record();
-        let stop = record.pacing.failed(failure, now.mono, self.shared.random(), &self.shared.settings.rules);
+        let mut stop = record.pacing.failed(failure, now.mono, self.shared.random(), &settings.rules);
+        let outdated = definite && record.version != self.user.credential.version;
+        if outdated {
+            // The vault refused a credential that counts no more: the next one is to be tried at once.
+            record.pacing.lift();
+            stop.until = now.mono;
+        }
         // The token held is still good: try again to renew it once the wait is over, unless nothing will change till then.
-        let renews = self.shared.settings.renewal == Renewal::Ahead && !definite;
-        let worth =
-            renews && self.shared.parts.cache.get(&self.user.key).is_some_and(|held| held.left_at(now) > stop.left_at(now.mono));
+        let renews = settings.renewal == Renewal::Ahead && (!definite || outdated);
+        let held = || self.shared.parts.cache.get(&self.user.key);
+        let worth = renews && !record.removed && held().is_some_and(|held| held.left_at(now) > stop.left_at(now.mono));
         self.shared.plan(&mut record, &self.user.key, worth.then_some(stop.until));
         record.flight = None;
         drop(record);
         if merchants {
-            self.user.merchant.stop(stop.clone());
+            self.user.merchant().stop(stop.clone());
         }
 
         let (key, took) = (&self.user.key, now.mono.saturating_duration_since(sent.mono));
@@ -194,7 +205,7 @@ impl Drop for Flight {
             let now = self.shared.parts.clock.now().mono;
             let mut record = self.user.record();
             // Paused like after any failure, lest a fault of ours hammers the vault.
-            let stop = record.pacing.failed(Failure::Broken, now, self.shared.random(), &self.shared.settings.rules);
+            let stop = record.pacing.failed(Failure::Broken, now, self.shared.random(), &self.shared.settings.load().rules);
             record.flight = None;
             drop(record);
             self.shared.renew_later(&self.user, stop.left_at(now));

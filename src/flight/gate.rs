@@ -2,7 +2,10 @@
 //!
 //! Must never lend more permits than configured, nor keep any for good: whatever is withheld comes back as the vault answers.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
@@ -14,7 +17,7 @@ pub(super) struct Gate {
     /// Renewals pass through this narrower gate first, so that half of the permits
     /// (of one: none) are always left to callers who wait.
     renewals: Arc<Semaphore>,
-    most: usize,
+    most: AtomicUsize,
     withheld: Mutex<Withheld>,
 }
 
@@ -36,7 +39,22 @@ impl Gate {
     pub(super) fn new(most: usize) -> Self {
         let most = most.clamp(1, Semaphore::MAX_PERMITS);
         let (sign_ins, renewals) = (Arc::new(Semaphore::new(most)), Arc::new(Semaphore::new((most / 2).max(1))));
-        Self { sign_ins, renewals, most, withheld: Mutex::default() }
+        Self { sign_ins, renewals, most: AtomicUsize::new(most), withheld: Mutex::default() }
+    }
+
+    /// Changes how many permits there are. What is lent already is waited for: until then there are no more than before.
+    pub(super) async fn resize(&self, most: usize) {
+        let most = most.clamp(1, Semaphore::MAX_PERMITS);
+        let former = self.most.swap(most, Ordering::Relaxed);
+        for (permits, from, to) in [(&self.sign_ins, former, most), (&self.renewals, (former / 2).max(1), (most / 2).max(1))] {
+            permits.add_permits(to.saturating_sub(from));
+            // One at a time, since more than there are now may never be free at once.
+            for _ in to..from {
+                if let Ok(permit) = permits.acquire().await {
+                    permit.forget();
+                }
+            }
+        }
     }
 
     /// Waits for a permit; a renewal through the narrower gate, until `urgent` tells that somebody waits for it.
@@ -64,7 +82,7 @@ impl Gate {
         let mut withheld = self.withheld();
         withheld.step = 1;
         let free = std::iter::from_fn(|| Arc::clone(&self.sign_ins).try_acquire_owned().ok());
-        let room = (self.most - 1).saturating_sub(withheld.permits.len());
+        let room = (self.most.load(Ordering::Relaxed) - 1).saturating_sub(withheld.permits.len());
         let taken: Vec<_> = permit.sign_in.take().into_iter().chain(free).take(room).collect();
         withheld.permits.extend(taken);
     }
@@ -98,6 +116,20 @@ mod tests {
             gate.answered(pass(&gate).await);
             assert_eq!(gate.sign_ins.available_permits(), free);
         }
+    }
+
+    #[tokio::test]
+    async fn a_gate_is_widened_at_once_and_narrowed_as_permits_come_back() {
+        let gate = Gate::new(2);
+        let lent = [pass(&gate).await, pass(&gate).await];
+        gate.resize(5).await;
+        assert_eq!(gate.sign_ins.available_permits(), 3);
+        let narrowed = gate.resize(1);
+        tokio::pin!(narrowed);
+        assert!(futures_util::poll!(&mut narrowed).is_pending(), "two are lent");
+        drop(lent);
+        narrowed.await;
+        assert_eq!((gate.sign_ins.available_permits(), gate.renewals.available_permits()), (1, 1));
     }
 
     #[tokio::test]

@@ -77,12 +77,12 @@ impl House {
         let (vault, clock) = (Arc::new(Switched::default()), Arc::new(SystemClock));
         let (cache, agenda) = (Cache::new(users.len()), Arc::new(Agenda::new(clock.clone())));
         let settings = Settings {
+            sign_in: vault.clone(),
             rules: Rules { min_sign_in_interval: Duration::from_secs(5), refusal_hold: Duration::from_secs(86_400) },
             renewal: Renewal::Ahead,
             max_concurrent_sign_ins: 64,
         };
         let parts = Parts {
-            sign_in: vault.clone(),
             clock: clock.clone(),
             cache: cache.clone(),
             agenda: Arc::clone(&agenda),

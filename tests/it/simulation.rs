@@ -100,13 +100,13 @@ async fn run(seed: u64) -> Arc<World> {
 
     let (cache, agenda) = (Cache::new(USERS), Arc::new(Agenda::new(clock.clone())));
     let settings = Settings {
+        sign_in: Arc::new(vault::SimulatedVault::new(Arc::clone(&world), random.fork())),
         rules: Rules { min_sign_in_interval: world.floor, refusal_hold: world.hold },
         renewal: if random.bool() { Renewal::Ahead } else { Renewal::AtExpiry },
         max_concurrent_sign_ins: random.usize(1..=USERS),
     };
     world.limit(settings.max_concurrent_sign_ins);
     let parts = Parts {
-        sign_in: Arc::new(vault::SimulatedVault::new(Arc::clone(&world), random.fork())),
         clock: clock.clone(),
         cache: cache.clone(),
         agenda: Arc::clone(&agenda),
