@@ -2,33 +2,39 @@
 //!
 //! Must never hold a rule of its own, nor take longer than `lame_duck` + `drain` to end.
 
-use std::{io, sync::Arc, time::Duration};
+mod live;
+
+use std::{io, mem, sync::Arc, time::Duration};
 
 use thiserror::Error;
 use tokio::{
     net::TcpListener,
     runtime::Handle,
-    sync::watch,
+    sync::{mpsc, watch},
     time::{sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic_health::{ServingStatus, server::HealthReporter};
 use tracing::{info, warn};
 
+use self::live::{EndTimes, Live};
 use crate::{
     admin::{self, Phase},
     broker::Broker,
     cache::Cache,
     clock::{Clock, SystemClock},
-    config::{self, Config},
+    config::{self, Config, Files},
     flight::{self, Flights},
     grpc::{
         Api,
+        deadline::CallTimeout,
         listener::{self, Ending},
         services::{ReflectionError, SERVICE, Services},
     },
     pacing::Rules,
+    reload,
     renewal::Agenda,
+    telemetry::Level,
     users::Users,
     vault::{self, SignIn, Vault},
 };
@@ -109,8 +115,21 @@ pub struct App {
     health: HealthReporter,
     /// Ends the waits of calls.
     closing: CancellationToken,
-    lame_duck: Duration,
-    drain: Duration,
+    end_times: watch::Receiver<EndTimes>,
+    /// What a reload reaches; taken by the task that watches the files.
+    live: Option<Live>,
+    reloading: Option<Reloading>,
+}
+
+/// Where another configuration comes from while running.
+#[derive(Debug)]
+pub struct Reloading {
+    /// The files that the configuration was read from.
+    pub files: Files,
+    /// Tells to look at once (SIGHUP).
+    pub hup: mpsc::Receiver<()>,
+    /// The log, whose level is a key.
+    pub level: Option<Level>,
 }
 
 impl App {
@@ -128,7 +147,12 @@ impl App {
     ///
     /// # Errors
     /// Where reflection can't be built.
-    pub fn with_sign_in(config: Config, sign_in: Arc<dyn SignIn>, clock: Arc<dyn Clock>, seed: u64) -> Result<Self, BuildError> {
+    pub fn with_sign_in(
+        mut config: Config,
+        sign_in: Arc<dyn SignIn>,
+        clock: Arc<dyn Clock>,
+        seed: u64,
+    ) -> Result<Self, BuildError> {
         let cache = Cache::new(config.users.len());
         let agenda = Arc::new(Agenda::new(Arc::clone(&clock)));
         let settings = flight_settings(&config.vault, sign_in);
@@ -141,21 +165,40 @@ impl App {
         };
         let flights = Flights::new(parts, settings);
         let closing = CancellationToken::new();
-        let users = Users::new(config.users);
+        let users = Users::new(mem::take(&mut config.users));
         let broker = Broker::new(users, cache, flights, agenda, Arc::clone(&clock), config.vault.idle_after, closing.clone());
         let broker = Arc::new(broker);
         let health = HealthReporter::new();
-        let services = Services::all(Api::new(Arc::clone(&broker)), health.clone(), clock, config.grpc.call_timeout)?;
-        Ok(Self { broker, services, health, closing, lame_duck: config.grpc.lame_duck, drain: config.grpc.drain })
+        let call_timeout = CallTimeout::new(config.grpc.call_timeout);
+        let services = Services::all(Api::new(Arc::clone(&broker)), health.clone(), Arc::clone(&clock), call_timeout.clone())?;
+        let (times, end_times) = watch::channel(EndTimes::from(&config.grpc));
+        let live = Live { broker: Arc::clone(&broker), clock, call_timeout, end_times: times, level: None, current: config };
+        Ok(Self { broker, services, health, closing, end_times, live: Some(live), reloading: None })
+    }
+
+    /// Lets it follow its configuration while it runs.
+    #[must_use]
+    pub fn reloading(mut self, reloading: Reloading) -> Self {
+        self.reloading = Some(reloading);
+        self
     }
 
     /// Runs on `listeners` until `stop`, then drains; returns within `lame_duck` + `drain` after that.
-    pub async fn run(self, listeners: Listeners, stop: Stop) {
+    pub async fn run(mut self, listeners: Listeners, stop: Stop) {
         let (phase, phases) = watch::channel(Phase::Starting);
         let (tasks, ending) = (TaskTracker::new(), Ending::default());
         // Apart from the connections, whose end is waited for.
         let (upkeep, broker) = (TaskTracker::new(), Arc::clone(&self.broker));
         upkeep.spawn(async move { broker.renew_ahead().await });
+        if let (Some(live), Some(Reloading { files, hup, level })) = (self.live.take(), self.reloading.take()) {
+            let (mut live, closing) = (Live { level, ..live }, self.closing.clone());
+            upkeep.spawn(async move {
+                tokio::select! {
+                    () = reload::watch(files, hup, |config| live.apply(config)) => {}
+                    () = closing.cancelled() => {}
+                }
+            });
+        }
         // Known from the first connection on.
         self.health.set_service_status(SERVICE, ServingStatus::NotServing).await;
         self.listen(listeners, phases, &tasks, &ending);
@@ -166,16 +209,13 @@ impl App {
         stop.begin.cancelled().await;
         self.health.set_service_status(SERVICE, ServingStatus::NotServing).await;
         phase.send_replace(Phase::Draining);
-        info!(
-            lame_duck_s = self.lame_duck.as_secs_f64(),
-            drain_s = self.drain.as_secs_f64(),
-            "shutting down: not ready any more"
-        );
+        let EndTimes { lame_duck, drain } = *self.end_times.borrow();
+        info!(lame_duck_s = lame_duck.as_secs_f64(), drain_s = drain.as_secs_f64(), "shutting down: not ready any more");
         tokio::select! {
-            () = sleep(self.lame_duck) => {}
+            () = sleep(lame_duck) => {}
             () = stop.hurry.cancelled() => info!("told to hurry: the lame-duck time is skipped"),
         }
-        self.end(&tasks, &ending).await;
+        self.end(drain, &tasks, &ending).await;
         stop.ended.cancel();
     }
 
@@ -200,15 +240,15 @@ impl App {
     }
 
     /// GOAWAY, calls in flight, end.
-    async fn end(&self, tasks: &TaskTracker, ending: &Ending) {
+    async fn end(&self, drain: Duration, tasks: &TaskTracker, ending: &Ending) {
         ending.goaway.cancel();
         // Watches of health never end by themselves.
         let mut health = self.health.clone();
         health.clear_service_status("").await;
         health.clear_service_status(SERVICE).await;
         tasks.close();
-        let last_words = LAST_WORDS.min(self.drain / 2);
-        let in_time = timeout(self.drain - last_words, tasks.wait()).await;
+        let last_words = LAST_WORDS.min(drain / 2);
+        let in_time = timeout(drain - last_words, tasks.wait()).await;
         self.closing.cancel();
         // Less a little, for dropping what is left.
         if in_time.is_err() && timeout(last_words.mul_f64(0.8), tasks.wait()).await.is_err() {

@@ -12,8 +12,9 @@ use moka::{Expiry, policy::EvictionPolicy, sync};
 
 use crate::{expiry::HeldToken, model::UserKey};
 
-/// Smallest capacity, in tokens: users may be added while the process runs.
-const CAPACITY_MIN: u64 = 100_000;
+/// Smallest capacity, in tokens: users may be added while the process runs, and moka's capacity can't be changed then. Costs
+/// nothing until it is used; what bounds the cache is the configuration.
+const CAPACITY_MIN: u64 = 10_000_000;
 
 /// The tokens held, one per user.
 #[derive(Clone, Debug)]

@@ -8,14 +8,15 @@ use clap::{Args, Parser, Subcommand};
 use tokio::{
     runtime::Builder,
     signal::unix::{SignalKind, signal},
+    sync::mpsc,
 };
 use tracing::{info, warn};
 
 use crate::{
-    app::{App, Listeners, Stop},
+    app::{App, Listeners, Reloading, Stop},
     client::{Client, ClientError, DEFAULT_ENDPOINT, Query, Token},
     clock,
-    config::{self, Config, Loaded},
+    config::{self, Config, Files, Loaded},
     telemetry::{self, Logs},
 };
 
@@ -104,8 +105,8 @@ fn check(path: &std::path::Path) -> ExitCode {
 
 fn serve(path: &std::path::Path) -> ExitCode {
     forbid_core_dumps();
-    let Loaded { config, warnings } = match config::load(path) {
-        Ok(loaded) => loaded,
+    let (files, Loaded { config, warnings }) = match Files::open(path) {
+        Ok(opened) => opened,
         Err(faults) => {
             eprintln!("{faults}");
             return ExitCode::from(EXIT_CONFIG);
@@ -119,7 +120,7 @@ fn serve(path: &std::path::Path) -> ExitCode {
         warn!("{warning}");
     }
     let served = Builder::new_multi_thread().enable_all().build().map_err(Into::into).and_then(|runtime| {
-        let served = runtime.block_on(serve_config(config, &logs));
+        let served = runtime.block_on(serve_config(config, files, &logs));
         // What is left are sign-ins that nobody waits for.
         runtime.shutdown_background();
         served
@@ -132,17 +133,18 @@ fn serve(path: &std::path::Path) -> ExitCode {
     }
 }
 
-async fn serve_config(config: Config, logs: &Logs) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+async fn serve_config(config: Config, files: Files, logs: &Logs) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let stop = Stop::default();
     // Before anything listens, so that no signal finds nobody.
     let signals = Signals::new()?;
     let listeners = Listeners::bind(&config).await?;
     info!(version = env!("CARGO_PKG_VERSION"), "token-broker starts");
-    let app = App::new(config)?;
+    let (tell, hup) = mpsc::channel(1);
+    let app = App::new(config)?.reloading(Reloading { files, hup, level: Some(logs.level.clone()) });
     let told = stop.clone();
     tokio::join!(app.run(listeners, stop.clone()), async {
         tokio::select! {
-            () = signals.told(&told) => {}
+            () = signals.told(&told, &tell) => {}
             () = logs.tell_of_dropped() => {}
             () = stop.ended.cancelled() => {}
         }
@@ -154,19 +156,32 @@ async fn serve_config(config: Config, logs: &Logs) -> Result<(), Box<dyn std::er
 struct Signals {
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
+    hangup: tokio::signal::unix::Signal,
 }
 
 impl Signals {
     fn new() -> std::io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
     }
 
-    /// SIGTERM begins the end; a second signal, or SIGINT, skips the lame-duck time.
-    async fn told(mut self, stop: &Stop) {
+    /// SIGTERM begins the end; a second signal, or SIGINT, skips the lame-duck time. SIGHUP asks for the configuration to be
+    /// read again.
+    async fn told(mut self, stop: &Stop, reload: &mpsc::Sender<()>) {
         loop {
             let interrupted = tokio::select! {
                 _ = self.terminate.recv() => false,
                 _ = self.interrupt.recv() => true,
+                _ = self.hangup.recv() => {
+                    // Where one is waiting already, it will do for both.
+                    if reload.try_send(()).is_err() {
+                        info!("a reload is under way already");
+                    }
+                    continue;
+                }
             };
             if interrupted || stop.begin.is_cancelled() {
                 stop.hurry.cancel();

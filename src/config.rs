@@ -9,10 +9,15 @@ use tracing::Level;
 
 use crate::{model::UserKey, secret::Secret};
 
+mod choice;
 mod credentials;
 mod faults;
+mod files;
+mod identity;
 mod limits;
+mod patterns;
 mod reader;
+mod reading;
 mod settings;
 mod source;
 #[cfg(test)]
@@ -20,11 +25,9 @@ mod tests;
 mod vault;
 
 pub use faults::{Fault, Faults};
+pub use files::{Files, Kept, Reloaded};
+pub use reading::Glance;
 pub use vault::RESERVED_HEADERS;
-
-use credentials::CredentialsFile;
-use faults::{At, Findings, Report};
-use source::Source;
 
 /// A configuration that can be used, and what a person should look at nevertheless.
 #[derive(Debug)]
@@ -158,33 +161,5 @@ pub struct User {
 /// # Errors
 /// Every fault at once, by file and line; but where the syntax or a TOML type is wrong, those faults alone.
 pub fn load(path: &Path) -> Result<Loaded, Faults> {
-    let mut report = Report::default();
-    let config = assemble(path, &mut report);
-    report.verdict(path, config).map(|(config, warnings)| Loaded { config, warnings })
-}
-
-/// The configuration as far as it is whole; all that is wrong with it goes to `report`.
-fn assemble(path: &Path, report: &mut Report) -> Option<Config> {
-    let source = Source::open(path, "name the configuration file with --config, and let this process read it")
-        .map_err(|why| report.append(why))
-        .ok()?;
-    let table = reader::parse(&source).map_err(|why| report.append(why)).ok()?;
-    let findings = Findings::new(&source);
-    let settings::Main { grpc, admin, log, vault, auth, users, patterns } = settings::read(&findings, table);
-
-    let (mut files, mut reports) = (vec![users], Vec::new());
-    for path in credentials::expand(&patterns, &findings) {
-        let (file, report) = CredentialsFile::read(&path);
-        files.push(file);
-        reports.push(report);
-    }
-    if files.iter().all(CredentialsFile::is_empty) {
-        findings.warn(At::NOWHERE, "users", "are missing: every request will be answered with NOT_FOUND: add [[users]]");
-    }
-    reports.insert(0, findings.into_report());
-    credentials::compare(&files, &mut reports);
-    reports.into_iter().for_each(|next| report.append(next));
-
-    let users = files.into_iter().flat_map(CredentialsFile::into_users).collect();
-    Some(Config { grpc, admin, log, vault: vault?, auth, users })
+    Files::open(path).map(|(_, loaded)| loaded)
 }

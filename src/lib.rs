@@ -34,6 +34,8 @@ pub mod pacing;
 #[cfg(feature = "server")]
 pub mod reach;
 #[cfg(feature = "server")]
+pub mod reload;
+#[cfg(feature = "server")]
 pub mod renewal;
 #[cfg(feature = "server")]
 pub mod secret;

@@ -9,9 +9,11 @@ use tokio::time::sleep;
 use tracing::{error, warn};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{
+    Registry,
     filter::{LevelFilter, Targets},
     fmt,
     layer::SubscriberExt as _,
+    reload,
     util::SubscriberInitExt as _,
 };
 
@@ -26,9 +28,29 @@ const OURS: &str = "token_broker";
 /// How often lines that were dropped are told, if any were.
 const DROPPED_EVERY: Duration = Duration::from_secs(10);
 
+/// The level of the running log.
+#[derive(Clone, Debug)]
+pub struct Level(reload::Handle<Targets, Registry>);
+
+impl Level {
+    /// Changes it.
+    pub fn set(&self, level: tracing::Level) {
+        if let Err(error) = self.0.reload(filter(level)) {
+            warn!(%error, "the log's level stays as it was");
+        }
+    }
+}
+
+/// The level is ours alone: what the libraries trace are frames and headers, and with them what callers sent.
+fn filter(level: tracing::Level) -> Targets {
+    Targets::new().with_default(LevelFilter::WARN.min(level.into())).with_target(OURS, level)
+}
+
 /// The running log.
 #[derive(Debug)]
 pub struct Logs {
+    /// Its level.
+    pub level: Level,
     /// Writes what is left when dropped.
     _guard: WorkerGuard,
     dropped: ErrorCounter,
@@ -56,8 +78,7 @@ impl Logs {
 pub fn start(log: &Log) -> Result<Logs, tracing_subscriber::util::TryInitError> {
     let (writer, guard) = NonBlockingBuilder::default().buffered_lines_limit(LINES_MAX).lossy(true).finish(io::stdout());
     let dropped = writer.error_counter();
-    // The level is ours alone: what the libraries trace are frames and headers, and with them what callers sent.
-    let filter = Targets::new().with_default(LevelFilter::WARN.min(log.level.into())).with_target(OURS, log.level);
+    let (filter, level) = reload::Layer::new(filter(log.level));
     let registry = tracing_subscriber::registry().with(filter);
     match log.format {
         LogFormat::Json => {
@@ -69,5 +90,5 @@ pub fn start(log: &Log) -> Result<Logs, tracing_subscriber::util::TryInitError> 
         let location = panic.location().map(ToString::to_string);
         error!(location, thread = thread::current().name(), "a task panicked");
     }));
-    Ok(Logs { _guard: guard, dropped })
+    Ok(Logs { level: Level(level), _guard: guard, dropped })
 }

@@ -4,18 +4,19 @@
 
 use std::{
     borrow::Cow,
-    collections::{HashMap, HashSet},
-    fs,
-    path::{Component, Path, PathBuf},
+    collections::{HashMap, HashSet, hash_map::Entry as Slot},
+    path::Path,
     sync::Arc,
 };
 
+use toml::de::DeTable;
+
 use super::{
     User,
-    faults::{At, Fault, Findings, Report},
+    faults::{At, Fault, Findings},
     limits,
-    reader::{self, Found, Reader},
-    source::{self, Source},
+    reader::{Found, Reader},
+    source,
 };
 use crate::{
     model::{MerchantId, Number, UserKey},
@@ -48,22 +49,12 @@ struct OpenToOthers {
 }
 
 impl CredentialsFile {
-    /// Reads a file that holds `[[users]]` and nothing else; no users where it can't be read, which is reported.
-    pub(super) fn read(path: &Path) -> (Self, Report) {
-        let nothing = |report| (Self { path: Arc::from(path), entries: Vec::new() }, report);
-        let source = match Source::open(path, "let this process read it, or take it out of credentials_files") {
-            Ok(source) => source,
-            Err(report) => return nothing(report),
-        };
-        let table = match reader::parse(&source) {
-            Ok(table) => table,
-            Err(report) => return nothing(report),
-        };
-        let findings = Findings::new(&source);
-        let mut root = Reader::root(&findings, table);
+    /// Reads a file that holds `[[users]]` and nothing else.
+    pub(super) fn read(findings: &Findings<'_>, table: DeTable<'_>) -> Self {
+        let mut root = Reader::root(findings, table);
         let file = Self::collect(&mut root);
         root.finish();
-        (file, findings.into_report())
+        file
     }
 
     /// Takes the users out of a file's root table.
@@ -76,35 +67,67 @@ impl CredentialsFile {
     }
 
     /// The users whose credential is whole.
-    pub(super) fn into_users(self) -> impl Iterator<Item = User> {
-        self.entries
-            .into_iter()
-            .filter_map(|Entry { key, password, attempt, .. }| Some(User { key, password: password?, attempt }))
+    pub(super) fn users(&self) -> impl Iterator<Item = User> {
+        self.entries.iter().filter_map(|Entry { key, password, attempt, .. }| {
+            Some(User { key: key.clone(), password: password.clone()?, attempt: *attempt })
+        })
     }
 
-    /// Whether the file names no user.
-    pub(super) fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+    /// Whose credentials the file holds.
+    pub(super) fn keys(&self) -> HashSet<&UserKey> {
+        self.entries.iter().map(|entry| &entry.key).collect()
+    }
+
+    /// How many users the file names.
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
     }
 }
 
-/// Finds users that are configured twice, in one file or in two; the fault goes to the later place.
-pub(super) fn compare(files: &[CredentialsFile], reports: &mut [Report]) {
-    let mut places: HashMap<&UserKey, (&Path, usize)> = HashMap::with_capacity(files.iter().map(|file| file.entries.len()).sum());
-    for (file, report) in files.iter().zip(reports) {
+/// A user who is configured twice.
+#[derive(Clone, Debug)]
+pub(super) struct Clash<'f> {
+    pub(super) key: &'f UserKey,
+    pub(super) earlier: Place<'f>,
+    pub(super) later: Place<'f>,
+}
+
+/// Where a user is configured.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place<'f> {
+    /// The file's index among those compared.
+    pub(super) index: usize,
+    path: &'f Arc<Path>,
+    line: usize,
+}
+
+impl Clash<'_> {
+    /// The fault of one of the two places.
+    pub(super) fn fault_of(&self, at_fault: Place<'_>) -> Fault {
+        let other =
+            if at_fault.index == self.earlier.index && at_fault.line == self.earlier.line { self.later } else { self.earlier };
+        let message =
+            format!("{} is configured already, at {}:{}: remove one of the two", self.key, other.path.display(), other.line);
+        Fault { file: Arc::clone(at_fault.path), line: Some(at_fault.line), key: "users".to_owned(), message }
+    }
+}
+
+/// Finds users that are configured twice, in one file or in two.
+pub(super) fn clashes<'f>(files: &[Option<&'f CredentialsFile>]) -> Vec<Clash<'f>> {
+    let mut places: HashMap<&UserKey, Place<'_>> = HashMap::with_capacity(files.iter().flatten().map(|file| file.len()).sum());
+    let mut clashes = Vec::new();
+    for (index, file) in files.iter().enumerate().filter_map(|(index, file)| Some((index, (*file)?))) {
         for Entry { key, line, .. } in &file.entries {
-            if let Some((other, other_line)) = places.get(key) {
-                report.push(Fault {
-                    file: Arc::clone(&file.path),
-                    line: Some(*line),
-                    key: "users".to_owned(),
-                    message: format!("{key} is configured already, at {}:{other_line}: remove one of the two", other.display()),
-                });
-            } else {
-                places.insert(key, (&file.path, *line));
+            let later = Place { index, path: &file.path, line: *line };
+            match places.entry(key) {
+                Slot::Occupied(earlier) => clashes.push(Clash { key, earlier: *earlier.get(), later }),
+                Slot::Vacant(free) => {
+                    free.insert(later);
+                }
             }
         }
     }
+    clashes
 }
 
 fn read_user(mut table: Reader<'_, '_>, open: &mut OpenToOthers) -> Option<Entry> {
@@ -154,9 +177,8 @@ fn read_password_file(
 ) -> Option<Secret> {
     // No fault shows the path: whoever mistakes this key for `password` writes a password here.
     let fault = |why: &str| table.fault(at, "password_file", why);
-    let path = table.findings().source().directory().join(&*value);
     // Room for the line break that isn't the password's.
-    let contents = match source::read(&path, limits::PASSWORD_BYTES + 2) {
+    let contents = match table.findings().source().read_beside(&value, limits::PASSWORD_BYTES + 2).1 {
         Ok(contents) => contents,
         Err(source::Unreadable::TooLong(_)) => {
             fault("names a file longer than a password can be: 4 KiB at most");
@@ -208,80 +230,4 @@ impl OpenToOthers {
             findings.warn(at, "users.password_file", message);
         }
     }
-}
-
-/// One of `credentials_files`.
-#[derive(Debug)]
-pub(super) struct Pattern {
-    pub(super) text: String,
-    pub(super) at: At,
-}
-
-/// The files that the patterns name, each once, in the patterns' order and then by name.
-pub(super) fn expand(patterns: &[Pattern], findings: &Findings<'_>) -> Vec<PathBuf> {
-    const KEY: &str = "credentials_files";
-    let mut seen: HashSet<PathBuf> = fs::canonicalize(findings.source().path()).into_iter().collect();
-    let mut files = Vec::new();
-    for Pattern { text, at } in patterns {
-        let directory = findings.source().directory();
-        let found = if text.contains(['*', '?', '[']) {
-            matches(directory, text)
-        } else {
-            let path = directory.join(text);
-            let probed =
-                source::probe(&path).map_err(|why| format!("names a file that {why}: mend the path, relative to this file"));
-            probed.map(|()| vec![path])
-        };
-        match found {
-            Err(why) => findings.fault(*at, KEY, why),
-            Ok(found) if found.is_empty() => {
-                findings.warn(*at, KEY, "matches no file: mend the pattern, which is relative to this file, or remove it");
-            }
-            // A file that two patterns match is read once, and the main file, matched by its own pattern, has been read.
-            Ok(found) => files.extend(found.into_iter().filter(|path| match fs::canonicalize(path) {
-                Ok(canonical) => seen.insert(canonical),
-                Err(_) => true,
-            })),
-        }
-        if files.len() > limits::CREDENTIALS_FILES {
-            findings.fault(*at, KEY, format!("matches more than {} files: narrow the pattern", limits::CREDENTIALS_FILES));
-            return Vec::new();
-        }
-    }
-    files
-}
-
-/// The regular files that a pattern matches.
-fn matches(directory: &Path, text: &str) -> Result<Vec<PathBuf>, String> {
-    const UNREADABLE: &str = "leads into a directory that can't be read: let this process read it, or narrow the pattern";
-    let base = directory.to_str().ok_or("is a pattern, and its directory's name is not UTF-8: name the files one by one")?;
-    let full = Path::new(&glob::Pattern::escape(base)).join(text);
-    let paths = glob::glob(&full.to_string_lossy())
-        .map_err(|error| format!("is not a pattern ({}): mend it, or name the files one by one", error.msg))?;
-    // The directory's own name may have hidden parts.
-    let given = if Path::new(text).is_absolute() { 0 } else { parts(directory).count() };
-    let named: Vec<glob::Pattern> =
-        text.split('/').filter(|part| part.starts_with('.')).filter_map(|part| glob::Pattern::new(part).ok()).collect();
-    let mut files = Vec::new();
-    for path in paths {
-        let path = path.map_err(|error| format!("{UNREADABLE} ({})", error.error().kind()))?;
-        let hidden = parts(&path).skip(given).any(|name| name.starts_with('.') && !named.iter().any(|part| part.matches(&name)));
-        if !hidden && path.is_file() {
-            files.push(path);
-        }
-        if files.len() > limits::CREDENTIALS_FILES {
-            break;
-        }
-    }
-    Ok(files)
-}
-
-/// A path's names. Those that begin with a dot are skipped unless the pattern names the dot: Kubernetes keeps a second view of
-/// each mounted file in `..data`, and editors keep old copies in hidden files. (The glob crate's own option for this panics at
-/// a file name that isn't UTF-8.)
-fn parts(path: &Path) -> impl Iterator<Item = Cow<'_, str>> {
-    path.components().filter_map(|part| match part {
-        Component::Normal(name) => Some(name.to_string_lossy()),
-        Component::Prefix(_) | Component::RootDir | Component::CurDir | Component::ParentDir => None,
-    })
 }

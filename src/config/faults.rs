@@ -43,6 +43,18 @@ impl Faults {
     }
 }
 
+impl Faults {
+    /// These faults, and those of `more` that aren't among them.
+    pub(super) fn and(mut self, more: Vec<Fault>) -> Self {
+        for fault in more {
+            if !self.0.contains(&fault) {
+                self.0.push(fault);
+            }
+        }
+        self
+    }
+}
+
 impl fmt::Display for Faults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, fault) in self.0.iter().enumerate() {
@@ -67,7 +79,7 @@ impl At {
 }
 
 /// What was found in one file, or in several after [`Report::append`].
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Report {
     /// Syntax errors and wrong types: while there are any, the rest isn't worth telling.
     shape: Vec<Fault>,
@@ -90,6 +102,16 @@ impl Report {
     /// Adds a fault that shows only once files are put together.
     pub(super) fn push(&mut self, fault: Fault) {
         self.other.push(fault);
+    }
+
+    /// Adds something to look at that shows only once files are put together.
+    pub(super) fn push_warning(&mut self, warning: Fault) {
+        self.warnings.push(warning);
+    }
+
+    /// Whether there is any fault.
+    pub(super) fn is_faulty(&self) -> bool {
+        !self.shape.is_empty() || !self.other.is_empty()
     }
 
     /// Adds the next file's report behind this one's; puts the next one's faults in the order of lines.
@@ -159,8 +181,12 @@ impl<'s> Findings<'s> {
         self.report.into_inner()
     }
 
+    /// The line of a place, from 1.
+    pub(super) fn line(&self, at: At) -> Option<usize> {
+        at.0.map(|offset| self.source.line(offset))
+    }
+
     fn place(&self, at: At, key: String, message: String) -> Fault {
-        let line = at.0.map(|offset| self.source.line(offset));
-        Fault { file: Arc::clone(self.source.path()), line, key, message }
+        Fault { file: Arc::clone(self.source.path()), line: self.line(at), key, message }
     }
 }

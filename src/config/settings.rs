@@ -9,9 +9,10 @@ use tracing::Level;
 
 use super::{
     Admin, Auth, Grpc, Log, LogFormat, Vault,
-    credentials::{CredentialsFile, Pattern},
+    credentials::CredentialsFile,
     faults::{At, Findings},
     limits,
+    patterns::Pattern,
     reader::{Found, Reader},
     vault,
 };
@@ -22,6 +23,7 @@ const GRPC_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST),
 const ADMIN_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9090);
 
 /// What the main file holds.
+#[derive(Debug)]
 pub(super) struct Main {
     pub(super) grpc: Grpc,
     pub(super) admin: Option<Admin>,
@@ -76,7 +78,10 @@ pub(super) fn read(findings: &Findings<'_>, table: DeTable<'_>) -> Main {
         vault,
         auth: Auth { allow_unauthenticated: allow_unauthenticated.value },
         users,
-        patterns: patterns.into_iter().map(|found| Pattern { text: found.value.into_owned(), at: found.at }).collect(),
+        patterns: patterns
+            .into_iter()
+            .map(|Found { value, at }| Pattern { text: value.into_owned(), line: findings.line(at) })
+            .collect(),
     }
 }
 

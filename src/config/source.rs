@@ -3,12 +3,12 @@
 //! Must never read without a limit, nor wait on a pipe.
 
 use std::{
-    cell::OnceCell,
+    cell::{OnceCell, RefCell},
     fmt,
     fs::{self, File},
     io::{self, Read as _},
     os::unix::fs::PermissionsExt as _,
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -16,6 +16,7 @@ use zeroize::{Zeroize as _, Zeroizing};
 
 use super::{
     faults::{Fault, Report},
+    identity::Seen,
     limits::FILE_BYTES,
 };
 
@@ -79,13 +80,15 @@ pub(super) fn read(path: &Path, limit: u64) -> Result<Contents, Unreadable> {
     Ok(Contents { bytes, open_to_others: metadata.permissions().mode() & OTHERS != 0 })
 }
 
-/// A configuration file: its text, and its lines.
+/// A configuration file: its text, its lines, and the files that it names.
 pub(super) struct Source {
     path: Arc<Path>,
     text: Zeroizing<String>,
     open_to_others: bool,
     /// The byte after each line break, found when the first line is asked for: a file without faults is never searched.
     breaks: OnceCell<Vec<usize>>,
+    /// What was read beside it, or tried.
+    beside: RefCell<Vec<Seen>>,
 }
 
 impl Source {
@@ -103,7 +106,7 @@ impl Source {
             Report::of_shape(fault(Some(line), "is not UTF-8 from here on: save the file as UTF-8".to_owned()))
         })?;
         let text = Zeroizing::new(text);
-        Ok(Self { text, open_to_others: contents.open_to_others, breaks: OnceCell::new(), path })
+        Ok(Self { text, open_to_others: contents.open_to_others, breaks: OnceCell::new(), beside: RefCell::default(), path })
     }
 
     /// The path as it was named.
@@ -121,9 +124,19 @@ impl Source {
         self.open_to_others
     }
 
-    /// Where relative paths in this file begin.
-    pub(super) fn directory(&self) -> &Path {
-        self.path.parent().unwrap_or(Path::new(""))
+    /// Reads a file of at most `limit` bytes that this one names, relative paths beginning where this one stands; gives the
+    /// full path too.
+    pub(super) fn read_beside(&self, named: &str, limit: u64) -> (PathBuf, Result<Contents, Unreadable>) {
+        let path = self.path.parent().unwrap_or(Path::new("")).join(named);
+        // Looked at before it is read: what changes from here on is seen as a change.
+        self.beside.borrow_mut().push(Seen::at(path.clone()));
+        let contents = read(&path, limit);
+        (path, contents)
+    }
+
+    /// What [`Self::read_beside`] read or tried, as it was before that.
+    pub(super) fn into_beside(self) -> Vec<Seen> {
+        self.beside.into_inner()
     }
 
     /// The line of a byte, from 1.

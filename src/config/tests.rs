@@ -12,6 +12,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 use tracing::Level;
 
+mod cost;
 mod credentials;
 mod faulty;
 

@@ -18,7 +18,6 @@ use super::{
     faults::{At, Findings},
     limits,
     reader::{Found, Reader, shown},
-    source,
 };
 use crate::secret::Secret;
 
@@ -148,8 +147,8 @@ fn is_name(host: &str) -> bool {
 /// Reads the CA file and sees that it is good for something.
 fn ca_file(table: &Reader<'_, '_>, Found { value, at }: Found<Cow<'_, str>>) -> Option<CaFile> {
     let fault = |why: String| table.fault(at, "ca_file", why);
-    let path = table.findings().source().directory().join(&*value);
-    let pem = match source::read(&path, limits::CA_BYTES) {
+    let (path, contents) = table.findings().source().read_beside(&value, limits::CA_BYTES);
+    let pem = match contents {
         Ok(contents) => contents.bytes.to_vec(),
         Err(why) => {
             fault(format!("names a file that {why}: give a PEM file, by a path relative to this one"));

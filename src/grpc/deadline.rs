@@ -2,7 +2,13 @@
 //!
 //! Must never leave a call without an end: where the caller names none, or one in years, the configuration's counts.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use http::HeaderMap;
 use tokio::time::Instant;
@@ -19,6 +25,31 @@ pub struct Deadline(pub Instant);
 /// `grpc-timeout` is there, but is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Malformed;
+
+/// The time of calls that bring no deadline: whole milliseconds, shared with the services.
+#[derive(Clone, Debug)]
+pub struct CallTimeout(Arc<AtomicU64>);
+
+impl CallTimeout {
+    /// This time for now.
+    #[must_use]
+    pub fn new(timeout: Duration) -> Self {
+        let shared = Self(Arc::default());
+        shared.set(timeout);
+        shared
+    }
+
+    /// The time now.
+    #[must_use]
+    pub fn get(&self) -> Duration {
+        Duration::from_millis(self.0.load(Ordering::Relaxed))
+    }
+
+    /// Changes it for calls to come.
+    pub fn set(&self, timeout: Duration) {
+        self.0.store(u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+}
 
 /// The time a call with these headers may take.
 ///

@@ -19,7 +19,7 @@ use tracing::info;
 
 use super::{
     Api,
-    deadline::{self, Deadline},
+    deadline::{self, CallTimeout, Deadline},
     request_id::{self, RequestId},
     status,
 };
@@ -60,7 +60,7 @@ pub struct Services {
 struct Ours {
     server: TokenBrokerServiceServer<Api>,
     clock: Arc<dyn Clock>,
-    call_timeout: Duration,
+    call_timeout: CallTimeout,
 }
 
 impl fmt::Debug for Services {
@@ -79,7 +79,12 @@ impl Services {
     ///
     /// # Errors
     /// Where the compiled-in descriptors are broken.
-    pub fn all(api: Api, health: HealthReporter, clock: Arc<dyn Clock>, call_timeout: Duration) -> Result<Self, ReflectionError> {
+    pub fn all(
+        api: Api,
+        health: HealthReporter,
+        clock: Arc<dyn Clock>,
+        call_timeout: CallTimeout,
+    ) -> Result<Self, ReflectionError> {
         let reflection = || {
             tonic_reflection::server::Builder::configure()
                 .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
@@ -123,8 +128,8 @@ impl Ours {
         let (mut head, body) = request.into_parts();
         let given_id = head.headers.get(request_id::KEY).cloned();
         let result = async {
-            let timeout =
-                deadline::timeout(&head.headers, self.call_timeout).map_err(|deadline::Malformed| malformed(TIMEOUT_FAULT))?;
+            let timeout = deadline::timeout(&head.headers, self.call_timeout.get())
+                .map_err(|deadline::Malformed| malformed(TIMEOUT_FAULT))?;
             let received = self.clock.now().mono;
             let deadline = received + timeout;
             // Whole before anything else: a message that never comes holds a place for this long and no longer.

@@ -24,4 +24,5 @@ mod lifecycle;
 mod outage;
 mod python;
 mod refusals;
+mod reload;
 mod simulation;

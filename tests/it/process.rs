@@ -26,6 +26,7 @@ pub(crate) struct Process {
     lines: Arc<Mutex<Vec<serde_json::Value>>>,
     news: watch::Receiver<usize>,
     readers: Vec<JoinHandle<()>>,
+    path: PathBuf,
     _files: TempDir,
 }
 
@@ -67,7 +68,7 @@ impl Process {
             BufReader::new(stderr).read_to_string(&mut text).await.expect("is UTF-8");
             kept.lock().expect("no panic").push(serde_json::Value::String(text));
         });
-        let process = Self { child, lines, news, readers: vec![out, err], _files: files };
+        let process = Self { child, lines, news, readers: vec![out, err], path, _files: files };
         process.line("ready").await;
         process
     }
@@ -85,6 +86,11 @@ impl Process {
             }
         });
         found.await.unwrap_or_else(|_| panic!("no line {message:?} in {}", self.log()))
+    }
+
+    /// Writes its configuration anew.
+    pub(crate) fn rewrite(&self, text: &str) {
+        std::fs::write(&self.path, text).expect("the configuration is written");
     }
 
     /// Where it listens for gRPC.

@@ -18,11 +18,10 @@ use std::{
 use token_broker::{
     broker::Broker,
     cache::Cache,
-    config::{Renewal, User},
+    config::Renewal,
     flight::{Flights, Parts, Settings},
     pacing::Rules,
     renewal::Agenda,
-    secret::Secret,
     users::Users,
 };
 use tokio::{runtime, task::JoinSet, time::sleep};
@@ -96,7 +95,7 @@ async fn run(seed: u64) -> Arc<World> {
     let world = Arc::new(World::new(&mut random));
     let clock = Arc::new(SimulatedClock::new(Arc::clone(&world)));
     let users: Vec<_> = (0..USERS).map(world::user).collect();
-    let configured = users.iter().map(|key| User { key: key.clone(), password: Secret::from("simulated"), attempt: 0 });
+    let configured = world.configure(|configured| configured.extend(users.iter().map(|key| (key.clone(), 0))));
 
     let (cache, agenda) = (Cache::new(USERS), Arc::new(Agenda::new(clock.clone())));
     let settings = Settings {
@@ -114,10 +113,9 @@ async fn run(seed: u64) -> Arc<World> {
         seed: random.u64(..),
     };
     let closing = CancellationToken::new();
-    let flights = Flights::new(parts, settings);
+    let flights = Flights::new(parts, settings.clone());
     let idle_after = Duration::from_secs(60);
-    let broker =
-        Arc::new(Broker::new(Users::new(configured.collect()), cache, flights, agenda, clock, idle_after, closing.clone()));
+    let broker = Arc::new(Broker::new(Users::new(configured), cache, flights, agenda, clock, idle_after, closing.clone()));
 
     let mut tasks = JoinSet::new();
     let renewing = Arc::clone(&broker);
@@ -128,6 +126,9 @@ async fn run(seed: u64) -> Arc<World> {
     }
     if random.u8(..4) == 0 {
         calling.spawn(callers::set_the_clock(Arc::clone(&world), random.fork(), RUN));
+    }
+    if random.u8(..3) == 0 {
+        calling.spawn(callers::operate(Arc::clone(&broker), Arc::clone(&world), users.clone(), settings, random.fork(), RUN));
     }
     while let Some(caller) = calling.join_next().await {
         caller.expect("no caller panics");

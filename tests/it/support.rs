@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     fs,
+    path::Path,
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
@@ -13,12 +14,15 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 
 use tempfile::TempDir;
 use token_broker::{
-    app::{App, Listeners, Stop},
+    app::{App, Listeners, Reloading, Stop},
     client::{Client, ClientError, Query, Token},
-    config,
+    config::Files,
 };
 use token_broker_sandbox::{Options, Sandbox};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::mpsc,
+};
 use tokio_util::sync::DropGuard;
 use tonic::{Code, body::Body};
 use tower_service::Service;
@@ -36,8 +40,13 @@ pub(crate) struct Stage {
     pub(crate) sandbox: Sandbox,
     pub(crate) client: Client,
     pub(crate) endpoint: String,
+    /// Tells the broker to read its configuration again, as SIGHUP does.
+    pub(crate) hup: mpsc::Sender<()>,
+    /// Where the configuration is, as `config.toml`.
+    pub(crate) files: TempDir,
+    /// The configuration's text before `rest`.
+    head: String,
     _stop: DropGuard,
-    _files: TempDir,
 }
 
 /// What a stage is made from.
@@ -48,6 +57,10 @@ pub(crate) struct Setting {
     /// `[[users]]` and all else.
     pub(crate) rest: String,
     pub(crate) options: Options,
+    /// Keys above all tables.
+    pub(crate) top: String,
+    /// Writes further files beside the configuration before it is read.
+    pub(crate) prepare: Option<fn(&Path)>,
 }
 
 impl Default for Setting {
@@ -57,6 +70,8 @@ impl Default for Setting {
             grpc: "lame_duck = \"0s\"\n".to_owned(),
             rest: user(NUMBER, PASSWORD),
             options: Options::default(),
+            top: String::new(),
+            prepare: None,
         }
     }
 }
@@ -75,22 +90,34 @@ impl Setting {
         let sandbox = Sandbox::start(self.options).await.expect("the sandbox starts");
         let files = tempfile::tempdir().expect("a directory");
         let path = files.path().join("config.toml");
-        let text = format!("[vault]\nbase_url = \"{}\"\n{}\n[grpc]\n{}\n{}", sandbox.url(), self.vault, self.grpc, self.rest);
-        fs::write(&path, text).expect("the configuration is written");
-        let config = config::load(&path).expect("the configuration is in order").config;
+        let top = if self.top.is_empty() { String::new() } else { format!("{}\n", self.top) };
+        let head = format!("{top}[vault]\nbase_url = \"{}\"\n{}\n[grpc]\n{}\n", sandbox.url(), self.vault, self.grpc);
+        if let Some(prepare) = self.prepare {
+            prepare(files.path());
+        }
+        fs::write(&path, format!("{head}{}", self.rest)).expect("the configuration is written");
+        let (read, loaded) = Files::open(&path).expect("the configuration is in order");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let endpoint = format!("http://{}", listener.local_addr().expect("is bound"));
         let stop = Stop::default();
-        let app = App::new(config).expect("the broker can be wired");
+        let (hup, hups) = mpsc::channel(1);
+        let app = App::new(loaded.config).expect("the broker can be wired");
+        let app = app.reloading(Reloading { files: read, hup: hups, level: None });
         let hurry = stop.hurry.clone();
         hurry.cancel();
         tokio::spawn(app.run(Listeners { grpc: vec![listener], ..Listeners::default() }, stop.clone()));
         let client = Client::new(&endpoint).expect("is an endpoint").timeout(PATIENCE);
-        Stage { sandbox, client, endpoint, _stop: stop.begin.drop_guard(), _files: files }
+        Stage { sandbox, client, endpoint, hup, files, head, _stop: stop.begin.drop_guard() }
     }
 }
 
 impl Stage {
+    /// Writes the configuration anew, all but `[vault]` and `[grpc]`, and tells the broker.
+    pub(crate) async fn reload(&self, rest: &str) {
+        fs::write(self.files.path().join("config.toml"), format!("{}{rest}", self.head)).expect("the configuration is written");
+        self.hup.send(()).await.expect("the broker runs");
+    }
+
     /// A token of the documented user.
     pub(crate) async fn token(&self) -> Result<Token, ClientError> {
         self.client.token(MERCHANT, NUMBER).await

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use token_broker::{
     broker::{Answer, Broker, BrokerError, Outcome, Request},
+    flight::Settings,
     model::{CallerId, UserKey},
 };
 use tokio::time::{Instant, sleep, timeout};
@@ -54,6 +55,7 @@ async fn call(
     let before = world.now();
     let plain = request.min_remaining.is_zero() && request.rejected_token_id.is_empty();
     let had = world.with(&request.key, |facts| facts.valid(before).cloned());
+    let (configured, generation) = world.configured(&request.key);
     let calling = broker.get_token(&CallerId::Anonymous, &request);
     let result = match cancelled_after {
         Some(after) => timeout(after, calling).await.ok()?,
@@ -63,19 +65,29 @@ async fn call(
     let waited = now.mono - before.mono;
     world.note(format!("{} after {waited:?}: {:?}", request.key, result.as_ref().map(|answer| answer.outcome)));
     world.check(waited <= patience + SLACK, || format!("a caller hung: {waited:?} of {patience:?}"));
+    let steady = world.configured(&request.key).1 == generation;
+    let steadily_configured = configured && steady;
+    if !configured && steady {
+        world.check(matches!(result, Err(BrokerError::NotConfigured(_))), || {
+            format!("{} is not configured, and got {result:?}", request.key)
+        });
+        return None;
+    }
     // A token that was there, and is there still, is available whatever the vault does.
-    if let (true, Some((_, end))) = (plain, had) {
+    if let (true, true, Some((_, end))) = (plain, steadily_configured, had) {
+        // Unless a clock was set while it waited, and ended the token.
         if !end.left_at(now).is_zero() {
             world.check(result.is_ok(), || format!("{} has a valid token, and got {result:?}", request.key));
+            world.check(waited <= MARGIN_WAIT, || format!("{} has a valid token, and waited {waited:?}", request.key));
         }
-        world.check(waited <= MARGIN_WAIT, || format!("{} has a valid token, and waited {waited:?}", request.key));
     }
     match result {
         Ok(answer) => Some(check(world, &request, &answer, now)),
         Err(error) => {
-            let theirs =
-                matches!(error, BrokerError::NotConfigured(_) | BrokerError::InvalidRequest(_) | BrokerError::ShuttingDown);
-            world.check(!theirs, || format!("{} got {error}", request.key));
+            let never = matches!(error, BrokerError::InvalidRequest(_) | BrokerError::ShuttingDown);
+            world.check(!never, || format!("{} got {error}", request.key));
+            let unknown = matches!(error, BrokerError::NotConfigured(_));
+            world.check(!unknown || !steadily_configured, || format!("{} is configured and got {error}", request.key));
             let broken = world.with(&request.key, |facts| facts.broken);
             // A back-off lasts a minute at most.
             let recently = broken.is_some_and(|at| at.elapsed() <= Duration::from_secs(60));
@@ -91,7 +103,12 @@ async fn call(
 fn check(world: &World, request: &Request, answer: &Answer, now: token_broker::clock::Moment) -> String {
     let text = answer.held.token.access_token.expose();
     let end = world.with(&request.key, |facts| facts.tokens.iter().rev().find(|(token, _)| token == text).map(|(_, end)| *end));
-    world.check(end.is_some(), || format!("{} got a token of somebody else", request.key));
+    world.check(text.starts_with(request.key.number.expose()), || format!("{} got a token of somebody else", request.key));
+    // Who was removed while waiting gets the token all the same, and it is forgotten.
+    if end.is_none() && world.was_removed(&request.key) {
+        return answer.held.id().to_string();
+    }
+    world.check(end.is_some(), || format!("{} got a token that was never issued", request.key));
     let left = end.map_or(Duration::ZERO, |end| end.left_at(now));
     world.check(!left.is_zero(), || format!("{} got an expired token", request.key));
     world.check(left >= request.min_remaining, || format!("{} got {left:?} instead of {:?}", request.key, request.min_remaining));
@@ -109,5 +126,28 @@ pub(crate) async fn set_the_clock(world: Arc<World>, mut random: fastrand::Rng, 
     while began.elapsed() < run {
         sleep(Duration::from_millis(random.u64(..60_000))).await;
         world.set_clock(random.i64(-100_000..100_000));
+    }
+}
+
+/// Changes the configuration: raises attempts, removes users and adds them again.
+pub(crate) async fn operate(
+    broker: Arc<Broker>,
+    world: Arc<World>,
+    users: Vec<UserKey>,
+    settings: Settings,
+    mut random: fastrand::Rng,
+    run: Duration,
+) {
+    let began = Instant::now();
+    while began.elapsed() < run {
+        sleep(Duration::from_millis(random.u64(..40_000))).await;
+        let user = users[random.usize(..users.len())].clone();
+        let configured = world.configure(|configured| match (configured.remove(&user), random.bool()) {
+            (Some(_), true) => {}
+            (Some(attempt), false) => drop(configured.insert(user.clone(), attempt + 1)),
+            (None, _) => drop(configured.insert(user.clone(), 0)),
+        });
+        world.note(format!("a configuration of {} users, {user} changed", configured.len()));
+        broker.reconfigure(configured, settings.clone(), Duration::from_secs(60));
     }
 }

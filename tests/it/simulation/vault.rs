@@ -1,7 +1,10 @@
 //! A vault that does anything a vault may do, as its seed says.
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -20,6 +23,8 @@ pub(crate) const SCRIPTED_PANIC: &str = "the simulation says so";
 pub(crate) struct SimulatedVault {
     world: Arc<World>,
     random: Mutex<fastrand::Rng>,
+    /// No two tokens are alike.
+    issued: AtomicU64,
     /// Some vaults return the unexpired token again.
     same_token: bool,
 }
@@ -37,7 +42,7 @@ enum Outcome {
 impl SimulatedVault {
     pub(crate) fn new(world: Arc<World>, mut random: fastrand::Rng) -> Self {
         let same_token = random.u8(..4) == 0;
-        Self { world, random: Mutex::new(random), same_token }
+        Self { world, random: Mutex::new(random), issued: AtomicU64::new(0), same_token }
     }
 
     fn draw(&self) -> (Duration, Outcome) {
@@ -60,15 +65,17 @@ impl SimulatedVault {
         let now = self.world.now();
         let floor = self.world.floor;
         let same_token = self.same_token;
+        // Nothing is kept for who is configured no more.
+        let (configured, _) = self.world.configured(user);
         let (text, lifetime) = self.world.with(user, |facts| {
             let (text, lifetime) = match facts.valid(now).filter(|_| same_token) {
                 Some((text, end)) => (text.clone(), end.left_at(began)),
-                None => (format!("{}-{}", user.number.expose(), facts.tokens.len()), lifetime),
+                None => (format!("{}-{}", user.number.expose(), self.issued.fetch_add(1, Ordering::Relaxed)), lifetime),
             };
             // What was said last counts: after a jump of one clock, the same token's end is another.
             let end = began.plus(lifetime);
             // One that ended on the way is no token.
-            if !end.left_at(now).is_zero() {
+            if configured && !end.left_at(now).is_zero() {
                 facts.not_before = Some((began.mono + floor.min(lifetime / 2), "floor"));
                 facts.tokens.push((text.clone(), end));
             }
@@ -89,7 +96,7 @@ impl SimulatedVault {
 }
 
 impl SignIn for SimulatedVault {
-    fn sign_in<'a>(&'a self, user: &'a UserKey, _password: &'a Secret) -> SigningIn<'a> {
+    fn sign_in<'a>(&'a self, user: &'a UserKey, password: &'a Secret) -> SigningIn<'a> {
         Box::pin(async move {
             let began = self.world.now();
             self.world.begin(user);
@@ -115,7 +122,10 @@ impl SignIn for SimulatedVault {
                     ("throttled", Err(Failure::Throttled { scope, wait, vault_error }))
                 }
                 Outcome::Refused => {
-                    self.stop(user, self.world.hold, "hold");
+                    // A credential that was replaced meanwhile says nothing of the one that counts.
+                    if self.world.counts(user, password) {
+                        self.stop(user, self.world.hold, "hold");
+                    }
                     ("refused", Err(Failure::Refused { why: Refusal::Credentials, vault_error }))
                 }
                 Outcome::Panic => {

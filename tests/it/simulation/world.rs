@@ -1,14 +1,16 @@
 //! What is true in a simulation: the clocks, the tokens that exist, and every violation seen.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{Mutex, MutexGuard},
     time::{Duration, SystemTime},
 };
 
 use token_broker::{
     clock::{Clock, Moment},
+    config::User,
     model::{MerchantId, Number, UserKey},
+    secret::Secret,
 };
 use tokio::time::Instant;
 
@@ -31,6 +33,10 @@ struct State {
     limit: usize,
     at_once: usize,
     users: HashMap<UserKey, Facts>,
+    /// Who is configured, with which attempt; the password says the same.
+    configured: BTreeMap<UserKey, u64>,
+    /// Counts the configurations.
+    generation: u64,
     history: Vec<String>,
     violations: Vec<String>,
     sign_ins: u64,
@@ -41,6 +47,8 @@ struct State {
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Facts {
     pub(crate) signing_in: bool,
+    /// When it was last taken out of the configuration.
+    pub(crate) removed: Option<Instant>,
     /// When a sign-in last panicked.
     pub(crate) broken: Option<Instant>,
     /// No sign-in may begin before this, and why.
@@ -115,6 +123,47 @@ impl World {
         state.users.entry(user.clone()).or_default().signing_in = false;
         drop(state);
         self.note(format!("sign-in of {user}: {outcome}"));
+    }
+
+    /// Another configuration is about to be put in force.
+    pub(crate) fn configure(&self, change: impl FnOnce(&mut BTreeMap<UserKey, u64>)) -> Vec<User> {
+        let mut state = self.state();
+        let State { configured, users, generation, .. } = &mut *state;
+        let former = configured.clone();
+        change(configured);
+        *generation += 1;
+        for (user, attempt) in &former {
+            let facts = users.entry(user.clone()).or_default();
+            match configured.get(user) {
+                Some(now) if now == attempt => {}
+                // A changed credential lifts whatever stood against the former, but not the floor.
+                Some(_) => facts.not_before = facts.not_before.filter(|(_, why)| *why == "floor"),
+                None => *facts = Facts { signing_in: facts.signing_in, removed: Some(Instant::now()), ..Facts::default() },
+            }
+        }
+        // Who is new has no past, even where a sign-in of a former life has just ended.
+        for user in configured.keys().filter(|user| !former.contains_key(*user)) {
+            users.entry(user.clone()).or_default().not_before = None;
+        }
+        let all = configured.iter();
+        all.map(|(key, attempt)| User { key: key.clone(), password: Secret::from(attempt.to_string()), attempt: *attempt })
+            .collect()
+    }
+
+    /// Whether the user is configured, and in which generation of the configuration that was found.
+    pub(crate) fn configured(&self, user: &UserKey) -> (bool, u64) {
+        let state = self.state();
+        (state.configured.contains_key(user), state.generation)
+    }
+
+    /// Whether the user was taken out of the configuration lately, so that callers who waited then may still get a token.
+    pub(crate) fn was_removed(&self, user: &UserKey) -> bool {
+        self.with(user, |facts| facts.removed.is_some_and(|at| at.elapsed() <= Duration::from_secs(30)))
+    }
+
+    /// Whether this is the credential that counts.
+    pub(crate) fn counts(&self, user: &UserKey, password: &Secret) -> bool {
+        self.state().configured.get(user).is_some_and(|attempt| attempt.to_string() == password.expose())
     }
 
     pub(crate) fn called(&self) {

@@ -1,0 +1,245 @@
+//! Which version of each file serves after a change: the new one, or the last good one.
+//!
+//! Must never mix two versions of the main file, nor let a user be served from two files.
+
+use std::{
+    collections::{HashMap, HashSet},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use super::{
+    Config, Kept,
+    credentials::{self, CredentialsFile, Place},
+    faults::{Fault, Faults, Report},
+    patterns::Matched,
+    reading::{Known, MainPart, Reading, UsersPart},
+    settings::Main,
+};
+use crate::model::UserKey;
+
+/// A set of files that is good as a whole.
+#[derive(Debug)]
+pub(super) struct Good {
+    main: Arc<MainPart>,
+    files: Vec<Arc<UsersPart>>,
+    /// Which files each pattern named.
+    named: HashMap<String, Vec<PathBuf>>,
+}
+
+/// What was chosen.
+#[derive(Debug)]
+pub(super) struct Choice {
+    pub(super) good: Good,
+    pub(super) config: Config,
+    pub(super) warnings: Vec<Fault>,
+    pub(super) kept: Vec<Kept>,
+}
+
+impl Good {
+    /// What need not be read again.
+    pub(super) fn known(&self) -> Known {
+        Known { main: Some(Arc::clone(&self.main)), files: self.files.clone() }
+    }
+
+    /// Whether `other` holds the very same files.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        let same = self.files.iter().zip(&other.files).all(|(one, other)| Arc::ptr_eq(one, other));
+        Arc::ptr_eq(&self.main, &other.main) && self.files.len() == other.files.len() && same
+    }
+
+    fn of(reading: &Reading, files: Vec<Arc<UsersPart>>, before: Option<&Self>) -> Self {
+        let paths = |matched: &Matched| match &matched.files {
+            Ok(files) => files.iter().map(|file| file.path.clone()).collect(),
+            Err(_) => before.and_then(|good| good.named.get(&matched.pattern.text)).cloned().unwrap_or_default(),
+        };
+        let named = reading.matched.iter().map(|matched| (matched.pattern.text.clone(), paths(matched))).collect();
+        Self { main: Arc::clone(&reading.main), files, named }
+    }
+}
+
+/// Takes everything that was read, or nothing.
+pub(super) fn all(reading: &Reading) -> Result<Choice, Faults> {
+    let mut head = head(reading);
+    for matched in &reading.matched {
+        if let Err(why) = &matched.files {
+            head.push(pattern_fault(reading, matched, why));
+        }
+    }
+    let mut reports: Vec<Report> = std::iter::once(head).chain(reading.files.iter().map(|part| part.report.clone())).collect();
+    let tables = tables(reading.main.value.as_ref(), reading.files.iter().map(Some));
+    for clash in credentials::clashes(&tables) {
+        if let Some(report) = reports.get_mut(clash.later.index) {
+            report.push(clash.fault_of(clash.later));
+        }
+    }
+    let (config, warnings) = verdict(reading, reports, &tables)?;
+    Ok(Choice { good: Good::of(reading, reading.files.clone(), None), config, warnings, kept: Vec::new() })
+}
+
+/// Takes the main file, and of each credentials file what was read if that is in order, else the version that is in `good`.
+///
+/// A user who is configured twice is the fault of the file that took it on since then; of the later one if both did. That
+/// file's last good version stays too, and where this brings up another such user, the same rule decides again. Where the main
+/// file is at fault, nothing is taken.
+pub(super) fn file_by_file(good: &Good, reading: &Reading) -> Result<Choice, Faults> {
+    let strict = match all(reading) {
+        Ok(choice) => return Ok(choice),
+        Err(faults) => faults,
+    };
+    let Some(main) = reading.main.value.as_ref().filter(|_| !reading.main.report.is_faulty()) else { return Err(strict) };
+    let Some(mut candidates) = candidates(good, reading) else { return Err(strict) };
+    if let Err(more) = settle(&mut candidates, main, good) {
+        return Err(strict.and(more));
+    }
+    let files: Vec<Arc<UsersPart>> = candidates.iter().filter_map(Candidate::serving).cloned().collect();
+    let reports = std::iter::once(head(reading)).chain(files.iter().map(|part| part.report.clone())).collect();
+    let (config, warnings) = verdict(reading, reports, &tables(Some(main), files.iter().map(Some)))?;
+    let kept = candidates.into_iter().filter_map(Candidate::kept).collect();
+    Ok(Choice { good: Good::of(reading, files, Some(good)), config, warnings, kept })
+}
+
+/// The report on the main file; of its patterns, only what they warn of.
+fn head(reading: &Reading) -> Report {
+    const NOTHING: &str = "matches no file: mend the pattern, which is relative to this file, or remove it";
+    let mut report = reading.main.report.clone();
+    for matched in reading.matched.iter().filter(|matched| matched.nothing) {
+        report.push_warning(pattern_fault(reading, matched, NOTHING));
+    }
+    report
+}
+
+fn pattern_fault(reading: &Reading, matched: &Matched, message: &str) -> Fault {
+    Fault {
+        file: Arc::from(reading.main.path()),
+        line: matched.pattern.line,
+        key: "credentials_files".to_owned(),
+        message: message.to_owned(),
+    }
+}
+
+/// The users file by file: the main file's first.
+fn tables<'r>(
+    main: Option<&'r Main>,
+    files: impl Iterator<Item = Option<&'r Arc<UsersPart>>>,
+) -> Vec<Option<&'r CredentialsFile>> {
+    let files = files.map(|part| part.and_then(|part| part.value.as_ref()));
+    std::iter::once(main.map(|main| &main.users)).chain(files).collect()
+}
+
+/// Every fault, the main file's report being the first; the configuration and the warnings if there is none.
+fn verdict(reading: &Reading, reports: Vec<Report>, tables: &[Option<&CredentialsFile>]) -> Result<(Config, Vec<Fault>), Faults> {
+    const NO_USERS: &str = "are missing: every request will be answered with NOT_FOUND: add [[users]]";
+    let mut report = Report::default();
+    let users = tables.iter().flatten().map(|table| table.len()).sum();
+    if reading.main.value.is_some() && users == 0 {
+        let (file, key) = (Arc::from(reading.main.path()), "users".to_owned());
+        report.push_warning(Fault { file, line: None, key, message: NO_USERS.to_owned() });
+    }
+    reports.into_iter().for_each(|next| report.append(next));
+    let whole = if report.is_faulty() { None } else { reading.main.value.as_ref() };
+    let whole = whole.and_then(|Main { grpc, admin, log, vault, auth, .. }| {
+        let mut all = Vec::with_capacity(users);
+        tables.iter().flatten().for_each(|table| all.extend(table.users()));
+        let (grpc, admin, log, auth) = (grpc.clone(), admin.clone(), log.clone(), auth.clone());
+        Some(Config { grpc, admin, log, vault: vault.clone()?, auth, users: all })
+    });
+    report.verdict(reading.main.path(), whole)
+}
+
+/// A credentials file that is named now, and what may serve of it.
+struct Candidate<'r> {
+    path: Arc<Path>,
+    read: Option<&'r Arc<UsersPart>>,
+    good: Option<&'r Arc<UsersPart>>,
+    /// Why what was read doesn't serve, if so.
+    faults: Report,
+}
+
+impl<'r> Candidate<'r> {
+    fn serving(&self) -> Option<&'r Arc<UsersPart>> {
+        if self.faults.is_faulty() { self.good } else { self.read }
+    }
+
+    fn kept(self) -> Option<Kept> {
+        let users = self.good.map(|part| part.value.as_ref().map_or(0, CredentialsFile::len));
+        self.faults.verdict(&self.path, Some(())).err().map(|faults| Kept { file: self.path, users, faults })
+    }
+}
+
+/// The files to choose among; none where the main file is at fault, since it names what isn't there and never was.
+fn candidates<'r>(good: &'r Good, reading: &'r Reading) -> Option<Vec<Candidate<'r>>> {
+    let by_path: HashMap<&Path, &Arc<UsersPart>> = good.files.iter().map(|part| (part.path(), part)).collect();
+    let mut seen: HashSet<&Path> = reading.files.iter().map(|part| part.path()).collect();
+    let (mut found, mut read) = (Vec::new(), reading.files.iter());
+    for matched in &reading.matched {
+        match &matched.files {
+            Ok(files) => found.extend(read.by_ref().take(files.len()).map(|part| Candidate {
+                path: Arc::from(part.path()),
+                read: Some(part),
+                good: by_path.get(part.path()).copied(),
+                faults: if part.report.is_faulty() { part.report.clone() } else { Report::default() },
+            })),
+            Err(why) => {
+                let fault = pattern_fault(reading, matched, why);
+                let named = good.named.get(&matched.pattern.text)?.iter().filter(|path| seen.insert(path));
+                let before = found.len();
+                found.extend(named.map(|path| Candidate {
+                    path: Arc::from(path.as_path()),
+                    read: None,
+                    good: by_path.get(path.as_path()).copied(),
+                    faults: Report::of_fault(fault.clone()),
+                }));
+                if found.len() == before {
+                    let (path, faults) = (Arc::from(Path::new(&matched.pattern.text)), Report::of_fault(fault));
+                    found.push(Candidate { path, read: None, good: None, faults });
+                }
+            }
+        }
+    }
+    Some(found)
+}
+
+/// Takes files back until no user stands in two.
+///
+/// # Errors
+/// What is at fault where that can't be mended so.
+fn settle(candidates: &mut [Candidate<'_>], main: &Main, good: &Good) -> Result<(), Vec<Fault>> {
+    let before = good.main.value.as_ref().map(|main| main.users.keys()).unwrap_or_default();
+    // Whose users a file had, found when it is first asked for.
+    let mut had: HashMap<usize, HashSet<&UserKey>> = HashMap::new();
+    loop {
+        let tables = tables(Some(main), candidates.iter().map(Candidate::serving));
+        let clashes = credentials::clashes(&tables);
+        if clashes.is_empty() {
+            return Ok(());
+        }
+        let mut at_fault = Vec::with_capacity(clashes.len());
+        for clash in &clashes {
+            let mut is_new = |place: Place<'_>| match place.index.checked_sub(1) {
+                None => !before.contains(clash.key),
+                Some(index) => candidates.get(index).is_some_and(|candidate| {
+                    let had = had.entry(index).or_insert_with(|| {
+                        candidate.good.and_then(|part| part.value.as_ref()).map(CredentialsFile::keys).unwrap_or_default()
+                    });
+                    !candidate.faults.is_faulty() && !had.contains(clash.key)
+                }),
+            };
+            let place = if !is_new(clash.later) && is_new(clash.earlier) { clash.earlier } else { clash.later };
+            at_fault.push((place.index, clash.fault_of(place)));
+        }
+        let beyond = |(index, fault): &(usize, Fault)| {
+            let candidate = index.checked_sub(1).and_then(|index| candidates.get(index));
+            candidate.is_none_or(|candidate| candidate.faults.is_faulty()).then(|| fault.clone())
+        };
+        let more: Vec<Fault> = at_fault.iter().filter_map(beyond).collect();
+        if !more.is_empty() {
+            return Err(more);
+        }
+        for (index, fault) in at_fault {
+            if let Some(candidate) = index.checked_sub(1).and_then(|index| candidates.get_mut(index)) {
+                candidate.faults.push(fault);
+            }
+        }
+    }
+}

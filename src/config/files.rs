@@ -1,0 +1,110 @@
+//! The configuration's files over time: what of them is in force, whether they have changed, and what they say then.
+//!
+//! Must never let a faulty file displace a good one.
+
+use std::{path::Path, sync::Arc};
+
+use super::{
+    Config, Fault, Faults, Loaded,
+    choice::{self, Choice, Good},
+    reading::{Glance, Known, Reading},
+};
+
+/// The files of a configuration that has been loaded. Holds every credential, so that a file that hasn't changed needn't be
+/// read again.
+pub struct Files {
+    path: Arc<Path>,
+    good: Good,
+    seen: Glance,
+}
+
+/// What a reload came to.
+#[derive(Debug)]
+pub struct Reloaded {
+    /// What is configured now.
+    pub config: Config,
+    /// The same as [`Loaded::warnings`].
+    pub warnings: Vec<Fault>,
+    /// Credentials files whose new version is at fault.
+    pub kept: Vec<Kept>,
+    /// Whether any file was taken anew, added or left out: without that, `config` is what it was.
+    pub changed: bool,
+}
+
+/// A credentials file at fault. Its last good version is in force.
+#[derive(Clone, Debug)]
+pub struct Kept {
+    /// The file, as it was named.
+    pub file: Arc<Path>,
+    /// How many users its last good version names; none where it never had one, and so none of its users are known.
+    pub users: Option<usize>,
+    /// What is wrong with its new version.
+    pub faults: Faults,
+}
+
+impl Files {
+    /// Reads the main file at `path` and every file it names.
+    ///
+    /// Waits for files that are being written, a fifth of a second at most: not for an async worker.
+    ///
+    /// # Errors
+    /// Every fault at once, by file and line; but where the syntax or a TOML type is wrong, those faults alone.
+    pub fn open(path: &Path) -> Result<(Self, Loaded), Faults> {
+        let (reading, seen) = Reading::take(path, Known::default());
+        let Choice { good, config, warnings, .. } = choice::all(&reading)?;
+        Ok((Self { path: Arc::from(path), good, seen }, Loaded { config, warnings }))
+    }
+
+    /// How the files looked when they were last read.
+    #[must_use]
+    pub fn seen(&self) -> &Glance {
+        &self.seen
+    }
+
+    /// Whether any file, the ones they name included, looks other than when it was last read, well or in vain; reads none.
+    #[must_use]
+    pub fn changed(&self) -> bool {
+        self.seen.again() != self.seen
+    }
+
+    /// Reads what has changed, and puts it together with what hasn't.
+    ///
+    /// The whole is checked as one. A credentials file that is at fault (its syntax, a user, a password file; or it can't be
+    /// read, or is gone although it is named without a wildcard) stays in force as it was, and is told of in
+    /// [`Reloaded::kept`]; one that was never good has no users. So does a file that takes on a user whom another has; where
+    /// two files take on the same user at once, the later one. A file that no pattern matches any more is gone, and its users
+    /// with it.
+    ///
+    /// Waits for files that are being written, a fifth of a second at most: not for an async worker.
+    ///
+    /// # Errors
+    /// Every fault where the main file is at fault: everything stays as it was. So it is where the main file names a credentials
+    /// file that isn't there and never was, or takes on a user whom a credentials file has.
+    pub fn reload(&mut self) -> Result<Reloaded, Faults> {
+        self.take(self.good.known())
+    }
+
+    /// [`Self::reload`] that reads everything, changed or not.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn reload_all(&mut self) -> Result<Reloaded, Faults> {
+        self.take(Known::default())
+    }
+
+    fn take(&mut self, known: Known) -> Result<Reloaded, Faults> {
+        let (reading, seen) = Reading::take(&self.path, known);
+        self.seen = seen;
+        let Choice { good, config, warnings, kept } = choice::file_by_file(&self.good, &reading)?;
+        let changed = !good.is(&self.good);
+        self.good = good;
+        Ok(Reloaded { config, warnings, kept, changed })
+    }
+}
+
+/// The path alone: the rest is credentials.
+impl std::fmt::Debug for Files {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Files").field("path", &self.path).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,67 @@
+//! By what a file is known again without reading it.
+//!
+//! Must never open a file: this is asked every few seconds, for every file of the configuration.
+
+use std::{
+    fs, io,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
+
+/// What stands at a path, symlinks followed.
+///
+/// Replacing a file, writing to it, changing its permissions and swapping a directory above it (Kubernetes' `..data`) each
+/// make it another. What it can't tell apart is two writes of the same length within one tick of the file system's clock
+/// (some milliseconds); who reads waits until a file has been left alone for longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Identity {
+    /// A file, or something else that has a name.
+    There {
+        device: u64,
+        inode: u64,
+        mode: u32,
+        size: u64,
+        /// Seconds and nanoseconds.
+        modified: (i64, i64),
+        /// The same, of its name, owner and permissions too. Unlike the former it can't be set back.
+        changed: (i64, i64),
+    },
+    /// Nothing that can be got at.
+    Not(io::ErrorKind),
+}
+
+impl Identity {
+    /// Looks at what stands at the path now.
+    pub(super) fn of(path: &Path) -> Self {
+        match fs::metadata(path) {
+            Ok(found) => Self::There {
+                device: found.dev(),
+                inode: found.ino(),
+                mode: found.mode(),
+                size: found.size(),
+                modified: (found.mtime(), found.mtime_nsec()),
+                changed: (found.ctime(), found.ctime_nsec()),
+            },
+            Err(error) => Self::Not(error.kind()),
+        }
+    }
+}
+
+/// A path, and what stood there when it was looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Seen {
+    pub(super) path: PathBuf,
+    pub(super) identity: Identity,
+}
+
+impl Seen {
+    /// Looks at the path now.
+    pub(super) fn at(path: PathBuf) -> Self {
+        Self { identity: Identity::of(&path), path }
+    }
+
+    /// Whether the same still stands there.
+    pub(super) fn is_current(&self) -> bool {
+        self.identity == Identity::of(&self.path)
+    }
+}

@@ -1,0 +1,176 @@
+//! Reads the main file and every file it names, without reading again what is known already, until all of it stood still.
+//!
+//! Must never hand out a file that changed while it was read as if it were whole.
+
+use std::{collections::HashMap, path::Path, sync::Arc, thread, time::Duration};
+
+use toml::de::DeTable;
+
+use super::{
+    credentials::CredentialsFile,
+    faults::{Fault, Findings, Report},
+    identity::Seen,
+    patterns::{self, Matched},
+    reader,
+    settings::{self, Main},
+    source::Source,
+};
+
+/// How often files that change meanwhile are read: whoever writes in place is done within a few reads, or is still at it when
+/// the next poll comes.
+const TRIES: u32 = 5;
+/// How long a writer is given before the next try: many times what it takes to write a file, and with all tries still short.
+const PAUSE: Duration = Duration::from_millis(40);
+
+/// One file as it was read.
+#[derive(Debug)]
+pub(super) struct Part<T> {
+    /// The path as it was named, and what stood there just before it was read.
+    own: Seen,
+    /// The same of the files that it names, each once.
+    beside: Vec<Seen>,
+    /// What it holds, as far as it is whole; none where its text can't be had.
+    pub(super) value: Option<T>,
+    pub(super) report: Report,
+}
+
+impl<T> Part<T> {
+    fn read(own: Seen, remedy: &str, collect: impl FnOnce(&Findings<'_>, DeTable<'_>) -> T) -> Self {
+        let source = match Source::open(&own.path, remedy) {
+            Ok(source) => source,
+            Err(report) => return Self { own, beside: Vec::new(), value: None, report },
+        };
+        let (value, report) = match reader::parse(&source) {
+            Ok(table) => {
+                let findings = Findings::new(&source);
+                let value = collect(&findings, table);
+                (Some(value), findings.into_report())
+            }
+            Err(report) => (None, report),
+        };
+        let mut beside = source.into_beside();
+        beside.sort_by(|one, other| one.path.cmp(&other.path));
+        beside.dedup_by(|later, earlier| later.path == earlier.path);
+        Self { own, beside, value, report }
+    }
+
+    /// The path as it was named.
+    pub(super) fn path(&self) -> &Path {
+        &self.own.path
+    }
+
+    /// Whether the file and those it names are still what was read.
+    fn is_current(&self) -> bool {
+        self.own.is_current() && self.beside.iter().all(Seen::is_current)
+    }
+
+    /// The fault of a file that never stood still.
+    fn unsettled(&self) -> Fault {
+        let message = "changes while it is read, or a file that it names does: write the new version to another file, and rename \
+                       that to this one's name";
+        Fault { file: Arc::from(self.path()), line: None, key: String::new(), message: message.to_owned() }
+    }
+}
+
+/// The main file.
+pub(super) type MainPart = Part<Main>;
+/// One of `credentials_files`.
+pub(super) type UsersPart = Part<CredentialsFile>;
+
+/// What need not be read again as long as it is current.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    pub(super) main: Option<Arc<MainPart>>,
+    pub(super) files: Vec<Arc<UsersPart>>,
+}
+
+/// Everything as it was read once.
+#[derive(Debug)]
+pub(super) struct Reading {
+    pub(super) main: Arc<MainPart>,
+    pub(super) matched: Vec<Matched>,
+    /// The files of all that matched, in that order.
+    pub(super) files: Vec<Arc<UsersPart>>,
+}
+
+impl Reading {
+    /// Reads the main file at `path` and what it names; gives how it all looked from outside, for [`Glance::again`].
+    pub(super) fn take(path: &Path, mut known: Known) -> (Self, Glance) {
+        for _ in 1..TRIES {
+            let reading = Self::once(path, &known);
+            let glance = Glance::of(&reading);
+            if glance == glance.again() {
+                return (reading, glance);
+            }
+            known = Known { main: Some(reading.main), files: reading.files };
+            thread::sleep(PAUSE);
+        }
+        let mut reading = Self::once(path, &known);
+        let glance = Glance::of(&reading);
+        reading.tell_unsettled();
+        (reading, glance)
+    }
+
+    fn once(path: &Path, known: &Known) -> Self {
+        let main = known.main.as_ref().filter(|main| main.is_current()).map_or_else(|| Arc::new(read_main(path)), Arc::clone);
+        let patterns = main.value.iter().flat_map(|main| main.patterns.iter().cloned());
+        let matched = patterns::expand(patterns, &main.own);
+        let known: HashMap<&Path, &Arc<UsersPart>> = known.files.iter().map(|part| (part.path(), part)).collect();
+        let files = matched.iter().flat_map(|matched| matched.files.iter().flatten()).map(|file| {
+            let known = known.get(file.path.as_path()).filter(|part| part.is_current());
+            known.map_or_else(|| Arc::new(read_users(&file.path)), |part| Arc::clone(part))
+        });
+        let files = files.collect();
+        Self { main, matched, files }
+    }
+
+    /// After the last try: what changed during that isn't taken.
+    fn tell_unsettled(&mut self) {
+        if !self.main.is_current() {
+            let Part { own, beside, .. } = &*self.main;
+            let report = Report::of_fault(self.main.unsettled());
+            self.main = Arc::new(Part { own: own.clone(), beside: beside.clone(), value: None, report });
+        }
+        for file in self.files.iter_mut().filter(|file| !file.is_current()) {
+            let Part { own, beside, .. } = &**file;
+            let report = Report::of_fault(file.unsettled());
+            *file = Arc::new(Part { own: own.clone(), beside: beside.clone(), value: None, report });
+        }
+    }
+}
+
+fn read_main(path: &Path) -> MainPart {
+    const REMEDY: &str = "name the configuration file with --config, and let this process read it";
+    Part::read(Seen::at(path.to_owned()), REMEDY, settings::read)
+}
+
+fn read_users(path: &Path) -> UsersPart {
+    const REMEDY: &str = "let this process read it, or take it out of credentials_files";
+    Part::read(Seen::at(path.to_owned()), REMEDY, CredentialsFile::read)
+}
+
+/// How every file of a configuration looks from outside. Two that are equal mean that nothing has changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Glance {
+    main: Seen,
+    matched: Vec<Matched>,
+    rest: Vec<Seen>,
+}
+
+impl Glance {
+    fn of(reading: &Reading) -> Self {
+        let parts = reading.files.iter().flat_map(|part| std::iter::once(&part.own).chain(&part.beside));
+        let rest = reading.main.beside.iter().chain(parts).cloned().collect();
+        Self { main: reading.main.own.clone(), matched: reading.matched.clone(), rest }
+    }
+
+    /// Looks again. Reads no file, but asks the system about each, and lists the directories of the patterns: not for an async
+    /// worker.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        let main = Seen::at(self.main.path.clone());
+        let matched = patterns::expand(self.matched.iter().map(|matched| matched.pattern.clone()), &main);
+        let rest = self.rest.iter().map(|seen| Seen::at(seen.path.clone())).collect();
+        Self { main, matched, rest }
+    }
+}

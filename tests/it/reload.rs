@@ -1,0 +1,157 @@
+//! The configuration changes under a running broker.
+
+use std::{fs, os::unix::fs::symlink, path::Path, time::Duration};
+
+use token_broker_sandbox::{Options, Sandbox};
+use tokio::time::timeout;
+use tonic::Code;
+
+use crate::{
+    process::Process,
+    support::{MERCHANT, NUMBER, PASSWORD, PATIENCE, Said, Setting, Stage, user},
+};
+
+/// Asks until the answer is as wanted.
+async fn until(stage: &Stage, number: &str, wanted: impl Fn(&Result<(), Said>) -> bool) {
+    let asking = async {
+        loop {
+            let answer = stage.client.token(MERCHANT, number).await.map(drop).map_err(Said::of);
+            if wanted(&answer) {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, asking).await.expect("the configuration is taken over");
+}
+
+#[tokio::test]
+async fn a_new_password_ends_the_hold_and_so_does_a_raised_attempt() {
+    let setting = Setting { rest: user(NUMBER, "wrong"), ..Setting::default() };
+    let stage = setting.start().await;
+    stage.refused().await.check(Code::FailedPrecondition, "CREDENTIALS_REJECTED");
+    // Another attempt with the same password is one try, and another hold.
+    stage.reload(&format!("{}attempt = 2\n", user(NUMBER, "wrong"))).await;
+    stage.sandbox.wait_for_sign_ins(1, PATIENCE).await;
+    let second = async {
+        while stage.sandbox.sign_ins() < 2 {
+            stage.refused().await;
+        }
+    };
+    timeout(PATIENCE, second).await.expect("it is tried once more");
+    stage.refused().await.check(Code::FailedPrecondition, "CREDENTIALS_REJECTED");
+    assert_eq!(stage.sandbox.sign_ins(), 2, "and not twice");
+
+    stage.reload(&user(NUMBER, PASSWORD)).await;
+    until(&stage, NUMBER, Result::is_ok).await;
+    assert_eq!(stage.sandbox.sign_ins(), 3);
+}
+
+#[tokio::test]
+async fn a_changed_password_marks_the_token_due_and_the_old_one_is_served_until_the_new_one_is_there() {
+    let stage = Setting::vault("min_sign_in_interval = \"0s\"").start().await;
+    let old = stage.good_token().await;
+    stage.sandbox.set_password(MERCHANT, NUMBER, "another");
+    stage.sandbox.set_delay(Duration::from_millis(300));
+    stage.reload(&user(NUMBER, "another")).await;
+    // Nobody has to ask for it.
+    stage.sign_ins(2).await;
+    assert_eq!(stage.good_token().await.token_id, old.token_id);
+    let renewed = async { while stage.good_token().await.token_id == old.token_id {} };
+    timeout(PATIENCE, renewed).await.expect("the new one comes");
+    assert_eq!(stage.sandbox.requests().pop().expect("is there").field("password"), Some("another"));
+    assert_eq!(stage.sandbox.sign_ins(), 2);
+}
+
+#[tokio::test]
+async fn a_removed_user_is_not_found_and_its_token_is_gone() {
+    let stage = Setting::default().start().await;
+    let first = stage.good_token().await;
+    stage.reload("").await;
+    until(&stage, NUMBER, |answer| answer.as_ref().is_err_and(|said| said.reason == "USER_NOT_CONFIGURED")).await;
+    stage.reload(&user(NUMBER, PASSWORD)).await;
+    until(&stage, NUMBER, Result::is_ok).await;
+    assert_ne!(stage.good_token().await.token_id, first.token_id);
+}
+
+fn two_files(directory: &Path) {
+    fs::create_dir(directory.join("users")).expect("a directory");
+    fs::write(directory.join("users/a.toml"), user(NUMBER, PASSWORD)).expect("is written");
+    fs::write(directory.join("users/b.toml"), user("+447871230001", "b")).expect("is written");
+}
+
+#[tokio::test]
+async fn a_faulty_credentials_file_keeps_its_last_good_version_while_the_others_change() {
+    let setting = Setting {
+        top: "credentials_files = [\"users/*.toml\"]".to_owned(),
+        prepare: Some(two_files),
+        rest: String::new(),
+        ..Setting::default()
+    };
+    let stage = setting.start().await;
+    let first = stage.good_token().await;
+    let (a, b) = (stage.files.path().join("users/a.toml"), stage.files.path().join("users/b.toml"));
+    fs::write(&a, "[[users]]\nnumber = oops\n").expect("is written");
+    fs::write(&b, user("+447871230002", "b")).expect("is written");
+    stage.hup.send(()).await.expect("the broker runs");
+    until(&stage, "+447871230001", |answer| answer.as_ref().is_err_and(|said| said.reason == "USER_NOT_CONFIGURED")).await;
+    assert_eq!(stage.good_token().await.token_id, first.token_id, "the faulty file's users are as they were");
+    until(&stage, "+447871230002", |answer| answer.as_ref().is_err_and(|said| said.reason == "CREDENTIALS_REJECTED")).await;
+}
+
+/// A volume as Kubernetes mounts a Secret: files are links through `..data`, which is swapped.
+fn mounted(directory: &Path) {
+    fs::create_dir_all(directory.join("mount/..one")).expect("a directory");
+    fs::write(directory.join("mount/..one/users.toml"), user(NUMBER, PASSWORD)).expect("is written");
+    symlink("..one", directory.join("mount/..data")).expect("a link");
+    symlink("..data/users.toml", directory.join("mount/users.toml")).expect("a link");
+}
+
+#[tokio::test]
+async fn a_swapped_mount_is_seen_within_five_seconds_by_itself() {
+    let setting = Setting {
+        top: "credentials_files = [\"mount/*.toml\"]".to_owned(),
+        prepare: Some(mounted),
+        rest: String::new(),
+        ..Setting::default()
+    };
+    let stage = setting.start().await;
+    stage.good_token().await;
+    let mount = stage.files.path().join("mount");
+    fs::create_dir(mount.join("..two")).expect("a directory");
+    fs::write(mount.join("..two/users.toml"), user("+447871230001", "b")).expect("is written");
+    symlink("..two", mount.join("..data_tmp")).expect("a link");
+    fs::rename(mount.join("..data_tmp"), mount.join("..data")).expect("is swapped");
+    let gone = until(&stage, NUMBER, |answer| answer.as_ref().is_err_and(|said| said.reason == "USER_NOT_CONFIGURED"));
+    timeout(Duration::from_secs(5), gone).await.expect("within five seconds");
+}
+
+#[tokio::test]
+async fn a_faulty_main_file_is_told_loudly_and_changes_nothing_and_the_log_level_follows() {
+    let sandbox = Sandbox::start(Options::default()).await.expect("starts");
+    let text = |level: &str, more: &str| {
+        format!(
+            "[grpc]\nlisten = \"127.0.0.1:0\"\nlame_duck = \"0s\"\n[log]\nlevel = \"{level}\"\n[vault]\nbase_url = \"{}\"\n{}{more}",
+            sandbox.url(),
+            user(NUMBER, PASSWORD)
+        )
+    };
+    let mut broker = Process::serve(&text("info", ""), &[]).await;
+    let client = token_broker::client::Client::new(&broker.endpoint()).expect("is an endpoint");
+    let first = client.token(MERCHANT, NUMBER).await.expect("there is a token");
+    broker.rewrite(&text("info", "colour = \"red\"\n"));
+    broker.signal(rustix::process::Signal::HUP);
+    broker.line("the configuration is at fault: what is in force stays as it is").await;
+    assert_eq!(client.token(MERCHANT, NUMBER).await.expect("there is a token").token_id, first.token_id);
+    assert!(!broker.log().contains("\"answered\""), "hits are told at debug only");
+
+    broker.rewrite(&text("debug", ""));
+    broker.signal(rustix::process::Signal::HUP);
+    broker.line("the configuration is in force").await;
+    client.token(MERCHANT, NUMBER).await.expect("there is a token");
+    broker.line("answered").await;
+    broker.signal(rustix::process::Signal::INT);
+    assert!(broker.ended(Duration::from_secs(10)).await.success());
+    let log = broker.log();
+    assert!(log.contains("colour") && !log.contains(PASSWORD), "{log}");
+}
