@@ -19,6 +19,9 @@ const MARGIN_MAX: Duration = Duration::from_secs(30);
 /// The jitter before the margin is at most this part of the lifetime: wide enough to pull a herd apart within a few
 /// renewals, small enough that renewing early costs about one sign-in in twenty.
 const JITTER_PART: u32 = 10;
+/// Where too many tokens fall due at once, the jitter may reach over so many times that, up to the middle of the lifetime: a
+/// herd, after a restart or an outage, is pulled apart in one renewal instead of in dozens.
+pub const HERD_JITTER: f64 = 4.0;
 /// A vault that gives the same token again is asked once more when this part of what is left remains: with that, a token
 /// draws three or four sign-ins near its end, not a storm.
 const SAME_TOKEN_PART: u32 = 4;
@@ -36,6 +39,16 @@ pub enum Freshness {
     Expired,
 }
 
+fn margin(lifetime: Duration) -> Duration {
+    (lifetime / MARGIN_PART).min(MARGIN_MAX)
+}
+
+/// What is left of a token's lifetime when it falls due, renewed ahead with this jitter.
+#[must_use]
+pub fn due_left(lifetime: Duration, jitter: f64) -> Duration {
+    margin(lifetime) + (lifetime / JITTER_PART).mul_f64(jitter.clamp(0.0, HERD_JITTER))
+}
+
 /// A token, and the points in its life that were fixed when it was first seen.
 #[derive(Clone, Debug)]
 pub struct HeldToken {
@@ -50,7 +63,7 @@ impl HeldToken {
     /// Fixes the points of `token`, which takes the place of `former`.
     ///
     /// `bounded`: the token itself says how long it lives in all, so that seeing it again can't prolong it.
-    /// `jitter`: 0 to 1, anew for each token.
+    /// `jitter`: 0 to 1, for a herd to [`HERD_JITTER`], anew for each token.
     #[must_use]
     pub fn new(mut token: Token, bounded: bool, former: Option<&Self>, renewal: Renewal, now: Moment, jitter: f64) -> Self {
         if let Some(same) = former.filter(|former| former.token.id == token.id) {
@@ -66,9 +79,9 @@ impl HeldToken {
             };
             return Self { token, margin: same.margin, due_left };
         }
-        let margin = (token.lifetime / MARGIN_PART).min(MARGIN_MAX);
+        let margin = margin(token.lifetime);
         let due_left = match renewal {
-            Renewal::Ahead => margin + (token.lifetime / JITTER_PART).mul_f64(jitter.clamp(0.0, 1.0)),
+            Renewal::Ahead => due_left(token.lifetime, jitter),
             Renewal::AtExpiry => Duration::ZERO,
         };
         Self { token, margin, due_left }

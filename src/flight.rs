@@ -26,6 +26,7 @@ use crate::{
     cache::Cache,
     clock::Clock,
     config::Renewal,
+    expiry::{HERD_JITTER, due_left},
     model::{TokenId, UserKey},
     pacing::{Rules, Stop},
     reach::Reach,
@@ -39,6 +40,11 @@ use crate::{
 pub const FLIGHTS_MAX: usize = 20_000;
 /// Most callers waiting in all; each costs its HTTP/2 stream, about 5 KiB.
 pub const WAITERS_MAX: usize = 65_536;
+/// So many points to fall due at are drawn for each token, and the quietest taken …
+const DRAWS: u32 = 4;
+/// … and as many more, further apart, where even that has so many renewals in its second: a third of what the default of 64
+/// sign-ins at once does in a second at the vault's slowest.
+const HERD: u32 = 20;
 /// A renewal that was put off is spread over this part of its token's remaining life …
 const RENEW_LATER_PART: u32 = 4;
 /// … and at most this long.
@@ -303,6 +309,24 @@ impl Shared {
             }
             (None, None) => None,
         };
+    }
+
+    /// The jitter, of a few that are drawn, with which a token falls due in the quietest second.
+    fn quiet_jitter(&self, sent: Instant, lifetime: Duration) -> f64 {
+        let mut quietest = (u32::MAX, 0.0);
+        for draw in 0..2 * DRAWS {
+            let jitter = match draw {
+                0..DRAWS => self.random(),
+                // No herd, so nothing is renewed earlier than usual.
+                DRAWS.. if quietest.0 < HERD => break,
+                DRAWS.. => self.random() * HERD_JITTER,
+            };
+            let crowd = self.parts.agenda.crowd(sent + lifetime.saturating_sub(due_left(lifetime, jitter)));
+            if crowd < quietest.0 {
+                quietest = (crowd, jitter);
+            }
+        }
+        quietest.1
     }
 
     /// 0 to 1.

@@ -4,7 +4,7 @@
 //! a sign-in itself, nor hold a token.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap, hash_map::Entry},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -27,6 +27,8 @@ pub struct Place {
 #[derive(Debug)]
 pub struct Agenda {
     clock: Arc<dyn Clock>,
+    /// Seconds are counted from here.
+    epoch: Instant,
     entries: Mutex<Entries>,
     /// The first entry has changed.
     earlier: Notify,
@@ -35,25 +37,46 @@ pub struct Agenda {
 #[derive(Debug, Default)]
 struct Entries {
     by_time: BTreeMap<Place, Arc<UserKey>>,
+    /// How many there are in each second.
+    crowds: HashMap<u64, u32>,
     next_number: u64,
+}
+
+impl Entries {
+    fn add(&mut self, place: Place, user: &Arc<UserKey>, second: u64) {
+        self.by_time.insert(place, Arc::clone(user));
+        *self.crowds.entry(second).or_default() += 1;
+    }
+
+    fn take(&mut self, place: Place, second: u64) -> Option<Arc<UserKey>> {
+        let user = self.by_time.remove(&place)?;
+        if let Entry::Occupied(mut crowd) = self.crowds.entry(second) {
+            *crowd.get_mut() -= 1;
+            if *crowd.get() == 0 {
+                crowd.remove();
+            }
+        }
+        Some(user)
+    }
 }
 
 impl Agenda {
     /// An empty agenda.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { clock, entries: Mutex::default(), earlier: Notify::new() }
+        let epoch = clock.now().mono;
+        Self { clock, epoch, entries: Mutex::default(), earlier: Notify::new() }
     }
 
     /// Moves a user from its `former` place, if it has one, to `at`.
     pub fn put(&self, former: Option<Place>, at: Instant, user: &Arc<UserKey>) -> Place {
         let mut entries = self.entries();
         if let Some(former) = former {
-            entries.by_time.remove(&former);
+            entries.take(former, self.second(former.at));
         }
         let place = Place { at, number: entries.next_number };
         entries.next_number = entries.next_number.wrapping_add(1);
-        entries.by_time.insert(place, Arc::clone(user));
+        entries.add(place, user, self.second(at));
         let is_first = entries.by_time.first_key_value().is_some_and(|(first, _)| *first == place);
         drop(entries);
         if is_first {
@@ -64,7 +87,13 @@ impl Agenda {
 
     /// Takes a user out.
     pub fn remove(&self, place: Place) {
-        self.entries().by_time.remove(&place);
+        self.entries().take(place, self.second(place.at));
+    }
+
+    /// How many users are due in the second of `at`.
+    #[must_use]
+    pub fn crowd(&self, at: Instant) -> u32 {
+        self.entries().crowds.get(&self.second(at)).copied().unwrap_or_default()
     }
 
     /// Waits until somebody is due, and takes that user out. For one task only.
@@ -72,13 +101,15 @@ impl Agenda {
         loop {
             let first = {
                 let mut entries = self.entries();
-                match entries.by_time.first_entry() {
-                    Some(first) if first.key().at <= self.clock.now().mono => return first.remove(),
-                    Some(first) => Some(first.key().at),
-                    None => None,
+                let first = entries.by_time.first_key_value().map(|(place, _)| *place);
+                if let Some(place) = first.filter(|place| place.at <= self.clock.now().mono)
+                    && let Some(user) = entries.take(place, self.second(place.at))
+                {
+                    return user;
                 }
+                first
             };
-            match first {
+            match first.map(|place| place.at) {
                 Some(at) => tokio::select! {
                     biased;
                     () = sleep_until(at) => {}
@@ -99,6 +130,11 @@ impl Agenda {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Whole seconds since the agenda was made; what lies before is its first.
+    fn second(&self, at: Instant) -> u64 {
+        at.saturating_duration_since(self.epoch).as_secs()
     }
 
     fn entries(&self) -> MutexGuard<'_, Entries> {
@@ -133,12 +169,14 @@ mod tests {
         agenda.put(None, after(20), &user(2));
         agenda.put(Some(moved), after(40), &user(1));
         let gone = agenda.put(None, after(5), &user(9));
+        assert_eq!((agenda.crowd(after(5)), agenda.crowd(after(10)), agenda.crowd(after(40))), (1, 0, 1));
         agenda.remove(gone);
+        assert_eq!(agenda.crowd(after(5)), 0);
         for (secs, expected) in [(20, 2), (30, 3), (40, 1)] {
             assert_eq!(agenda.next().await, user(expected));
             assert!(SystemClock.now().mono >= after(secs) && SystemClock.now().mono < after(secs + 1));
         }
-        assert!(agenda.is_empty());
+        assert!(agenda.is_empty() && agenda.entries().crowds.is_empty());
     }
 
     #[tokio::test(start_paused = true)]

@@ -124,7 +124,8 @@ impl Flight {
         };
         let former = self.shared.parts.cache.get(&self.user.key);
         let bounded = grant.lifetime_is_bounded;
-        let held = HeldToken::new(token, bounded, former.as_deref(), settings.renewal, now, self.shared.random());
+        let jitter = self.shared.quiet_jitter(sent.mono, token.lifetime);
+        let held = HeldToken::new(token, bounded, former.as_deref(), settings.renewal, now, jitter);
         if held.left_at(now).is_zero() {
             return Err(Failure::Invalid { cause: "its token had ended before the answer was here", issued: true });
         }

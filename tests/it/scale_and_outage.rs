@@ -1,8 +1,8 @@
-//! What the broker does while the vault is away, in paused time: a simulated vault, the real broker.
+//! The broker at scale and while the vault is away, in paused time: a simulated vault, the real broker.
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -35,6 +35,8 @@ struct Switched {
     sign_ins: AtomicU64,
     at_once: AtomicUsize,
     most_at_once: AtomicUsize,
+    /// When each sign-in began.
+    begun: Mutex<Vec<Instant>>,
 }
 
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -44,6 +46,7 @@ impl SignIn for Switched {
     fn sign_in<'a>(&'a self, user: &'a UserKey, _password: &'a Secret) -> SigningIn<'a> {
         Box::pin(async move {
             let n = self.sign_ins.fetch_add(1, Ordering::Relaxed);
+            self.begun.lock().expect("no panic").push(Instant::now());
             let at_once = self.at_once.fetch_add(1, Ordering::Relaxed) + 1;
             self.most_at_once.fetch_max(at_once, Ordering::Relaxed);
             let off = self.off.load(Ordering::Relaxed);
@@ -220,4 +223,45 @@ async fn a_full_flight_sheds_the_caller_and_never_a_hit() {
     let (hit, waited) = house.ask(1, Duration::from_secs(30)).await;
     assert!(hit.is_ok_and(|answer| answer.outcome == Outcome::Hit) && waited.is_zero());
     assert_eq!(house.broker.waiting(), WAITERS_PER_FLIGHT_MAX);
+}
+
+#[tokio::test(start_paused = true)]
+async fn ten_thousand_complaints_cost_one_sign_in_and_late_reporters_get_the_new_token() {
+    let house = House::new(1);
+    let dead = house.ask(0, Duration::from_secs(30)).await.0.expect("there is a token").held.id().to_string();
+    let complain = |patience| {
+        let (broker, key, rejected_token_id) = (Arc::clone(&house.broker), house.users[0].clone(), dead.clone());
+        let request = Request { key, min_remaining: Duration::ZERO, rejected_token_id, deadline: Instant::now() + patience };
+        async move { broker.get_token(&CallerId::Anonymous, &request).await }
+    };
+    let mut complaining = JoinSet::new();
+    for _ in 0..10_000 {
+        complaining.spawn(complain(Duration::from_secs(30)));
+    }
+    let answers = complaining.join_all().await;
+    assert!(answers.iter().all(|answer| answer.as_ref().is_ok_and(|answer| answer.held.id().to_string() != dead)));
+    assert_eq!(house.sign_ins(), 2);
+    let late = complain(Duration::ZERO).await.expect("there is a token");
+    assert_eq!((late.outcome, house.sign_ins()), (Outcome::Hit, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_renewals_of_twenty_thousand_users_spread_out() {
+    let house = House::new(20_000);
+    assert!(house.ask_all(Duration::from_secs(60)).await.iter().all(|(answer, _)| answer.is_ok()));
+    let began = Instant::now();
+    sleep(Duration::from_secs(3_000)).await;
+    let begun = house.vault.begun.lock().expect("no panic").clone();
+    // The last third: by then every token has been renewed about eight times.
+    let mut seconds = vec![0u32; 1_000];
+    for at in begun.iter().filter_map(|at| at.checked_duration_since(began + Duration::from_secs(2_000))) {
+        if let Some(second) = usize::try_from(at.as_secs()).ok().and_then(|second| seconds.get_mut(second)) {
+            *second += 1;
+        }
+    }
+    let (most, mean) = (seconds.iter().max().copied().unwrap_or_default(), f64::from(seconds.iter().sum::<u32>()) / 1_000.0);
+    println!("renewals a second: {most} at most, {mean:.1} on average");
+    assert!(f64::from(most) < 2.0 * mean, "{most} against {mean}");
+    // As late as they may be: 300 s less the margin of 30 s and some of the jitter of 30 s.
+    assert!((20_000.0 / 270.0..20_000.0 / 240.0).contains(&mean), "{mean}");
 }
