@@ -2,6 +2,11 @@
 //!
 //! `ARCHITECTURE.md` is the map. Two features: `client` (what a Rust caller needs) and `server` (the broker, default).
 
+/// Keeps the README's Rust compiling.
+#[cfg(all(doctest, feature = "client"))]
+#[doc = include_str!("../README.md")]
+mod readme {}
+
 #[cfg(feature = "client")]
 pub mod client;
 #[cfg(feature = "client")]
