@@ -10,7 +10,7 @@ use thiserror::Error;
 use tokio::{
     net::TcpListener,
     runtime::Handle,
-    sync::{mpsc, watch},
+    sync::{Notify, watch},
     time::{sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -23,7 +23,7 @@ use crate::{
     broker::Broker,
     cache::Cache,
     clock::{Clock, SystemClock},
-    config::{self, Config, Files},
+    config::{self, Config, Fault, Files},
     flight::{self, Flights},
     grpc::{
         Api,
@@ -32,7 +32,7 @@ use crate::{
         services::{ReflectionError, SERVICE, Services},
     },
     pacing::Rules,
-    reload,
+    reload::{self, Reload},
     renewal::Agenda,
     telemetry::Level,
     users::Users,
@@ -126,8 +126,10 @@ pub struct App {
 pub struct Reloading {
     /// The files that the configuration was read from.
     pub files: Files,
-    /// Tells to look at once (SIGHUP).
-    pub hup: mpsc::Receiver<()>,
+    /// What was said of them then.
+    pub warnings: Vec<Fault>,
+    /// Tells to read them again at once (SIGHUP).
+    pub hup: Arc<Notify>,
     /// The log, whose level is a key.
     pub level: Option<Level>,
 }
@@ -190,14 +192,11 @@ impl App {
         // Apart from the connections, whose end is waited for.
         let (upkeep, broker) = (TaskTracker::new(), Arc::clone(&self.broker));
         upkeep.spawn(async move { broker.renew_ahead().await });
-        if let (Some(live), Some(Reloading { files, hup, level })) = (self.live.take(), self.reloading.take()) {
-            let (mut live, closing) = (Live { level, ..live }, self.closing.clone());
-            upkeep.spawn(async move {
-                tokio::select! {
-                    () = reload::watch(files, hup, |config| live.apply(config)) => {}
-                    () = closing.cancelled() => {}
-                }
-            });
+        if let (Some(live), Some(Reloading { files, warnings, hup, level })) = (self.live.take(), self.reloading.take()) {
+            let mut live = Live { level, ..live };
+            let reload = Reload::new(files, &warnings, Arc::clone(&live.clock));
+            upkeep
+                .spawn(reload.watch(reload::POLL_EVERY, hup, self.closing.clone(), move |reloaded| live.apply(reloaded.config)));
         }
         // Known from the first connection on.
         self.health.set_service_status(SERVICE, ServingStatus::NotServing).await;

@@ -2,13 +2,13 @@
 //!
 //! Must never print a secret that was not asked for: `get` prints the token, on standard output, and nothing else does.
 
-use std::{io::Write as _, path::PathBuf, process::ExitCode, time::Duration};
+use std::{io::Write as _, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 use tokio::{
     runtime::Builder,
     signal::unix::{SignalKind, signal},
-    sync::mpsc,
+    sync::Notify,
 };
 use tracing::{info, warn};
 
@@ -16,7 +16,7 @@ use crate::{
     app::{App, Listeners, Reloading, Stop},
     client::{Client, ClientError, DEFAULT_ENDPOINT, Query, Token},
     clock,
-    config::{self, Config, Files, Loaded},
+    config::{self, Config, Fault, Files, Loaded},
     telemetry::{self, Logs},
 };
 
@@ -120,7 +120,7 @@ fn serve(path: &std::path::Path) -> ExitCode {
         warn!("{warning}");
     }
     let served = Builder::new_multi_thread().enable_all().build().map_err(Into::into).and_then(|runtime| {
-        let served = runtime.block_on(serve_config(config, files, &logs));
+        let served = runtime.block_on(serve_config(config, files, warnings, &logs));
         // What is left are sign-ins that nobody waits for.
         runtime.shutdown_background();
         served
@@ -133,18 +133,24 @@ fn serve(path: &std::path::Path) -> ExitCode {
     }
 }
 
-async fn serve_config(config: Config, files: Files, logs: &Logs) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+async fn serve_config(
+    config: Config,
+    files: Files,
+    warnings: Vec<Fault>,
+    logs: &Logs,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let stop = Stop::default();
     // Before anything listens, so that no signal finds nobody.
     let signals = Signals::new()?;
     let listeners = Listeners::bind(&config).await?;
     info!(version = env!("CARGO_PKG_VERSION"), "token-broker starts");
-    let (tell, hup) = mpsc::channel(1);
-    let app = App::new(config)?.reloading(Reloading { files, hup, level: Some(logs.level.clone()) });
+    let hup = Arc::new(Notify::new());
+    let reloading = Reloading { files, warnings, hup: Arc::clone(&hup), level: Some(logs.level.clone()) };
+    let app = App::new(config)?.reloading(reloading);
     let told = stop.clone();
     tokio::join!(app.run(listeners, stop.clone()), async {
         tokio::select! {
-            () = signals.told(&told, &tell) => {}
+            () = signals.told(&told, &hup) => {}
             () = logs.tell_of_dropped() => {}
             () = stop.ended.cancelled() => {}
         }
@@ -170,16 +176,13 @@ impl Signals {
 
     /// SIGTERM begins the end; a second signal, or SIGINT, skips the lame-duck time. SIGHUP asks for the configuration to be
     /// read again.
-    async fn told(mut self, stop: &Stop, reload: &mpsc::Sender<()>) {
+    async fn told(mut self, stop: &Stop, reload: &Notify) {
         loop {
             let interrupted = tokio::select! {
                 _ = self.terminate.recv() => false,
                 _ = self.interrupt.recv() => true,
                 _ = self.hangup.recv() => {
-                    // Where one is waiting already, it will do for both.
-                    if reload.try_send(()).is_err() {
-                        info!("a reload is under way already");
-                    }
+                    reload.notify_one();
                     continue;
                 }
             };

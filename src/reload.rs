@@ -1,75 +1,294 @@
-//! Watches the configuration's files, and hands on what of them is in order.
+//! Watch the configuration's files, read them again when they change or the operator says so, and hand over what they say.
 //!
-//! Must never take a half-written file, do file work on a worker of the runtime, or let a fault displace what is in force.
+//! Must never do file work on an async worker, nor hand over anything that is not good as a whole, nor be silent about what
+//! is not.
 
-use std::time::Duration;
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, SystemTime},
+};
 
-use tokio::{sync::mpsc, task::spawn_blocking, time::sleep};
+use tokio::{
+    sync::{Notify, watch},
+    task::spawn_blocking,
+    time::sleep,
+};
+use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use crate::config::{Config, Faults, Files, Kept, Reloaded};
+use crate::{
+    clock::{Clock, Moment},
+    config::{Fault, Faults, Files, Glance, Kept, Reloaded},
+};
 
-/// How often the files are looked at: a change is to be seen within five seconds, and the reading takes some of them.
-const POLL_EVERY: Duration = Duration::from_secs(2);
+/// How often the files are looked at: with the time to settle and to read, a change is seen within 5 s.
+pub const POLL_EVERY: Duration = Duration::from_secs(2);
+/// Files that look the same twice, this far apart, are taken to be written to the end: far above the tick of a file system's
+/// clock and the pauses of a program that writes, far below what an operator waits for.
+const SETTLED_AFTER: Duration = Duration::from_millis(250);
+/// How often files are looked at until they settle. Then they are read nevertheless, since something may change for ever that
+/// matters to one file only; a file that is caught changing isn't taken.
+const SETTLE_LOOKS: u32 = 8;
+/// While there is a fault, files are read again although they look the same, since not all that can fail shows from outside: at
+/// the next poll, then after twice as many, and so on up to this many polls, a minute or so: what is faulty for good costs
+/// next to nothing.
+const RETRY_POLLS_MAX: u32 = 32;
+/// Lines on faults that one reload may log and keep: those that come first are those that help, and the log's queue is bounded.
+const LINES_MAX: usize = 50;
 
-/// Looks at the files until dropped, and at once when `hup` tells so; gives every good configuration to `publish`.
-pub async fn watch(mut files: Files, mut hup: mpsc::Receiver<()>, mut publish: impl FnMut(Config)) {
-    let mut told = String::new();
-    loop {
-        let asked = tokio::select! {
-            biased;
-            Some(()) = hup.recv() => true,
-            () = sleep(POLL_EVERY) => false,
+/// What is in force, and what is wrong with what is not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReloadState {
+    /// 1 for what was read at the start; one more for each configuration that was handed over since then.
+    pub generation: u64,
+    /// When this generation was read.
+    pub last_good: SystemTime,
+    /// What is wrong with the files as they are now, one line each, at most some dozens; empty while all of them are in force.
+    /// Holds no secret.
+    pub faults: Vec<String>,
+}
+
+/// Watches the files of one configuration.
+#[derive(Debug)]
+pub struct Reload {
+    files: Files,
+    clock: Arc<dyn Clock>,
+    state: watch::Sender<ReloadState>,
+    /// What the start has logged already.
+    warned: BTreeSet<String>,
+}
+
+impl Reload {
+    /// Takes over files that have been read just now, with these warnings, which have been logged.
+    #[must_use]
+    pub fn new(files: Files, warnings: &[Fault], clock: Arc<dyn Clock>) -> Self {
+        let state = ReloadState { generation: 1, last_good: clock.now().wall, faults: Vec::new() };
+        let warned = warnings.iter().map(ToString::to_string).collect();
+        Self { files, clock, state: watch::Sender::new(state), warned }
+    }
+
+    /// What is in force, as it changes.
+    #[must_use]
+    pub fn state(&self) -> watch::Receiver<ReloadState> {
+        self.state.subscribe()
+    }
+
+    /// Looks at the files `every` so often, or when `hup` is notified, until `closing`. `publish` gets each new configuration,
+    /// on a thread where it may block, never twice at once; it is not called where there is nothing new.
+    ///
+    /// A notification stands for the operator's word that the files are ready: they are read at once, all of them.
+    pub async fn watch(
+        self,
+        every: Duration,
+        hup: Arc<Notify>,
+        closing: CancellationToken,
+        publish: impl FnMut(Reloaded) + Send + 'static,
+    ) {
+        let Self { files, clock, state, warned } = self;
+        let told = Told { warnings: warned, ..Told::default() };
+        let seen = files.seen().clone();
+        let worker = Arc::new(Mutex::new(Worker { files, clock, state, told, publish }));
+        let mut watching = Watching { worker, seen, retry: Retry::default(), failed: false };
+        // A reload that has begun goes on by itself to its end.
+        closing.run_until_cancelled(watching.run(every, &hup)).await;
+    }
+}
+
+/// Which files to read.
+#[derive(Clone, Copy, Debug)]
+enum Scope {
+    Changed,
+    All,
+}
+
+/// The async half: when to look and when to read.
+struct Watching<P> {
+    worker: Arc<Mutex<Worker<P>>>,
+    /// How the files looked when they were last read.
+    seen: Glance,
+    retry: Retry,
+    /// Whether the last reload didn't come to its end: what it took may not have been handed over.
+    failed: bool,
+}
+
+impl<P: FnMut(Reloaded) + Send + 'static> Watching<P> {
+    async fn run(&mut self, every: Duration, hup: &Notify) {
+        loop {
+            let scope = tokio::select! {
+                () = hup.notified() => Some(Scope::All),
+                () = sleep(every) => self.poll().await,
+            };
+            if let Some(scope) = scope {
+                self.reload(if self.failed { Scope::All } else { scope }).await;
+            }
+        }
+    }
+
+    /// Whether there is something to read.
+    async fn poll(&mut self) -> Option<Scope> {
+        let mut last = look(self.seen.clone()).await?;
+        if last == self.seen || self.failed {
+            return self.retry.is_due().then_some(Scope::Changed);
+        }
+        for _ in 0..SETTLE_LOOKS {
+            sleep(SETTLED_AFTER).await;
+            let next = look(last.clone()).await?;
+            if next == last {
+                break;
+            }
+            last = next;
+        }
+        Some(Scope::Changed)
+    }
+
+    async fn reload(&mut self, scope: Scope) {
+        let worker = Arc::clone(&self.worker);
+        match spawn_blocking(move || lock(&worker).reload(scope)).await {
+            Ok((seen, faulty)) => {
+                self.retry.note(faulty, seen != self.seen);
+                self.seen = seen;
+                self.failed = false;
+            }
+            Err(_) => {
+                error!("the configuration could not be reloaded, which is this program's own fault: report it as its bug");
+                self.retry.note(true, false);
+                self.failed = true;
+            }
+        }
+    }
+}
+
+/// Looks at the files; none if that failed, which the next poll makes good.
+async fn look(seen: Glance) -> Option<Glance> {
+    spawn_blocking(move || seen.again()).await.ok()
+}
+
+/// After a panic the files are as good as before: what is new is put in place at the end.
+fn lock<T>(worker: &Mutex<T>) -> MutexGuard<'_, T> {
+    worker.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// When to read what is at fault again although it looks the same.
+#[derive(Debug, Default)]
+struct Retry {
+    /// How many polls to wait in all; 0 while nothing is at fault.
+    polls: u32,
+    left: u32,
+}
+
+impl Retry {
+    fn note(&mut self, faulty: bool, changed: bool) {
+        self.polls = match (faulty, changed) {
+            (false, _) => 0,
+            (true, true) => 1,
+            (true, false) => self.polls.saturating_mul(2).clamp(1, RETRY_POLLS_MAX),
         };
-        // Stat calls and parsing are no work for the threads that answer calls.
-        let looked = spawn_blocking(move || {
-            let outcome = if asked { Some(files.reload_all()) } else { files.changed().then(|| files.reload()) };
-            (files, outcome)
+        self.left = self.polls;
+    }
+
+    fn is_due(&mut self) -> bool {
+        self.left = self.left.saturating_sub(1);
+        self.polls > 0 && self.left == 0
+    }
+}
+
+/// The blocking half.
+struct Worker<P> {
+    files: Files,
+    clock: Arc<dyn Clock>,
+    state: watch::Sender<ReloadState>,
+    told: Told,
+    publish: P,
+}
+
+impl<P: FnMut(Reloaded)> Worker<P> {
+    /// Reads, publishes, and tells; says how the files looked, and whether one is at fault.
+    fn reload(&mut self, scope: Scope) -> (Glance, bool) {
+        let start = self.clock.now();
+        let outcome = match scope {
+            Scope::Changed => self.files.reload(),
+            Scope::All => self.files.reload_all(),
+        };
+        let (was_faulty, lines) = match outcome {
+            Err(faults) => (self.told.refused(&faults), &self.told.faults),
+            Ok(reloaded) => {
+                self.told.warnings(&reloaded.warnings);
+                let was_faulty = self.told.kept(&reloaded.kept);
+                if reloaded.changed {
+                    self.hand_over(reloaded, start);
+                }
+                (was_faulty, &self.told.faults)
+            }
+        };
+        if was_faulty && lines.is_empty() {
+            info!("all of the configuration is in force again");
+        }
+        self.state.send_if_modified(|state| {
+            let news = state.faults != *lines;
+            if news {
+                state.faults.clone_from(lines);
+            }
+            news
         });
-        let Ok((back, outcome)) = looked.await else {
-            error!("looking at the configuration broke off: it is not reloaded any more; restart the broker");
-            return;
-        };
-        files = back;
-        match outcome {
-            None => {}
-            Some(Ok(reloaded)) => take(reloaded, asked, &mut told, &mut publish),
-            Some(Err(faults)) => refuse(&faults, asked, &mut told),
-        }
+        (self.files.seen().clone(), !lines.is_empty())
+    }
+
+    fn hand_over(&mut self, reloaded: Reloaded, start: Moment) {
+        let users = reloaded.config.users.len();
+        (self.publish)(reloaded);
+        self.state.send_modify(|state| {
+            state.generation = state.generation.saturating_add(1);
+            state.last_good = start.wall;
+        });
+        let generation = self.state.borrow().generation;
+        let duration_ms = self.clock.now().mono.saturating_duration_since(start.mono).as_secs_f64() * 1e3;
+        info!(users, generation, duration_ms, "configuration reloaded");
     }
 }
 
-fn take(
-    Reloaded { config, warnings, kept, changed }: Reloaded,
-    asked: bool,
-    told: &mut String,
-    publish: &mut impl FnMut(Config),
-) {
-    for warning in &warnings {
-        warn!("{warning}");
+/// What the log has been told, so that it is told once: until a line is no longer true, and then anew.
+#[derive(Default)]
+struct Told {
+    faults: Vec<String>,
+    warnings: BTreeSet<String>,
+}
+
+impl Told {
+    /// Tells why nothing was taken; says whether there was a fault before.
+    fn refused(&mut self, faults: &Faults) -> bool {
+        let lines = faults.iter().map(ToString::to_string);
+        self.tell(lines, |line| error!("the configuration is at fault, and all of the last good one stays in force: {line}"))
     }
-    let faults: String = kept.iter().map(|kept| format!("{}\n", kept.faults)).collect();
-    if asked || faults != *told {
-        for Kept { file, users, faults } in &kept {
-            let in_force = users.unwrap_or_default();
-            error!(file = %file.display(), users_in_force = in_force, "a credentials file is at fault; its last good version stays in force");
-            faults.to_string().lines().for_each(|fault| error!("{fault}"));
+
+    /// Tells which files weren't taken; says whether there was a fault before.
+    fn kept(&mut self, kept: &[Kept]) -> bool {
+        let lines = kept.iter().flat_map(|Kept { file, users, faults }| {
+            let instead = match users {
+                Some(users) => format!("the last good version of {}, with {users} users, stays in force", file.display()),
+                None => format!("{} has no users until it is mended", file.display()),
+            };
+            faults.iter().map(move |fault| format!("{fault}; {instead}"))
+        });
+        self.tell(lines, |line| error!("a credentials file is at fault: {line}"))
+    }
+
+    fn tell(&mut self, mut lines: impl Iterator<Item = String>, log: impl Fn(&str)) -> bool {
+        let mut now: Vec<String> = lines.by_ref().take(LINES_MAX).collect();
+        let more = lines.count();
+        if more > 0 {
+            now.push(format!("and {more} faults more"));
         }
+        now.iter().filter(|line| !self.faults.contains(line)).for_each(|line| log(line));
+        !std::mem::replace(&mut self.faults, now).is_empty()
     }
-    *told = faults;
-    if changed {
-        publish(config);
-    } else if asked {
-        info!("nothing has changed in the configuration");
+
+    fn warnings(&mut self, warnings: &[Fault]) {
+        let now: BTreeSet<String> = warnings.iter().map(ToString::to_string).collect();
+        now.difference(&self.warnings).take(LINES_MAX).for_each(|line| warn!("{line}"));
+        self.warnings = now;
     }
 }
 
-/// Tells each set of faults once, however often it is met.
-fn refuse(faults: &Faults, asked: bool, told: &mut String) {
-    let text = faults.to_string();
-    if asked || text != *told {
-        error!("the configuration is at fault: what is in force stays as it is");
-        text.lines().for_each(|fault| error!("{fault}"));
-    }
-    *told = text;
-}
+#[cfg(test)]
+mod tests;

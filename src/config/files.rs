@@ -32,7 +32,7 @@ pub struct Reloaded {
 }
 
 /// A credentials file at fault. Its last good version is in force.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kept {
     /// The file, as it was named.
     pub file: Arc<Path>,

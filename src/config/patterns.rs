@@ -49,10 +49,12 @@ pub(super) fn expand(patterns: impl IntoIterator<Item = Pattern>, main: &Seen) -
         let nothing = found.as_ref().is_ok_and(Vec::is_empty);
         let files = found.and_then(|found| {
             let found: Vec<Seen> = found.into_iter().filter(|file| named.insert(file.identity)).collect();
-            count = count.saturating_add(found.len());
-            if count > limits::CREDENTIALS_FILES {
+            let total = count.saturating_add(found.len());
+            if total > limits::CREDENTIALS_FILES {
+                // It alone: the other patterns have their files still.
                 return Err(format!("matches more than {} files: narrow the pattern", limits::CREDENTIALS_FILES));
             }
+            count = total;
             Ok(found)
         });
         Matched { pattern, files, nothing }

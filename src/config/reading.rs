@@ -95,9 +95,14 @@ pub(super) struct Reading {
 
 impl Reading {
     /// Reads the main file at `path` and what it names; gives how it all looked from outside, for [`Glance::again`].
-    pub(super) fn take(path: &Path, mut known: Known) -> (Self, Glance) {
+    pub(super) fn take(path: &Path, known: Known) -> (Self, Glance) {
+        Self::until_still(known, |known| Self::once(path, known))
+    }
+
+    /// Reads until nothing changes meanwhile; what still does after the last try isn't taken.
+    fn until_still(mut known: Known, mut once: impl FnMut(&Known) -> Self) -> (Self, Glance) {
         for _ in 1..TRIES {
-            let reading = Self::once(path, &known);
+            let reading = once(&known);
             let glance = Glance::of(&reading);
             if glance == glance.again() {
                 return (reading, glance);
@@ -105,7 +110,7 @@ impl Reading {
             known = Known { main: Some(reading.main), files: reading.files };
             thread::sleep(PAUSE);
         }
-        let mut reading = Self::once(path, &known);
+        let mut reading = once(&known);
         let glance = Glance::of(&reading);
         reading.tell_unsettled();
         (reading, glance)
@@ -124,7 +129,7 @@ impl Reading {
         Self { main, matched, files }
     }
 
-    /// After the last try: what changed during that isn't taken.
+    /// Puts a fault in the place of what isn't current any more.
     fn tell_unsettled(&mut self) {
         if !self.main.is_current() {
             let Part { own, beside, .. } = &*self.main;
@@ -172,5 +177,77 @@ impl Glance {
         let matched = patterns::expand(self.matched.iter().map(|matched| matched.pattern.clone()), &main);
         let rest = self.rest.iter().map(|seen| Seen::at(seen.path.clone())).collect();
         Self { main, matched, rest }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    const MAIN: &str = "credentials_files = ['*.toml']\nvault.base_url = 'https://vault.example.org'\n";
+    const FILES: [&str; 3] = ["a.toml", "b.toml", "main.toml"];
+
+    fn directory() -> TempDir {
+        let directory = tempfile::tempdir().expect("a directory");
+        fs::write(directory.path().join("main.toml"), MAIN).expect("a file");
+        for name in ["a.toml", "b.toml"] {
+            fs::write(directory.path().join(name), "users = []").expect("a file");
+        }
+        directory
+    }
+
+    /// Somebody writes to `name` during each of the first `writes` readings; gives how often it was read, and whose reports
+    /// have a fault.
+    fn read_while_written(name: &str, writes: u32) -> (u32, Vec<&str>) {
+        let directory = directory();
+        let (main, written) = (directory.path().join("main.toml"), directory.path().join(name));
+        let mut readings = 0;
+        let (reading, _) = Reading::until_still(Known::default(), |known| {
+            let reading = Reading::once(&main, known);
+            readings += 1;
+            if readings <= writes {
+                let text = fs::read_to_string(&written).expect("a file");
+                fs::write(&written, format!("{text}# a line more")).expect("a file");
+            }
+            reading
+        });
+        let reports = reading.files.iter().map(|part| &part.report).chain([&reading.main.report]);
+        (readings, FILES.into_iter().zip(reports).filter_map(|(name, report)| report.is_faulty().then_some(name)).collect())
+    }
+
+    #[test]
+    fn what_changes_while_it_is_read_is_read_again_and_never_taken_as_it_is() {
+        for name in FILES {
+            assert_eq!(read_while_written(name, 0), (1, vec![]));
+            assert_eq!(read_while_written(name, 2), (3, vec![]));
+            assert_eq!(read_while_written(name, u32::MAX), (TRIES, vec![name]));
+        }
+    }
+
+    /// A user moves from b to a by a swap of both, between the reading of a and that of b.
+    #[test]
+    fn all_files_are_of_one_moment() {
+        let directory = directory();
+        let path = |name: &str| directory.path().join(name);
+        let user = "users = [{ merchant_id = 'm', number = '+447871239999', password = 'p' }]";
+        fs::write(path("b.toml"), user).expect("a file");
+        let mut first = true;
+        let (reading, _) = Reading::until_still(Known::default(), |known| {
+            let mut reading = Reading::once(&path("main.toml"), known);
+            if std::mem::take(&mut first) {
+                fs::write(path("a.toml"), user).expect("a file");
+                fs::write(path("b.toml"), "users = []").expect("a file");
+                let after = Reading::once(&path("main.toml"), known);
+                reading.files.truncate(1);
+                reading.files.extend(after.files.into_iter().skip(1));
+            }
+            reading
+        });
+        let users: Vec<_> = reading.files.iter().map(|part| part.value.as_ref().map_or(0, CredentialsFile::len)).collect();
+        assert_eq!(users, [1, 0]);
     }
 }

@@ -15,6 +15,7 @@ use tracing::Level;
 mod cost;
 mod credentials;
 mod faulty;
+mod reload;
 
 use super::{Fault, Faults, Loaded, LogFormat, Renewal, load};
 

@@ -75,8 +75,17 @@ impl Process {
 
     /// Waits for a log line with this message.
     pub(crate) async fn line(&self, message: &str) -> serde_json::Value {
+        self.first(message, |line| line["message"] == message).await
+    }
+
+    /// Waits for a log line whose message begins so.
+    pub(crate) async fn line_like(&self, message: &str) -> serde_json::Value {
+        self.first(message, |line| line["message"].as_str().is_some_and(|text| text.starts_with(message))).await
+    }
+
+    async fn first(&self, message: &str, is: impl Fn(&serde_json::Value) -> bool) -> serde_json::Value {
         let mut news = self.news.clone();
-        let find = || self.lines.lock().expect("no panic").iter().find(|line| line["message"] == message).cloned();
+        let find = || self.lines.lock().expect("no panic").iter().find(|line| is(line)).cloned();
         let found = timeout(PATIENCE, async {
             loop {
                 if let Some(line) = find() {

@@ -5,6 +5,7 @@ use std::{
     fs,
     path::Path,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -21,7 +22,7 @@ use token_broker::{
 use token_broker_sandbox::{Options, Sandbox};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::mpsc,
+    sync::Notify,
 };
 use tokio_util::sync::DropGuard;
 use tonic::{Code, body::Body};
@@ -41,7 +42,7 @@ pub(crate) struct Stage {
     pub(crate) client: Client,
     pub(crate) endpoint: String,
     /// Tells the broker to read its configuration again, as SIGHUP does.
-    pub(crate) hup: mpsc::Sender<()>,
+    pub(crate) hup: Arc<Notify>,
     /// Where the configuration is, as `config.toml`.
     pub(crate) files: TempDir,
     /// The configuration's text before `rest`.
@@ -100,9 +101,9 @@ impl Setting {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let endpoint = format!("http://{}", listener.local_addr().expect("is bound"));
         let stop = Stop::default();
-        let (hup, hups) = mpsc::channel(1);
+        let hup = Arc::new(Notify::new());
         let app = App::new(loaded.config).expect("the broker can be wired");
-        let app = app.reloading(Reloading { files: read, hup: hups, level: None });
+        let app = app.reloading(Reloading { files: read, warnings: loaded.warnings, hup: Arc::clone(&hup), level: None });
         let hurry = stop.hurry.clone();
         hurry.cancel();
         tokio::spawn(app.run(Listeners { grpc: vec![listener], ..Listeners::default() }, stop.clone()));
@@ -113,9 +114,9 @@ impl Setting {
 
 impl Stage {
     /// Writes the configuration anew, all but `[vault]` and `[grpc]`, and tells the broker.
-    pub(crate) async fn reload(&self, rest: &str) {
+    pub(crate) fn reload(&self, rest: &str) {
         fs::write(self.files.path().join("config.toml"), format!("{}{rest}", self.head)).expect("the configuration is written");
-        self.hup.send(()).await.expect("the broker runs");
+        self.hup.notify_one();
     }
 
     /// A token of the documented user.
