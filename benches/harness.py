@@ -45,10 +45,12 @@ def build(*arguments):
     return {m["target"]["name"]: m["executable"] for m in messages if m.get("executable")}
 
 
-def build_all(with_broker):
+def build_all(with_broker, with_sandbox=False):
     programs = build("--manifest-path", "benches/echo/Cargo.toml")
     if with_broker:
         programs |= build("--bin", "token-broker")
+    if with_sandbox:
+        programs |= build("--package", "token-broker-sandbox")
     return programs
 
 
@@ -108,15 +110,28 @@ class Bench(contextlib.ExitStack):
         address = free_address()
         return self.start("vault", [programs["vault"], address], address)
 
+    def sandbox(self, programs, users, lifetime):
+        """The development vault, which knows that many users, judges and counts."""
+        address = free_address()
+        command = [programs["token-broker-sandbox"], "--listen", address, "--lifetime", lifetime]
+        for index in range(users):
+            command += ["--user", f"{MERCHANT}:{number(index)}:{PASSWORD}"]
+        return self.start("sandbox", command, address)
+
+    def write_users(self, users, password=PASSWORD):
+        """Writes the file of credentials; whoever reads it finds all of it."""
+        new = self.directory / "users.new"
+        new.touch(mode=0o600)
+        with new.open("w") as file:
+            for index in range(users):
+                user = f'merchant_id = "{MERCHANT}"\nnumber = "{number(index)}"\npassword = "{password}"\n'
+                file.write(f"[[users]]\n{user}")
+        return new.rename(self.directory / "users.toml")
+
     def broker(self, programs, vault, users):
         """The broker, with that many users in a file of credentials, and otherwise its defaults."""
         address = free_address()
-        credentials = self.directory / "users.toml"
-        credentials.touch(mode=0o600)
-        with credentials.open("w") as file:
-            for index in range(users):
-                user = f'merchant_id = "{MERCHANT}"\nnumber = "{number(index)}"\npassword = "{PASSWORD}"\n'
-                file.write(f"[[users]]\n{user}")
+        credentials = self.write_users(users)
         config = self.directory / "broker.toml"
         config.write_text(
             f'credentials_files = ["{credentials.name}"]\n'

@@ -1,17 +1,26 @@
-//! The admin port: `/livez` and `/readyz`, read-only.
+//! The admin port: `/livez`, `/readyz` and `/metrics`, read-only.
 //!
 //! Must never change anything, nor say anything of the upstream: readiness speaks of this process.
 
-use axum::{Router, extract::State, http::StatusCode, routing::get};
+use axum::{
+    Router,
+    extract::State,
+    http::{StatusCode, header::CONTENT_TYPE},
+    response::{IntoResponse as _, Response},
+    routing::get,
+};
 use hyper::server::conn::http1;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
-use std::{pin::pin, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 use tokio::{net::TcpStream, sync::watch};
 
-use crate::grpc::listener::Ending;
+use crate::{
+    grpc::listener::Ending,
+    metrics::{self, Metrics},
+};
 
 /// Most connections: probes, a scraper and a few people.
 pub const CONNECTIONS_MAX: usize = 64;
@@ -32,8 +41,17 @@ pub enum Phase {
 }
 
 /// The pages of the port.
-pub fn router(phase: watch::Receiver<Phase>) -> Router {
-    Router::new().route("/livez", get(|| async { "alive\n" })).route("/readyz", get(readyz)).with_state(phase)
+pub fn router(phase: watch::Receiver<Phase>, metrics: Arc<Metrics>) -> Router {
+    let probes = Router::new().route("/livez", get(|| async { "alive\n" })).route("/readyz", get(readyz)).with_state(phase);
+    probes.merge(Router::new().route("/metrics", get(exposition)).with_state(metrics))
+}
+
+#[allow(clippy::unused_async, reason = "axum's handlers are async")]
+async fn exposition(State(counted): State<Arc<Metrics>>) -> Response {
+    match counted.text() {
+        Ok(text) => ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
 }
 
 #[allow(clippy::unused_async, reason = "axum's handlers are async")]

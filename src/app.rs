@@ -31,6 +31,7 @@ use crate::{
         listener::{self, Ending},
         services::{ReflectionError, SERVICE, Services},
     },
+    metrics::Metrics,
     pacing::Rules,
     reload::{self, Reload},
     renewal::Agenda,
@@ -111,6 +112,7 @@ pub struct Stop {
 #[derive(Debug)]
 pub struct App {
     broker: Arc<Broker>,
+    metrics: Arc<Metrics>,
     services: Services,
     health: HealthReporter,
     /// Ends the waits of calls.
@@ -157,11 +159,13 @@ impl App {
     ) -> Result<Self, BuildError> {
         let cache = Cache::new(config.users.len());
         let agenda = Arc::new(Agenda::new(Arc::clone(&clock)));
+        let metrics = Arc::new(Metrics::default());
         let settings = flight_settings(&config.vault, sign_in);
         let parts = flight::Parts {
             clock: Arc::clone(&clock),
             cache: cache.clone(),
             agenda: Arc::clone(&agenda),
+            metrics: Arc::clone(&metrics),
             runtime: Handle::current(),
             seed,
         };
@@ -174,8 +178,8 @@ impl App {
         let call_timeout = CallTimeout::new(config.grpc.call_timeout);
         let services = Services::all(Api::new(Arc::clone(&broker)), health.clone(), Arc::clone(&clock), call_timeout.clone())?;
         let (times, end_times) = watch::channel(EndTimes::from(&config.grpc));
-        let live = Live { broker: Arc::clone(&broker), clock, call_timeout, end_times: times, level: None, current: config };
-        Ok(Self { broker, services, health, closing, end_times, live: Some(live), reloading: None })
+        let live = Live { broker: Arc::clone(&broker), clock, call_timeout, end_times: times, level: None, started: config };
+        Ok(Self { broker, metrics, services, health, closing, end_times, live: Some(live), reloading: None })
     }
 
     /// Lets it follow its configuration while it runs.
@@ -229,7 +233,7 @@ impl App {
             let serve = move |stream| listener::serve(stream, services.clone(), each.clone());
             tasks.spawn(listener::accept(listener, listener::CONNECTIONS_MAX, tasks.clone(), ending.clone(), serve));
         }
-        let router = admin::router(phases);
+        let router = admin::router(phases, Arc::clone(&self.metrics));
         for listener in listeners.admin {
             info!(port = "admin", address = address(&listener), "listening");
             let (router, each) = (router.clone(), ending.clone());

@@ -27,11 +27,12 @@ use crate::{
     model::{CallerId, TokenId, UserKey},
     pacing::Stop,
     renewal::Agenda,
-    users::{Changes, User, Users},
+    users::{User, Users},
     vault::Failure,
 };
 
-/// Inside its margin a token is held back at most this long, in the hope of a longer-lived one.
+/// Inside its margin a token is held back until the flight for the next has lasted this long: for the first who ask, not for
+/// everybody while the vault hangs.
 const MARGIN_WAIT: Duration = Duration::from_secs(1);
 /// While the vault is down a caller without a token waits at most this long to learn it.
 const DOWN_WAIT: Duration = Duration::from_millis(900);
@@ -97,6 +98,17 @@ impl Outcome {
             Self::Kept => "kept",
         }
     }
+}
+
+/// How many users a reload touched.
+#[derive(Clone, Copy, Debug)]
+pub struct Counts {
+    /// New ones.
+    pub added: usize,
+    /// With another password or attempt, or back again.
+    pub changed: usize,
+    /// Configured no more.
+    pub removed: usize,
 }
 
 /// The broker: what it knows, and what is under way.
@@ -193,15 +205,14 @@ impl Broker {
     }
 
     /// Takes another configuration over, as one snapshot: a call sees the former or this one.
-    pub fn reconfigure(&self, users: Vec<config::User>, settings: Settings, idle_after: Duration) -> Changes {
-        self.flights.reconfigure(settings);
+    pub fn reconfigure(&self, users: Vec<config::User>, settings: Settings, idle_after: Duration) -> Counts {
         self.idle_after.store(idle_after.as_secs(), Ordering::Relaxed);
-        let (next, changes) = self.users.load().reloaded(users);
-        self.users.store(Arc::new(next));
-        // After the snapshot, so that whoever finds a hold gone or a token due finds the new credential too.
-        changes.changed.iter().for_each(|user| self.flights.credential_changed(user));
-        changes.removed.iter().for_each(|user| self.flights.removed(user));
-        changes
+        let (next, changes) = self.users.load().reloaded(users, self.clock.now().mono);
+        let counts = Counts { added: changes.added, changed: changes.changed.len(), removed: changes.removed.len() };
+        // Kept to the end: whoever drops it last frees all that only it held, which should not be a call.
+        let _former = self.users.swap(Arc::new(next));
+        self.flights.reconfigure(settings, changes);
+        counts
     }
 
     /// How many users are configured.
@@ -234,8 +245,8 @@ impl Broker {
     /// Sees to the next token of a user who is due; if it can't be now, then later.
     fn renew_from_agenda(&self, user: &Arc<User>) {
         match self.flights.board(user, renewal(None)) {
-            // Whoever lands plans anew.
-            Boarding::Joined(_) | Boarding::Started(_) => {}
+            // Whoever lands plans anew, and who is gone needs no token.
+            Boarding::Joined(_) | Boarding::Started(_) | Boarding::Gone => {}
             // Not due after all, say since a clock was set.
             Boarding::Landed(_) => self.flights.renew_later(user, Duration::ZERO),
             Boarding::Stopped(stop) => self.flights.renew_later(user, stop.left_at(self.clock.now().mono)),
@@ -248,9 +259,12 @@ impl Broker {
     fn renew(&self, user: &Arc<User>, urgent: bool) -> Option<Ticket> {
         match self.flights.board(user, Want { urgent, ..renewal(Some(self.clock.now().mono)) }) {
             Boarding::Joined(ticket) | Boarding::Started(ticket) => Some(ticket),
-            Boarding::Landed(_) | Boarding::Stopped(_) | Boarding::TooSoon(_) | Boarding::Unattainable(_) | Boarding::Full => {
-                None
-            }
+            Boarding::Landed(_)
+            | Boarding::Stopped(_)
+            | Boarding::TooSoon(_)
+            | Boarding::Unattainable(_)
+            | Boarding::Full
+            | Boarding::Gone => None,
         }
     }
 
@@ -265,8 +279,8 @@ impl Broker {
         if let Some(ticket) = self.renew(user, true) {
             let now = self.clock.now();
             // Not until it serves no more either: then there would be nothing to answer.
-            let patience = MARGIN_WAIT.min(held.left_at(now).saturating_sub(request.min_remaining) / 2);
-            let until = (now.mono + patience).min(answer_by(request.deadline, now.mono));
+            let patience = held.left_at(now).saturating_sub(request.min_remaining) / 2;
+            let until = (now.mono + patience).min(ticket.begins + MARGIN_WAIT).min(answer_by(request.deadline, now.mono));
             // Whatever ends the wait, the end of the process too: the token held is good.
             if let Ok(Ok(Landing::Token(next))) = self.wait(ticket, until).await {
                 let now = self.clock.now();
@@ -299,6 +313,7 @@ impl Broker {
             Boarding::TooSoon(wait) => return Err(BrokerError::SignInTooSoon { wait }),
             Boarding::Unattainable(longest) => return Err(BrokerError::MinRemainingUnattainable { longest }),
             Boarding::Full => return Err(BrokerError::Overloaded { wait: OVERLOADED_WAIT }),
+            Boarding::Gone => return Err(BrokerError::NotConfigured(request.key.clone())),
         };
         let now = self.clock.now().mono;
         let by = answer_by(request.deadline, now);
@@ -312,6 +327,7 @@ impl Broker {
                 Box::pin(self.sign_in(&user, request, serves, false)).await
             }
             Ok(Landing::Stopped(stop)) => Err(self.stopped(&stop)),
+            Ok(Landing::Gone) => Err(BrokerError::NotConfigured(request.key.clone())),
             Err(NoLanding::Deadline) if until < by => Err(BrokerError::VaultUnavailable { cause: STILL_DOWN, wait: DOWN_WAIT }),
             Err(NoLanding::Deadline) => Err(BrokerError::DeadlineExceeded),
             Err(NoLanding::Full) => Err(BrokerError::Overloaded { wait: OVERLOADED_WAIT }),

@@ -22,8 +22,8 @@ const JITTER_PART: u32 = 10;
 /// Where too many tokens fall due at once, the jitter may reach over so many times that, up to the middle of the lifetime: a
 /// herd, after a restart or an outage, is pulled apart in one renewal instead of in dozens.
 pub const HERD_JITTER: f64 = 4.0;
-/// A vault that gives the same token again is asked once more when this part of what is left remains: with that, a token
-/// draws three or four sign-ins near its end, not a storm.
+/// A vault that gives the same token again is asked once more when this part of what is left remains, and, if that is inside
+/// the margin, not again: a token draws two sign-ins in vain near its end, and no storm.
 const SAME_TOKEN_PART: u32 = 4;
 
 /// How good a token is.
@@ -73,9 +73,11 @@ impl HeldToken {
                 let left = mono.saturating_duration_since(now.mono);
                 token.expires = Moment { mono, ..now.plus(left) };
             }
+            let left = token.expires.left_at(now);
             let due_left = match renewal {
-                Renewal::Ahead => (token.expires.left_at(now) / SAME_TOKEN_PART).min(same.due_left),
-                Renewal::AtExpiry => Duration::ZERO,
+                Renewal::Ahead if left > same.margin => (left / SAME_TOKEN_PART).min(same.due_left),
+                // It gave the same even there: it will until the end.
+                Renewal::Ahead | Renewal::AtExpiry => Duration::ZERO,
             };
             return Self { token, margin: same.margin, due_left };
         }
@@ -204,10 +206,14 @@ mod tests {
     fn the_same_token_again_keeps_its_margin_and_is_left_alone_for_a_while() {
         let sent = start();
         let first = HeldToken::new(token("a", sent, secs(200)), true, None, Renewal::Ahead, sent, 0.0);
-        let later = sent.plus(secs(180));
-        let again = HeldToken::new(token("a", later, secs(20)), true, Some(&first), Renewal::Ahead, later, 0.0);
+        let later = sent.plus(secs(170));
+        let again = HeldToken::new(token("a", later, secs(30)), true, Some(&first), Renewal::Ahead, later, 0.0);
         assert_eq!(again.freshness(later), Freshness::Fresh, "no storm");
-        assert_eq!(again.freshness(later.plus(secs(15))), Freshness::Margin, "a quarter is left: try once more");
+        let late = later.plus(secs(23));
+        assert_eq!(again.freshness(late), Freshness::Margin, "a quarter is left: try once more");
+        let last = HeldToken::new(token("a", late, secs(7)), true, Some(&again), Renewal::Ahead, late, 0.0);
+        assert_eq!(last.freshness(later.plus(secs(29))), Freshness::Fresh, "and not again");
+        assert_eq!(last.due_in(late), None);
         assert_eq!(again.token.expires, sent.plus(secs(200)));
 
         // A vault that forgets to shrink `expires_in`: the token's own word counts, where there is one.
@@ -216,8 +222,8 @@ mod tests {
         // The wall clock was two days behind at first: the token is good, whatever it seemed to be.
         let set_right = Moment { wall: later.wall + secs(172_800), ..later };
         assert_eq!(first.freshness(set_right), Freshness::Expired);
-        let again = HeldToken::new(token("a", set_right, secs(20)), true, Some(&first), Renewal::Ahead, set_right, 0.0);
-        assert_eq!(again.left_at(set_right), secs(20));
+        let again = HeldToken::new(token("a", set_right, secs(30)), true, Some(&first), Renewal::Ahead, set_right, 0.0);
+        assert_eq!(again.left_at(set_right), secs(30));
 
         let free = HeldToken::new(token("a", later, secs(200)), false, Some(&first), Renewal::Ahead, later, 0.0);
         assert_eq!(free.token.expires, later.plus(secs(200)));

@@ -10,7 +10,7 @@ mod gate;
 use std::{
     fmt,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -27,12 +27,13 @@ use crate::{
     clock::Clock,
     config::Renewal,
     expiry::{HERD_JITTER, due_left},
+    metrics::Metrics,
     model::{TokenId, UserKey},
     pacing::{Rules, Stop},
     reach::Reach,
     renewal::Agenda,
     ticket::Counted,
-    users::{Record, User},
+    users::{Changed, Changes, Record, User},
     vault::SignIn,
 };
 
@@ -77,6 +78,8 @@ pub struct Parts {
     pub cache: Cache,
     /// Where renewals are planned.
     pub agenda: Arc<Agenda>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
     /// Where flights are spawned, so that they outlive the call that began them.
     pub runtime: Handle,
     /// Feeds the jitter.
@@ -92,6 +95,9 @@ pub struct Flights {
 struct Shared {
     parts: Parts,
     settings: ArcSwap<Settings>,
+    /// Held by whoever takes settings and a credential that must belong together; written while both are replaced, so never for
+    /// long. A hit has no use for it.
+    snapshot: RwLock<()>,
     tasks: TaskTracker,
     gate: Gate,
     reach: Mutex<Reach>,
@@ -124,6 +130,7 @@ impl Flights {
         let shared = Shared {
             gate: Gate::new(settings.max_concurrent_sign_ins),
             settings: ArcSwap::from_pointee(settings),
+            snapshot: RwLock::default(),
             tasks: TaskTracker::new(),
             reach: Mutex::default(),
             under_way: AtomicUsize::new(0),
@@ -143,6 +150,9 @@ impl Flights {
         // A flight stores its token before it leaves the record: whoever finds no flight finds the token.
         if let Some(held) = self.shared.parts.cache.get(&user.key).filter(|held| (want.serves)(held, now)) {
             return Boarding::Landed(held);
+        }
+        if record.credential().is_none() {
+            return Boarding::Gone;
         }
         let too_late = |begins: Instant| want.begin_by.is_some_and(|by| begins > by.max(now.mono));
         if let Some(ticket) = &record.flight {
@@ -206,33 +216,40 @@ impl Flights {
         self.shared.renew_later(user, wait);
     }
 
-    /// Obeys other settings from the next sign-in on.
-    pub fn reconfigure(&self, settings: Settings) {
+    /// Obeys other settings, and signs users in with other credentials, from one instant on: no credential goes where only
+    /// another one was configured to go. What stood against former credentials is void, and tokens they brought are due; users
+    /// who were removed are forgotten.
+    pub fn reconfigure(&self, settings: Settings, changes: Changes) {
         let most = settings.max_concurrent_sign_ins;
-        self.shared.settings.store(Arc::new(settings));
+        let Changes { changed, removed, .. } = changes;
+        let mut due = Vec::with_capacity(changed.len());
+        {
+            let _snapshot = self.shared.snapshot.write().unwrap_or_else(PoisonError::into_inner);
+            self.shared.settings.store(Arc::new(settings));
+            for Changed { user, credential } in changed {
+                user.record().replace(credential);
+                due.push(user);
+            }
+            removed.iter().for_each(|user| user.record().forget());
+        }
+        due.iter().for_each(|user| self.make_due(user));
+        for user in removed {
+            let mut record = user.record();
+            self.shared.parts.cache.remove(&user.key);
+            self.shared.plan(&mut record, &user.key, None);
+        }
         let shared = Arc::clone(&self.shared);
         self.shared.tasks.spawn_on(async move { shared.gate.resize(most).await }, &self.shared.parts.runtime);
     }
 
-    /// Takes note of another credential: what stood against the former is void, and the token it brought is due.
-    pub fn credential_changed(&self, user: &User) {
+    /// Marks the token held as due.
+    fn make_due(&self, user: &User) {
         let now = self.shared.parts.clock.now();
         let mut record = user.record();
-        record.version = user.credential.version;
-        record.removed = false;
-        record.pacing.lift();
         if let Some(held) = self.shared.parts.cache.get(&user.key).filter(|held| !held.left_at(now).is_zero()) {
             self.shared.parts.cache.put(&user.key, &Arc::new(held.made_due()));
             self.shared.plan(&mut record, &user.key, Some(now.mono));
         }
-    }
-
-    /// Forgets a user who is configured no more, token and all.
-    pub fn removed(&self, user: &User) {
-        let mut record = user.record();
-        record.removed = true;
-        self.shared.parts.cache.remove(&user.key);
-        self.shared.plan(&mut record, &user.key, None);
     }
 
     /// Whether the vault counts as down.

@@ -16,6 +16,9 @@ const BACK_OFF_FIRST: Duration = Duration::from_secs(1);
 const BACK_OFF_MAX: Duration = Duration::from_secs(60);
 /// Least part of a back-off that jitter leaves: full jitter may say nothing at all, which is no pause.
 const BACK_OFF_LEAST: f64 = 0.05;
+/// A token without any life left is most often the one that ends within this second, and the vault has another as soon as it
+/// has ended: to ask before that is in vain.
+const ENDED_PAUSE: Duration = Duration::from_secs(1);
 /// The doubled floor ends here: even replicas that revoke each other's tokens get one every ten minutes.
 const FLOOR_MAX: Duration = Duration::from_secs(600);
 /// What doubles where `min_sign_in_interval` is less, or 0.
@@ -124,7 +127,8 @@ impl Pacing {
             Failure::Refused { .. } => rules.refusal_hold,
             Failure::Throttled { wait, .. } => *wait,
             Failure::Unavailable { wait, .. } => self.back_off(jitter).max(wait.unwrap_or_default()),
-            Failure::Invalid { .. } | Failure::Broken => self.back_off(jitter),
+            Failure::Invalid { issued: true, .. } => self.back_off(jitter).max(ENDED_PAUSE),
+            Failure::Invalid { issued: false, .. } | Failure::Broken => self.back_off(jitter),
         };
         let stop = Stop { failure: Arc::new(failure), until: now + wait };
         self.stop = Some(stop.clone());

@@ -29,6 +29,8 @@ pub enum Landing {
     Token(Arc<HeldToken>),
     /// Without one.
     Stopped(Stop),
+    /// Without a sign-in: the user was removed from the configuration meanwhile.
+    Gone,
 }
 
 /// What a caller who needs a sign-in gets.
@@ -48,6 +50,8 @@ pub enum Boarding {
     Unattainable(Duration),
     /// Too many flights.
     Full,
+    /// The user was removed from the configuration just now.
+    Gone,
 }
 
 /// What a caller wants of a flight.

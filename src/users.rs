@@ -6,6 +6,7 @@
 use std::{
     collections::HashMap,
     fmt,
+    hash::{BuildHasher as _, RandomState},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -23,48 +24,72 @@ use crate::{
     ticket::Ticket,
 };
 
+/// Users configured no more whose record is kept, at most: each is about 500 bytes, without password or token.
+const DEPARTED_MAX: usize = 100_000;
+
 /// All configured users, as one snapshot.
 #[derive(Debug, Default)]
 pub struct Users {
     by_key: HashMap<Arc<UserKey>, Arc<User>>,
     merchants: HashMap<MerchantId, Arc<Merchant>>,
-    /// Users configured no more whose last sign-in is under way: should one come back before it lands, there is but one still.
-    leaving: HashMap<Arc<UserKey>, Arc<User>>,
+    /// Users configured no more of whom something is to be remembered, should they come back: a sign-in under way, a hold or a
+    /// floor. Whoever moves a user from file to file in two steps must not thereby lift its hold.
+    departed: HashMap<Arc<UserKey>, Arc<User>>,
+    /// Makes versions that say nothing outside this process.
+    versions: RandomState,
 }
 
 /// What became of the users between two snapshots.
 #[derive(Debug, Default)]
 pub struct Changes {
-    /// New ones.
+    /// How many are new.
     pub added: usize,
-    /// Those with another password or attempt: their holds are void, and their tokens due.
-    pub changed: Vec<Arc<User>>,
-    /// Those who are configured no more: their tokens must go.
+    /// Those whose credential is to be replaced.
+    pub changed: Vec<Changed>,
+    /// Those who are configured no more: their credentials and tokens must go.
     pub removed: Vec<Arc<User>>,
+}
+
+/// A user whose record is to take another credential over.
+#[derive(Debug)]
+pub struct Changed {
+    /// Whose.
+    pub user: Arc<User>,
+    /// The credential that counts from now on.
+    pub credential: Credential,
 }
 
 impl Users {
     /// Takes the configured users over, with clean records.
     #[must_use]
     pub fn new(configured: Vec<config::User>) -> Self {
-        Self::default().reloaded(configured).0
+        Self::default().next(configured, |_| false).0
     }
 
     /// The next snapshot. Users keep their records, merchants their stops; what changed is the caller's to act on.
     #[must_use]
-    pub fn reloaded(&self, configured: Vec<config::User>) -> (Self, Changes) {
-        let mut next = Self { by_key: HashMap::with_capacity(configured.len()), ..Self::default() };
+    pub fn reloaded(&self, configured: Vec<config::User>, now: Instant) -> (Self, Changes) {
+        self.next(configured, |user| {
+            let record = user.record();
+            let own =
+                record.flight.is_some() || record.pacing.stopped(now).is_some() || record.pacing.within_floor(now).is_some();
+            own || user.merchant.stopped(now).is_some()
+        })
+    }
+
+    fn next(&self, configured: Vec<config::User>, matters: impl Fn(&User) -> bool) -> (Self, Changes) {
+        let by_key = HashMap::with_capacity(configured.len());
+        let mut next = Self { by_key, versions: self.versions.clone(), ..Self::default() };
         let mut changes = Changes::default();
         for config::User { key, password, attempt } in configured {
-            let former = self.by_key.get(&key).or_else(|| self.leaving.get(&key));
-            let user = match former {
-                Some(former) if former.credential.is(&password, attempt) && !former.record().removed => Arc::clone(former),
+            let version = Version(self.versions.hash_one((password.expose(), attempt)));
+            let credential = Credential { password, version };
+            let user = match self.by_key.get(&key).or_else(|| self.departed.get(&key)) {
                 Some(former) => {
-                    let version = former.credential.version.wrapping_add(1);
-                    let credential = Credential { password, attempt, version };
-                    let user = Arc::new(User { key: Arc::clone(&former.key), credential, state: Arc::clone(&former.state) });
-                    changes.changed.push(Arc::clone(&user));
-                    user
+                    if !former.record().signs_in_with(version) {
+                        changes.changed.push(Changed { user: Arc::clone(former), credential });
+                    }
+                    Arc::clone(former)
                 }
                 None => {
                     changes.added += 1;
@@ -72,23 +97,23 @@ impl Users {
                         Some(merchant) => Arc::clone(merchant),
                         None => Arc::clone(next.merchants.entry(key.merchant.clone()).or_default()),
                     };
-                    let state = State { merchant, record: Mutex::default(), asked: AtomicU64::new(0) };
-                    let credential = Credential { password, attempt, version: 0 };
-                    Arc::new(User { key: Arc::new(key), credential, state: Arc::new(state) })
+                    Arc::new(User::new(key, merchant, credential))
                 }
             };
             if !next.merchants.contains_key(&user.key.merchant) {
-                next.merchants.insert(user.key.merchant.clone(), Arc::clone(&user.state.merchant));
+                next.merchants.insert(user.key.merchant.clone(), Arc::clone(&user.merchant));
             }
             next.by_key.insert(Arc::clone(&user.key), user);
         }
-        let under_way = |(key, user): (&Arc<UserKey>, &Arc<User>)| {
-            let keep = !next.by_key.contains_key(key) && user.record().flight.is_some();
-            keep.then(|| (Arc::clone(key), Arc::clone(user)))
-        };
-        next.leaving = self.by_key.iter().chain(&self.leaving).filter_map(under_way).collect();
-        changes.removed =
-            self.by_key.iter().filter(|(key, _)| !next.by_key.contains_key(*key)).map(|(_, user)| Arc::clone(user)).collect();
+        let gone = |(key, _): &(&Arc<UserKey>, &Arc<User>)| !next.by_key.contains_key(*key);
+        changes.removed = self.by_key.iter().filter(gone).map(|(_, user)| Arc::clone(user)).collect();
+        // Who left just now may still begin a flight until that is published; whether it did is seen the next time.
+        let before = self.departed.iter().filter(gone).filter(|(_, user)| matters(user));
+        let departed = self.by_key.iter().filter(gone).chain(before).take(DEPARTED_MAX);
+        next.departed = departed.map(|(key, user)| (Arc::clone(key), Arc::clone(user))).collect();
+        for user in next.departed.values() {
+            next.merchants.entry(user.key.merchant.clone()).or_insert_with(|| Arc::clone(&user.merchant));
+        }
         (next, changes)
     }
 
@@ -112,33 +137,23 @@ impl Users {
 }
 
 /// What signs a user in.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Credential {
     /// Sent as it is.
     pub password: Secret,
-    /// Raised by the operator to try again.
-    pub attempt: u64,
     /// Another password or attempt is another version.
-    pub version: u64,
+    pub version: Version,
 }
 
-impl Credential {
-    fn is(&self, password: &Secret, attempt: u64) -> bool {
-        self.attempt == attempt && self.password == *password
-    }
-}
+/// Tells one credential from another, within this process. Made with a key of its own, so that it gives no password away; that two
+/// differ and look the same happens once in 2⁶⁴.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Version(u64);
 
-/// One configured user, as one snapshot has it.
+/// A user, from the first snapshot that has it on.
 pub struct User {
     /// Whose.
     pub key: Arc<UserKey>,
-    /// What signs it in.
-    pub credential: Credential,
-    /// What outlives the snapshot.
-    state: Arc<State>,
-}
-
-struct State {
     merchant: Arc<Merchant>,
     record: Mutex<Record>,
     /// When it was last asked for, in whole seconds after a start that the caller of `touch` keeps.
@@ -146,28 +161,32 @@ struct State {
 }
 
 impl User {
+    fn new(key: UserKey, merchant: Arc<Merchant>, credential: Credential) -> Self {
+        Self { key: Arc::new(key), merchant, record: Mutex::new(Record::new(credential)), asked: AtomicU64::new(0) }
+    }
+
     /// The record, locked. A panic elsewhere leaves it readable: every field is valid on its own.
     pub fn record(&self) -> MutexGuard<'_, Record> {
-        self.state.record.lock().unwrap_or_else(PoisonError::into_inner)
+        self.record.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What it shares with the merchant's other users.
     #[must_use]
     pub fn merchant(&self) -> &Merchant {
-        &self.state.merchant
+        &self.merchant
     }
 
     /// Notes that it was asked for at `second`; writes only when that is news, to keep the cache line shared.
     pub fn touch(&self, second: u64) {
         if self.asked() != second {
-            self.state.asked.store(second, Ordering::Relaxed);
+            self.asked.store(second, Ordering::Relaxed);
         }
     }
 
     /// The second it was last asked for.
     #[must_use]
     pub fn asked(&self) -> u64 {
-        self.state.asked.load(Ordering::Relaxed)
+        self.asked.load(Ordering::Relaxed)
     }
 }
 
@@ -200,7 +219,7 @@ impl Merchant {
 }
 
 /// What was learnt of one user.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Record {
     /// When the next sign-in may begin.
     pub pacing: Pacing,
@@ -208,16 +227,63 @@ pub struct Record {
     pub flight: Option<Ticket>,
     /// The user's place in the agenda of renewals.
     pub renewal: Option<Place>,
-    /// The version of the credential that counts; what an older one comes to is void.
-    pub version: u64,
-    /// Configured no more: nothing may be stored for it.
-    pub removed: bool,
+    /// None where the user is configured no more: then nothing may be stored for it either.
+    credential: Option<Arc<Credential>>,
+    /// Of the credential that counts, or counted last; what another one comes to is void.
+    version: Version,
+}
+
+impl Record {
+    fn new(credential: Credential) -> Self {
+        let version = credential.version;
+        Self { pacing: Pacing::default(), flight: None, renewal: None, credential: Some(Arc::new(credential)), version }
+    }
+
+    /// What to sign in with now.
+    #[must_use]
+    pub fn credential(&self) -> Option<&Arc<Credential>> {
+        self.credential.as_ref()
+    }
+
+    /// Whether the user is configured, with this very credential.
+    #[must_use]
+    pub fn signs_in_with(&self, version: Version) -> bool {
+        self.credential.is_some() && self.version == version
+    }
+
+    /// Whether another credential counts by now than this one.
+    #[must_use]
+    pub fn has_replaced(&self, version: Version) -> bool {
+        self.version != version
+    }
+
+    /// Takes the credential over that counts from now on. Whatever stood against another one is void; the same one, of a user
+    /// who left and came back, is held as before.
+    pub fn replace(&mut self, credential: Credential) {
+        if self.version != credential.version {
+            self.pacing.lift();
+        }
+        self.version = credential.version;
+        self.credential = Some(Arc::new(credential));
+    }
+
+    /// Forgets the credential, since the user is configured no more.
+    pub fn forget(&mut self) {
+        self.credential = None;
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
-    use crate::{model::Number, ticket::Ticket};
+    use crate::{
+        model::Number,
+        pacing::Rules,
+        ticket::Ticket,
+        vault::{Failure, Refusal},
+    };
 
     fn configured(n: u8, password: &str, attempt: u64) -> config::User {
         let merchant = MerchantId::parse("m".to_owned()).expect("is valid");
@@ -225,38 +291,59 @@ mod tests {
         config::User { key: UserKey { merchant, number }, password: Secret::from(password), attempt }
     }
 
+    #[allow(clippy::disallowed_methods, reason = "any instant will do")]
+    fn now() -> Instant {
+        Instant::now()
+    }
+
+    fn refuse(user: &User) {
+        let failure = Failure::Refused { why: Refusal::Credentials, vault_error: String::new() };
+        let rules = Rules { min_sign_in_interval: Duration::ZERO, refusal_hold: Duration::from_secs(60) };
+        user.record().pacing.failed(failure, now(), 1.0, &rules);
+    }
+
     #[test]
     fn records_outlive_a_reload_and_changes_are_told_apart() {
         let users = Users::new(vec![configured(1, "a", 0), configured(2, "b", 0), configured(3, "c", 0)]);
-        let (next, changes) =
-            users.reloaded(vec![configured(1, "a", 0), configured(2, "other", 0), configured(3, "c", 1), configured(4, "d", 0)]);
-        let versions: Vec<_> =
-            (1..=4).map(|n| next.get(&configured(n, "", 0).key).expect("is there").credential.version).collect();
-        assert_eq!((versions, changes.added, changes.changed.len(), changes.removed.len()), (vec![0, 1, 1, 0], 1, 2, 0));
-        let key = configured(2, "", 0).key;
-        users.get(&key).expect("is there").touch(7);
-        assert_eq!(next.get(&key).expect("is there").asked(), 7, "one state, whatever the snapshot");
-        assert!(Arc::ptr_eq(
-            &users.get(&key).expect("is there").state.merchant,
-            &next.get(&key).expect("is there").state.merchant
-        ));
-
-        let (gone, changes) = next.reloaded(Vec::new());
+        let again = vec![configured(1, "a", 0), configured(2, "other", 0), configured(3, "c", 1), configured(4, "d", 0)];
+        let (next, changes) = users.reloaded(again, now());
+        let changed: Vec<_> = changes.changed.iter().map(|changed| changed.user.key.number.expose().to_owned()).collect();
+        assert_eq!((changed, changes.added), (vec!["+447871239902".to_owned(), "+447871239903".to_owned()], 1));
+        assert!(changes.removed.is_empty());
+        for n in 1..=3 {
+            let key = configured(n, "", 0).key;
+            assert!(Arc::ptr_eq(users.get(&key).expect("is there"), next.get(&key).expect("is there")), "one record, ever");
+        }
+        let (gone, changes) = next.reloaded(Vec::new(), now());
         assert_eq!((gone.len(), changes.removed.len()), (0, 4));
     }
 
     #[test]
-    #[allow(clippy::disallowed_methods, reason = "any instant will do")]
-    fn who_comes_back_while_a_sign_in_is_under_way_meets_it_again() {
-        let users = Users::new(vec![configured(1, "a", 0)]);
-        let user = Arc::clone(users.get(&configured(1, "", 0).key).expect("is there"));
-        user.record().flight = Some(Ticket::new(Instant::now()));
-        let (gone, _) = users.reloaded(Vec::new());
-        user.record().removed = true;
-        let (back, changes) = gone.reloaded(vec![configured(1, "a", 0)]);
-        assert_eq!((changes.changed.len(), changes.added), (1, 0));
-        assert!(back.get(&user.key).expect("is there").record().flight.is_some());
-        user.record().flight = None;
-        assert!(gone.reloaded(Vec::new()).0.leaving.is_empty(), "and is forgotten once it has landed");
+    fn who_comes_back_meets_its_sign_in_under_way_and_its_hold_unless_the_credential_is_another() {
+        let users = Users::new((1..=4).map(|n| configured(n, "a", 0)).collect());
+        let each: Vec<_> = (1..=4).map(|n| Arc::clone(users.get(&configured(n, "", 0).key).expect("is there"))).collect();
+        each[0].record().flight = Some(Ticket::new(now()));
+        refuse(&each[1]);
+        refuse(&each[2]);
+        let (gone, changes) = users.reloaded(Vec::new(), now());
+        changes.removed.iter().for_each(|user| user.record().forget());
+        assert!(each.iter().all(|user| user.record().credential().is_none()), "the passwords are gone");
+        // Once more, since who left just now is kept anyhow.
+        let (gone, _) = gone.reloaded(Vec::new(), now());
+        assert_eq!(gone.departed.len(), 3, "of the fourth there is nothing to remember");
+
+        let again = vec![configured(1, "a", 0), configured(2, "a", 0), configured(3, "b", 0), configured(4, "a", 0)];
+        let (back, changes) = gone.reloaded(again, now());
+        assert_eq!((changes.changed.len(), changes.added), (3, 1));
+        for Changed { user, credential } in changes.changed {
+            user.record().replace(credential);
+        }
+        let stopped = |n: usize| each[n].record().pacing.stopped(now()).is_some();
+        assert!(back.get(&each[0].key).expect("is there").record().flight.is_some());
+        assert!(stopped(1) && !stopped(2), "the hold is the credential's");
+
+        each[0].record().flight = None;
+        let (gone, _) = back.reloaded(Vec::new(), now() + Duration::from_secs(120));
+        assert!(gone.reloaded(Vec::new(), now() + Duration::from_secs(120)).0.departed.is_empty(), "and forgotten in the end");
     }
 }

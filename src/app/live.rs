@@ -38,8 +38,9 @@ pub(super) struct Live {
     pub(super) call_timeout: CallTimeout,
     pub(super) end_times: watch::Sender<EndTimes>,
     pub(super) level: Option<Level>,
-    /// What is in force, without the users, whose passwords have their own place.
-    pub(super) current: Config,
+    /// What the process began with, without the users, whose passwords have their own place: what only a start takes over is
+    /// in force as it is here.
+    pub(super) started: Config,
 }
 
 impl Live {
@@ -64,15 +65,14 @@ impl Live {
         info!(
             users = total,
             added = changes.added,
-            changed = changes.changed.len(),
-            removed = changes.removed.len(),
+            changed = changes.changed,
+            removed = changes.removed,
             "the configuration is in force"
         );
-        self.current = next;
     }
 
     fn say_what_takes_a_restart(&self, next: &Config) {
-        let (now, then) = (&self.current, next);
+        let (now, then) = (&self.started, next);
         let admin = |config: &Config| config.admin.as_ref().map(|admin| admin.listen);
         for (key, differs) in [
             ("grpc.listen", now.grpc.listen != then.grpc.listen),

@@ -82,7 +82,10 @@ pub(super) fn all(reading: &Reading) -> Result<Choice, Faults> {
 /// A user who is configured twice is the fault of the file that took it on since then; of the later one if both did. That
 /// file's last good version stays too, and where this brings up another such user, the same rule decides again. Where the main
 /// file is at fault, nothing is taken.
-pub(super) fn file_by_file(good: &Good, reading: &Reading) -> Result<Choice, Faults> {
+pub(super) fn file_by_file(good: &Good, mut reading: Reading) -> Result<Choice, Faults> {
+    let had = |matched: &Matched| good.named.get(&matched.pattern.text).is_some_and(|files| !files.is_empty());
+    reading.matched.iter_mut().filter(|matched| had(matched)).for_each(Matched::insist);
+    let reading = &reading;
     let strict = match all(reading) {
         Ok(choice) => return Ok(choice),
         Err(faults) => faults,

@@ -95,7 +95,7 @@ impl Files {
     fn take(&mut self, known: Known) -> Result<Reloaded, Faults> {
         let (reading, seen) = Reading::take(&self.path, known);
         self.seen = seen;
-        let Choice { good, config, warnings, kept } = choice::file_by_file(&self.good, &reading)?;
+        let Choice { good, config, warnings, kept } = choice::file_by_file(&self.good, reading)?;
         let changed = !good.is(&self.good);
         self.good = good;
         Ok(Reloaded { config, warnings, kept, changed })

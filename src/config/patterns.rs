@@ -36,6 +36,18 @@ pub(super) struct Matched {
     pub(super) files: Result<Vec<Seen>, String>,
     /// Whether it names nothing, not even what another pattern has named already.
     pub(super) nothing: bool,
+    /// Whether the directory isn't there in which it looks.
+    pub(super) nowhere: bool,
+}
+
+impl Matched {
+    /// Takes a directory that has gone away, say a volume's, for a fault: its files are not deleted by that.
+    pub(super) fn insist(&mut self) {
+        const GONE: &str = "leads into a directory that is not there any more: bring it back, or take the pattern out";
+        if self.nowhere {
+            (self.files, self.nothing) = (Err(GONE.to_owned()), false);
+        }
+    }
 }
 
 /// The files that the patterns of the main file name, each once, in the patterns' order and then by name.
@@ -57,7 +69,8 @@ pub(super) fn expand(patterns: impl IntoIterator<Item = Pattern>, main: &Seen) -
             count = total;
             Ok(found)
         });
-        Matched { pattern, files, nothing }
+        let nowhere = pattern.is_wild() && !directory.join(literal_part(&pattern.text)).exists();
+        Matched { pattern, files, nothing, nowhere }
     });
     expanded.collect()
 }
@@ -86,7 +99,8 @@ fn matches(directory: &Path, text: &str) -> Result<Vec<Seen>, String> {
     for path in paths {
         let path: PathBuf = path.map_err(|error| format!("{UNREADABLE} ({})", error.error().kind()))?;
         let hidden = parts(&path).skip(given).any(|name| name.starts_with('.') && !named.iter().any(|part| part.matches(&name)));
-        if !hidden && path.is_file() {
+        // One that can't be looked at counts as a file, whose reading will say why: taken for no file, its users would be removed.
+        if !hidden && path.metadata().map_or(true, |found| found.is_file()) {
             files.push(Seen::at(path));
         }
         if files.len() > limits::CREDENTIALS_FILES {
@@ -94,6 +108,12 @@ fn matches(directory: &Path, text: &str) -> Result<Vec<Seen>, String> {
         }
     }
     Ok(files)
+}
+
+/// The directories of a pattern before its first wildcard.
+fn literal_part(text: &str) -> &str {
+    let end = text.find(['*', '?', '[']).unwrap_or(text.len());
+    text.get(..end).and_then(|before| before.rfind('/').and_then(|slash| before.get(..=slash))).unwrap_or_default()
 }
 
 /// A path's names. Those that begin with a dot are skipped unless the pattern names the dot: Kubernetes keeps a second view of

@@ -2,7 +2,10 @@
 //!
 //! Must never end without freeing its user and its waiters, nor tell anybody before what it brought is stored.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
 use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
@@ -16,7 +19,7 @@ use crate::{
     pacing::Stop,
     reach::Passage,
     ticket::Arrivals,
-    users::User,
+    users::{Credential, User, Version},
     vault::{Failure, Grant, Scope},
 };
 
@@ -43,20 +46,24 @@ impl Flight {
         drop(ticket);
         // The queue may have been long: what was true at its end may not be now.
         let now = self.shared.parts.clock.now();
-        if let Err(stop) = self.may_sign_in(now.mono) {
-            self.user.record().flight = None;
-            self.shared.renew_later(&self.user, stop.left_at(now.mono));
-            return self.land(Landing::Stopped(stop));
-        }
-        let settings = self.shared.settings.load_full();
-        let result = settings.sign_in.sign_in(&self.user.key, &self.user.credential.password).await;
+        let (settings, credential) = match self.depart(now.mono) {
+            Ok(means) => means,
+            Err(landing) => {
+                self.user.record().flight = None;
+                if let Landing::Stopped(stop) = &landing {
+                    self.shared.renew_later(&self.user, stop.left_at(now.mono));
+                }
+                return self.land(landing);
+            }
+        };
+        let result = settings.sign_in.sign_in(&self.user.key, &credential.password).await;
         let landing = match result.and_then(|grant| self.token(grant, now, &settings)) {
             Ok(held) => {
                 self.vault_answered(permit);
-                Landing::Token(self.succeeded(now, held, &settings))
+                Landing::Token(self.succeeded(now, held, credential.version, &settings))
             }
             Err(failure) => {
-                let stop = self.failed(failure, now, &settings);
+                let stop = self.failed(failure, now, credential.version, &settings);
                 self.vault_failed(&stop, permit);
                 Landing::Stopped(stop)
             }
@@ -64,19 +71,25 @@ impl Flight {
         self.land(landing);
     }
 
-    /// Looks once more whether the sign-in may begin, and takes the probe if the vault is down and one is due.
-    fn may_sign_in(&mut self, now: Instant) -> Result<(), Stop> {
-        if let Some(stop) = stopped(&self.user, &self.user.record(), now) {
-            return Err(stop);
-        }
-        match self.shared.reach().pass(now) {
-            Passage::Open => Ok(()),
-            Passage::Probe => {
-                self.probing = true;
-                Ok(())
+    /// Looks once more whether the sign-in may begin, takes the probe if the vault is down and one is due, and takes what to
+    /// sign in with: as it is configured now, not as it was when the flight was boarded.
+    fn depart(&mut self, now: Instant) -> Result<(Arc<Settings>, Arc<Credential>), Landing> {
+        let shared = Arc::clone(&self.shared);
+        let _snapshot = shared.snapshot.read().unwrap_or_else(PoisonError::into_inner);
+        let credential = {
+            let record = self.user.record();
+            let Some(credential) = record.credential() else { return Err(Landing::Gone) };
+            if let Some(stop) = stopped(&self.user, &record, now) {
+                return Err(Landing::Stopped(stop));
             }
-            Passage::Closed(stop) => Err(stop),
+            Arc::clone(credential)
+        };
+        match shared.reach().pass(now) {
+            Passage::Open => {}
+            Passage::Probe => self.probing = true,
+            Passage::Closed(stop) => return Err(Landing::Stopped(stop)),
         }
+        Ok((shared.settings.load_full(), credential))
     }
 
     /// An answer to anybody means that the vault is there.
@@ -132,15 +145,14 @@ impl Flight {
         Ok(Arc::new(held))
     }
 
-    fn succeeded(&self, sent: Moment, held: Arc<HeldToken>, settings: &Settings) -> Arc<HeldToken> {
+    fn succeeded(&self, sent: Moment, held: Arc<HeldToken>, version: Version, settings: &Settings) -> Arc<HeldToken> {
         let now = self.shared.parts.clock.now();
         let left = held.left_at(now);
         let mut record = self.user.record();
         let doubled = record.pacing.succeeded(sent.mono, held.token.lifetime, left, &settings.rules);
         // A user who was removed meanwhile is forgotten; one whose credential changed gets another token soon.
-        if !record.removed {
-            let outdated = record.version != self.user.credential.version;
-            let stored = if outdated { Arc::new(held.made_due()) } else { Arc::clone(&held) };
+        if record.credential().is_some() {
+            let stored = if record.has_replaced(version) { Arc::new(held.made_due()) } else { Arc::clone(&held) };
             self.shared.parts.cache.put(&self.user.key, &stored);
             self.shared.plan(&mut record, &self.user.key, stored.due_in(now).map(|due| now.mono + due));
         }
@@ -150,22 +162,23 @@ impl Flight {
         let (key, token_id, took) = (&self.user.key, held.id(), now.mono.saturating_duration_since(sent.mono));
         info!(merchant_id = %key.merchant, number = %key.number, %token_id, lifetime_s = left.as_secs(), took_ms = millis(took), "signed in");
         if let Some(floor) = doubled {
+            self.shared.parts.metrics.floor_doublings.inc();
             warn!(
                 merchant_id = %key.merchant, number = %key.number, floor_s = floor.as_secs(),
                 "tokens are rejected soon after their issue, so sign-ins are slowed down: another replica or system that signs \
-                 this user in may be revoking them; set vault.renewal = \"at_expiry\""
+                 this user in may be revoking them; set vault.renewal = \"at_expiry\", and see that nothing else does"
             );
         }
         held
     }
 
-    fn failed(&self, failure: Failure, sent: Moment, settings: &Settings) -> Stop {
+    fn failed(&self, failure: Failure, sent: Moment, version: Version, settings: &Settings) -> Stop {
         let now = self.shared.parts.clock.now();
         let merchants = matches!(failure, Failure::Throttled { scope: Scope::Merchant, .. });
         let definite = matches!(failure, Failure::Refused { .. });
         let mut record = self.user.record();
         let mut stop = record.pacing.failed(failure, now.mono, self.shared.random(), &settings.rules);
-        let outdated = definite && record.version != self.user.credential.version;
+        let outdated = definite && record.has_replaced(version);
         if outdated {
             // The vault refused a credential that counts no more: the next one is to be tried at once.
             record.pacing.lift();
@@ -174,7 +187,8 @@ impl Flight {
         // The token held is still good: try again to renew it once the wait is over, unless nothing will change till then.
         let renews = settings.renewal == Renewal::Ahead && (!definite || outdated);
         let held = || self.shared.parts.cache.get(&self.user.key);
-        let worth = renews && !record.removed && held().is_some_and(|held| held.left_at(now) > stop.left_at(now.mono));
+        let worth =
+            renews && record.credential().is_some() && held().is_some_and(|held| held.left_at(now) > stop.left_at(now.mono));
         self.shared.plan(&mut record, &self.user.key, worth.then_some(stop.until));
         record.flight = None;
         drop(record);

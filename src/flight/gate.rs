@@ -42,11 +42,20 @@ impl Gate {
         Self { sign_ins, renewals, most: AtomicUsize::new(most), withheld: Mutex::default() }
     }
 
-    /// Changes how many permits there are. What is lent already is waited for: until then there are no more than before.
+    /// Changes how many permits there are. What is lent already is waited for: until then there are no more than before. Of
+    /// those withheld as many go as must: nobody else would ever give them back.
     pub(super) async fn resize(&self, most: usize) {
         let most = most.clamp(1, Semaphore::MAX_PERMITS);
         let former = self.most.swap(most, Ordering::Relaxed);
-        for (permits, from, to) in [(&self.sign_ins, former, most), (&self.renewals, (former / 2).max(1), (most / 2).max(1))] {
+        let rest = {
+            let mut withheld = self.withheld();
+            let keep = withheld.permits.len().saturating_sub(former.saturating_sub(most));
+            let gone = withheld.permits.split_off(keep);
+            let rest = former - gone.len();
+            gone.into_iter().for_each(OwnedSemaphorePermit::forget);
+            rest
+        };
+        for (permits, from, to) in [(&self.sign_ins, rest, most), (&self.renewals, (former / 2).max(1), (most / 2).max(1))] {
             permits.add_permits(to.saturating_sub(from));
             // One at a time, since more than there are now may never be free at once.
             for _ in to..from {
@@ -130,6 +139,18 @@ mod tests {
         drop(lent);
         narrowed.await;
         assert_eq!((gate.sign_ins.available_permits(), gate.renewals.available_permits()), (1, 1));
+    }
+
+    #[tokio::test]
+    async fn a_gate_narrowed_during_an_outage_still_lets_a_probe_pass() {
+        let gate = Gate::new(16);
+        gate.down(pass(&gate).await);
+        gate.resize(4).await;
+        assert_eq!(gate.sign_ins.available_permits(), 1);
+        for free in [2, 4, 4] {
+            gate.answered(pass(&gate).await);
+            assert_eq!(gate.sign_ins.available_permits(), free);
+        }
     }
 
     #[tokio::test]

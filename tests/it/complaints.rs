@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use token_broker_sandbox::{Fault, Mode};
 use tonic::Code;
 
-use crate::support::{MERCHANT, NUMBER, Said, Setting, left};
+use crate::support::{MERCHANT, NUMBER, Said, Setting, http, left};
 
 const SHORT_FLOOR: &str = "min_sign_in_interval = \"300ms\"";
 
@@ -84,4 +84,28 @@ async fn a_longer_life_is_fetched_or_said_to_be_out_of_reach() {
     .await
     .expect("after the floor a longer life is fetched");
     assert_eq!(stage.sandbox.sign_ins(), 2);
+}
+
+#[tokio::test]
+async fn replicas_that_revoke_each_others_tokens_count_what_slows_them_down() {
+    let mut setting = Setting::vault(SHORT_FLOOR);
+    setting.options.mode = Mode::RevokeOld;
+    let stage = setting.start().await;
+    let replica = stage.replica().await;
+    let ours = stage.good_token().await;
+    let theirs = replica.client.token(MERCHANT, NUMBER).await.expect("there is a token");
+    assert!(!stage.sandbox.is_live(&ours.access_token) && stage.sandbox.is_live(&theirs.access_token));
+    let ours = stage.complain(&ours.token_id).await.expect("there is a token");
+    assert!(stage.sandbox.is_live(&ours.access_token) && !stage.sandbox.is_live(&theirs.access_token));
+    for (admin, doublings) in [(&stage.admin, 1), (&replica.admin, 0)] {
+        let metrics = http(admin, "/metrics").await;
+        assert!(metrics.contains(&format!("\ntoken_broker_floor_doublings_total {doublings}\n")), "{metrics}");
+        assert!(metrics.contains("content-type: application/openmetrics-text; version=1.0.0") && metrics.ends_with("# EOF\n"));
+    }
+    // Doubled from 1 s, since the configured floor is less than that.
+    let hurried = stage.client.clone().timeout(Duration::from_millis(500));
+    let query = token_broker::client::Query { rejected_token_id: ours.token_id, ..Default::default() };
+    let said = Said::of(hurried.token_with(MERCHANT, NUMBER, query).await.expect_err("the floor is 2 s"));
+    said.check(Code::Unavailable, "SIGN_IN_TOO_SOON");
+    assert!(said.retry.is_some_and(|wait| wait > Duration::from_millis(1_300)), "{said:?}");
 }

@@ -84,5 +84,6 @@ async fn a_vault_that_returns_the_same_token_draws_no_storm() {
     };
     assert!(stage.sandbox.is_live(&next.access_token));
     let sign_ins = stage.sandbox.sign_ins();
-    assert!(sign_ins <= 8, "{sign_ins} sign-ins for two tokens");
+    // The first, two renewals that bring the same, one that brings an ended one, and the next token's.
+    assert!(sign_ins <= 5, "{sign_ins} sign-ins for two tokens");
 }

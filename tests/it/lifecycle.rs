@@ -14,7 +14,7 @@ use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 use crate::{
     process::Process,
-    support::{MERCHANT, NUMBER, PASSWORD, Said, user},
+    support::{MERCHANT, NUMBER, PASSWORD, Said, http, user},
 };
 
 const SERVICE: &str = "tokenbroker.v1.TokenBrokerService";
@@ -36,15 +36,6 @@ async fn health(endpoint: &str, service: &str) -> i32 {
 }
 
 /// One plain HTTP request, so that no client library hides what the port says.
-async fn http(address: &str, path: &str) -> String {
-    let mut stream = TcpStream::connect(address).await.expect("it listens");
-    let request = format!("GET {path} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await.expect("it reads");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.expect("it answers");
-    answer
-}
-
 #[tokio::test]
 async fn sigterm_drains_in_order_and_loses_no_call() {
     let sandbox = Sandbox::start(Options::default()).await.expect("starts");

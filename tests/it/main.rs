@@ -21,6 +21,7 @@ mod contract;
 mod expiry;
 mod faults_of_ours;
 mod lifecycle;
+mod outage;
 mod python;
 mod refusals;
 mod reload;

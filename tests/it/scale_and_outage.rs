@@ -14,7 +14,8 @@ use token_broker::{
     clock::SystemClock,
     config::{Renewal, User},
     flight::{Flights, Parts, Settings, WAITERS_PER_FLIGHT_MAX},
-    model::{CallerId, MerchantId, Number, UserKey},
+    metrics::Metrics,
+    model::{CallerId, MerchantId, Number, TokenId, UserKey},
     pacing::Rules,
     renewal::Agenda,
     secret::Secret,
@@ -64,12 +65,18 @@ impl SignIn for Switched {
 struct House {
     broker: Arc<Broker>,
     vault: Arc<Switched>,
+    metrics: Arc<Metrics>,
     users: Vec<UserKey>,
     closing: CancellationToken,
 }
 
 impl House {
     fn new(users: usize) -> Self {
+        Self::over(Arc::default(), users, 1)
+    }
+
+    /// A broker of its own over a vault that others may use too.
+    fn over(vault: Arc<Switched>, users: usize, seed: u64) -> Self {
         let users: Vec<_> = (0..users)
             .map(|n| UserKey {
                 merchant: MerchantId::parse("m".to_owned()).expect("is valid"),
@@ -77,7 +84,7 @@ impl House {
             })
             .collect();
         let configured = users.iter().map(|key| User { key: key.clone(), password: Secret::from("simulated"), attempt: 0 });
-        let (vault, clock) = (Arc::new(Switched::default()), Arc::new(SystemClock));
+        let (metrics, clock) = (Arc::new(Metrics::default()), Arc::new(SystemClock));
         let (cache, agenda) = (Cache::new(users.len()), Arc::new(Agenda::new(clock.clone())));
         let settings = Settings {
             sign_in: vault.clone(),
@@ -89,8 +96,9 @@ impl House {
             clock: clock.clone(),
             cache: cache.clone(),
             agenda: Arc::clone(&agenda),
+            metrics: Arc::clone(&metrics),
             runtime: Handle::current(),
-            seed: 1,
+            seed,
         };
         let closing = CancellationToken::new();
         let idle_after = Duration::from_secs(3_600);
@@ -99,7 +107,7 @@ impl House {
             Arc::new(Broker::new(Users::new(configured.collect()), cache, flights, agenda, clock, idle_after, closing.clone()));
         let renewing = Arc::clone(&broker);
         tokio::spawn(async move { renewing.renew_ahead().await });
-        Self { broker, vault, users, closing }
+        Self { broker, vault, metrics, users, closing }
     }
 
     async fn ask(&self, user: usize, patience: Duration) -> (Result<Answer, BrokerError>, Duration) {
@@ -113,6 +121,18 @@ impl House {
             asking.spawn(ask(Arc::clone(&self.broker), user.clone(), patience));
         }
         asking.join_all().await
+    }
+
+    /// Reports a user's token as rejected by the vault's API.
+    fn complain(
+        &self,
+        user: usize,
+        token_id: &str,
+        patience: Duration,
+    ) -> impl Future<Output = Result<Answer, BrokerError>> + Send + use<> {
+        let (broker, key, rejected_token_id) = (Arc::clone(&self.broker), self.users[user].clone(), token_id.to_owned());
+        let request = Request { key, min_remaining: Duration::ZERO, rejected_token_id, deadline: Instant::now() + patience };
+        async move { broker.get_token(&CallerId::Anonymous, &request).await }
     }
 
     fn sign_ins(&self) -> u64 {
@@ -229,11 +249,7 @@ async fn a_full_flight_sheds_the_caller_and_never_a_hit() {
 async fn ten_thousand_complaints_cost_one_sign_in_and_late_reporters_get_the_new_token() {
     let house = House::new(1);
     let dead = house.ask(0, Duration::from_secs(30)).await.0.expect("there is a token").held.id().to_string();
-    let complain = |patience| {
-        let (broker, key, rejected_token_id) = (Arc::clone(&house.broker), house.users[0].clone(), dead.clone());
-        let request = Request { key, min_remaining: Duration::ZERO, rejected_token_id, deadline: Instant::now() + patience };
-        async move { broker.get_token(&CallerId::Anonymous, &request).await }
-    };
+    let complain = |patience| house.complain(0, &dead, patience);
     let mut complaining = JoinSet::new();
     for _ in 0..10_000 {
         complaining.spawn(complain(Duration::from_secs(30)));
@@ -243,6 +259,50 @@ async fn ten_thousand_complaints_cost_one_sign_in_and_late_reporters_get_the_new
     assert_eq!(house.sign_ins(), 2);
     let late = complain(Duration::ZERO).await.expect("there is a token");
     assert_eq!((late.outcome, house.sign_ins()), (Outcome::Hit, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_vault_that_hangs_holds_a_good_token_back_for_a_second_once() {
+    let house = House::new(1);
+    let held = house.ask(0, Duration::from_secs(30)).await.0.expect("there is a token").held;
+    house.vault.off.store(true, Ordering::Relaxed);
+    // Into the margin, the last 30 s, and past what the renewals before it left behind.
+    sleep(LIFETIME - Duration::from_secs(29)).await;
+    let mut held_back = Duration::ZERO;
+    for _ in 0..200 {
+        let (answer, waited) = house.ask(0, Duration::from_secs(30)).await;
+        assert_eq!(answer.expect("it lives").held.id(), held.id());
+        held_back += waited;
+        sleep(Duration::from_millis(100)).await;
+    }
+    let sign_ins = u32::try_from(house.sign_ins()).expect("is small");
+    assert!(held_back <= Duration::from_secs(1) * sign_ins && sign_ins <= 8, "{held_back:?}, {sign_ins} sign-ins");
+    assert!(held_back > Duration::ZERO, "the margin was reached");
+}
+
+#[tokio::test(start_paused = true)]
+async fn replicas_that_revoke_each_others_tokens_slow_down() {
+    let vault = Arc::new(Switched::default());
+    let replicas = [House::over(Arc::clone(&vault), 1, 1), House::over(Arc::clone(&vault), 1, 2)];
+    let mut complaints = 0;
+    // An hour in which a caller of each uses its token every second; each sign-in has killed all earlier tokens.
+    for _ in 0..3_600 {
+        for replica in &replicas {
+            let held = replica.ask(0, Duration::from_secs(30)).await.0.expect("there is a token").held;
+            let newest = format!("{}-{}", replica.users[0].number.expose(), replica.sign_ins() - 1);
+            if held.id() != TokenId::of(&newest) {
+                complaints += 1;
+                drop(replica.complain(0, &held.id().to_string(), Duration::from_millis(100)).await);
+            }
+        }
+        sleep(Duration::from_secs(1)).await;
+    }
+    let (sign_ins, doublings) =
+        (replicas[0].sign_ins(), replicas.each_ref().map(|replica| replica.metrics.floor_doublings.get()));
+    println!("{sign_ins} sign-ins in an hour, {complaints} complaints, the floors doubled {doublings:?} times");
+    // Each replica's floor grows to half a lifetime, 150 s: 24 an hour, and the few before that; at the floor of 5 s it would be 720.
+    assert!((40..=2 * 32).contains(&sign_ins), "{sign_ins}");
+    assert!(doublings.iter().all(|doublings| *doublings >= 5), "{doublings:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -109,6 +109,7 @@ async fn run(seed: u64) -> Arc<World> {
         clock: clock.clone(),
         cache: cache.clone(),
         agenda: Arc::clone(&agenda),
+        metrics: Arc::default(),
         runtime: runtime::Handle::current(),
         seed: random.u64(..),
     };

@@ -21,6 +21,7 @@ use token_broker::{
 };
 use token_broker_sandbox::{Options, Sandbox};
 use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
     sync::Notify,
 };
@@ -41,6 +42,8 @@ pub(crate) struct Stage {
     pub(crate) sandbox: Sandbox,
     pub(crate) client: Client,
     pub(crate) endpoint: String,
+    /// Where its admin port listens.
+    pub(crate) admin: String,
     /// Tells the broker to read its configuration again, as SIGHUP does.
     pub(crate) hup: Arc<Notify>,
     /// Where the configuration is, as `config.toml`.
@@ -48,6 +51,34 @@ pub(crate) struct Stage {
     /// The configuration's text before `rest`.
     head: String,
     _stop: DropGuard,
+}
+
+/// A broker that runs in the test.
+pub(crate) struct Running {
+    pub(crate) client: Client,
+    pub(crate) endpoint: String,
+    pub(crate) admin: String,
+    pub(crate) hup: Arc<Notify>,
+    _stop: DropGuard,
+}
+
+impl Running {
+    /// Starts a broker with the configuration at `path`, on free ports.
+    pub(crate) async fn start(path: &Path) -> Self {
+        let (files, loaded) = Files::open(path).expect("the configuration is in order");
+        let grpc = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let admin = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = |listener: &TcpListener| listener.local_addr().expect("is bound").to_string();
+        let (endpoint, at) = (format!("http://{}", address(&grpc)), address(&admin));
+        let (stop, hup) = (Stop::default(), Arc::new(Notify::new()));
+        let app = App::new(loaded.config).expect("the broker can be wired");
+        let app = app.reloading(Reloading { files, warnings: loaded.warnings, hup: Arc::clone(&hup), level: None });
+        stop.hurry.cancel();
+        let listeners = Listeners { grpc: vec![grpc], admin: vec![admin], ..Listeners::default() };
+        tokio::spawn(app.run(listeners, stop.clone()));
+        let client = Client::new(&endpoint).expect("is an endpoint").timeout(PATIENCE);
+        Self { client, endpoint, admin: at, hup, _stop: stop.begin.drop_guard() }
+    }
 }
 
 /// What a stage is made from.
@@ -97,22 +128,17 @@ impl Setting {
             prepare(files.path());
         }
         fs::write(&path, format!("{head}{}", self.rest)).expect("the configuration is written");
-        let (read, loaded) = Files::open(&path).expect("the configuration is in order");
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let endpoint = format!("http://{}", listener.local_addr().expect("is bound"));
-        let stop = Stop::default();
-        let hup = Arc::new(Notify::new());
-        let app = App::new(loaded.config).expect("the broker can be wired");
-        let app = app.reloading(Reloading { files: read, warnings: loaded.warnings, hup: Arc::clone(&hup), level: None });
-        let hurry = stop.hurry.clone();
-        hurry.cancel();
-        tokio::spawn(app.run(Listeners { grpc: vec![listener], ..Listeners::default() }, stop.clone()));
-        let client = Client::new(&endpoint).expect("is an endpoint").timeout(PATIENCE);
-        Stage { sandbox, client, endpoint, hup, files, head, _stop: stop.begin.drop_guard() }
+        let Running { client, endpoint, admin, hup, _stop } = Running::start(&path).await;
+        Stage { sandbox, client, endpoint, admin, hup, files, head, _stop }
     }
 }
 
 impl Stage {
+    /// Another broker with the same configuration, as a second pod is.
+    pub(crate) async fn replica(&self) -> Running {
+        Running::start(&self.files.path().join("config.toml")).await
+    }
+
     /// Writes the configuration anew, all but `[vault]` and `[grpc]`, and tells the broker.
     pub(crate) fn reload(&self, rest: &str) {
         fs::write(self.files.path().join("config.toml"), format!("{}{rest}", self.head)).expect("the configuration is written");
@@ -233,4 +259,14 @@ impl Service<http::Request<Body>> for Bare {
         let mut connection = self.connection.clone();
         Box::pin(async move { connection.send_request(request).await })
     }
+}
+
+/// The head and the body that the admin port answers with.
+pub(crate) async fn http(address: &str, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.expect("it listens");
+    let request = format!("GET {path} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.expect("it reads");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("it answers");
+    answer
 }

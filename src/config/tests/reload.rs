@@ -320,3 +320,23 @@ fn a_pattern_that_fails_keeps_its_files() {
     fs::set_permissions(stage.path("c"), Permissions::from_mode(0o700)).expect("permissions");
     assert_eq!(reload(&mut files), (expected(&[(1, "back"), (2, "new")]), vec![]));
 }
+
+#[test]
+fn a_directory_that_goes_away_or_a_link_that_leads_nowhere_removes_nobody() {
+    let stage = Stage::new(&main_of("'c/*.toml'"), &[("c/a.toml", &users(&[(1, "a")])), ("c/b.toml", &users(&[(2, "b")]))]);
+    let mut files = stage.open();
+    let all = expected(&[(1, "a"), (2, "b")]);
+    fs::rename(stage.path("c"), stage.path("away")).expect("renamed");
+    let (served, kept) = reload(&mut files);
+    assert_eq!((served, kept.len()), (all.clone(), 2), "{kept:?}");
+    fs::rename(stage.path("away"), stage.path("c")).expect("renamed");
+    assert_eq!(reload(&mut files), (all.clone(), Vec::new()));
+
+    stage.remove("c/b.toml");
+    symlink("nowhere.toml", stage.path("c/b.toml")).expect("a link");
+    let (served, kept) = reload(&mut files);
+    assert_eq!((served, kept.len()), (all, 1), "{kept:?}");
+    // Deleted is deleted.
+    stage.remove("c/b.toml");
+    assert_eq!(reload(&mut files), (expected(&[(1, "a")]), Vec::new()));
+}

@@ -75,9 +75,11 @@ impl SimulatedVault {
             // What was said last counts: after a jump of one clock, the same token's end is another.
             let end = began.plus(lifetime);
             // One that ended on the way is no token.
-            if configured && !end.left_at(now).is_zero() {
+            if !end.left_at(now).is_zero() {
                 facts.not_before = Some((began.mono + floor.min(lifetime / 2), "floor"));
-                facts.tokens.push((text.clone(), end));
+                if configured {
+                    facts.tokens.push((text.clone(), end));
+                }
             }
             (text, lifetime)
         });
@@ -99,7 +101,7 @@ impl SignIn for SimulatedVault {
     fn sign_in<'a>(&'a self, user: &'a UserKey, password: &'a Secret) -> SigningIn<'a> {
         Box::pin(async move {
             let began = self.world.now();
-            self.world.begin(user);
+            self.world.begin(user, password);
             let (latency, outcome) = self.draw();
             sleep(latency).await;
             let vault_error = String::new();

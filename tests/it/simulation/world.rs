@@ -35,6 +35,8 @@ struct State {
     users: HashMap<UserKey, Facts>,
     /// Who is configured, with which attempt; the password says the same.
     configured: BTreeMap<UserKey, u64>,
+    /// The attempt that counts of each user, or counted last.
+    attempts: BTreeMap<UserKey, u64>,
     /// Counts the configurations.
     generation: u64,
     history: Vec<String>,
@@ -100,8 +102,10 @@ impl World {
     }
 
     /// A sign-in begins.
-    pub(crate) fn begin(&self, user: &UserKey) {
+    pub(crate) fn begin(&self, user: &UserKey, password: &Secret) {
         let now = Instant::now();
+        let current = self.configured(user).0 && self.counts(user, password);
+        self.check(current, || format!("a sign-in of {user} with a credential that counts no more"));
         let mut state = self.state();
         state.sign_ins += 1;
         state.at_once += 1;
@@ -128,22 +132,23 @@ impl World {
     /// Another configuration is about to be put in force.
     pub(crate) fn configure(&self, change: impl FnOnce(&mut BTreeMap<UserKey, u64>)) -> Vec<User> {
         let mut state = self.state();
-        let State { configured, users, generation, .. } = &mut *state;
+        let State { configured, attempts, users, generation, .. } = &mut *state;
         let former = configured.clone();
         change(configured);
         *generation += 1;
-        for (user, attempt) in &former {
+        for user in former.keys().filter(|user| !configured.contains_key(*user)) {
             let facts = users.entry(user.clone()).or_default();
-            match configured.get(user) {
-                Some(now) if now == attempt => {}
-                // A changed credential lifts whatever stood against the former, but not the floor.
-                Some(_) => facts.not_before = facts.not_before.filter(|(_, why)| *why == "floor"),
-                None => *facts = Facts { signing_in: facts.signing_in, removed: Some(Instant::now()), ..Facts::default() },
-            }
+            facts.removed = Some(Instant::now());
+            facts.tokens.clear();
         }
-        // Who is new has no past, even where a sign-in of a former life has just ended.
-        for user in configured.keys().filter(|user| !former.contains_key(*user)) {
-            users.entry(user.clone()).or_default().not_before = None;
+        for (user, attempt) in configured.iter() {
+            let before = attempts.insert(user.clone(), *attempt);
+            // Another credential lifts whatever stood against the former, but not the floor; who comes back with the same one is
+            // held as before.
+            if before.is_some_and(|before| before != *attempt) {
+                let facts = users.entry(user.clone()).or_default();
+                facts.not_before = facts.not_before.filter(|(_, why)| *why == "floor");
+            }
         }
         let all = configured.iter();
         all.map(|(key, attempt)| User { key: key.clone(), password: Secret::from(attempt.to_string()), attempt: *attempt })
@@ -161,9 +166,9 @@ impl World {
         self.with(user, |facts| facts.removed.is_some_and(|at| at.elapsed() <= Duration::from_secs(30)))
     }
 
-    /// Whether this is the credential that counts.
+    /// Whether this is the credential that counts, or counted last.
     pub(crate) fn counts(&self, user: &UserKey, password: &Secret) -> bool {
-        self.state().configured.get(user).is_some_and(|attempt| attempt.to_string() == password.expose())
+        self.state().attempts.get(user).is_some_and(|attempt| attempt.to_string() == password.expose())
     }
 
     pub(crate) fn called(&self) {

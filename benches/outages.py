@@ -1,0 +1,95 @@
+#!/usr/bin/env python3
+"""How well callers are served while the vault comes and goes, and how many sign-ins that costs.
+
+    python3 benches/outages.py [--minutes N] [--users N] [--rate N] [--lifetime SECONDS] [--every SECONDS] [--down SECONDS]
+
+The sandbox is stopped (SIGSTOP) for --down seconds of every --every, and brought back: whoever connects meanwhile hears nothing,
+as from a machine that hangs. Steady calls, user after user, are timed by their answers. Sign-ins are counted by the sandbox,
+against the fewest that could do: each user one, and one more each time a token's whole life has passed.
+"""
+
+import argparse
+import json
+import math
+import signal
+import subprocess
+import time
+import urllib.request
+
+from harness import MERCHANT, Bench, build_all
+
+# The share that is asked for: answers within so many milliseconds.
+FAST_MS = 5
+# What the load takes beyond its time: its calls have a deadline of 30 s.
+SLACK_SECONDS = 60
+
+
+def sign_ins(sandbox):
+    with urllib.request.urlopen(f"http://{sandbox.address}/_sandbox/stats", timeout=10) as reply:
+        return json.load(reply)["sign_ins"]
+
+
+def come_and_go(sandbox, load, every, down):
+    """Stops the sandbox at the end of each turn of `every` seconds, for `down` of them; returns the seconds it was away."""
+    began, away, turn = time.monotonic(), 0.0, 0
+    while load.poll() is None:
+        turn += 1
+        if wait(load, began + turn * every - down):
+            break
+        stopped = time.monotonic()
+        sandbox.process.send_signal(signal.SIGSTOP)
+        wait(load, began + turn * every)
+        sandbox.process.send_signal(signal.SIGCONT)
+        away += time.monotonic() - stopped
+    return away
+
+
+def wait(load, until):
+    """Sleeps, but no longer than the load runs; returns whether that is over."""
+    while time.monotonic() < until:
+        if load.poll() is not None:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def run(options):
+    seconds = round(options.minutes * 60)
+    programs = build_all(with_broker=True, with_sandbox=True)
+    with Bench() as bench:
+        sandbox = bench.sandbox(programs, options.users, f"{options.lifetime}s")
+        broker = bench.broker(programs, sandbox, options.users)
+        numbers = [str(number) for number in (options.users, options.rate, seconds)]
+        command = [programs["load"], f"http://{broker.address}", MERCHANT, *numbers]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as load:
+            away = come_and_go(sandbox, load, options.every, options.down)
+            seen = json.loads(load.communicate(timeout=SLACK_SECONDS)[0])
+        total = sign_ins(sandbox)
+    calls = sum(seen["ends"].values())
+    fast = sum(count for limit, count in seen["times"].items() if int(limit) <= FAST_MS)
+    tokens = seen["ends"].get("OK", 0)
+    fewest = options.users * math.ceil(seconds / options.lifetime)
+    print(f"{calls:,} calls in {seconds} s, the vault away for {away:.0f} s of them, tokens of {options.lifetime} s")
+    print(f"answered with a token     {tokens / calls:9.4%}   expired ones {seen['expired']}, other ends {others(seen['ends'])}")
+    print(f"answered within {FAST_MS} ms     {fast / calls:9.4%}   the slowest took {seen['worst_ms']:.0f} ms")
+    print(f"answered within … ms      {json.dumps(seen['times'])}")
+    print(f"sign-ins at the vault     {total:9,}   {total / fewest:.2f} of the fewest possible, {fewest:,}")
+
+
+def others(ends):
+    return {end: count for end, count in ends.items() if end != "OK"} or "none"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--minutes", type=float, default=10, help="how long the calls go on (default 10)")
+    parser.add_argument("--users", type=int, default=1_000, help="users asked for in turn (default 1,000)")
+    parser.add_argument("--rate", type=int, default=500, help="calls a second (default 500)")
+    parser.add_argument("--lifetime", type=int, default=120, help="seconds that a token lives (default 120)")
+    parser.add_argument("--every", type=float, default=60, help="seconds from one outage's end to the next's (default 60)")
+    parser.add_argument("--down", type=float, default=20, help="seconds of an outage (default 20)")
+    run(parser.parse_args())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+//! What is counted, for Prometheus: typed, made once, and passed to whoever counts.
+//!
+//! Must never carry a number, a token or a password in a label, nor a label whose values callers choose.
+
+use std::fmt;
+
+use prometheus_client::{encoding::text::encode, metrics::counter::Counter, registry::Registry};
+
+/// How the exposition is announced (OpenMetrics 1.0).
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// Before every name of ours.
+const PREFIX: &str = "token_broker";
+
+/// Everything that is counted.
+pub struct Metrics {
+    /// Times that a user's floor between sign-ins doubled, since its tokens are rejected soon after their issue.
+    pub floor_doublings: Counter,
+    registry: Registry,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix(PREFIX);
+        let floor_doublings = Counter::default();
+        registry.register(
+            "floor_doublings",
+            "Times that a user's floor between sign-ins doubled, since its tokens are rejected soon after their issue: another \
+             replica or system may be revoking them",
+            floor_doublings.clone(),
+        );
+        Self { floor_doublings, registry }
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+impl Metrics {
+    /// All of it, as Prometheus reads it.
+    ///
+    /// # Errors
+    /// Never in practice: a string takes everything that is written to it.
+    pub fn text(&self) -> Result<String, fmt::Error> {
+        let mut text = String::new();
+        encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}
