@@ -2,6 +2,10 @@
 
 use std::process::ExitCode;
 
+/// Calls and reloads allocate many small things on several threads: measured by `benches/reload.py` and `benches/memory.py`.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     token_broker::cli::run()
 }

@@ -81,10 +81,12 @@ impl Users {
         let by_key = HashMap::with_capacity(configured.len());
         let mut next = Self { by_key, versions: self.versions.clone(), ..Self::default() };
         let mut changes = Changes::default();
+        let (mut staying, mut entered) = (0, None::<Arc<Merchant>>);
         for config::User { key, password, attempt } in configured {
             let version = Version(self.versions.hash_one((password.expose(), attempt)));
             let credential = Credential { password, version };
-            let user = match self.by_key.get(&key).or_else(|| self.departed.get(&key)) {
+            let current = self.by_key.get(&key).inspect(|_| staying += 1);
+            let user = match current.or_else(|| self.departed.get(&key)) {
                 Some(former) => {
                     if !former.record().signs_in_with(version) {
                         changes.changed.push(Changed { user: Arc::clone(former), credential });
@@ -100,12 +102,16 @@ impl Users {
                     Arc::new(User::new(key, merchant, credential))
                 }
             };
-            if !next.merchants.contains_key(&user.key.merchant) {
-                next.merchants.insert(user.key.merchant.clone(), Arc::clone(&user.merchant));
+            // Most users stand beside others of their merchant.
+            if !entered.as_ref().is_some_and(|entered| Arc::ptr_eq(entered, &user.merchant)) {
+                entered = Some(Arc::clone(&user.merchant));
+                next.merchants.entry(user.key.merchant.clone()).or_insert_with(|| Arc::clone(&user.merchant));
             }
             next.by_key.insert(Arc::clone(&user.key), user);
         }
-        let gone = |(key, _): &(&Arc<UserKey>, &Arc<User>)| !next.by_key.contains_key(*key);
+        // Mostly all stay, and nobody has to be looked for.
+        let some_left = staying < self.by_key.len() || !self.departed.is_empty();
+        let gone = |(key, _): &(&Arc<UserKey>, &Arc<User>)| some_left && !next.by_key.contains_key(*key);
         changes.removed = self.by_key.iter().filter(gone).map(|(_, user)| Arc::clone(user)).collect();
         // Who left just now may still begin a flight until that is published; whether it did is seen the next time.
         let before = self.departed.iter().filter(gone).filter(|(_, user)| matters(user));
