@@ -27,6 +27,7 @@ mod vault;
 pub use faults::{Fault, Faults};
 pub use files::{Files, Kept, Reloaded};
 pub use reading::Glance;
+pub(crate) use source::read as read_file;
 pub use vault::RESERVED_HEADERS;
 
 /// A configuration that can be used, and what a person should look at nevertheless.

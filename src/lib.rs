@@ -37,6 +37,8 @@ pub mod metrics;
 #[cfg(feature = "server")]
 pub mod model;
 #[cfg(feature = "server")]
+mod outbound;
+#[cfg(feature = "server")]
 pub mod pacing;
 #[cfg(feature = "server")]
 pub mod reach;
@@ -46,6 +48,8 @@ pub mod reload;
 pub mod renewal;
 #[cfg(feature = "server")]
 pub mod secret;
+#[cfg(feature = "server")]
+pub mod service_accounts;
 #[cfg(feature = "server")]
 pub mod telemetry;
 #[cfg(feature = "server")]

@@ -25,14 +25,14 @@ use super::{
 const OTHERS: u32 = 0o007;
 
 /// The bytes of a file, and whether others may get at them.
-pub(super) struct Contents {
-    pub(super) bytes: Zeroizing<Vec<u8>>,
+pub(crate) struct Contents {
+    pub(crate) bytes: Zeroizing<Vec<u8>>,
     pub(super) open_to_others: bool,
 }
 
 /// Why a file can't be read, in words that fit behind "the file".
 #[derive(Debug)]
-pub(super) enum Unreadable {
+pub(crate) enum Unreadable {
     NotRegular,
     TooLong(u64),
     Io(io::ErrorKind),
@@ -63,7 +63,7 @@ pub(super) fn probe(path: &Path) -> Result<(), Unreadable> {
 }
 
 /// Reads a regular file of at most `limit` bytes.
-pub(super) fn read(path: &Path, limit: u64) -> Result<Contents, Unreadable> {
+pub(crate) fn read(path: &Path, limit: u64) -> Result<Contents, Unreadable> {
     probe(path)?;
     let file = File::open(path)?;
     let metadata = file.metadata()?;

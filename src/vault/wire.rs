@@ -1,4 +1,4 @@
-//! The sign-in's HTTP exchange: the only place that names reqwest.
+//! The sign-in's HTTP exchange.
 //!
 //! Must never follow a redirect, use a proxy, resend what may have been read, read without a limit or a time, or let out an
 //! error of reqwest's, which carries the URL.
@@ -21,7 +21,7 @@ use super::{
     Failure, Grant, SignIn, SigningIn,
     reply::{Asked, Reply, Unreadable, classify, harmless},
 };
-use crate::{clock::Clock, model::UserKey, secret::Secret};
+use crate::{clock::Clock, model::UserKey, outbound, secret::Secret};
 
 /// Longest body that is read, in bytes: a reply has about 600, and the longest token that is taken has 16,384. The words for
 /// a longer one are in [`classify`].
@@ -64,7 +64,7 @@ impl Vault {
         let body = if is_encoded(response.headers()) {
             Err(Unreadable::Encoded)
         } else {
-            read(&mut response).await.map_err(|error| transport(&error))?.ok_or(Unreadable::TooLong)
+            outbound::read(&mut response, BODY_MAX).await.map_err(|error| transport(&error))?.ok_or(Unreadable::TooLong)
         };
         let asked = Asked { number: user.number.expose(), password: password.expose(), assumed_lifetime: self.assumed_lifetime };
         let reply = Reply {
@@ -114,20 +114,6 @@ fn form(user: &UserKey, password: &Secret) -> Bytes {
         .append_pair("number", number)
         .append_pair("password", password);
     Bytes::from_owner(body)
-}
-
-/// Reads the body; `None` if it is longer than the limit, and then no more of it is read than that.
-#[allow(clippy::disallowed_methods, reason = "this is the place that reads bodies, up to its limit")]
-async fn read(response: &mut Response) -> reqwest::Result<Option<Zeroizing<Vec<u8>>>> {
-    // Taken at once, so that a token leaves no copy behind as the buffer grows.
-    let mut body = Zeroizing::new(Vec::with_capacity(BODY_MAX));
-    while let Some(chunk) = response.chunk().await? {
-        if chunk.len() > BODY_MAX - body.len() {
-            return Ok(None);
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Ok(Some(body))
 }
 
 /// Whether there is a content encoding; none was asked for, so it is not undone.

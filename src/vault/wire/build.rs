@@ -1,29 +1,20 @@
 //! From settings to a client that is fit to carry passwords.
 //!
-//! Must never take a default of reqwest's that follows redirects or proxies, or that never times out.
+//! Must never take a default of reqwest's that never times out.
 
 use std::{sync::Arc, time::Duration};
 
 use reqwest::{
-    Client, Url,
+    Url,
     header::{HeaderMap, HeaderName, HeaderValue},
-    redirect, retry,
-};
-use rustls::{
-    ClientConfig, RootCertStore,
-    crypto::aws_lc_rs,
-    pki_types::{CertificateDer, pem::PemObject},
-    version::{TLS12, TLS13},
 };
 
 use super::Vault;
 use crate::clock::Clock;
 use crate::config;
+use crate::outbound::{self, Unfit};
 use crate::secret::Secret;
 
-/// How long an unused connection is kept. Load balancers close theirs after 60 s at the earliest, some servers after 20; a
-/// request that meets the closing can't be resent, so ours goes first.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
 /// The share of the timeout that one attempt to connect may take: two attempts and the answer itself fit.
 const CONNECT_SHARE: u32 = 3;
 /// Under the base URL.
@@ -68,6 +59,15 @@ pub enum BuildError {
     Client(String),
 }
 
+impl From<Unfit> for BuildError {
+    fn from(unfit: Unfit) -> Self {
+        match unfit {
+            Unfit::CaBundle(fault) => Self::CaBundle(fault),
+            Unfit::Client(cause) => Self::Client(cause),
+        }
+    }
+}
+
 impl Vault {
     /// Prepares a client; connects to nothing yet.
     ///
@@ -75,21 +75,11 @@ impl Vault {
     /// Says which setting can't be used.
     pub fn new(settings: Settings, clock: Arc<dyn Clock>) -> Result<Self, BuildError> {
         let endpoint = endpoint(&settings.base_url)?;
-        let client = Client::builder()
-            .user_agent(concat!("token-broker/", env!("CARGO_PKG_VERSION")))
+        let builder = outbound::builder(settings.ca_pem.as_deref())?
             .default_headers(headers(&settings.headers)?)
-            // A redirect of 307 or 308 would carry the password to another host.
-            .redirect(redirect::Policy::none())
-            // The environment is no configuration, and a proxy would read plain http.
-            .no_proxy()
-            .retry(retry::never())
-            .http1_only()
             .connect_timeout(settings.timeout / CONNECT_SHARE)
-            .pool_idle_timeout(IDLE_TIMEOUT)
-            .pool_max_idle_per_host(settings.max_connections)
-            .tls_backend_preconfigured(tls(settings.ca_pem.as_deref())?)
-            .build()
-            .map_err(|error| BuildError::Client(error.without_url().to_string()))?;
+            .pool_max_idle_per_host(settings.max_connections);
+        let client = outbound::build(builder)?;
         Ok(Self { client, endpoint, timeout: settings.timeout, assumed_lifetime: settings.assumed_lifetime, clock })
     }
 }
@@ -123,29 +113,4 @@ fn headers(given: &[(String, Secret)]) -> Result<HeaderMap, BuildError> {
         }
     }
     Ok(headers)
-}
-
-/// Everything about TLS is named here, since a process default could be set by anybody.
-fn tls(ca_pem: Option<&[u8]>) -> Result<ClientConfig, BuildError> {
-    let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_protocol_versions(&[&TLS13, &TLS12])
-        .map_err(|error| BuildError::Client(error.to_string()))?
-        .with_root_certificates(roots(ca_pem)?)
-        .with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(config)
-}
-
-/// The configured authorities and no others; without any, those compiled in.
-pub(super) fn roots(ca_pem: Option<&[u8]>) -> Result<RootCertStore, BuildError> {
-    let mut roots = RootCertStore::empty();
-    let Some(pem) = ca_pem else {
-        roots.add_parsable_certificates(webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().cloned());
-        return Ok(roots);
-    };
-    for certificate in CertificateDer::pem_slice_iter(pem) {
-        let certificate = certificate.ok().ok_or(BuildError::CaBundle("is not PEM"))?;
-        roots.add(certificate).ok().ok_or(BuildError::CaBundle("holds a certificate that can't be read"))?;
-    }
-    if roots.is_empty() { Err(BuildError::CaBundle("holds no certificate")) } else { Ok(roots) }
 }

@@ -10,7 +10,8 @@ use rustls::{
     version::{TLS12, TLS13},
 };
 
-use super::{super::build::roots, peer::read_request, *};
+use super::{peer::read_request, *};
+use crate::outbound::roots;
 
 /// A CA, and what trusts it.
 struct Ca {

@@ -1,0 +1,146 @@
+//! Requests to the cluster's API server, with its CA and our token as they are now.
+//!
+//! Must never send our token to a server that is not the cluster's, nor let out a body or an error of reqwest's, which carries
+//! the URL.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+};
+
+use bytes::Bytes;
+use reqwest::{
+    Client, RequestBuilder, StatusCode, Url,
+    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue},
+};
+use zeroize::Zeroizing;
+
+use super::{BuildError, Timeouts, lock};
+use crate::{
+    config::read_file,
+    outbound::{self, Unfit},
+};
+
+/// Longest body that is read, in bytes: 64 RSA keys of 4,096 bits take 64 KiB, and a review's answer is its token and a little.
+pub(super) const BODY_MAX: usize = 256 * 1024;
+/// Longest file of certificates.
+const CA_MAX: u64 = 1 << 20;
+/// Longest token of our own: what a request's headers may have in all.
+const TOKEN_MAX: u64 = 16 << 10;
+/// Connections kept for the next request: reviews come in bursts, and a handshake costs more than a socket.
+const IDLE_CONNECTIONS: usize = 16;
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// Why there is no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Failed {
+    /// The API server doesn't know us, or doesn't let us: somebody has to set that right.
+    Denied,
+    /// In words for the log.
+    Away(&'static str),
+}
+
+/// The API server's client.
+pub(super) struct Api {
+    ca_file: Option<PathBuf>,
+    token_file: Arc<Path>,
+    timeouts: Timeouts,
+    trusting: Mutex<Trusting>,
+}
+
+/// A client, and the authorities it was made with.
+struct Trusting {
+    ca_pem: Option<Zeroizing<Vec<u8>>>,
+    client: Client,
+}
+
+impl Api {
+    pub(super) fn new(ca_file: Option<PathBuf>, token_file: PathBuf, timeouts: Timeouts) -> Result<Self, BuildError> {
+        let ca_pem = match &ca_file {
+            Some(path) => {
+                Some(read_file(path, CA_MAX).map_err(|why| BuildError::CaFile(format!("{} {why}", path.display())))?.bytes)
+            }
+            None => None,
+        };
+        let client = client(ca_pem.as_deref().map(Vec::as_slice), timeouts).map_err(|unfit| match unfit {
+            Unfit::CaBundle(fault) => BuildError::CaFile(fault.to_owned()),
+            Unfit::Client(cause) => BuildError::Client(cause),
+        })?;
+        Ok(Self { ca_file, token_file: token_file.into(), timeouts, trusting: Mutex::new(Trusting { ca_pem, client }) })
+    }
+
+    /// The body of an answer of 200.
+    pub(super) async fn get(&self, url: &Url) -> Result<Zeroizing<Vec<u8>>, Failed> {
+        let client = self.client().await?;
+        let mut request = client.get(url.clone());
+        if (self.ca_file.is_some() || url.scheme() == "http")
+            && let Some(token) = self.own_token().await?
+        {
+            request = request.header(AUTHORIZATION, token);
+        }
+        exchange(request, StatusCode::OK).await
+    }
+
+    /// The body of an answer of 201.
+    pub(super) async fn create(&self, url: &Url, body: Bytes) -> Result<Zeroizing<Vec<u8>>, Failed> {
+        let client = self.client().await?;
+        let token = self.own_token().await?.ok_or(Failed::Away("the broker's own token can't be read"))?;
+        let request = client.post(url.clone()).header(AUTHORIZATION, token).header(CONTENT_TYPE, JSON).body(body);
+        exchange(request, StatusCode::CREATED).await
+    }
+
+    /// A client that trusts what the CA file says now; the last one, if it can't be read or says nothing.
+    async fn client(&self) -> Result<Client, Failed> {
+        let Some(path) = self.ca_file.clone() else { return Ok(lock(&self.trusting).client.clone()) };
+        let ca_pem = blocking(move || read_file(&path, CA_MAX).ok().map(|contents| contents.bytes)).await?;
+        let mut trusting = lock(&self.trusting);
+        if let Some(ca_pem) = ca_pem
+            && trusting.ca_pem.as_ref() != Some(&ca_pem)
+            && let Ok(client) = client(Some(&ca_pem), self.timeouts)
+        {
+            *trusting = Trusting { ca_pem: Some(ca_pem), client };
+        }
+        Ok(trusting.client.clone())
+    }
+
+    /// Our own token as a header's value, in memory that is wiped; `None` if there is none to be read.
+    async fn own_token(&self) -> Result<Option<HeaderValue>, Failed> {
+        let path = Arc::clone(&self.token_file);
+        let Some(contents) = blocking(move || read_file(&path, TOKEN_MAX).ok()).await? else { return Ok(None) };
+        let token = contents.bytes.trim_ascii();
+        let mut value = Zeroizing::new(Vec::with_capacity("Bearer ".len() + token.len()));
+        value.extend_from_slice(b"Bearer ");
+        value.extend_from_slice(token);
+        let mut value = HeaderValue::from_maybe_shared(Bytes::from_owner(value)).ok();
+        if let Some(value) = &mut value {
+            value.set_sensitive(true);
+        }
+        Ok(value.filter(|_| !token.is_empty()))
+    }
+}
+
+fn client(ca_pem: Option<&[u8]>, timeouts: Timeouts) -> Result<Client, Unfit> {
+    let builder = outbound::builder(ca_pem)?
+        .connect_timeout(timeouts.connect)
+        .timeout(timeouts.request)
+        .pool_max_idle_per_host(IDLE_CONNECTIONS);
+    outbound::build(builder)
+}
+
+async fn exchange(request: RequestBuilder, expected: StatusCode) -> Result<Zeroizing<Vec<u8>>, Failed> {
+    let broken = |_error: reqwest::Error| Failed::Away("it can't be reached, or its answer broke off or took too long");
+    let mut response = request.header(ACCEPT, JSON).send().await.map_err(broken)?;
+    let status = response.status();
+    if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+        return Err(Failed::Denied);
+    }
+    if status != expected {
+        return Err(Failed::Away("it answered with another status than documented"));
+    }
+    outbound::read(&mut response, BODY_MAX).await.map_err(broken)?.ok_or(Failed::Away("its answer is too long"))
+}
+
+/// Reads files where waiting for a disk holds nobody up.
+pub(super) async fn blocking<T: Send + 'static>(read: impl FnOnce() -> T + Send + 'static) -> Result<T, Failed> {
+    tokio::task::spawn_blocking(read).await.ok().ok_or(Failed::Away("its files can't be read now"))
+}

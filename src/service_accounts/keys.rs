@@ -1,0 +1,193 @@
+//! The cluster's keys, kept fresh: fetched when an unknown one is named or they grow old, by one request at a time.
+//!
+//! Must never let callers decide how often the API server is asked, nor throw away good keys because it is away.
+
+use std::{
+    mem,
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use reqwest::Url;
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout},
+};
+use tracing::{info, warn};
+
+use super::{
+    Tasks, Timeouts, Unverified,
+    api::{Api, BODY_MAX, Failed, blocking},
+    lock,
+    published::{Key, KeySet},
+};
+use crate::{
+    clock::{Clock, Moment},
+    config::read_file,
+};
+
+/// From the beginning of one fetch to the next: anybody may send tokens with key ids of their own making.
+const PAUSE: Duration = Duration::from_secs(10);
+/// Older keys are fetched again, so that one that was withdrawn is not trusted for long.
+const FRESH: Duration = Duration::from_secs(300);
+
+const AWAY: &str = "the cluster's signing keys can't be had now: try again";
+
+/// Where the keys are.
+pub(super) enum Source {
+    Url(Url),
+    File(Arc<Path>),
+}
+
+/// The keys.
+pub(super) struct Keys {
+    shared: Arc<Shared>,
+    tasks: Tasks,
+}
+
+struct Shared {
+    api: Arc<Api>,
+    source: Source,
+    clock: Arc<dyn Clock>,
+    timeouts: Timeouts,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    held: Option<Held>,
+    /// When the last fetch began.
+    began: Option<Instant>,
+    /// The one under way: says true, or is closed, when it is over.
+    fetching: Option<watch::Receiver<bool>>,
+    /// The last one failed.
+    failing: bool,
+}
+
+struct Held {
+    keys: KeySet,
+    /// From before they were asked for.
+    at: Moment,
+}
+
+impl State {
+    fn find(&self, kid: &str) -> Option<Arc<Key>> {
+        self.held.as_ref()?.keys.find(kid)
+    }
+
+    /// What it means that a key is not there: only who has asked knows that it is not published.
+    fn unknown(&self) -> Unverified {
+        if self.failing || self.held.is_none() {
+            return Unverified::Unavailable(AWAY);
+        }
+        Unverified::Refused(
+            "the token is signed with a key the cluster does not publish: send one of the cluster whose tokens the broker takes",
+        )
+    }
+}
+
+impl Keys {
+    pub(super) fn new(api: Arc<Api>, source: Source, clock: Arc<dyn Clock>, timeouts: Timeouts) -> Self {
+        let shared = Shared { api, source, clock, timeouts, state: Mutex::default() };
+        Self { shared: Arc::new(shared), tasks: Tasks::default() }
+    }
+
+    /// The key of this id, fetched if it must be.
+    pub(super) async fn find(&self, kid: &str) -> Result<Arc<Key>, Unverified> {
+        let mut fetching = {
+            let mut state = self.shared.state();
+            let now = self.shared.clock.now();
+            if let Some(key) = state.find(kid) {
+                if state.held.as_ref().is_some_and(|held| held.at.age_at(now) > FRESH) {
+                    self.fetch(&mut state, now);
+                }
+                return Ok(key);
+            }
+            self.fetch(&mut state, now).ok_or_else(|| state.unknown())?
+        };
+        if timeout(self.shared.timeouts.request, fetching.wait_for(|over| *over)).await.is_err() {
+            return Err(Unverified::Unavailable(AWAY));
+        }
+        let state = self.shared.state();
+        state.find(kid).ok_or_else(|| state.unknown())
+    }
+
+    /// Whether the key is here, without looking for it.
+    #[cfg(test)]
+    pub(super) fn holds(&self, kid: &str) -> bool {
+        self.shared.state().find(kid).is_some()
+    }
+
+    /// Joins the fetch under way or begins one; `None` while it is too soon for that.
+    fn fetch(&self, state: &mut State, now: Moment) -> Option<watch::Receiver<bool>> {
+        // One that broke off has closed its end.
+        if let Some(fetching) = state.fetching.as_ref().filter(|fetching| fetching.has_changed().is_ok()) {
+            return Some(fetching.clone());
+        }
+        if state.began.is_some_and(|began| now.mono.saturating_duration_since(began) < PAUSE) {
+            return None;
+        }
+        let (over, fetching) = watch::channel(false);
+        state.began = Some(now.mono);
+        state.fetching = Some(fetching.clone());
+        let shared = Arc::clone(&self.shared);
+        self.tasks.spawn(async move {
+            shared.refresh(now).await;
+            over.send_replace(true);
+        });
+        Some(fetching)
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+
+    async fn refresh(&self, began: Moment) {
+        let late = Failed::Away("its answer took too long");
+        let result = timeout(self.timeouts.request, self.read()).await.unwrap_or(Err(late));
+        let failure = result.as_ref().err().copied();
+        let (failed_before, none) = {
+            let mut state = self.state();
+            state.fetching = None;
+            if let Ok(keys) = result {
+                state.held = Some(Held { keys, at: began });
+            }
+            (mem::replace(&mut state.failing, failure.is_some()), state.held.is_none())
+        };
+        // Once in a row of failures: callers may bring one about every ten seconds.
+        match failure {
+            None if failed_before => info!("the cluster's signing keys can be had again"),
+            None => {}
+            Some(_) if failed_before => {}
+            Some(Failed::Away(cause)) => {
+                warn!(
+                    cause,
+                    no_keys_at_all = none,
+                    "the cluster's signing keys can't be had: the last ones go on serving, if any"
+                );
+            }
+            Some(Failed::Denied) => warn!(
+                no_keys_at_all = none,
+                "the API server does not give the broker its signing keys: bind the ClusterRole \
+                 system:service-account-issuer-discovery to the broker's service account, and name the cluster's CA file, \
+                 without which it is not sent the broker's token"
+            ),
+        }
+    }
+
+    async fn read(&self) -> Result<KeySet, Failed> {
+        let body = match &self.source {
+            Source::Url(url) => self.api.get(url).await?,
+            Source::File(path) => {
+                let path = Arc::clone(path);
+                let limit = u64::try_from(BODY_MAX).unwrap_or(u64::MAX);
+                let contents = blocking(move || read_file(&path, limit).ok()).await?;
+                contents.ok_or(Failed::Away("the file can't be read, or is too long"))?.bytes
+            }
+        };
+        KeySet::parse(&body).map_err(Failed::Away)
+    }
+}

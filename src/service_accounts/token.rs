@@ -1,0 +1,151 @@
+//! Pure: may this token be believed, given the key it names?
+//!
+//! Must never let the token choose how it is checked: the algorithm has to be one of ours *and* its key's.
+
+use std::time::{Duration, SystemTime};
+
+use jsonwebtoken::{Algorithm, Validation, errors::ErrorKind};
+use serde::Deserialize;
+
+use super::{ServiceAccount, Unverified, published::Key};
+
+/// Longest token that is looked at, in bytes. Kubernetes' have 1,000 to 2,000, with long names 4,000.
+const TOKEN_MAX: usize = 8 * 1024;
+/// How far this machine's clock may be from the issuer's. Machines with NTP differ by milliseconds; what is more than this is
+/// a broken clock, and each second here is one for which a token outlives its end.
+const LEEWAY: Duration = Duration::from_secs(10);
+/// The claims without which a token is refused. Each token that the TokenRequest API hands out has them.
+const REQUIRED: [&str; 5] = ["iss", "aud", "exp", "nbf", "sub"];
+const PREFIX: &str = "system:serviceaccount:";
+/// Longest namespace: a label of DNS.
+const NAMESPACE_MAX: usize = 63;
+/// Longest name: a subdomain of DNS.
+const NAME_MAX: usize = 253;
+
+const NO_JWT: &str =
+    "the bearer token is not a JWT with a public-key signature: send the pod's projected token, as it is in its file";
+const INCOMPLETE: &str = "the token lacks iss, aud, exp, nbf or sub, or one of them is not as Kubernetes writes it: \
+                          send a projected service-account token";
+
+/// What every token has to say.
+#[derive(Debug)]
+pub(super) struct Rules(Validation);
+
+impl Rules {
+    pub(super) fn new(issuer: &str, audience: &str) -> Self {
+        let mut validation = Validation::default();
+        validation.set_issuer(&[issuer]);
+        validation.set_audience(&[audience]);
+        // Without this, a token that has no issuer or no audience would be good for all of them.
+        validation.set_required_spec_claims(&REQUIRED);
+        // jsonwebtoken reads the machine's clock itself; `Claims::judge` does the same by ours.
+        validation.validate_exp = false;
+        validation.validate_nbf = false;
+        Self(validation)
+    }
+
+    /// For a token that was signed in this way, and in no other.
+    fn with(&self, algorithm: Algorithm) -> Validation {
+        Validation { algorithms: vec![algorithm], ..self.0.clone() }
+    }
+}
+
+/// A token as it was presented: nothing in it is believed yet.
+pub(super) struct Presented<'a> {
+    token: &'a str,
+    algorithm: Algorithm,
+    kid: String,
+}
+
+impl<'a> Presented<'a> {
+    pub(super) fn parse(token: &'a str) -> Result<Self, Unverified> {
+        if token.len() > TOKEN_MAX {
+            return Err(Unverified::Refused(
+                "the bearer token is too long: send the pod's projected service-account token, as it is in its file",
+            ));
+        }
+        // `none` and what else is unknown has no name in `Algorithm` and fails here.
+        let header = jsonwebtoken::decode_header(token).ok().ok_or(Unverified::Refused(NO_JWT))?;
+        if header.crit.is_some() {
+            return Err(Unverified::Refused("the token has critical headers, which Kubernetes does not use: send its own token"));
+        }
+        let kid = header.kid.filter(|kid| !kid.is_empty()).ok_or(Unverified::Refused(
+            "the token does not name the key that signed it (kid): send the pod's projected service-account token",
+        ))?;
+        Ok(Self { token, algorithm: header.alg, kid })
+    }
+
+    /// The key it says it was signed with.
+    pub(super) fn kid(&self) -> &str {
+        &self.kid
+    }
+
+    pub(super) fn check(&self, key: &Key, rules: &Rules, now: SystemTime) -> Result<ServiceAccount, Unverified> {
+        // A public key is no secret: an algorithm of another kind (HMAC above all) must not be tried with it.
+        let decoding = key.for_algorithm(self.algorithm).ok_or(Unverified::Refused(
+            "the token is signed with an algorithm that is not its key's: send a token as the cluster signed it",
+        ))?;
+        let claims: Claims = jsonwebtoken::decode(self.token, decoding, &rules.with(self.algorithm))
+            .map_err(|error| Unverified::Refused(words(error.kind())))?
+            .claims;
+        claims.judge(now)
+    }
+}
+
+/// What is wrong with a token; never in the error's own words, which may quote it.
+fn words(kind: &ErrorKind) -> &'static str {
+    #[allow(clippy::wildcard_enum_match_arm, reason = "the crate may add to it at any time")]
+    match kind {
+        ErrorKind::InvalidIssuer => "the token is from another issuer: send one of the cluster whose tokens the broker takes",
+        ErrorKind::InvalidAudience => "the token is for another audience: mount a projected token with the broker's audience",
+        ErrorKind::MissingRequiredClaim(_) | ErrorKind::Json(_) => INCOMPLETE,
+        ErrorKind::InvalidSignature => "the token's signature is wrong: send it as it is in its file",
+        _ => NO_JWT,
+    }
+}
+
+/// The claims that are judged here; issuer and audience have been.
+#[derive(Deserialize)]
+struct Claims {
+    /// One issuer: jsonwebtoken would take a list that contains ours.
+    #[serde(rename = "iss")]
+    _issuer: String,
+    /// Seconds since 1970, which JSON lets be of any size and sign and have a fraction; comparing floats takes them all.
+    exp: f64,
+    nbf: f64,
+    sub: String,
+}
+
+impl Claims {
+    fn judge(self, now: SystemTime) -> Result<ServiceAccount, Unverified> {
+        let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs_f64();
+        let leeway = LEEWAY.as_secs_f64();
+        if now >= self.exp + leeway {
+            return Err(Unverified::Refused(
+                "the token has expired: read its file anew for each call, since the kubelet renews it there",
+            ));
+        }
+        if now < self.nbf - leeway {
+            return Err(Unverified::Refused(
+                "the token is not valid yet: see that the machines' clocks agree, or try again later",
+            ));
+        }
+        if !is_service_account(&self.sub) {
+            return Err(Unverified::Refused("the token's subject is not a service account: send the pod's projected token"));
+        }
+        Ok(ServiceAccount { subject: self.sub })
+    }
+}
+
+/// Whether this is `system:serviceaccount:<namespace>:<name>`, and nothing that a pattern could take for another one.
+fn is_service_account(subject: &str) -> bool {
+    let Some((namespace, name)) = subject.strip_prefix(PREFIX).and_then(|rest| rest.split_once(':')) else { return false };
+    namespace.len() <= NAMESPACE_MAX && is_label(namespace) && name.len() <= NAME_MAX && name.split('.').all(is_label)
+}
+
+/// Small letters, digits and, inside, dashes (RFC 1123). Kubernetes limits the whole of a name, not its labels.
+fn is_label(text: &str) -> bool {
+    let plain = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let bytes = text.as_bytes();
+    bytes.first().is_some_and(plain) && bytes.last().is_some_and(plain) && bytes.iter().all(|byte| plain(byte) || *byte == b'-')
+}
