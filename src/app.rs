@@ -4,11 +4,11 @@
 
 mod live;
 
-use std::{io, mem, sync::Arc, time::Duration};
+use std::{io, mem, net::SocketAddr, sync::Arc, time::Duration};
 
 use thiserror::Error;
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     runtime::Handle,
     sync::{Notify, watch},
     time::{sleep, timeout},
@@ -17,10 +17,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic_health::{ServingStatus, server::HealthReporter};
 use tracing::{info, warn};
 
-use self::live::{EndTimes, Live};
+use self::live::{Live, Times};
 use crate::{
     admin::{self, Phase},
-    broker::Broker,
+    broker::{Broker, Snapshot},
     cache::Cache,
     clock::{Clock, SystemClock},
     config::{self, Config, Fault, Files},
@@ -28,13 +28,17 @@ use crate::{
     grpc::{
         Api,
         deadline::CallTimeout,
+        identity::{Asked, Identity, Peer},
         listener::{self, Ending},
         services::{ReflectionError, SERVICE, Services},
+        tls::{self, Tls},
     },
     metrics::Metrics,
     pacing::Rules,
+    policy::Policy,
     reload::{self, Reload},
     renewal::Agenda,
+    service_accounts::{self, KeySource, ServiceAccounts},
     telemetry::Level,
     users::Users,
     vault::{self, SignIn, Vault},
@@ -92,6 +96,12 @@ pub enum BuildError {
     /// The client of the vault.
     #[error(transparent)]
     Vault(#[from] vault::BuildError),
+    /// TLS for callers.
+    #[error(transparent)]
+    Tls(#[from] tls::BuildError),
+    /// Callers' service accounts.
+    #[error("auth.service_accounts can't be used: {0}")]
+    ServiceAccounts(#[from] service_accounts::BuildError),
     /// Reflection.
     #[error(transparent)]
     Reflection(#[from] ReflectionError),
@@ -117,7 +127,9 @@ pub struct App {
     health: HealthReporter,
     /// Ends the waits of calls.
     closing: CancellationToken,
-    end_times: watch::Receiver<EndTimes>,
+    times: watch::Receiver<Times>,
+    /// None: callers come in plaintext.
+    tls: Option<Tls>,
     /// What a reload reaches; taken by the task that watches the files.
     live: Option<Live>,
     reloading: Option<Reloading>,
@@ -171,15 +183,34 @@ impl App {
         };
         let flights = Flights::new(parts, settings);
         let closing = CancellationToken::new();
-        let users = Users::new(mem::take(&mut config.users));
-        let broker = Broker::new(users, cache, flights, agenda, Arc::clone(&clock), config.vault.idle_after, closing.clone());
+        let idle_after = config.vault.idle_after;
+        let snapshot = Snapshot { users: Users::new(mem::take(&mut config.users)), policy: policy(&config) };
+        let broker = Broker::new(snapshot, cache, flights, agenda, Arc::clone(&clock), idle_after, closing.clone());
         let broker = Arc::new(broker);
         let health = HealthReporter::new();
         let call_timeout = CallTimeout::new(config.grpc.call_timeout);
-        let services = Services::all(Api::new(Arc::clone(&broker)), health.clone(), Arc::clone(&clock), call_timeout.clone())?;
-        let (times, end_times) = watch::channel(EndTimes::from(&config.grpc));
-        let live = Live { broker: Arc::clone(&broker), clock, call_timeout, end_times: times, level: None, started: config };
-        Ok(Self { broker, metrics, services, health, closing, end_times, live: Some(live), reloading: None })
+        let identity = Identity::new(asked(&config, None, &clock)?, Arc::clone(&clock));
+        let api = Api::new(Arc::clone(&broker));
+        let services = Services::all(api, health.clone(), identity.clone(), Arc::clone(&clock), call_timeout.clone())?;
+        let (changing, times) = watch::channel(Times::from(&config.grpc));
+        let shown = match &config.grpc.tls {
+            Some(tls) => Some(watch::channel(Arc::new(tls::Current::new(tls)?))),
+            None => None,
+        };
+        let (showing, shown) = shown.unzip();
+        let tls = shown.map(|shown| Tls::new(shown, Arc::clone(&clock)));
+        let live = Live {
+            broker: Arc::clone(&broker),
+            clock,
+            identity,
+            call_timeout,
+            times: changing,
+            tls: showing,
+            level: None,
+            current: config.clone(),
+            started: config,
+        };
+        Ok(Self { broker, metrics, services, health, closing, times, tls, live: Some(live), reloading: None })
     }
 
     /// Lets it follow its configuration while it runs.
@@ -198,7 +229,7 @@ impl App {
         upkeep.spawn(async move { broker.renew_ahead().await });
         if let (Some(live), Some(Reloading { files, warnings, hup, level })) = (self.live.take(), self.reloading.take()) {
             let mut live = Live { level, ..live };
-            let reload = Reload::new(files, &warnings, Arc::clone(&live.clock));
+            let reload = Reload::new(files, &warnings, Arc::clone(&live.clock), Arc::clone(&self.metrics));
             upkeep
                 .spawn(reload.watch(reload::POLL_EVERY, hup, self.closing.clone(), move |reloaded| live.apply(reloaded.config)));
         }
@@ -212,7 +243,7 @@ impl App {
         stop.begin.cancelled().await;
         self.health.set_service_status(SERVICE, ServingStatus::NotServing).await;
         phase.send_replace(Phase::Draining);
-        let EndTimes { lame_duck, drain } = *self.end_times.borrow();
+        let Times { lame_duck, drain, .. } = *self.times.borrow();
         info!(lame_duck_s = lame_duck.as_secs_f64(), drain_s = drain.as_secs_f64(), "shutting down: not ready any more");
         tokio::select! {
             () = sleep(lame_duck) => {}
@@ -224,20 +255,25 @@ impl App {
 
     fn listen(&self, listeners: Listeners, phases: watch::Receiver<Phase>, tasks: &TaskTracker, ending: &Ending) {
         let address = |listener: &TcpListener| listener.local_addr().map(|address| address.to_string()).unwrap_or_default();
+        for listener in listeners.grpc {
+            info!(port = "grpc", address = address(&listener), tls = self.tls.is_some(), "listening");
+            let guests = Guests { services: self.services.clone(), times: self.times.clone(), ending: ending.clone() };
+            let tls = self.tls.clone();
+            let serve = move |stream, from| guests.clone().serve(stream, from, tls.clone());
+            tasks.spawn(listener::accept(listener, listener::CONNECTIONS_MAX, tasks.clone(), ending.clone(), serve));
+        }
         let health = Services::health_only(self.health.clone());
-        let grpc = listeners.grpc.into_iter().map(|listener| (listener, self.services.clone(), "grpc"));
-        let health = listeners.health.into_iter().map(|listener| (listener, health.clone(), "health"));
-        for (listener, services, port) in grpc.chain(health) {
-            info!(port, address = address(&listener), "listening");
-            let each = ending.clone();
-            let serve = move |stream| listener::serve(stream, services.clone(), each.clone());
+        for listener in listeners.health {
+            info!(port = "health", address = address(&listener), "listening");
+            let guests = Guests { services: health.clone(), times: self.times.clone(), ending: ending.clone() };
+            let serve = move |stream, from| guests.clone().serve(stream, from, None);
             tasks.spawn(listener::accept(listener, listener::CONNECTIONS_MAX, tasks.clone(), ending.clone(), serve));
         }
         let router = admin::router(phases, Arc::clone(&self.metrics));
         for listener in listeners.admin {
             info!(port = "admin", address = address(&listener), "listening");
             let (router, each) = (router.clone(), ending.clone());
-            let serve = move |stream| admin::serve(stream, router.clone(), each.clone());
+            let serve = move |stream, _| admin::serve(stream, router.clone(), each.clone());
             tasks.spawn(listener::accept(listener, admin::CONNECTIONS_MAX, tasks.clone(), ending.clone(), serve));
         }
     }
@@ -260,6 +296,66 @@ impl App {
             tasks.wait().await;
         }
         info!("ended");
+    }
+}
+
+/// Whoever connects to a gRPC port.
+#[derive(Clone)]
+struct Guests {
+    services: Services,
+    times: watch::Receiver<Times>,
+    ending: Ending,
+}
+
+impl Guests {
+    async fn serve(self, stream: TcpStream, from: SocketAddr, tls: Option<Tls>) {
+        let Self { services, times, ending } = self;
+        let age = times.borrow().connection_age(fastrand::f64());
+        let Some(tls) = tls else {
+            let peer = Peer::in_plaintext(from.ip().to_canonical().is_loopback());
+            return listener::serve(stream, peer, services, ending, sleep(age)).await;
+        };
+        let secured = tokio::select! {
+            () = ending.goaway.cancelled() => return,
+            secured = tls.handshake(stream) => secured,
+        };
+        let Some(tls::Secured { stream, peer, vouched }) = secured else { return };
+        let leave = async {
+            tokio::select! {
+                () = sleep(age) => {}
+                () = vouched.revoked() => info!("a connection ends: no client CA vouches for its certificate any more"),
+            }
+        };
+        listener::serve(stream, peer, services, ending, leave).await;
+    }
+}
+
+fn policy(config: &Config) -> Policy {
+    Policy::of(&config.auth, &config.callers, config.authenticates())
+}
+
+/// What callers are asked for; `former` has keys and reviews in its cache, so it is kept while it is configured the same.
+fn asked(config: &Config, former: Option<&Asked>, clock: &Arc<dyn Clock>) -> Result<Asked, BuildError> {
+    let at_all = config.authenticates() || !config.callers.is_empty();
+    let service_accounts = match (&config.auth.service_accounts, former) {
+        (Some(_), Some(former)) => former.service_accounts.clone(),
+        (Some(accounts), None) => Some(Arc::new(ServiceAccounts::new(account_settings(accounts), Arc::clone(clock))?)),
+        (None, _) => None,
+    };
+    Ok(Asked { at_all, service_accounts })
+}
+
+fn account_settings(accounts: &config::ServiceAccounts) -> service_accounts::Settings {
+    service_accounts::Settings {
+        issuer: accounts.issuer.clone(),
+        audience: accounts.audience.clone(),
+        keys: match &accounts.keys {
+            config::Keys::Url(url) => KeySource::Url(url.clone()),
+            config::Keys::File(path) => KeySource::File(path.clone()),
+        },
+        review: accounts.review.clone(),
+        ca_file: accounts.ca_file.clone(),
+        token_file: accounts.token_file.clone(),
     }
 }
 

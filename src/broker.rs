@@ -26,6 +26,7 @@ use crate::{
     flight::{Boarding, Flights, Landing, NoLanding, Settings, Ticket, Want},
     model::{CallerId, TokenId, UserKey},
     pacing::Stop,
+    policy::Policy,
     renewal::Agenda,
     users::{User, Users},
     vault::Failure,
@@ -111,10 +112,19 @@ pub struct Counts {
     pub removed: usize,
 }
 
+/// What is configured, as one: no call sees the users of one configuration and the policy of another.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Who has tokens.
+    pub users: Users,
+    /// Who may ask for them.
+    pub policy: Policy,
+}
+
 /// The broker: what it knows, and what is under way.
 #[derive(Debug)]
 pub struct Broker {
-    users: ArcSwap<Users>,
+    snapshot: ArcSwap<Snapshot>,
     cache: Cache,
     flights: Flights,
     agenda: Arc<Agenda>,
@@ -127,11 +137,17 @@ pub struct Broker {
     closing: CancellationToken,
 }
 
+impl Snapshot {
+    fn user(&self, key: &UserKey) -> Result<Arc<User>, BrokerError> {
+        self.users.get(key).cloned().ok_or_else(|| BrokerError::NotConfigured(key.clone()))
+    }
+}
+
 impl Broker {
     /// Puts the parts together; `flights` fill `cache` and `agenda`.
     #[must_use]
     pub fn new(
-        users: Users,
+        snapshot: Snapshot,
         cache: Cache,
         flights: Flights,
         agenda: Arc<Agenda>,
@@ -141,7 +157,7 @@ impl Broker {
     ) -> Self {
         let epoch = clock.now().mono;
         Self {
-            users: ArcSwap::from_pointee(users),
+            snapshot: ArcSwap::from_pointee(snapshot),
             cache,
             flights,
             agenda,
@@ -156,8 +172,15 @@ impl Broker {
     ///
     /// # Errors
     /// See [`BrokerError`]. `InvalidRequest` is not among them: what can be malformed is parsed before.
-    pub async fn get_token(&self, _caller: &CallerId, request: &Request) -> Result<Answer, BrokerError> {
-        let user = self.user(&request.key)?;
+    pub async fn get_token(&self, caller: &CallerId, request: &Request) -> Result<Answer, BrokerError> {
+        let user = {
+            let snapshot = self.snapshot.load();
+            // Before anything that depends on the user: a denial says nothing of who is configured.
+            if snapshot.policy.decide(caller, &request.key).is_err() {
+                return Err(BrokerError::NotAllowed { caller: caller.clone(), user: request.key.clone() });
+            }
+            snapshot.user(&request.key)?
+        };
         let now = self.clock.now();
         user.touch(self.second(now.mono));
 
@@ -205,12 +228,12 @@ impl Broker {
     }
 
     /// Takes another configuration over, as one snapshot: a call sees the former or this one.
-    pub fn reconfigure(&self, users: Vec<config::User>, settings: Settings, idle_after: Duration) -> Counts {
+    pub fn reconfigure(&self, users: Vec<config::User>, policy: Policy, settings: Settings, idle_after: Duration) -> Counts {
         self.idle_after.store(idle_after.as_secs(), Ordering::Relaxed);
-        let (next, changes) = self.users.load().reloaded(users, self.clock.now().mono);
+        let (users, changes) = self.snapshot.load().users.reloaded(users, self.clock.now().mono);
         let counts = Counts { added: changes.added, changed: changes.changed.len(), removed: changes.removed.len() };
         // Kept to the end: whoever drops it last frees all that only it held, which should not be a call.
-        let _former = self.users.swap(Arc::new(next));
+        let _former = self.snapshot.swap(Arc::new(Snapshot { users, policy }));
         self.flights.reconfigure(settings, changes);
         counts
     }
@@ -218,7 +241,7 @@ impl Broker {
     /// How many users are configured.
     #[must_use]
     pub fn users(&self) -> usize {
-        self.users.load().len()
+        self.snapshot.load().users.len()
     }
 
     /// How many sign-ins are under way or queued.
@@ -234,7 +257,7 @@ impl Broker {
     }
 
     fn user(&self, key: &UserKey) -> Result<Arc<User>, BrokerError> {
-        self.users.load().get(key).cloned().ok_or_else(|| BrokerError::NotConfigured(key.clone()))
+        self.snapshot.load().user(key)
     }
 
     /// Whole seconds since the epoch.

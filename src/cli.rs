@@ -2,7 +2,7 @@
 //!
 //! Must never print a secret that was not asked for: `get` prints the token, on standard output, and nothing else does.
 
-use std::{io::Write as _, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use std::{fs, io::Write as _, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 use tokio::{
@@ -14,12 +14,16 @@ use tracing::{info, warn};
 
 use crate::{
     app::{App, Listeners, Reloading, Stop},
-    client::{Client, ClientError, DEFAULT_ENDPOINT, Query, Token},
+    client::{Client, ClientError, DEFAULT_ENDPOINT, Query, Security, Token},
     clock,
     config::{self, Config, Fault, Files, Loaded},
+    model::{CallerId, MerchantId, Number, UserKey},
+    policy::{Denial, Leave, Policy},
     telemetry::{self, Logs},
 };
 
+/// The command line is at fault (clap's own).
+const EXIT_USAGE: u8 = 2;
 /// The configuration is at fault (`EX_CONFIG` of sysexits.h).
 const EXIT_CONFIG: u8 = 78;
 /// Try again later (`EX_TEMPFAIL`).
@@ -37,8 +41,8 @@ struct Cli {
 enum Command {
     /// Run the broker until SIGTERM or Ctrl-C.
     Serve(Configured),
-    /// Report every fault of a configuration, with file, line, key and remedy.
-    Check(Configured),
+    /// Report every fault of a configuration, with file, line, key and remedy; or explain whether a caller may ask for a user.
+    Check(Check),
     /// Ask a running broker for a token.
     Get(Get),
 }
@@ -48,6 +52,21 @@ struct Configured {
     /// The configuration file.
     #[arg(long, value_name = "FILE", env = "TOKEN_BROKER_CONFIG")]
     config: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct Check {
+    #[command(flatten)]
+    configured: Configured,
+    /// A caller: its SPIFFE id, system:serviceaccount:NAMESPACE:NAME, or DNS name. Says whether it may ask for the user.
+    #[arg(long, value_name = "ID", requires = "merchant_id", requires = "number")]
+    caller: Option<String>,
+    /// With --caller: the user's merchant.
+    #[arg(long, value_name = "ID", requires = "caller")]
+    merchant_id: Option<String>,
+    /// With --caller: the user's phone number in E.164.
+    #[arg(long, requires = "caller")]
+    number: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -73,6 +92,18 @@ struct Get {
     /// Print the token alone.
     #[arg(long)]
     raw: bool,
+    /// The CA of the broker's certificate, in PEM, for https://.
+    #[arg(long, value_name = "FILE", env = "TOKEN_BROKER_CA_FILE")]
+    ca_file: Option<PathBuf>,
+    /// Our certificate, in PEM.
+    #[arg(long, value_name = "FILE", requires = "key_file", requires = "ca_file")]
+    certificate_file: Option<PathBuf>,
+    /// Its key, in PEM.
+    #[arg(long, value_name = "FILE", requires = "certificate_file")]
+    key_file: Option<PathBuf>,
+    /// A projected service-account token.
+    #[arg(long, value_name = "FILE", env = "TOKEN_BROKER_TOKEN_FILE")]
+    token_file: Option<PathBuf>,
 }
 
 /// Parses the command line, runs it, and says how it ended.
@@ -80,17 +111,21 @@ struct Get {
 pub fn run() -> ExitCode {
     match Cli::parse().command {
         Command::Serve(Configured { config }) => serve(&config),
-        Command::Check(Configured { config }) => check(&config),
+        Command::Check(asked) => check(asked),
         Command::Get(get) => self::get(get),
     }
 }
 
-fn check(path: &std::path::Path) -> ExitCode {
+fn check(Check { configured, caller, merchant_id, number }: Check) -> ExitCode {
     forbid_core_dumps();
-    match config::load(path) {
+    let path = configured.config;
+    match config::load(&path) {
         Ok(Loaded { config, warnings }) => {
             for warning in &warnings {
                 eprintln!("warning: {warning}");
+            }
+            if let (Some(caller), Some(merchant_id), Some(number)) = (caller, merchant_id, number) {
+                return explain(&config, &caller, merchant_id, number);
             }
             let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
             println!("{}: in order, {}, {}", path.display(), count(config.users.len(), "user"), count(warnings.len(), "warning"));
@@ -99,6 +134,44 @@ fn check(path: &std::path::Path) -> ExitCode {
         Err(faults) => {
             eprintln!("{faults}");
             ExitCode::from(EXIT_CONFIG)
+        }
+    }
+}
+
+/// Whether a caller may ask for a user, and which entry says so.
+fn explain(config: &Config, caller: &str, merchant_id: String, number: String) -> ExitCode {
+    let parsed = MerchantId::parse(merchant_id)
+        .map_err(|why| format!("--merchant-id {why}"))
+        .and_then(|merchant| Ok((merchant, Number::parse(number).map_err(|why| format!("--number {why}"))?)));
+    let (merchant, number) = match parsed {
+        Ok(parsed) => parsed,
+        Err(fault) => {
+            eprintln!("error: {fault}");
+            return ExitCode::from(EXIT_USAGE);
+        }
+    };
+    let key = UserKey { merchant, number };
+    let policy = Policy::of(&config.auth, &config.callers, config.authenticates());
+    let entry = |id: &str, line: usize| format!("[[callers]] {id} in line {line}");
+    let verdict = match policy.decide(&CallerId::Named(caller.into()), &key) {
+        Ok(Leave::Everyone) => Ok("callers are not asked who they are, and everybody may ask for everybody".to_owned()),
+        Ok(Leave::Entry { id, line }) => Ok(entry(id, line)),
+        Err(Denial::Unlisted) => Err("no [[callers]] has this id".to_owned()),
+        Err(Denial::Merchant { id, line }) => Err(format!("{} has not this merchant", entry(id, line))),
+        Err(Denial::Number { id, line }) => Err(format!("{} has the merchant, but not this number", entry(id, line))),
+    };
+    let known = config.users.iter().any(|user| user.key == key);
+    match verdict {
+        Ok(why) => {
+            println!("allowed: {caller} may ask for {key}: {why}");
+            if !known {
+                println!("but that user is not configured: the answer would be NOT_FOUND");
+            }
+            ExitCode::SUCCESS
+        }
+        Err(why) => {
+            println!("denied: {caller} may not ask for {key}: {why}");
+            ExitCode::FAILURE
         }
     }
 }
@@ -228,7 +301,16 @@ fn get(get: Get) -> ExitCode {
 }
 
 async fn ask(get: Get) -> Result<Token, ClientError> {
-    let client = Client::new(&get.endpoint)?.timeout(get.timeout);
+    let read = |path: &PathBuf| fs::read(path).map_err(|error| ClientError::Security(format!("{}: {error}", path.display())));
+    let security = Security {
+        ca_pem: get.ca_file.as_ref().map(read).transpose()?,
+        identity_pem: match (&get.certificate_file, &get.key_file) {
+            (Some(certificate), Some(key)) => Some((read(certificate)?, read(key)?)),
+            _ => None,
+        },
+        token_file: get.token_file,
+    };
+    let client = Client::with_security(&get.endpoint, security)?.timeout(get.timeout);
     let query = Query { min_remaining: get.min_remaining, rejected_token_id: get.rejected_token_id };
     client.token_with(&get.merchant_id, &get.number, query).await
 }

@@ -11,12 +11,13 @@
 //! # }
 //! ```
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, fmt, fs, path::PathBuf, time::Duration};
 
 use thiserror::Error;
 use tonic::{
     Code, Request, Status,
-    transport::{Channel, Endpoint},
+    metadata::MetadataValue,
+    transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
 };
 use tonic_types::StatusExt as _;
 
@@ -39,6 +40,29 @@ const KEEPALIVE_EVERY: Duration = Duration::from_secs(30);
 pub struct Client {
     channel: TokenBrokerServiceClient<Channel>,
     timeout: Duration,
+    token_file: Option<PathBuf>,
+}
+
+/// How a broker is known, and how it knows us.
+#[derive(Clone, Default)]
+pub struct Security {
+    /// The CA of the broker's certificate, in PEM; needed for `https://`.
+    pub ca_pem: Option<Vec<u8>>,
+    /// Our certificate, with those that lead to its CA, and its key, both in PEM.
+    pub identity_pem: Option<(Vec<u8>, Vec<u8>)>,
+    /// A projected service-account token, read anew for each call since it is replaced from time to time.
+    pub token_file: Option<PathBuf>,
+}
+
+/// Without the key.
+impl fmt::Debug for Security {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Security")
+            .field("ca_pem", &self.ca_pem.is_some())
+            .field("identity_pem", &self.identity_pem.is_some())
+            .field("token_file", &self.token_file)
+            .finish()
+    }
 }
 
 /// What else a token must be.
@@ -54,8 +78,19 @@ pub struct Query {
 #[derive(Debug, Error)]
 pub enum ClientError {
     /// The endpoint is none.
-    #[error("the endpoint {0:?} is not a URL such as {DEFAULT_ENDPOINT} (https:// is not built yet)")]
+    #[error("the endpoint {0:?} is not a URL such as {DEFAULT_ENDPOINT}, or https:// and the broker's CA")]
     Endpoint(String),
+    /// The CA, the certificate or the key can't be used.
+    #[error("TLS can't be set up: {0}: give the broker's CA, and your certificate and its key, in PEM")]
+    Security(String),
+    /// The token's file can't be read.
+    #[error("the service-account token can't be read from {}: {source}", path.display())]
+    TokenFile {
+        /// Where it should be.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// The broker's answer, or that there was none.
     #[error("{}", .0.message())]
     Status(Box<Status>),
@@ -67,15 +102,31 @@ impl Client {
     /// # Errors
     /// [`ClientError::Endpoint`], where it is not a URL.
     pub fn new(endpoint: &str) -> Result<Self, ClientError> {
-        let bad = || ClientError::Endpoint(endpoint.to_owned());
-        let parsed = Endpoint::from_shared(endpoint.to_owned()).ok().filter(|parsed| parsed.uri().scheme_str() == Some("http"));
-        let channel = parsed
-            .ok_or_else(bad)?
-            .connect_timeout(CONNECT_TIMEOUT)
-            .http2_keep_alive_interval(KEEPALIVE_EVERY)
-            .tcp_nodelay(true)
-            .connect_lazy();
-        Ok(Self { channel: TokenBrokerServiceClient::new(channel), timeout: DEFAULT_TIMEOUT })
+        Self::with_security(endpoint, Security::default())
+    }
+
+    /// The same over TLS, with a certificate or a service account's token, as the broker asks for.
+    ///
+    /// # Errors
+    /// [`ClientError::Endpoint`] and [`ClientError::Security`].
+    pub fn with_security(endpoint: &str, security: Security) -> Result<Self, ClientError> {
+        let parsed = Endpoint::from_shared(endpoint.to_owned()).ok();
+        let mut parsed = match (parsed, &security.ca_pem) {
+            (Some(parsed), None) if parsed.uri().scheme_str() == Some("http") => parsed,
+            (Some(parsed), Some(_)) if parsed.uri().scheme_str() == Some("https") => parsed,
+            _ => return Err(ClientError::Endpoint(endpoint.to_owned())),
+        };
+        if let Some(ca) = security.ca_pem {
+            let mut tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca));
+            if let Some((certificate, key)) = security.identity_pem {
+                tls = tls.identity(Identity::from_pem(certificate, key));
+            }
+            parsed = parsed.tls_config(tls).map_err(|error| ClientError::Security(error.to_string()))?;
+        }
+        let channel =
+            parsed.connect_timeout(CONNECT_TIMEOUT).http2_keep_alive_interval(KEEPALIVE_EVERY).tcp_nodelay(true).connect_lazy();
+        let channel = TokenBrokerServiceClient::new(channel);
+        Ok(Self { channel, timeout: DEFAULT_TIMEOUT, token_file: security.token_file })
     }
 
     /// Sets the time a call may take; at most [`TIMEOUT_MAX`].
@@ -108,6 +159,14 @@ impl Client {
             rejected_token_id: query.rejected_token_id,
         });
         request.set_timeout(self.timeout);
+        if let Some(path) = &self.token_file {
+            let unreadable = |source| ClientError::TokenFile { path: path.clone(), source };
+            let token = fs::read_to_string(path).map_err(unreadable)?;
+            let value = MetadataValue::try_from(format!("Bearer {}", token.trim()));
+            let mut value = value.map_err(|_not_ascii| unreadable(std::io::ErrorKind::InvalidData.into()))?;
+            value.set_sensitive(true);
+            request.metadata_mut().insert("authorization", value);
+        }
         let answer = self.channel.clone().get_token(request).await.map_err(|status| ClientError::Status(Box::new(status)))?;
         let missing = || ClientError::Status(Box::new(Status::internal("the broker's answer holds no token")));
         answer.into_inner().token.ok_or_else(missing)
@@ -148,7 +207,7 @@ impl ClientError {
     #[must_use]
     pub fn status(&self) -> Option<&Status> {
         match self {
-            Self::Endpoint(_) => None,
+            Self::Endpoint(_) | Self::Security(_) | Self::TokenFile { .. } => None,
             Self::Status(status) => Some(status),
         }
     }

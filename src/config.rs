@@ -7,8 +7,12 @@ use std::{net::SocketAddr, path::Path, path::PathBuf, time::Duration};
 
 use tracing::Level;
 
-use crate::{model::UserKey, secret::Secret};
+use crate::{
+    model::{MerchantId, Number, UserKey},
+    secret::Secret,
+};
 
+mod access;
 mod choice;
 mod credentials;
 mod faults;
@@ -22,12 +26,15 @@ mod settings;
 mod source;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod vault;
 
+pub use access::WILDCARD;
 pub use faults::{Fault, Faults};
 pub use files::{Files, Kept, Reloaded};
 pub use reading::Glance;
 pub(crate) use source::read as read_file;
+pub use tls::Tls;
 pub use vault::RESERVED_HEADERS;
 
 /// A configuration that can be used, and what a person should look at nevertheless.
@@ -52,6 +59,8 @@ pub struct Config {
     pub vault: Vault,
     /// `[auth]`
     pub auth: Auth,
+    /// `[[callers]]`, in their order.
+    pub callers: Vec<Caller>,
     /// `[[users]]` of all files, each (merchant, number) once.
     pub users: Vec<User>,
 }
@@ -59,7 +68,8 @@ pub struct Config {
 /// `[grpc]`: the port that callers use.
 #[derive(Clone, Debug)]
 pub struct Grpc {
-    /// Where to listen; on loopback unless [`Auth::allow_unauthenticated`]. Port 0 lets the system choose.
+    /// Where to listen; on loopback unless callers are authenticated or [`Auth::allow_unauthenticated`]. Port 0 lets the system
+    /// choose.
     pub listen: SocketAddr,
     /// Where health alone is answered, in plaintext.
     pub health_listen: Option<SocketAddr>,
@@ -69,6 +79,10 @@ pub struct Grpc {
     pub drain: Duration,
     /// The deadline of calls that bring none: 1 ms to 10 minutes.
     pub call_timeout: Duration,
+    /// A connection is told to go after this long, give or take a tenth: 1 s to 1 day.
+    pub max_connection_age: Duration,
+    /// `[grpc.tls]`; none: plaintext.
+    pub tls: Option<Tls>,
 }
 
 /// `[admin]`: the operator's port.
@@ -144,6 +158,64 @@ pub enum Renewal {
 pub struct Auth {
     /// Callers are anonymous and may all.
     pub allow_unauthenticated: bool,
+    /// `[auth.service_accounts]`; none: their tokens are not taken.
+    pub service_accounts: Option<ServiceAccounts>,
+}
+
+/// `[auth.service_accounts]`: callers that show a Kubernetes service account's token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceAccounts {
+    /// What `iss` must be.
+    pub issuer: String,
+    /// What `aud` must hold.
+    pub audience: String,
+    /// Where the cluster's keys are.
+    pub keys: Keys,
+    /// Where to ask whether a token still holds, if that is wanted.
+    pub review: Option<String>,
+    /// The only CAs that the API server's certificate may come from, in PEM; none: the public ones.
+    pub ca_file: Option<PathBuf>,
+    /// The broker's own token for the API server.
+    pub token_file: PathBuf,
+}
+
+/// Where a cluster's keys are (a JWKS, RFC 7517).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Keys {
+    /// `https://…`, or `http://…` on loopback.
+    Url(String),
+    /// A file.
+    File(PathBuf),
+}
+
+/// `[[callers]]`: one caller, and whose tokens it may have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// A SPIFFE id, `system:serviceaccount:<namespace>:<name>`, or a DNS name; `*` stands for one whole segment.
+    pub id: String,
+    /// The merchants whose users it may ask for.
+    pub merchants: Merchants,
+    /// Only these numbers, if so.
+    pub numbers: Option<Vec<Number>>,
+    /// Where it stands in the main file, from 1.
+    pub line: usize,
+}
+
+/// Merchants that a caller may ask for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Merchants {
+    /// `["*"]`
+    All,
+    /// These; none where the list is empty.
+    Only(Vec<MerchantId>),
+}
+
+impl Config {
+    /// Whether callers are asked who they are.
+    #[must_use]
+    pub fn authenticates(&self) -> bool {
+        self.grpc.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some()) || self.auth.service_accounts.is_some()
+    }
 }
 
 /// `[[users]]`: one user and the credential.

@@ -14,10 +14,12 @@ use crate::{
 };
 
 pub mod deadline;
+pub mod identity;
 pub mod listener;
 mod request_id;
 pub mod services;
 pub mod status;
+pub mod tls;
 
 use deadline::Deadline;
 use request_id::RequestId;
@@ -47,14 +49,13 @@ impl Api {
 impl TokenBrokerService for Api {
     async fn get_token(&self, request: Request<GetTokenRequest>) -> Result<Response<GetTokenResponse>, Status> {
         let (metadata, extensions, message) = request.into_parts();
-        let Some(deadline) = extensions.get::<Deadline>().copied() else {
+        let (Some(deadline), Some(caller)) = (extensions.get::<Deadline>().copied(), extensions.get::<CallerId>()) else {
             // Every way here leads through `services`.
             return Err(status::from_error(&BrokerError::Internal, &RequestId::of(&metadata)));
         };
-        let caller = CallerId::Anonymous;
         let result = match parse(message, deadline) {
             Ok(wanted) => {
-                let result = self.broker.get_token(&caller, &wanted).await;
+                let result = self.broker.get_token(caller, &wanted).await;
                 if let Ok(answer) = &result {
                     debug!(
                         request_id = %RequestId::of(&metadata), %caller, merchant_id = %wanted.key.merchant, number = %wanted.key.number,
@@ -67,7 +68,7 @@ impl TokenBrokerService for Api {
         };
         result.map(|answer| Response::new(reply(&answer))).map_err(|(error, key)| {
             let id = RequestId::of(&metadata);
-            log(&error, &id, &caller, key.as_ref());
+            log(&error, &id, caller, key.as_ref());
             status::from_error(&error, &id)
         })
     }

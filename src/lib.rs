@@ -41,6 +41,8 @@ mod outbound;
 #[cfg(feature = "server")]
 pub mod pacing;
 #[cfg(feature = "server")]
+pub mod policy;
+#[cfg(feature = "server")]
 pub mod reach;
 #[cfg(feature = "server")]
 pub mod reload;
@@ -58,3 +60,5 @@ pub mod ticket;
 pub mod users;
 #[cfg(feature = "server")]
 pub mod vault;
+#[cfg(feature = "server")]
+pub mod x509;

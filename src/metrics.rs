@@ -4,17 +4,42 @@
 
 use std::fmt;
 
-use prometheus_client::{encoding::text::encode, metrics::counter::Counter, registry::Registry};
+use prometheus_client::{
+    encoding::{EncodeLabelSet, EncodeLabelValue, text::encode},
+    metrics::{counter::Counter, family::Family},
+    registry::Registry,
+};
 
 /// How the exposition is announced (OpenMetrics 1.0).
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 /// Before every name of ours.
 const PREFIX: &str = "token_broker";
 
+/// Labels of [`Metrics::reloads`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Reloads {
+    /// What became of it.
+    pub result: Reloaded,
+}
+
+/// What became of a reload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[allow(non_camel_case_types, reason = "the labels' values, as they are written")]
+pub enum Reloaded {
+    /// All of it is in force.
+    taken,
+    /// Some credentials files were at fault, and their last good versions stay.
+    kept,
+    /// All of it was at fault.
+    refused,
+}
+
 /// Everything that is counted.
 pub struct Metrics {
     /// Times that a user's floor between sign-ins doubled, since its tokens are rejected soon after their issue.
     pub floor_doublings: Counter,
+    /// Times that the configuration was read again.
+    pub reloads: Family<Reloads, Counter>,
     registry: Registry,
 }
 
@@ -28,7 +53,9 @@ impl Default for Metrics {
              replica or system may be revoking them",
             floor_doublings.clone(),
         );
-        Self { floor_doublings, registry }
+        let reloads = Family::default();
+        registry.register("reloads", "Times that the configuration was read again, by what became of it", reloads.clone());
+        Self { floor_doublings, reloads, registry }
     }
 }
 

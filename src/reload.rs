@@ -20,6 +20,7 @@ use tracing::{error, info, warn};
 use crate::{
     clock::{Clock, Moment},
     config::{Fault, Faults, Files, Glance, Kept, Reloaded},
+    metrics::{self, Metrics, Reloads},
 };
 
 /// How often the files are looked at: with the time to settle and to read, a change is seen within 5 s.
@@ -54,6 +55,7 @@ pub struct ReloadState {
 pub struct Reload {
     files: Files,
     clock: Arc<dyn Clock>,
+    metrics: Arc<Metrics>,
     state: watch::Sender<ReloadState>,
     /// What the start has logged already.
     warned: BTreeSet<String>,
@@ -62,10 +64,10 @@ pub struct Reload {
 impl Reload {
     /// Takes over files that have been read just now, with these warnings, which have been logged.
     #[must_use]
-    pub fn new(files: Files, warnings: &[Fault], clock: Arc<dyn Clock>) -> Self {
+    pub fn new(files: Files, warnings: &[Fault], clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Self {
         let state = ReloadState { generation: 1, last_good: clock.now().wall, faults: Vec::new() };
         let warned = warnings.iter().map(ToString::to_string).collect();
-        Self { files, clock, state: watch::Sender::new(state), warned }
+        Self { files, clock, state: watch::Sender::new(state), metrics, warned }
     }
 
     /// What is in force, as it changes.
@@ -85,10 +87,10 @@ impl Reload {
         closing: CancellationToken,
         publish: impl FnMut(Reloaded) + Send + 'static,
     ) {
-        let Self { files, clock, state, warned } = self;
+        let Self { files, clock, metrics, state, warned } = self;
         let told = Told { warnings: warned, ..Told::default() };
         let seen = files.seen().clone();
-        let worker = Arc::new(Mutex::new(Worker { files, clock, state, told, publish }));
+        let worker = Arc::new(Mutex::new(Worker { files, clock, metrics, state, told, publish }));
         let mut watching = Watching { worker, seen, retry: Retry::default(), failed: false };
         // A reload that has begun goes on by itself to its end.
         closing.run_until_cancelled(watching.run(every, &hup)).await;
@@ -197,6 +199,7 @@ impl Retry {
 struct Worker<P> {
     files: Files,
     clock: Arc<dyn Clock>,
+    metrics: Arc<Metrics>,
     state: watch::Sender<ReloadState>,
     told: Told,
     publish: P,
@@ -210,6 +213,11 @@ impl<P: FnMut(Reloaded)> Worker<P> {
             Scope::Changed => self.files.reload(),
             Scope::All => self.files.reload_all(),
         };
+        let result = match &outcome {
+            Err(_) => metrics::Reloaded::refused,
+            Ok(reloaded) if reloaded.kept.is_empty() => metrics::Reloaded::taken,
+            Ok(_) => metrics::Reloaded::kept,
+        };
         let (was_faulty, lines) = match outcome {
             Err(faults) => (self.told.refused(&faults), &self.told.faults),
             Ok(reloaded) => {
@@ -221,6 +229,7 @@ impl<P: FnMut(Reloaded)> Worker<P> {
                 (was_faulty, &self.told.faults)
             }
         };
+        self.metrics.reloads.get_or_create(&Reloads { result }).inc();
         if was_faulty && lines.is_empty() {
             info!("all of the configuration is in force again");
         }

@@ -7,26 +7,41 @@ use std::{mem, sync::Arc, time::Duration};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
-use super::{flight_settings, vault_settings};
+use super::{BuildError, asked, flight_settings, policy, vault_settings};
 use crate::{
     broker::Broker,
-    clock::Clock,
+    clock::{self, Clock},
     config::{self, Config},
-    grpc::deadline::CallTimeout,
+    grpc::{
+        deadline::CallTimeout,
+        identity::{Asked, Identity},
+        tls,
+    },
     telemetry::Level,
     vault::Vault,
 };
 
-/// How the process ends.
+/// A connection's age differs from the configured one by this part at most, so that those which came together go one by one.
+const AGE_JITTER: f64 = 0.1;
+
+/// How the process ends, and each connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct EndTimes {
+pub(super) struct Times {
     pub(super) lame_duck: Duration,
     pub(super) drain: Duration,
+    max_connection_age: Duration,
 }
 
-impl From<&config::Grpc> for EndTimes {
+impl From<&config::Grpc> for Times {
     fn from(grpc: &config::Grpc) -> Self {
-        Self { lame_duck: grpc.lame_duck, drain: grpc.drain }
+        Self { lame_duck: grpc.lame_duck, drain: grpc.drain, max_connection_age: grpc.max_connection_age }
+    }
+}
+
+impl Times {
+    /// How long a connection that opens now may last. `jitter`: 0 to 1, anew for each.
+    pub(super) fn connection_age(&self, jitter: f64) -> Duration {
+        self.max_connection_age.mul_f64(1.0 + AGE_JITTER * (2.0 * jitter - 1.0))
     }
 }
 
@@ -35,40 +50,72 @@ impl From<&config::Grpc> for EndTimes {
 pub(super) struct Live {
     pub(super) broker: Arc<Broker>,
     pub(super) clock: Arc<dyn Clock>,
+    pub(super) identity: Identity,
     pub(super) call_timeout: CallTimeout,
-    pub(super) end_times: watch::Sender<EndTimes>,
+    pub(super) times: watch::Sender<Times>,
+    /// None where the process began without TLS.
+    pub(super) tls: Option<watch::Sender<Arc<tls::Current>>>,
     pub(super) level: Option<Level>,
-    /// What the process began with, without the users, whose passwords have their own place: what only a start takes over is
-    /// in force as it is here.
+    /// What is in force as far as a reload reaches, without the users, whose passwords have their own place.
+    pub(super) current: Config,
+    /// What the process began with: what only a start takes over is in force as it is here.
     pub(super) started: Config,
+}
+
+/// What has to be made before anything is put in force.
+struct Made {
+    sign_in: Arc<Vault>,
+    asked: Asked,
+    tls: Option<Arc<tls::Current>>,
 }
 
 impl Live {
     /// Puts another configuration in force.
     pub(super) fn apply(&mut self, mut next: Config) {
-        let sign_in = match Vault::new(vault_settings(&next.vault), Arc::clone(&self.clock)) {
-            Ok(vault) => Arc::new(vault),
+        let Made { sign_in, asked, tls } = match self.make(&next) {
+            Ok(made) => made,
             Err(fault) => {
-                error!(%fault, "the vault's client can't be built: the configuration stays as it was");
+                error!(%fault, "the configuration can't be put in force, and stays as it was");
                 return;
             }
         };
         self.say_what_takes_a_restart(&next);
         let users = mem::take(&mut next.users);
         let total = users.len();
-        let changes = self.broker.reconfigure(users, flight_settings(&next.vault, sign_in), next.vault.idle_after);
+        // Who is asked first: a call that finds the new policy was asked for an identity by the new rules or by both.
+        self.identity.ask(asked);
+        let settings = flight_settings(&next.vault, sign_in);
+        let counts = self.broker.reconfigure(users, policy(&next), settings, next.vault.idle_after);
         self.call_timeout.set(next.grpc.call_timeout);
-        self.end_times.send_replace(EndTimes::from(&next.grpc));
+        self.times.send_replace(Times::from(&next.grpc));
         if let Some(level) = &self.level {
             level.set(next.log.level);
         }
+        if let (Some(showing), Some(current), Some(tls)) = (&self.tls, tls, &next.grpc.tls) {
+            showing.send_replace(current);
+            info!(not_after = clock::rfc3339(tls.not_after), "another certificate or client CA is in force");
+        }
         info!(
             users = total,
-            added = changes.added,
-            changed = changes.changed,
-            removed = changes.removed,
+            added = counts.added,
+            changed = counts.changed,
+            removed = counts.removed,
+            callers = next.callers.len(),
             "the configuration is in force"
         );
+        self.current = next;
+    }
+
+    fn make(&self, next: &Config) -> Result<Made, BuildError> {
+        let former = self.current.grpc.tls.as_ref();
+        let tls = match &next.grpc.tls {
+            Some(tls) if former.is_none_or(|former| !former.is(tls)) => Some(Arc::new(tls::Current::new(tls)?)),
+            Some(_) | None => None,
+        };
+        let sign_in = Arc::new(Vault::new(vault_settings(&next.vault), Arc::clone(&self.clock))?);
+        let same = next.auth.service_accounts == self.current.auth.service_accounts;
+        let former = same.then(|| self.identity.asked());
+        Ok(Made { sign_in, asked: asked(next, former.as_deref(), &self.clock)?, tls })
     }
 
     fn say_what_takes_a_restart(&self, next: &Config) {
@@ -78,6 +125,7 @@ impl Live {
             ("grpc.listen", now.grpc.listen != then.grpc.listen),
             ("grpc.health_listen", now.grpc.health_listen != then.grpc.health_listen),
             ("admin.listen", admin(now) != admin(then)),
+            ("grpc.tls", now.grpc.tls.is_some() != then.grpc.tls.is_some()),
             ("log.format", now.log.format != then.log.format),
         ] {
             if differs {

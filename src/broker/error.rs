@@ -6,7 +6,10 @@ use std::time::{Duration, SystemTime};
 
 use thiserror::Error;
 
-use crate::{model::UserKey, vault::Refusal};
+use crate::{
+    model::{CallerId, UserKey},
+    vault::Refusal,
+};
 
 /// Why there is no token.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -14,6 +17,28 @@ pub enum BrokerError {
     /// Fields of the request are at fault.
     #[error("the request is malformed: {}", .0.iter().map(|fault| format!("{} {}", fault.field, fault.fault)).collect::<Vec<_>>().join("; "))]
     InvalidRequest(Vec<FieldFault>),
+    /// Who is calling is unknown.
+    #[error("the broker doesn't know who calls: {why}")]
+    Unauthenticated {
+        /// What is missing or wrong.
+        why: &'static str,
+    },
+    /// It can't be found out now.
+    #[error("who calls can't be found out now ({why}): try again after the wait")]
+    IdentityUnavailable {
+        /// What happened.
+        why: &'static str,
+    },
+    /// The caller may not.
+    #[error(
+        "{caller} may not ask for {user}: have [[callers]] in the broker's configuration extended, or check both fields for a typing error"
+    )]
+    NotAllowed {
+        /// Who asked.
+        caller: CallerId,
+        /// For whom.
+        user: UserKey,
+    },
     /// The configuration knows no such user.
     #[error("{0} is not configured: add it to [[users]] in the broker's configuration, or check both fields for a typing error")]
     NotConfigured(UserKey),

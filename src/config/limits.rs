@@ -42,6 +42,9 @@ pub(super) const DRAIN: Limits<Duration> = Limits { default: secs(20), least: se
 /// `grpc.call_timeout`: two sign-ins and the wait between them; no caller waits 10 minutes on purpose.
 pub(super) const CALL_TIMEOUT: Limits<Duration> =
     Limits { default: secs(30), least: Duration::from_millis(1), most: secs(10 * MINUTE) };
+/// `grpc.max_connection_age`: callers find new replicas, and a drained node empties, within half an hour; a second is for tests. A
+/// connection is opened again at the cost of one handshake.
+pub(super) const MAX_CONNECTION_AGE: Limits<Duration> = Limits { default: secs(30 * MINUTE), least: secs(1), most: secs(DAY) };
 /// `vault.timeout`: a sign-in takes a second at worst; below 100 ms not even the TLS handshake is sure to end, and a sign-in
 /// given up too soon is one more that the vault counts. Beyond 2 minutes it is lost.
 pub(super) const TIMEOUT: Limits<Duration> =

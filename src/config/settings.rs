@@ -8,13 +8,14 @@ use toml::de::DeTable;
 use tracing::Level;
 
 use super::{
-    Admin, Auth, Grpc, Log, LogFormat, Vault,
+    Admin, Auth, Caller, Grpc, Log, LogFormat, Vault,
+    access::{self, Access},
     credentials::CredentialsFile,
     faults::{At, Findings},
     limits,
     patterns::Pattern,
     reader::{Found, Reader},
-    vault,
+    tls, vault,
 };
 
 /// Loopback: without TLS nobody else may connect.
@@ -31,18 +32,26 @@ pub(super) struct Main {
     /// None where its base URL is missing or faulty, which is reported.
     pub(super) vault: Option<Vault>,
     pub(super) auth: Auth,
+    pub(super) callers: Vec<Caller>,
     pub(super) users: CredentialsFile,
     pub(super) patterns: Vec<Pattern>,
 }
 
 /// The addresses to listen on, and what bears on where they may be.
-struct Listening {
+struct Listening<'a> {
     grpc: Found<SocketAddr>,
     health: Option<Found<SocketAddr>>,
     admin: Option<Found<SocketAddr>>,
-    tls: bool,
-    allow_unauthenticated: Found<bool>,
+    tls: TlsTable,
+    access: &'a Access,
     callers: bool,
+}
+
+/// `[grpc.tls]`, as far as others depend on it; a table at fault is there all the same.
+#[derive(Clone, Copy)]
+struct TlsTable {
+    at: Option<At>,
+    asks_for_certificates: bool,
 }
 
 /// Reads the main file's tables.
@@ -53,8 +62,9 @@ pub(super) fn read(findings: &Findings<'_>, table: DeTable<'_>) -> Main {
     let admin = root.table("admin", "admin").map(read_admin);
     let log = read_log(root.table("log", "log"));
     let vault = vault::read(root.table("vault", "vault"), findings);
-    let allow_unauthenticated = read_auth(root.table("auth", "auth"));
-    let callers = root.not_built("callers");
+    let access = access::read_auth(root.table("auth", "auth"));
+    let has_callers = root.has("callers");
+    let callers = access::read_callers(&mut root);
     root.not_built("shared");
     let users = CredentialsFile::collect(&mut root);
     root.finish();
@@ -67,8 +77,8 @@ pub(super) fn read(findings: &Findings<'_>, table: DeTable<'_>) -> Main {
             health: grpc.health_listen.map(|value| Found { value, at: health_at }),
             admin,
             tls,
-            allow_unauthenticated,
-            callers,
+            access: &access,
+            callers: has_callers,
         },
     );
     Main {
@@ -76,7 +86,8 @@ pub(super) fn read(findings: &Findings<'_>, table: DeTable<'_>) -> Main {
         admin: admin.map(|listen| Admin { listen: listen.value }),
         log,
         vault,
-        auth: Auth { allow_unauthenticated: allow_unauthenticated.value },
+        auth: access.auth,
+        callers,
         users,
         patterns: patterns
             .into_iter()
@@ -85,15 +96,18 @@ pub(super) fn read(findings: &Findings<'_>, table: DeTable<'_>) -> Main {
     }
 }
 
-fn read_grpc(table: Option<Reader<'_, '_>>) -> (Grpc, bool, (At, At)) {
+fn read_grpc(table: Option<Reader<'_, '_>>) -> (Grpc, TlsTable, (At, At)) {
     let mut grpc = Grpc {
         listen: GRPC_LISTEN,
         health_listen: None,
         lame_duck: limits::LAME_DUCK.default,
         drain: limits::DRAIN.default,
         call_timeout: limits::CALL_TIMEOUT.default,
+        max_connection_age: limits::MAX_CONNECTION_AGE.default,
+        tls: None,
     };
-    let Some(mut table) = table else { return (grpc, false, (At::NOWHERE, At::NOWHERE)) };
+    let mut tls = TlsTable { at: None, asks_for_certificates: false };
+    let Some(mut table) = table else { return (grpc, tls, (At::NOWHERE, At::NOWHERE)) };
     let listen = table.address("listen").unwrap_or(Found { value: GRPC_LISTEN, at: At::NOWHERE });
     let health = table.address("health_listen");
     grpc.listen = listen.value;
@@ -101,7 +115,11 @@ fn read_grpc(table: Option<Reader<'_, '_>>) -> (Grpc, bool, (At, At)) {
     grpc.lame_duck = table.duration("lame_duck", &limits::LAME_DUCK);
     grpc.drain = table.duration("drain", &limits::DRAIN);
     grpc.call_timeout = table.duration("call_timeout", &limits::CALL_TIMEOUT);
-    let tls = table.not_built("tls");
+    grpc.max_connection_age = table.duration("max_connection_age", &limits::MAX_CONNECTION_AGE);
+    if let Some(inner) = table.table("tls", "grpc.tls") {
+        tls = TlsTable { at: Some(inner.at()), asks_for_certificates: inner.has("client_ca_file") };
+        grpc.tls = tls::read(inner);
+    }
     table.finish();
     (grpc, tls, (listen.at, health.map_or(At::NOWHERE, |found| found.at)))
 }
@@ -129,40 +147,10 @@ fn read_log(table: Option<Reader<'_, '_>>) -> Log {
     log
 }
 
-fn read_auth(table: Option<Reader<'_, '_>>) -> Found<bool> {
-    let Some(mut table) = table else { return Found { value: false, at: At::NOWHERE } };
-    let allow_unauthenticated = table.boolean("allow_unauthenticated", false);
-    table.not_built("service_accounts");
-    table.finish();
-    allow_unauthenticated
-}
-
 /// What the tables must agree on.
-fn check(findings: &Findings<'_>, listening: &Listening) {
-    let Listening { grpc, health, admin, tls, allow_unauthenticated, callers } = listening;
-    let loopback = grpc.value.ip().to_canonical().is_loopback();
-    if allow_unauthenticated.value && *callers {
-        findings.fault(
-            allow_unauthenticated.at,
-            "auth.allow_unauthenticated",
-            "contradicts [[callers]]: without authentication every caller may ask for every user: remove one of the two",
-        );
-    }
-    if !loopback && allow_unauthenticated.value {
-        findings.warn(
-            allow_unauthenticated.at,
-            "auth.allow_unauthenticated",
-            "lets everyone who reaches grpc.listen have every user's token, in plaintext: listen on a loopback address instead, or \
-             keep others off that network",
-        );
-    } else if !loopback && !tls {
-        findings.fault(
-            grpc.at,
-            "grpc.listen",
-            "is not a loopback address, and without [grpc.tls] nobody else may connect: listen on 127.0.0.1 or [::1], or set \
-             auth.allow_unauthenticated = true to let everyone who reaches this address have every token",
-        );
-    }
+fn check(findings: &Findings<'_>, listening: &Listening<'_>) {
+    check_access(findings, listening);
+    let Listening { grpc, health, admin, .. } = listening;
     let named = [("grpc.listen", Some(grpc)), ("grpc.health_listen", health.as_ref()), ("admin.listen", admin.as_ref())];
     for (index, (key, place)) in named.iter().enumerate() {
         let Some(place) = place else { continue };
@@ -170,6 +158,70 @@ fn check(findings: &Findings<'_>, listening: &Listening) {
         if let Some((other, _)) = taken {
             findings.fault(place.at, *key, format!("is the same address as {other}: choose another port"));
         }
+    }
+}
+
+/// Nobody is let in by accident.
+fn check_access(findings: &Findings<'_>, Listening { grpc, tls, access, callers, .. }: &Listening<'_>) {
+    let loopback = grpc.value.ip().to_canonical().is_loopback();
+    let (open, accounts) = (access.auth.allow_unauthenticated, access.accounts_at != At::NOWHERE);
+    let asks = tls.asks_for_certificates || accounts;
+    if open {
+        let contradiction = match (callers, tls.asks_for_certificates, accounts) {
+            (true, ..) => Some("[[callers]]"),
+            (_, true, _) => Some("grpc.tls.client_ca_file"),
+            (.., true) => Some("[auth.service_accounts]"),
+            (false, false, false) => None,
+        };
+        if let Some(other) = contradiction {
+            let why = "without authentication every caller may ask for every user: remove one of the two";
+            findings.fault(access.allow_at, "auth.allow_unauthenticated", format!("contradicts {other}: {why}"));
+        }
+        if !loopback {
+            let plaintext = if tls.at.is_some() { "" } else { ", in plaintext" };
+            findings.warn(
+                access.allow_at,
+                "auth.allow_unauthenticated",
+                format!(
+                    "lets everyone who reaches grpc.listen have every user's token{plaintext}: listen on a loopback address instead, or \
+                     keep others off that network"
+                ),
+            );
+        }
+        return;
+    }
+    if asks && !callers {
+        let at = if accounts { access.accounts_at } else { tls.at.unwrap_or(At::NOWHERE) };
+        findings.fault(
+            at,
+            "callers",
+            "are missing: with authentication nobody may ask for anybody but by [[callers]]: add one for each caller",
+        );
+    }
+    if *callers && !asks {
+        let why = "has no effect: callers aren't asked who they are, and nobody is let in: set grpc.tls.client_ca_file or \
+                   [auth.service_accounts]";
+        findings.warn(At::NOWHERE, "callers", why);
+    }
+    if loopback {
+        return;
+    }
+    if tls.at.is_none() {
+        let why = if accounts {
+            "is not a loopback address, and without [grpc.tls] callers' service-account tokens would travel in plaintext: set \
+             [grpc.tls], or listen on 127.0.0.1 or [::1]"
+        } else {
+            "is not a loopback address, and without [grpc.tls] nobody else may connect: listen on 127.0.0.1 or [::1], or set \
+             auth.allow_unauthenticated = true to let everyone who reaches this address have every token"
+        };
+        findings.fault(grpc.at, "grpc.listen", why);
+    } else if !asks {
+        findings.fault(
+            grpc.at,
+            "grpc.listen",
+            "is not a loopback address, and callers aren't asked who they are: set grpc.tls.client_ca_file or \
+             [auth.service_accounts], or auth.allow_unauthenticated = true to let everyone who reaches this address have every token",
+        );
     }
 }
 

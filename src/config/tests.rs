@@ -12,6 +12,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 use tracing::Level;
 
+mod access;
 mod cost;
 mod credentials;
 mod faulty;

@@ -83,7 +83,7 @@ pub(super) fn read(table: Option<Reader<'_, '_>>, findings: &Findings<'_>) -> Op
 ///
 /// Stricter than RFC 3986, so that no two parsers can read another host out of it. No fault repeats the URL: it may hold a
 /// password.
-fn base_url(url: &str) -> Result<String, &'static str> {
+pub(super) fn base_url(url: &str) -> Result<String, &'static str> {
     const EXAMPLE: &str = "is not an address: write it as \"https://host\", \"https://host:port\" or \"https://host/path\"";
     const HOST: &str = "has a host that is neither a DNS name nor an IP address: write it as \"https://host\"; \
                         names beyond ASCII in their xn-- form";

@@ -7,6 +7,7 @@ use std::{
     convert::Infallible,
     future::Future,
     io,
+    net::SocketAddr,
     pin::{Pin, pin},
     sync::{
         Arc,
@@ -31,7 +32,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Status, body::Body};
 use tracing::{debug, warn};
 
-use super::services::Services;
+use super::{identity::Peer, services::Services};
 
 /// Most connections per listener: a thousand pods with a few channels each; an idle one costs about 20 KiB.
 pub const CONNECTIONS_MAX: usize = 8_192;
@@ -78,7 +79,7 @@ pub struct Ending {
 /// Accepts connections until told to end, and hands each to `serve`, at most `most` at once.
 pub async fn accept<F, S>(listener: TcpListener, most: usize, tasks: TaskTracker, ending: Ending, serve: F)
 where
-    F: Fn(TcpStream) -> S,
+    F: Fn(TcpStream, SocketAddr) -> S,
     S: Future<Output = ()> + Send + 'static,
 {
     let places = Arc::new(Semaphore::new(most));
@@ -89,8 +90,8 @@ where
             () = ending.goaway.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let (stream, from) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 warn!(%error, "can't accept a connection; pausing");
                 tokio::select! {
@@ -109,7 +110,7 @@ where
             debug!(%error, "the connection was gone before it was served");
             continue;
         }
-        let (connection, abort) = (serve(stream), ending.abort.clone());
+        let (connection, abort) = (serve(stream, from), ending.abort.clone());
         tasks.spawn(async move {
             tokio::select! {
                 () = connection => {}
@@ -133,12 +134,16 @@ impl TurnedAway {
     }
 }
 
-/// Serves gRPC on one connection.
-pub async fn serve(stream: TcpStream, services: Services, ending: Ending) {
+/// Serves gRPC on one connection, until it ends, the process does, or `leave` says that this connection is to go.
+pub async fn serve<S>(stream: S, peer: Peer, services: Services, ending: Ending, leave: impl Future<Output = ()>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let preface = Arc::new(AtomicBool::new(false));
     let io = Stream { inner: stream, read: 0, preface: Arc::clone(&preface) };
     let calls = Arc::new(AtomicUsize::new(0));
-    let service = Calls { services, under_way: Arc::clone(&calls) };
+    let service = Calls { services, peer: Arc::new(peer), under_way: Arc::clone(&calls) };
+    let mut leave = pin!(leave);
     let mut connection = pin!(builder().serve_connection(TokioIo::new(io), service));
 
     let mut preface_due = pin!(sleep(PREFACE_TIMEOUT));
@@ -154,6 +159,7 @@ pub async fn serve(stream: TcpStream, services: Services, ending: Ending) {
                 preface_awaited = false;
             }
             () = ending.goaway.cancelled() => break,
+            () = leave.as_mut() => break,
         }
     }
     if !preface.load(Ordering::Relaxed) {
@@ -199,6 +205,7 @@ fn builder() -> http2::Builder<TokioExecutor> {
 /// Counts a connection's calls under way.
 struct Calls {
     services: Services,
+    peer: Arc<Peer>,
     under_way: Arc<AtomicUsize>,
 }
 
@@ -209,7 +216,7 @@ impl hyper::service::Service<Request<Incoming>> for Calls {
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let one = One::of(&self.under_way);
-        let responding = self.services.respond(request);
+        let responding = self.services.respond(request, &self.peer);
         Box::pin(async move { responding.await.map(|response| response.map(|body| Answer { body, _one: one })) })
     }
 }
@@ -255,13 +262,13 @@ impl http_body::Body for Answer {
 
 /// The connection's bytes. Says that it can't write vectored, so that h2 copies small frames together into one write, which
 /// costs less than the system calls it saves; and notes when the preface is here.
-struct Stream {
-    inner: TcpStream,
+struct Stream<S> {
+    inner: S,
     read: usize,
     preface: Arc<AtomicBool>,
 }
 
-impl AsyncRead for Stream {
+impl<S: AsyncRead + Unpin> AsyncRead for Stream<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let result = Pin::new(&mut self.inner).poll_read(cx, buf);
@@ -275,7 +282,7 @@ impl AsyncRead for Stream {
     }
 }
 
-impl AsyncWrite for Stream {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Stream<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.inner).poll_write(cx, bytes)
     }

@@ -5,7 +5,7 @@
 use std::{convert::Infallible, fmt, future::Future, panic::AssertUnwindSafe, pin::Pin, sync::Arc, time::Duration};
 
 use futures_util::FutureExt as _;
-use http::{Request, Response};
+use http::{Request, Response, header::AUTHORIZATION};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use tokio::time::{timeout, timeout_at};
@@ -20,6 +20,7 @@ use tracing::info;
 use super::{
     Api,
     deadline::{self, CallTimeout, Deadline},
+    identity::{Identity, Peer},
     request_id::{self, RequestId},
     status,
 };
@@ -51,14 +52,19 @@ type Handler = Arc<dyn Fn(Request<Incoming>) -> Responding + Send + Sync>;
 /// The services of one port.
 #[derive(Clone)]
 pub struct Services {
+    /// For everybody: probes have no identity.
+    health: (&'static str, Handler),
+    /// For everybody who is known.
+    reflection: Arc<[(&'static str, Handler)]>,
+    /// For those who may.
     broker: Option<Ours>,
-    others: Arc<[(&'static str, Handler)]>,
 }
 
 /// The broker's service and what it needs.
 #[derive(Clone)]
 struct Ours {
     server: TokenBrokerServiceServer<Api>,
+    identity: Identity,
     clock: Arc<dyn Clock>,
     call_timeout: CallTimeout,
 }
@@ -82,6 +88,7 @@ impl Services {
     pub fn all(
         api: Api,
         health: HealthReporter,
+        identity: Identity,
         clock: Arc<dyn Clock>,
         call_timeout: CallTimeout,
     ) -> Result<Self, ReflectionError> {
@@ -94,37 +101,45 @@ impl Services {
         };
         let server = TokenBrokerServiceServer::new(api).max_decoding_message_size(REQUEST_MAX);
         Ok(Self {
-            broker: Some(Ours { server, clock, call_timeout }),
-            others: Arc::new([
-                handler(HealthServer::new(HealthService::from_health_reporter(health))),
-                handler(reflection().build_v1()?),
-                handler(reflection().build_v1alpha()?),
-            ]),
+            health: handler(HealthServer::new(HealthService::from_health_reporter(health))),
+            reflection: Arc::new([handler(reflection().build_v1()?), handler(reflection().build_v1alpha()?)]),
+            broker: Some(Ours { server, identity, clock, call_timeout }),
         })
     }
 
     /// Health alone, for probes.
     #[must_use]
     pub fn health_only(health: HealthReporter) -> Self {
-        Self { broker: None, others: Arc::new([handler(HealthServer::new(HealthService::from_health_reporter(health)))]) }
+        let health = handler(HealthServer::new(HealthService::from_health_reporter(health)));
+        Self { health, reflection: Arc::default(), broker: None }
     }
 
     /// Answers one call.
-    pub(crate) fn respond(&self, request: Request<Incoming>) -> Responding {
+    pub(crate) fn respond(&self, request: Request<Incoming>, peer: &Arc<Peer>) -> Responding {
         let service = request.uri().path().strip_prefix('/').and_then(|path| path.split_once('/')).map(|(service, _)| service);
         match (&self.broker, service) {
-            (Some(ours), Some(SERVICE)) => Box::pin(ours.clone().respond(request)),
-            (_, Some(service)) => match self.others.iter().find(|(name, _)| *name == service) {
-                Some((_, handler)) => handler(request),
+            (Some(ours), Some(SERVICE)) => Box::pin(ours.clone().respond(request, Arc::clone(peer))),
+            (_, Some(service)) if service == self.health.0 => (self.health.1)(request),
+            (Some(ours), Some(service)) => match self.reflection.iter().find(|(name, _)| *name == service) {
+                Some((_, handler)) => Box::pin(ours.clone().describe(Arc::clone(handler), request, Arc::clone(peer))),
                 None => unimplemented(),
             },
-            (_, None) => unimplemented(),
+            (None, _) | (_, None) => unimplemented(),
         }
     }
 }
 
 impl Ours {
-    async fn respond(mut self, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+    /// Reflection.
+    async fn describe(self, handler: Handler, request: Request<Incoming>, peer: Arc<Peer>) -> Result<Response<Body>, Infallible> {
+        let identified = timeout(MESSAGE_TIMEOUT, self.identity.of(&peer, request.headers())).await;
+        match identified.unwrap_or(Err(BrokerError::DeadlineExceeded)) {
+            Ok(_) => handler(request).await,
+            Err(error) => Ok(refused(&error, &RequestId::given(request.headers().get(request_id::KEY)))),
+        }
+    }
+
+    async fn respond(mut self, request: Request<Incoming>, peer: Arc<Peer>) -> Result<Response<Body>, Infallible> {
         let (mut head, body) = request.into_parts();
         let given_id = head.headers.get(request_id::KEY).cloned();
         let result = async {
@@ -132,6 +147,8 @@ impl Ours {
                 .map_err(|deadline::Malformed| malformed(TIMEOUT_FAULT))?;
             let received = self.clock.now().mono;
             let deadline = received + timeout;
+            let caller = timeout_at(deadline, self.identity.of(&peer, &head.headers)).await;
+            let caller = caller.unwrap_or(Err(BrokerError::DeadlineExceeded))?;
             // Whole before anything else: a message that never comes holds a place for this long and no longer.
             let message = Limited::new(body, REQUEST_MAX).collect();
             let message = match timeout_at(deadline.min(received + MESSAGE_TIMEOUT), message).await {
@@ -140,6 +157,9 @@ impl Ours {
                 Err(_elapsed) => return Err(BrokerError::DeadlineExceeded),
             };
             head.extensions.insert(Deadline(deadline));
+            head.extensions.insert(caller);
+            // Its work is done: the token need not be copied on.
+            head.headers.remove(AUTHORIZATION);
             let call = AssertUnwindSafe(self.server.call(Request::from_parts(head, Full::new(message)))).catch_unwind();
             match timeout_at(deadline + HANDLER_SLACK, call).await {
                 Ok(Ok(Ok(response))) => Ok(response),
@@ -152,13 +172,15 @@ impl Ours {
         let id = || RequestId::given(given_id.as_ref());
         Ok(match result {
             Ok(response) => status::completed(response, id),
-            Err(error) => {
-                let id = id();
-                info!(request_id = %id, reason = status::reason(&error), %error, "no token");
-                status::from_error(&error, &id).into_http()
-            }
+            Err(error) => refused(&error, &id()),
         })
     }
+}
+
+/// A call that never got to the broker.
+fn refused(error: &BrokerError, id: &RequestId) -> Response<Body> {
+    info!(request_id = %id, reason = status::reason(error), %error, "no token");
+    status::from_error(error, id).into_http()
 }
 
 fn malformed((field, fault): (&'static str, &str)) -> BrokerError {

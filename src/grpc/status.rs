@@ -22,11 +22,17 @@ pub const PUSHBACK: &str = "grpc-retry-pushback-ms";
 /// A longer wait than this is none to sit out inside a call.
 const PUSHBACK_MAX: Duration = Duration::from_secs(5);
 
+/// After this the cluster's API server is worth another try.
+const IDENTITY_WAIT: Duration = Duration::from_secs(1);
+
 /// The reason that stands for an error on the wire, in logs and in metrics.
 #[must_use]
 pub fn reason(error: &BrokerError) -> &'static str {
     match error {
         BrokerError::InvalidRequest(_) => "INVALID_REQUEST",
+        BrokerError::Unauthenticated { .. } => "CALLER_UNAUTHENTICATED",
+        BrokerError::IdentityUnavailable { .. } => "IDENTITY_UNAVAILABLE",
+        BrokerError::NotAllowed { .. } => "CALLER_NOT_ALLOWED",
         BrokerError::NotConfigured(_) => "USER_NOT_CONFIGURED",
         BrokerError::Refused { why: Refusal::Credentials, .. } => "CREDENTIALS_REJECTED",
         BrokerError::Refused { why: Refusal::SecondFactor, .. } => "SECOND_FACTOR_REQUIRED",
@@ -46,9 +52,12 @@ pub fn reason(error: &BrokerError) -> &'static str {
 fn code(error: &BrokerError) -> Code {
     match error {
         BrokerError::InvalidRequest(_) => Code::InvalidArgument,
+        BrokerError::Unauthenticated { .. } => Code::Unauthenticated,
+        BrokerError::NotAllowed { .. } => Code::PermissionDenied,
         BrokerError::NotConfigured(_) => Code::NotFound,
         BrokerError::Refused { .. } | BrokerError::MinRemainingUnattainable { .. } => Code::FailedPrecondition,
-        BrokerError::Throttled { .. }
+        BrokerError::IdentityUnavailable { .. }
+        | BrokerError::Throttled { .. }
         | BrokerError::VaultUnavailable { .. }
         | BrokerError::VaultResponseInvalid { .. }
         | BrokerError::SignInTooSoon { .. }
@@ -67,7 +76,10 @@ fn wait(error: &BrokerError) -> Option<Duration> {
         | BrokerError::VaultResponseInvalid { wait, .. }
         | BrokerError::SignInTooSoon { wait }
         | BrokerError::Overloaded { wait } => Some(*wait),
+        BrokerError::IdentityUnavailable { .. } => Some(IDENTITY_WAIT),
         BrokerError::InvalidRequest(_)
+        | BrokerError::Unauthenticated { .. }
+        | BrokerError::NotAllowed { .. }
         | BrokerError::NotConfigured(_)
         | BrokerError::Refused { .. }
         | BrokerError::MinRemainingUnattainable { .. }
@@ -86,6 +98,9 @@ fn details_metadata(error: &BrokerError) -> HashMap<String, String> {
         BrokerError::Throttled { vault_error, .. } if !vault_error.is_empty() => vec![("vault_error", vault_error.clone())],
         BrokerError::Throttled { .. }
         | BrokerError::InvalidRequest(_)
+        | BrokerError::Unauthenticated { .. }
+        | BrokerError::IdentityUnavailable { .. }
+        | BrokerError::NotAllowed { .. }
         | BrokerError::NotConfigured(_)
         | BrokerError::VaultUnavailable { .. }
         | BrokerError::VaultResponseInvalid { .. }

@@ -130,3 +130,28 @@ async fn nothing_that_is_written_shows_a_secret_and_no_proxy_sees_a_password() {
     assert!(all.contains("+44…9999") && all.contains("request_id") && all.contains("\"signed in\""), "{all}");
     assert!(tokio::time::timeout(std::time::Duration::from_millis(10), proxy.accept()).await.is_err(), "the proxy heard nothing");
 }
+
+#[tokio::test]
+async fn check_explains_a_verdict_and_names_the_entry() {
+    let caller = "[[callers]]\nid = \"system:serviceaccount:*:cards\"\nmerchants = [\"m\"]\nnumbers = [\"+447871239999\"]\n";
+    let accounts = "[auth.service_accounts]\nissuer = \"https://example.org\"\njwks_file = \"jwks\"\n";
+    let (_files, path) = written(&format!("[vault]\nbase_url = \"http://127.0.0.1:1\"\n{accounts}{caller}"));
+    let explain = |caller: &'static str, merchant: &'static str, number: &'static str| {
+        let mut command = Command::new(BINARY);
+        command.arg("check").arg("--config").arg(&path);
+        command.args(["--caller", caller, "--merchant-id", merchant, "--number", number]);
+        async move { command.output().await.expect("it runs") }
+    };
+    for (caller, merchant, number, allowed, words) in [
+        ("system:serviceaccount:cards:cards", "m", "+447871239999", true, "line 6"),
+        ("system:serviceaccount:cards:cards", "n", "+447871239999", false, "not this merchant"),
+        ("system:serviceaccount:cards:cards", "m", "+447871230000", false, "not this number"),
+        ("system:serviceaccount:cards:card", "m", "+447871239999", false, "no [[callers]]"),
+    ] {
+        let output = explain(caller, merchant, number).await;
+        let text = String::from_utf8(output.stdout).expect("is UTF-8");
+        assert_eq!(output.status.success(), allowed, "{text}");
+        assert!(text.contains(words) && !text.contains(number), "{text}");
+    }
+    assert_eq!(explain("a", "m", "none").await.status.code(), Some(2));
+}

@@ -11,6 +11,7 @@
     reason = "a test that meets what it does not expect ends there"
 )]
 
+mod authority;
 mod process;
 mod support;
 
@@ -20,10 +21,12 @@ mod complaints;
 mod contract;
 mod expiry;
 mod faults_of_ours;
+mod identity;
 mod lifecycle;
 mod outage;
 mod python;
 mod refusals;
 mod reload;
 mod scale_and_outage;
+mod service_accounts;
 mod simulation;

@@ -84,7 +84,7 @@ fn two_files(directory: &Path) {
 async fn a_faulty_credentials_file_keeps_its_last_good_version_while_the_others_change() {
     let setting = Setting {
         top: "credentials_files = [\"users/*.toml\"]".to_owned(),
-        prepare: Some(two_files),
+        prepare: Some(Box::new(two_files)),
         rest: String::new(),
         ..Setting::default()
     };
@@ -111,7 +111,7 @@ fn mounted(directory: &Path) {
 async fn a_swapped_mount_is_seen_within_five_seconds_by_itself() {
     let setting = Setting {
         top: "credentials_files = [\"mount/*.toml\"]".to_owned(),
-        prepare: Some(mounted),
+        prepare: Some(Box::new(mounted)),
         rest: String::new(),
         ..Setting::default()
     };

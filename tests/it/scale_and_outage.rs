@@ -9,7 +9,7 @@ use std::{
 };
 
 use token_broker::{
-    broker::{Answer, Broker, BrokerError, Outcome, Request},
+    broker::{Answer, Broker, BrokerError, Outcome, Request, Snapshot},
     cache::Cache,
     clock::SystemClock,
     config::{Renewal, User},
@@ -17,6 +17,7 @@ use token_broker::{
     metrics::Metrics,
     model::{CallerId, MerchantId, Number, TokenId, UserKey},
     pacing::Rules,
+    policy::Policy,
     renewal::Agenda,
     secret::Secret,
     users::Users,
@@ -103,8 +104,15 @@ impl House {
         let closing = CancellationToken::new();
         let idle_after = Duration::from_secs(3_600);
         let flights = Flights::new(parts, settings);
-        let broker =
-            Arc::new(Broker::new(Users::new(configured.collect()), cache, flights, agenda, clock, idle_after, closing.clone()));
+        let broker = Arc::new(Broker::new(
+            Snapshot { users: Users::new(configured.collect()), policy: Policy::Everyone },
+            cache,
+            flights,
+            agenda,
+            clock,
+            idle_after,
+            closing.clone(),
+        ));
         let renewing = Arc::clone(&broker);
         tokio::spawn(async move { renewing.renew_ahead().await });
         Self { broker, vault, metrics, users, closing }

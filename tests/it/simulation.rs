@@ -16,11 +16,12 @@ use std::{
 };
 
 use token_broker::{
-    broker::Broker,
+    broker::{Broker, Snapshot},
     cache::Cache,
     config::Renewal,
     flight::{Flights, Parts, Settings},
     pacing::Rules,
+    policy::Policy,
     renewal::Agenda,
     users::Users,
 };
@@ -116,7 +117,15 @@ async fn run(seed: u64) -> Arc<World> {
     let closing = CancellationToken::new();
     let flights = Flights::new(parts, settings.clone());
     let idle_after = Duration::from_secs(60);
-    let broker = Arc::new(Broker::new(Users::new(configured), cache, flights, agenda, clock, idle_after, closing.clone()));
+    let broker = Arc::new(Broker::new(
+        Snapshot { users: Users::new(configured), policy: Policy::Everyone },
+        cache,
+        flights,
+        agenda,
+        clock,
+        idle_after,
+        closing.clone(),
+    ));
 
     let mut tasks = JoinSet::new();
     let renewing = Arc::clone(&broker);

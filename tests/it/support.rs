@@ -81,6 +81,9 @@ impl Running {
     }
 }
 
+/// Does something in the directory of a configuration before it is read.
+pub(crate) type Prepare = Box<dyn Fn(&Path) + Send>;
+
 /// What a stage is made from.
 pub(crate) struct Setting {
     /// Lines of `[vault]` beside `base_url`.
@@ -92,7 +95,7 @@ pub(crate) struct Setting {
     /// Keys above all tables.
     pub(crate) top: String,
     /// Writes further files beside the configuration before it is read.
-    pub(crate) prepare: Option<fn(&Path)>,
+    pub(crate) prepare: Option<Prepare>,
 }
 
 impl Default for Setting {
@@ -137,6 +140,11 @@ impl Stage {
     /// Another broker with the same configuration, as a second pod is.
     pub(crate) async fn replica(&self) -> Running {
         Running::start(&self.files.path().join("config.toml")).await
+    }
+
+    /// What was configured with another address of its own than `http://`: the same port.
+    pub(crate) fn secure_endpoint(&self) -> String {
+        self.endpoint.replace("http://", "https://")
     }
 
     /// Writes the configuration anew, all but `[vault]` and `[grpc]`, and tells the broker.

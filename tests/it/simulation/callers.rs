@@ -6,6 +6,7 @@ use token_broker::{
     broker::{Answer, Broker, BrokerError, Outcome, Request},
     flight::Settings,
     model::{CallerId, UserKey},
+    policy::Policy,
 };
 use tokio::time::{Instant, sleep, timeout};
 
@@ -148,6 +149,6 @@ pub(crate) async fn operate(
             (None, _) => drop(configured.insert(user.clone(), 0)),
         });
         world.note(format!("a configuration of {} users, {user} changed", configured.len()));
-        broker.reconfigure(configured, settings.clone(), Duration::from_secs(60));
+        broker.reconfigure(configured, Policy::Everyone, settings.clone(), Duration::from_secs(60));
     }
 }

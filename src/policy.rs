@@ -1,0 +1,266 @@
+//! Pure: may this caller ask for this user? Default deny.
+//!
+//! Must never depend on whether the user exists: a denial tells a caller nothing of who is configured. Names are compared exactly:
+//! no prefix, no other case.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::{
+    config::{self, Merchants, WILDCARD},
+    model::{CallerId, MerchantId, Number, UserKey},
+};
+
+/// Who may ask for whom.
+#[derive(Debug)]
+pub enum Policy {
+    /// Nobody is asked who they are: everybody may all. The operator has spelled that out, or only this machine can connect.
+    Everyone,
+    /// `[[callers]]`, and nobody else.
+    Listed(Listed),
+}
+
+/// The entries of `[[callers]]`.
+#[derive(Debug, Default)]
+pub struct Listed {
+    entries: Vec<Entry>,
+    /// The entries of each id without a wildcard, by index.
+    exact: HashMap<Box<str>, Vec<usize>>,
+    /// Those with one.
+    wild: Vec<usize>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    id: Box<str>,
+    /// None: every merchant.
+    merchants: Option<HashSet<MerchantId>>,
+    /// None: every number of those merchants.
+    numbers: Option<HashSet<Number>>,
+    line: usize,
+}
+
+/// Why a call may go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leave<'p> {
+    /// Everybody may.
+    Everyone,
+    /// This entry says so: its id, and its line in the main file.
+    Entry {
+        /// As it is configured.
+        id: &'p str,
+        /// From 1.
+        line: usize,
+    },
+}
+
+/// Why it may not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Denial<'p> {
+    /// No entry has this caller's id.
+    Unlisted,
+    /// Entries have it, but not this merchant; the first of them.
+    Merchant {
+        /// As it is configured.
+        id: &'p str,
+        /// From 1.
+        line: usize,
+    },
+    /// One has the merchant too, but not this number.
+    Number {
+        /// As it is configured.
+        id: &'p str,
+        /// From 1.
+        line: usize,
+    },
+}
+
+impl Policy {
+    /// The policy of a configuration.
+    #[must_use]
+    pub fn of(auth: &config::Auth, callers: &[config::Caller], asks: bool) -> Self {
+        if auth.allow_unauthenticated || (callers.is_empty() && !asks) {
+            Self::Everyone
+        } else {
+            Self::Listed(Listed::new(callers))
+        }
+    }
+
+    /// May `caller` have tokens of `user`?
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn decide(&self, caller: &CallerId, user: &UserKey) -> Result<Leave<'_>, Denial<'_>> {
+        match (self, caller) {
+            (Self::Everyone, _) => Ok(Leave::Everyone),
+            (Self::Listed(_), CallerId::Anonymous) => Err(Denial::Unlisted),
+            (Self::Listed(listed), CallerId::Named(id)) => listed.decide(id, user),
+        }
+    }
+}
+
+impl Listed {
+    fn new(callers: &[config::Caller]) -> Self {
+        let mut listed = Self::default();
+        for (index, caller) in callers.iter().enumerate() {
+            if caller.id.split(separator(&caller.id)).any(|segment| segment == WILDCARD) {
+                listed.wild.push(index);
+            } else {
+                listed.exact.entry(caller.id.as_str().into()).or_default().push(index);
+            }
+            listed.entries.push(Entry {
+                id: caller.id.as_str().into(),
+                merchants: match &caller.merchants {
+                    Merchants::All => None,
+                    Merchants::Only(merchants) => Some(merchants.iter().cloned().collect()),
+                },
+                numbers: caller.numbers.as_ref().map(|numbers| numbers.iter().cloned().collect()),
+                line: caller.line,
+            });
+        }
+        listed
+    }
+
+    fn decide(&self, id: &str, user: &UserKey) -> Result<Leave<'_>, Denial<'_>> {
+        let exact = self.exact.get(id).into_iter().flatten();
+        let wild = self.wild.iter().filter(|index| self.entries.get(**index).is_some_and(|entry| matches(&entry.id, id)));
+        let mut denial = Denial::Unlisted;
+        for entry in exact.chain(wild).filter_map(|index| self.entries.get(*index)) {
+            let (id, line) = (&*entry.id, entry.line);
+            let merchant = entry.merchants.as_ref().is_none_or(|merchants| merchants.contains(&user.merchant));
+            let number = entry.numbers.as_ref().is_none_or(|numbers| numbers.contains(&user.number));
+            denial = match (merchant, number, denial) {
+                (true, true, _) => return Ok(Leave::Entry { id, line }),
+                // What came nearest is told.
+                (true, false, Denial::Unlisted | Denial::Merchant { .. }) => Denial::Number { id, line },
+                (false, _, Denial::Unlisted) => Denial::Merchant { id, line },
+                (_, _, nearer) => nearer,
+            };
+        }
+        Err(denial)
+    }
+}
+
+/// Between the segments of an id: a SPIFFE id's path, a service account's name, a DNS name.
+#[must_use]
+pub fn separator(id: &str) -> char {
+    if id.starts_with("spiffe://") {
+        '/'
+    } else if id.starts_with("system:serviceaccount:") {
+        ':'
+    } else {
+        '.'
+    }
+}
+
+/// Whether an id is what a pattern with wildcards names: as many segments, each the same or a wildcard.
+fn matches(pattern: &str, id: &str) -> bool {
+    let by = separator(pattern);
+    by == separator(id)
+        && pattern.split(by).count() == id.split(by).count()
+        && pattern.split(by).zip(id.split(by)).all(|(pattern, segment)| pattern == segment || pattern == WILDCARD)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn user(merchant: &str, number: &str) -> UserKey {
+        UserKey {
+            merchant: MerchantId::parse(merchant.to_owned()).expect("is valid"),
+            number: Number::parse(number.to_owned()).expect("is valid"),
+        }
+    }
+
+    fn caller(id: &str, merchants: &[&str], numbers: Option<&[&str]>, line: usize) -> config::Caller {
+        let merchants = match merchants {
+            [WILDCARD] => Merchants::All,
+            some => Merchants::Only(some.iter().map(|id| MerchantId::parse((*id).to_owned()).expect("is valid")).collect()),
+        };
+        let number = |number: &&str| Number::parse((*number).to_owned()).expect("is valid");
+        config::Caller { id: id.to_owned(), merchants, numbers: numbers.map(|some| some.iter().map(number).collect()), line }
+    }
+
+    fn named(id: &str) -> CallerId {
+        CallerId::Named(id.into())
+    }
+
+    const ONE: &str = "+447871239999";
+    const OTHER: &str = "+447871230000";
+
+    #[test]
+    fn an_entry_gives_what_it_names_and_nothing_else_does() {
+        let listed = Policy::Listed(Listed::new(&[
+            caller("spiffe://example.org/ns/cards/sa/cards", &["m1"], Some(&[ONE]), 1),
+            caller("spiffe://example.org/ns/cards/sa/cards", &["m2"], None, 2),
+            caller("system:serviceaccount:cards:cards", &["*"], None, 3),
+            caller("cards.example.org", &[], None, 4),
+        ]));
+        let spiffe = "spiffe://example.org/ns/cards/sa/cards";
+        let allowed = |id, line| Ok(Leave::Entry { id, line });
+        for (id, user, expected) in [
+            (spiffe, user("m1", ONE), allowed(spiffe, 1)),
+            (spiffe, user("m1", OTHER), Err(Denial::Number { id: spiffe, line: 1 })),
+            (spiffe, user("m2", OTHER), allowed(spiffe, 2)),
+            (spiffe, user("m3", ONE), Err(Denial::Merchant { id: spiffe, line: 1 })),
+            ("system:serviceaccount:cards:cards", user("m9", ONE), allowed("system:serviceaccount:cards:cards", 3)),
+            ("cards.example.org", user("m1", ONE), Err(Denial::Merchant { id: "cards.example.org", line: 4 })),
+        ] {
+            assert_eq!(listed.decide(&named(id), &user), expected, "{id}");
+        }
+        for id in [
+            "spiffe://example.org/ns/cards/sa/card",
+            "spiffe://example.org/ns/cards/sa/cards/",
+            "spiffe://example.org/ns/cards/sa/cards2",
+            "spiffe://example.org/ns/cards/sa",
+            "spiffe://EXAMPLE.org/ns/cards/sa/cards",
+            "spiffe://example.org/ns/Cards/sa/cards",
+            "system:serviceaccount:cards:card",
+            "Cards.example.org",
+            "",
+        ] {
+            assert_eq!(listed.decide(&named(id), &user("m1", ONE)), Err(Denial::Unlisted), "{id}");
+        }
+        assert_eq!(listed.decide(&CallerId::Anonymous, &user("m1", ONE)), Err(Denial::Unlisted));
+        assert_eq!(Policy::Everyone.decide(&CallerId::Anonymous, &user("m1", ONE)), Ok(Leave::Everyone));
+    }
+
+    #[test]
+    fn a_wildcard_is_one_whole_segment() {
+        for (pattern, id, expected) in [
+            ("spiffe://example.org/ns/*/sa/cards", "spiffe://example.org/ns/a/sa/cards", true),
+            ("spiffe://example.org/ns/*/sa/cards", "spiffe://example.org/ns/a/b/sa/cards", false),
+            ("spiffe://example.org/ns/*/sa/cards", "spiffe://other.org/ns/a/sa/cards", false),
+            ("spiffe://example.org/*", "spiffe://example.org", false),
+            ("system:serviceaccount:*:cards", "system:serviceaccount:a:cards", true),
+            ("system:serviceaccount:*:cards", "system:serviceaccount:a:card", false),
+            ("system:serviceaccount:cards:*", "system:serviceaccount:cards:a.b", true),
+            ("*.example.org", "a.example.org", true),
+            ("*.example.org", "a.b.example.org", false),
+            ("*.example.org", "example.org", false),
+            // Another kind of name is never meant.
+            ("*.org", "spiffe://example.org", false),
+        ] {
+            assert_eq!(matches(pattern, id), expected, "{pattern} {id}");
+        }
+    }
+
+    proptest! {
+        /// Taking an entry away or naming fewer never lets more through.
+        #[test]
+        fn less_is_never_more(ids in prop::collection::vec(0..3usize, 0..5), merchants in prop::collection::vec(0..3usize, 0..5), asked in (0..3usize, 0..3usize)) {
+            let names = ["a.example.org", "b.example.org", "*.example.org"];
+            let all: Vec<_> = ids.iter().zip(&merchants).enumerate()
+                .map(|(line, (id, merchant))| caller(names[*id], &[["m0", "m1", "m2"][*merchant]], None, line)).collect();
+            let may = |callers: &[config::Caller]| {
+                let policy = Policy::Listed(Listed::new(callers));
+                policy.decide(&named(["a.example.org", "b.example.org", "c.example.org"][asked.0]), &user(["m0", "m1", "m2"][asked.1], ONE)).is_ok()
+            };
+            for end in 0..all.len() {
+                prop_assert!(!may(&all[..end]) || may(&all), "{all:?}");
+            }
+            prop_assert!(!may(&[]));
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! Callers that show a Kubernetes service account's token: keys and tokens made by the test.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
+use rcgen::KeyPair;
+use serde_json::{Value, json};
+use token_broker::client::{Client, ClientError, Security};
+use tonic::Code;
+
+use crate::{
+    authority::{Authority, Name},
+    support::{MERCHANT, NUMBER, PASSWORD, PATIENCE, Said, Setting, Stage, user},
+};
+
+const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
+const SUBJECT: &str = "system:serviceaccount:cards:cards";
+
+/// A cluster's signing key.
+struct Cluster {
+    key: KeyPair,
+}
+
+impl Cluster {
+    fn new() -> Self {
+        Self { key: KeyPair::generate().expect("keys can be made") }
+    }
+
+    /// What it publishes (RFC 7517): a P-256 key.
+    fn jwks(&self) -> String {
+        let point = self.key.public_key_raw();
+        let (x, y) = point[1..].split_at(32);
+        let text = |bytes| URL_SAFE_NO_PAD.encode(bytes);
+        json!({ "keys": [{ "kty": "EC", "crv": "P-256", "use": "sig", "alg": "ES256", "kid": "one", "x": text(x), "y": text(y) }] })
+            .to_string()
+    }
+
+    /// A projected token, but for what `change` does to its claims.
+    fn token(&self, change: impl FnOnce(&mut Value)) -> String {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("is later").as_secs();
+        let mut claims =
+            json!({ "iss": ISSUER, "aud": ["token-broker"], "sub": SUBJECT, "nbf": now - 60, "iat": now - 60, "exp": now + 600 });
+        change(&mut claims);
+        let header = Header { kid: Some("one".to_owned()), ..Header::new(Algorithm::ES256) };
+        encode(&header, &claims, &EncodingKey::from_ec_der(&self.key.serialize_der())).expect("it can be signed")
+    }
+}
+
+fn accounts(rest: &str) -> String {
+    let callers = format!("[[callers]]\nid = \"{SUBJECT}\"\nmerchants = [\"{MERCHANT}\"]\n");
+    let table = format!("[auth.service_accounts]\nissuer = \"{ISSUER}\"\njwks_file = \"jwks\"\n");
+    format!("{table}{rest}{callers}{}", user(NUMBER, PASSWORD))
+}
+
+async fn ask(stage: &Stage, token: &str, security: Security, endpoint: &str) -> Result<(), ClientError> {
+    let path: PathBuf = stage.files.path().join("token");
+    fs::write(&path, token).expect("is written");
+    let client = Client::with_security(endpoint, Security { token_file: Some(path), ..security }).expect("is an endpoint");
+    client.timeout(PATIENCE).token(MERCHANT, NUMBER).await.map(drop)
+}
+
+#[tokio::test]
+async fn a_projected_token_is_its_service_account() {
+    let cluster = Cluster::new();
+    let jwks = cluster.jwks();
+    let prepare = move |directory: &Path| fs::write(directory.join("jwks"), &jwks).expect("is written");
+    let stage = Setting { rest: accounts(""), prepare: Some(Box::new(prepare)), ..Setting::default() }.start().await;
+    ask(&stage, &cluster.token(|_| ()), Security::default(), &stage.endpoint).await.expect("it may");
+
+    let past = 1_700_000_000;
+    for (token, code, reason) in [
+        (cluster.token(|claims| claims["aud"] = json!(["elsewhere"])), Code::Unauthenticated, "CALLER_UNAUTHENTICATED"),
+        (cluster.token(|claims| claims["iss"] = json!("https://elsewhere")), Code::Unauthenticated, "CALLER_UNAUTHENTICATED"),
+        (cluster.token(|claims| claims["exp"] = json!(past)), Code::Unauthenticated, "CALLER_UNAUTHENTICATED"),
+        (
+            cluster.token(|claims| drop(claims.as_object_mut().expect("a map").remove("aud"))),
+            Code::Unauthenticated,
+            "CALLER_UNAUTHENTICATED",
+        ),
+        (cluster.token(|claims| claims["sub"] = json!("system:node:cards")), Code::Unauthenticated, "CALLER_UNAUTHENTICATED"),
+        (Cluster::new().token(|_| ()), Code::Unauthenticated, "CALLER_UNAUTHENTICATED"),
+        ("no token".to_owned(), Code::Unauthenticated, "CALLER_UNAUTHENTICATED"),
+        (
+            cluster.token(|claims| claims["sub"] = json!("system:serviceaccount:cards:card")),
+            Code::PermissionDenied,
+            "CALLER_NOT_ALLOWED",
+        ),
+    ] {
+        let said = Said::of(ask(&stage, &token, Security::default(), &stage.endpoint).await.expect_err(reason));
+        let text = said.check(code, reason).error.to_string();
+        assert!(!text.contains(&token) || token == "no token", "{text}");
+    }
+    let said = Said::of(stage.token().await.expect_err("nothing is shown"));
+    assert!(said.check(Code::Unauthenticated, "CALLER_UNAUTHENTICATED").error.to_string().contains("authorization"));
+    assert_eq!(stage.sandbox.sign_ins(), 1);
+}
+
+#[tokio::test]
+async fn keys_that_cannot_be_had_are_told_as_a_wait() {
+    let stage = Setting { rest: accounts(""), ..Setting::default() }.start().await;
+    let said =
+        Said::of(ask(&stage, &Cluster::new().token(|_| ()), Security::default(), &stage.endpoint).await.expect_err("no keys"));
+    said.check(Code::Unavailable, "IDENTITY_UNAVAILABLE");
+    assert_eq!(said.retry, Some(Duration::from_secs(1)));
+}
+
+#[tokio::test]
+async fn over_tls_either_will_do_and_of_both_the_certificate_counts() {
+    let (ca, cluster) = (Authority::new(), Cluster::new());
+    let (issued, pem, jwks) = (ca.server(), ca.pem.clone(), cluster.jwks());
+    let prepare = move |directory: &Path| {
+        issued.write(directory);
+        fs::write(directory.join("ca.crt"), &pem).expect("is written");
+        fs::write(directory.join("jwks"), &jwks).expect("is written");
+    };
+    let tls =
+        "lame_duck = \"0s\"\n[grpc.tls]\ncertificate_file = \"tls.crt\"\nkey_file = \"tls.key\"\nclient_ca_file = \"ca.crt\"\n";
+    let listed = "[[callers]]\nid = \"cards.example.org\"\nmerchants = [\"*\"]\n";
+    let setting =
+        Setting { grpc: tls.to_owned(), rest: accounts(listed), prepare: Some(Box::new(prepare)), ..Setting::default() };
+    let stage = setting.start().await;
+    let security = |names: Option<&[Name<'_>]>| {
+        let issued = names.map(|names| ca.client(names));
+        let identity_pem = issued.map(|issued| (issued.certificate.into_bytes(), issued.key.into_bytes()));
+        Security { ca_pem: Some(ca.pem.clone().into_bytes()), identity_pem, token_file: None }
+    };
+    let (good, endpoint) = (cluster.token(|_| ()), stage.secure_endpoint());
+    ask(&stage, &good, security(None), &endpoint).await.expect("the token will do");
+    ask(&stage, "no token", security(Some(&[Name::Dns("cards.example.org")])), &endpoint).await.expect("the certificate will do");
+    let said =
+        Said::of(ask(&stage, &good, security(Some(&[Name::Dns("other.example.org")])), &endpoint).await.expect_err("unlisted"));
+    said.check(Code::PermissionDenied, "CALLER_NOT_ALLOWED");
+    let said = Said::of(ask(&stage, &good, security(Some(&[Name::Common("cards")])), &endpoint).await.expect_err("nameless"));
+    said.check(Code::Unauthenticated, "CALLER_UNAUTHENTICATED");
+}
