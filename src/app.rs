@@ -213,6 +213,12 @@ impl App {
         Ok(Self { broker, metrics, services, health, closing, times, tls, live: Some(live), reloading: None })
     }
 
+    /// What it counts.
+    #[must_use]
+    pub fn metrics(&self) -> Arc<Metrics> {
+        Arc::clone(&self.metrics)
+    }
+
     /// Lets it follow its configuration while it runs.
     #[must_use]
     pub fn reloading(mut self, reloading: Reloading) -> Self {

@@ -185,7 +185,7 @@ fn serve(path: &std::path::Path) -> ExitCode {
             return ExitCode::from(EXIT_CONFIG);
         }
     };
-    let logs = match telemetry::start(&config.log) {
+    let logs = match telemetry::start(&config.log, &config.audit) {
         Ok(logs) => logs,
         Err(error) => return failed(&error),
     };
@@ -220,11 +220,12 @@ async fn serve_config(
     let hup = Arc::new(Notify::new());
     let reloading = Reloading { files, warnings, hup: Arc::clone(&hup), level: Some(logs.level.clone()) };
     let app = App::new(config)?.reloading(reloading);
+    let metrics = app.metrics();
     let told = stop.clone();
     tokio::join!(app.run(listeners, stop.clone()), async {
         tokio::select! {
             () = signals.told(&told, &hup) => {}
-            () = logs.tell_of_dropped() => {}
+            () = logs.tell_of_dropped(&metrics.audit_lines_lost) => {}
             () = stop.ended.cancelled() => {}
         }
     });

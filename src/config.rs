@@ -55,6 +55,8 @@ pub struct Config {
     pub admin: Option<Admin>,
     /// `[log]`
     pub log: Log,
+    /// `[audit]`
+    pub audit: Audit,
     /// `[vault]`
     pub vault: Vault,
     /// `[auth]`
@@ -99,6 +101,13 @@ pub struct Log {
     pub format: LogFormat,
     /// The least important level that is written.
     pub level: Level,
+}
+
+/// `[audit]`: where the audit trail goes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Audit {
+    /// Lines are added to this file; none: standard output.
+    pub file: Option<PathBuf>,
 }
 
 /// How log lines look.

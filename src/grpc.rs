@@ -4,10 +4,12 @@
 
 use std::{sync::Arc, time::Duration};
 
+use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 use tracing::{debug, error, info};
 
 use crate::{
+    audit::{self, Decision, Verdict},
     broker::{Answer, Broker, BrokerError, FieldFault, Request as Wanted},
     model::{CallerId, MerchantId, Number, UserKey},
     proto::v1::{GetTokenRequest, GetTokenResponse, Token, token_broker_service_server::TokenBrokerService},
@@ -20,6 +22,7 @@ mod request_id;
 pub mod services;
 pub mod status;
 pub mod tls;
+mod trace;
 
 use deadline::Deadline;
 use request_id::RequestId;
@@ -49,29 +52,50 @@ impl Api {
 impl TokenBrokerService for Api {
     async fn get_token(&self, request: Request<GetTokenRequest>) -> Result<Response<GetTokenResponse>, Status> {
         let (metadata, extensions, message) = request.into_parts();
-        let (Some(deadline), Some(caller)) = (extensions.get::<Deadline>().copied(), extensions.get::<CallerId>()) else {
+        let (Some(Deadline(deadline)), Some(caller), Some(id)) =
+            (extensions.get(), extensions.get::<CallerId>(), extensions.get::<RequestId>())
+        else {
             // Every way here leads through `services`.
-            return Err(status::from_error(&BrokerError::Internal, &RequestId::of(&metadata)));
+            return Err(status::from_error(&BrokerError::Internal, &RequestId::given(None)));
         };
-        let result = match parse(message, deadline) {
+        let (key, result) = match parse(message, *deadline) {
             Ok(wanted) => {
                 let result = self.broker.get_token(caller, &wanted).await;
-                if let Ok(answer) = &result {
-                    debug!(
-                        request_id = %RequestId::of(&metadata), %caller, merchant_id = %wanted.key.merchant, number = %wanted.key.number,
-                        outcome = answer.outcome.as_str(), token_id = %answer.held.id(), "answered"
-                    );
-                }
-                result.map_err(|error| (error, Some(wanted.key)))
+                (Some(wanted.key), result)
             }
-            Err(faults) => Err((BrokerError::InvalidRequest(faults), None)),
+            Err(faults) => (None, Err(BrokerError::InvalidRequest(faults))),
         };
-        result.map(|answer| Response::new(reply(&answer))).map_err(|(error, key)| {
-            let id = RequestId::of(&metadata);
-            log(&error, &id, caller, key.as_ref());
-            status::from_error(&error, &id)
-        })
+        audit(&result, caller, key.as_ref(), id, trace::trace_id(metadata.as_ref()));
+        match result {
+            Ok(answer) => {
+                let token_id = answer.held.id();
+                debug!(request_id = %id, %caller, user = key.map(tracing::field::display), outcome = answer.outcome.as_str(), %token_id, "answered");
+                Ok(Response::new(reply(&answer)))
+            }
+            Err(error) => {
+                log(&error, id, caller, key.as_ref());
+                Err(status::from_error(&error, id))
+            }
+        }
     }
+}
+
+fn audit(result: &Result<Answer, BrokerError>, caller: &CallerId, key: Option<&UserKey>, id: &RequestId, trace_id: Option<&str>) {
+    let (verdict, reason) = match result {
+        Ok(_) => (Verdict::Allowed, ""),
+        Err(error @ BrokerError::NotAllowed { .. }) => (Verdict::Denied, status::reason(error)),
+        Err(error) => (Verdict::Failed, status::reason(error)),
+    };
+    audit::decision(&Decision {
+        caller: Some(caller),
+        user: key.map(|key| (&key.merchant, &key.number)),
+        verdict,
+        reason,
+        outcome: result.as_ref().map_or("", |answer| answer.outcome.as_str()),
+        token_id: result.as_ref().ok().map(|answer| answer.held.id()),
+        request_id: id.as_str(),
+        trace_id,
+    });
 }
 
 /// One line per call that got no token; the queue before standard output bounds what a bad day may cost.
@@ -87,7 +111,7 @@ fn log(error: &BrokerError, request_id: &RequestId, caller: &CallerId, key: Opti
 }
 
 /// Checks a message; all faults at once.
-fn parse(message: GetTokenRequest, Deadline(deadline): Deadline) -> Result<Wanted, Vec<FieldFault>> {
+fn parse(message: GetTokenRequest, deadline: Instant) -> Result<Wanted, Vec<FieldFault>> {
     let mut faults = Vec::new();
     let merchant = or_fault(MerchantId::parse(message.merchant_id), "merchant_id", &mut faults);
     let number = or_fault(Number::parse(message.number), "number", &mut faults);

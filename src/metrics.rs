@@ -38,6 +38,8 @@ pub enum Reloaded {
 pub struct Metrics {
     /// Times that a user's floor between sign-ins doubled, since its tokens are rejected soon after their issue.
     pub floor_doublings: Counter,
+    /// Lines of the audit trail that were dropped, since whatever takes them is too slow.
+    pub audit_lines_lost: Counter,
     /// Times that the configuration was read again.
     pub reloads: Family<Reloads, Counter>,
     registry: Registry,
@@ -55,7 +57,10 @@ impl Default for Metrics {
         );
         let reloads = Family::default();
         registry.register("reloads", "Times that the configuration was read again, by what became of it", reloads.clone());
-        Self { floor_doublings, reloads, registry }
+        let audit_lines_lost = Counter::default();
+        let help = "Lines of the audit trail that were dropped, since whatever takes them is too slow";
+        registry.register("audit_lines_lost", help, audit_lines_lost.clone());
+        Self { floor_doublings, audit_lines_lost, reloads, registry }
     }
 }
 

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::{
+    audit,
     clock::{Clock, Moment},
     config::{Fault, Faults, Files, Glance, Kept, Reloaded},
     metrics::{self, Metrics, Reloads},
@@ -230,6 +231,9 @@ impl<P: FnMut(Reloaded)> Worker<P> {
             }
         };
         self.metrics.reloads.get_or_create(&Reloads { result }).inc();
+        if !lines.is_empty() {
+            audit::configuration_refused(lines.len());
+        }
         if was_faulty && lines.is_empty() {
             info!("all of the configuration is in force again");
         }

@@ -1,15 +1,28 @@
-//! Logs, as JSON or text, on standard output.
+//! The log, as JSON or text, on standard output, and the audit trail, always as JSON, beside it or in a file.
 //!
-//! Must never let a slow reader of the log stall a call: lines go through a bounded queue, and what does not fit is dropped,
-//! counted and said. Must never print a panic's text, which may hold anything.
+//! Must never let a slow reader of either stall a call: lines go through bounded queues, and what does not fit is dropped,
+//! counted and said. Must never print a panic's text, which may hold anything, nor mix the two.
 
-use std::{io, panic, thread, time::Duration};
+use std::{
+    fs, io,
+    os::unix::fs::OpenOptionsExt as _,
+    panic,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::Duration,
+};
 
+use prometheus_client::metrics::counter::Counter;
+use thiserror::Error;
 use tokio::time::sleep;
 use tracing::{error, warn};
-use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
+use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{
-    Registry,
+    Layer as _, Registry,
     filter::{LevelFilter, Targets},
     fmt,
     layer::SubscriberExt as _,
@@ -17,10 +30,18 @@ use tracing_subscriber::{
     util::SubscriberInitExt as _,
 };
 
-use crate::config::{Log, LogFormat};
+use crate::{
+    audit,
+    config::{Audit, Log, LogFormat},
+};
 
 /// Most lines waiting for standard output: a few seconds of a bad day, about 4 MiB.
 const LINES_MAX: usize = 16_384;
+
+/// Most lines of the audit trail waiting to be written: a second and more of calls as fast as they come, about 32 MiB.
+const AUDIT_LINES_MAX: usize = 65_536;
+/// Who may read the audit trail's file: its owner, whom the operator chooses.
+const AUDIT_FILE_MODE: u32 = 0o600;
 
 /// The target of this crate's lines.
 const OURS: &str = "token_broker";
@@ -43,7 +64,8 @@ impl Level {
 
 /// The level is ours alone: what the libraries trace are frames and headers, and with them what callers sent.
 fn filter(level: tracing::Level) -> Targets {
-    Targets::new().with_default(LevelFilter::WARN.min(level.into())).with_target(OURS, level)
+    let others = LevelFilter::WARN.min(level.into());
+    Targets::new().with_default(others).with_target(OURS, level).with_target(audit::TARGET, LevelFilter::OFF)
 }
 
 /// The running log.
@@ -51,21 +73,48 @@ fn filter(level: tracing::Level) -> Targets {
 pub struct Logs {
     /// Its level.
     pub level: Level,
-    /// Writes what is left when dropped.
-    _guard: WorkerGuard,
+    /// Write what is left when dropped.
+    _guards: [WorkerGuard; 2],
     dropped: ErrorCounter,
+    /// Lines of the audit trail that found the queue full.
+    unaudited: ErrorCounter,
+    /// Those that could not be written.
+    unwritten: Arc<AtomicUsize>,
+}
+
+/// Logging can't start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// A logger is installed already.
+    #[error(transparent)]
+    Installed(#[from] tracing_subscriber::util::TryInitError),
+    /// The audit trail's file can't be written to.
+    #[error("audit.file: {} can't be added to: {source}: mend its permissions, or name another file", path.display())]
+    AuditFile {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
 }
 
 impl Logs {
-    /// Tells of lines that were dropped, for as long as it is polled.
-    pub async fn tell_of_dropped(&self) {
-        let mut told = 0;
+    /// Tells of lines that were dropped, for as long as it is polled, and counts those of the audit trail.
+    pub async fn tell_of_dropped(&self, lost: &Counter) {
+        let (mut told, mut told_audit) = (0, 0);
         loop {
             sleep(DROPPED_EVERY).await;
             let dropped = self.dropped.dropped_lines();
             if dropped > told {
                 warn!(lines = dropped - told, "log lines were dropped: whatever reads them is too slow");
                 told = dropped;
+            }
+            let unaudited = self.unaudited.dropped_lines().saturating_add(self.unwritten.load(Ordering::Relaxed));
+            if unaudited > told_audit {
+                let lines = unaudited - told_audit;
+                error!(lines, "lines of the audit trail were lost: whatever takes them is too slow, or full");
+                lost.inc_by(u64::try_from(lines).unwrap_or(u64::MAX));
+                told_audit = unaudited;
             }
         }
     }
@@ -74,21 +123,52 @@ impl Logs {
 /// Starts logging.
 ///
 /// # Errors
-/// Where a logger is installed already.
-pub fn start(log: &Log) -> Result<Logs, tracing_subscriber::util::TryInitError> {
+/// Where a logger is installed already, or the audit trail's file can't be opened.
+pub fn start(log: &Log, trail: &Audit) -> Result<Logs, StartError> {
     let (writer, guard) = NonBlockingBuilder::default().buffered_lines_limit(LINES_MAX).lossy(true).finish(io::stdout());
-    let dropped = writer.error_counter();
+    let unwritten = Arc::default();
+    let (audit_writer, audit_guard) = audit_writer(trail, &unwritten)?;
+    let (dropped, unaudited) = (writer.error_counter(), audit_writer.error_counter());
     let (filter, level) = reload::Layer::new(filter(log.level));
-    let registry = tracing_subscriber::registry().with(filter);
-    match log.format {
-        LogFormat::Json => {
-            registry.with(fmt::layer().json().flatten_event(true).with_current_span(false).with_writer(writer)).try_init()
-        }
-        LogFormat::Text => registry.with(fmt::layer().with_ansi(false).with_writer(writer)).try_init(),
-    }?;
+    let ours = match log.format {
+        LogFormat::Json => fmt::layer().json().flatten_event(true).with_current_span(false).with_writer(writer).boxed(),
+        LogFormat::Text => fmt::layer().with_ansi(false).with_writer(writer).boxed(),
+    };
+    let trail = fmt::layer().json().flatten_event(true).with_current_span(false).with_level(false).with_writer(audit_writer);
+    let only = Targets::new().with_target(audit::TARGET, LevelFilter::TRACE);
+    tracing_subscriber::registry().with(ours.with_filter(filter)).with(trail.with_filter(only)).try_init()?;
     panic::set_hook(Box::new(|panic| {
         let location = panic.location().map(ToString::to_string);
         error!(location, thread = thread::current().name(), "a task panicked");
     }));
-    Ok(Logs { level: Level(level), _guard: guard, dropped })
+    Ok(Logs { level: Level(level), _guards: [guard, audit_guard], dropped, unaudited, unwritten })
+}
+
+fn audit_writer(trail: &Audit, unwritten: &Arc<AtomicUsize>) -> Result<(NonBlocking, WorkerGuard), StartError> {
+    let builder = NonBlockingBuilder::default().buffered_lines_limit(AUDIT_LINES_MAX).lossy(true).thread_name("audit");
+    let counted = |to| Counted { to, failures: Arc::clone(unwritten) };
+    let Some(path) = &trail.file else { return Ok(builder.finish(counted(Box::new(io::stdout()) as _))) };
+    let file = fs::OpenOptions::new().append(true).create(true).mode(AUDIT_FILE_MODE).open(path);
+    let file = file.map_err(|source| StartError::AuditFile { path: path.clone(), source })?;
+    Ok(builder.finish(counted(Box::new(file))))
+}
+
+/// Counts what can't be written, say to a full disk: the queue's own thread passes over that in silence.
+struct Counted {
+    to: Box<dyn io::Write + Send>,
+    failures: Arc<AtomicUsize>,
+}
+
+impl io::Write for Counted {
+    /// A whole line each time.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if self.to.write_all(line).is_err() {
+            self.failures.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
+    }
 }

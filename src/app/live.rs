@@ -9,6 +9,7 @@ use tracing::{error, info, warn};
 
 use super::{BuildError, asked, flight_settings, policy, vault_settings};
 use crate::{
+    audit,
     broker::Broker,
     clock::{self, Clock},
     config::{self, Config},
@@ -94,6 +95,7 @@ impl Live {
         if let (Some(showing), Some(current), Some(tls)) = (&self.tls, tls, &next.grpc.tls) {
             showing.send_replace(current);
             info!(not_after = clock::rfc3339(tls.not_after), "another certificate or client CA is in force");
+            audit::certificate(clock::rfc3339(tls.not_after));
         }
         info!(
             users = total,
@@ -103,6 +105,7 @@ impl Live {
             callers = next.callers.len(),
             "the configuration is in force"
         );
+        audit::configuration(total, counts.added, counts.changed, counts.removed, next.callers.len());
         self.current = next;
     }
 
@@ -126,6 +129,7 @@ impl Live {
             ("grpc.health_listen", now.grpc.health_listen != then.grpc.health_listen),
             ("admin.listen", admin(now) != admin(then)),
             ("grpc.tls", now.grpc.tls.is_some() != then.grpc.tls.is_some()),
+            ("audit.file", now.audit.file != then.audit.file),
             ("log.format", now.log.format != then.log.format),
         ] {
             if differs {

@@ -90,7 +90,8 @@ fn text(table: &mut Reader<'_, '_>, key: &'static str) -> Option<String> {
     Some(value.into_owned())
 }
 
-fn path(table: &mut Reader<'_, '_>, key: &'static str) -> Option<PathBuf> {
+/// A path, from where the configuration file stands.
+pub(super) fn path(table: &mut Reader<'_, '_>, key: &'static str) -> Option<PathBuf> {
     let Found { value, .. } = table.string(key)?;
     Some(table.findings().source().path().parent().unwrap_or(Path::new("")).join(&*value))
 }

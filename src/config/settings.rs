@@ -8,7 +8,7 @@ use toml::de::DeTable;
 use tracing::Level;
 
 use super::{
-    Admin, Auth, Caller, Grpc, Log, LogFormat, Vault,
+    Admin, Audit, Auth, Caller, Grpc, Log, LogFormat, Vault,
     access::{self, Access},
     credentials::CredentialsFile,
     faults::{At, Findings},
@@ -31,6 +31,7 @@ pub(super) struct Main {
     pub(super) log: Log,
     /// None where its base URL is missing or faulty, which is reported.
     pub(super) vault: Option<Vault>,
+    pub(super) audit: Audit,
     pub(super) auth: Auth,
     pub(super) callers: Vec<Caller>,
     pub(super) users: CredentialsFile,
@@ -61,6 +62,7 @@ pub(super) fn read(findings: &Findings<'_>, table: DeTable<'_>) -> Main {
     let (grpc, tls, places) = read_grpc(root.table("grpc", "grpc"));
     let admin = root.table("admin", "admin").map(read_admin);
     let log = read_log(root.table("log", "log"));
+    let audit = root.table("audit", "audit").map(read_audit).unwrap_or_default();
     let vault = vault::read(root.table("vault", "vault"), findings);
     let access = access::read_auth(root.table("auth", "auth"));
     let has_callers = root.has("callers");
@@ -85,6 +87,7 @@ pub(super) fn read(findings: &Findings<'_>, table: DeTable<'_>) -> Main {
         grpc,
         admin: admin.map(|listen| Admin { listen: listen.value }),
         log,
+        audit,
         vault,
         auth: access.auth,
         callers,
@@ -128,6 +131,16 @@ fn read_admin(mut table: Reader<'_, '_>) -> Found<SocketAddr> {
     let listen = table.address("listen").unwrap_or(Found { value: ADMIN_LISTEN, at: table.at() });
     table.finish();
     listen
+}
+
+fn read_audit(mut table: Reader<'_, '_>) -> Audit {
+    let file = access::path(&mut table, "file");
+    if let Some(directory) = file.as_ref().and_then(|file| file.parent()).filter(|directory| !directory.is_dir()) {
+        let message = format!("names a file in {}, which is no directory: make it, or mend the path", directory.display());
+        table.fault(table.at(), "file", message);
+    }
+    table.finish();
+    Audit { file }
 }
 
 fn read_log(table: Option<Reader<'_, '_>>) -> Log {

@@ -12,6 +12,7 @@ use tracing::{info, warn};
 
 use super::{Landing, Settings, Shared, Ticket, gate::Permit, stopped};
 use crate::{
+    audit,
     clock::Moment,
     config::Renewal,
     expiry::HeldToken,
@@ -161,6 +162,7 @@ impl Flight {
 
         let (key, token_id, took) = (&self.user.key, held.id(), now.mono.saturating_duration_since(sent.mono));
         info!(merchant_id = %key.merchant, number = %key.number, %token_id, lifetime_s = left.as_secs(), took_ms = millis(took), "signed in");
+        audit::sign_in(key, Ok(token_id), took);
         if let Some(floor) = doubled {
             self.shared.parts.metrics.floor_doublings.inc();
             warn!(
@@ -201,6 +203,7 @@ impl Flight {
             merchant_id = %key.merchant, number = %key.number, failure = %stop.failure, took_ms = millis(took),
             next_s = stop.left_at(now.mono).as_secs(), whole_merchant = merchants, "sign-in failed"
         );
+        audit::sign_in(key, Err(&stop.failure), took);
         stop
     }
 

@@ -5,7 +5,6 @@
 use std::fmt;
 
 use http::HeaderValue;
-use tonic::metadata::MetadataMap;
 
 /// The metadata key of the caller's own id.
 pub(crate) const KEY: &str = "x-request-id";
@@ -17,11 +16,6 @@ const LENGTH_MAX: usize = 64;
 pub(crate) struct RequestId(String);
 
 impl RequestId {
-    /// The id of the call with this metadata.
-    pub(crate) fn of(metadata: &MetadataMap) -> Self {
-        Self::given(metadata.as_ref().get(KEY))
-    }
-
     /// The id of the call whose caller gave this one, if it did.
     pub(crate) fn given(value: Option<&HeaderValue>) -> Self {
         let plain = |id: &&str| {

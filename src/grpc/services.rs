@@ -22,9 +22,10 @@ use super::{
     deadline::{self, CallTimeout, Deadline},
     identity::{Identity, Peer},
     request_id::{self, RequestId},
-    status,
+    status, trace,
 };
 use crate::{
+    audit::{self, Decision, Verdict},
     broker::{BrokerError, FieldFault},
     clock::Clock,
     proto::{self, v1::token_broker_service_server::TokenBrokerServiceServer},
@@ -141,7 +142,10 @@ impl Ours {
 
     async fn respond(mut self, request: Request<Incoming>, peer: Arc<Peer>) -> Result<Response<Body>, Infallible> {
         let (mut head, body) = request.into_parts();
-        let given_id = head.headers.get(request_id::KEY).cloned();
+        let id = RequestId::given(head.headers.get(request_id::KEY));
+        head.extensions.insert(id.clone());
+        let trace_id = trace::trace_id(&head.headers).map(str::to_owned);
+        let mut known = None;
         let result = async {
             let timeout = deadline::timeout(&head.headers, self.call_timeout.get())
                 .map_err(|deadline::Malformed| malformed(TIMEOUT_FAULT))?;
@@ -149,6 +153,7 @@ impl Ours {
             let deadline = received + timeout;
             let caller = timeout_at(deadline, self.identity.of(&peer, &head.headers)).await;
             let caller = caller.unwrap_or(Err(BrokerError::DeadlineExceeded))?;
+            known = Some(caller.clone());
             // Whole before anything else: a message that never comes holds a place for this long and no longer.
             let message = Limited::new(body, REQUEST_MAX).collect();
             let message = match timeout_at(deadline.min(received + MESSAGE_TIMEOUT), message).await {
@@ -169,10 +174,22 @@ impl Ours {
             }
         };
         let result = result.await;
-        let id = || RequestId::given(given_id.as_ref());
         Ok(match result {
-            Ok(response) => status::completed(response, id),
-            Err(error) => refused(&error, &id()),
+            Ok(response) => status::completed(response, || id),
+            Err(error) => {
+                let unknown = matches!(error, BrokerError::Unauthenticated { .. } | BrokerError::IdentityUnavailable { .. });
+                audit::decision(&Decision {
+                    caller: known.as_ref(),
+                    user: None,
+                    verdict: if unknown { Verdict::Unauthenticated } else { Verdict::Failed },
+                    reason: status::reason(&error),
+                    outcome: "",
+                    token_id: None,
+                    request_id: id.as_str(),
+                    trace_id: trace_id.as_deref(),
+                });
+                refused(&error, &id)
+            }
         })
     }
 }

@@ -15,6 +15,7 @@ mod authority;
 mod process;
 mod support;
 
+mod audit;
 mod cold_user;
 mod command_line;
 mod complaints;

@@ -1,0 +1,105 @@
+//! The audit trail of the real binary: on standard output or in a file, whatever the log's level is.
+
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
+
+use serde_json::Value;
+use token_broker::client::Client;
+use token_broker_sandbox::{Options, Sandbox};
+use tokio::time::{sleep, timeout};
+
+use crate::{
+    process::Process,
+    support::{MERCHANT, NUMBER, PASSWORD, PATIENCE, http, user},
+};
+
+fn config(sandbox: &Sandbox, level: &str, rest: &str) -> String {
+    let url = sandbox.url();
+    let users = user(NUMBER, PASSWORD);
+    format!(
+        "[grpc]\nlisten = \"127.0.0.1:0\"\nlame_duck = \"0s\"\n[log]\nlevel = \"{level}\"\n[vault]\nbase_url = \"{url}\"\n{rest}{users}"
+    )
+}
+
+/// The trail's lines, once there are `n` of an event.
+async fn lines(read: impl Fn() -> String, event: &str, n: usize) -> Vec<Value> {
+    let enough = async {
+        loop {
+            let lines: Vec<Value> = read().lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+            let found: Vec<_> = lines.into_iter().filter(|line| line["target"] == "audit" && line["event"] == event).collect();
+            if found.len() >= n {
+                return found;
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(PATIENCE, enough).await.unwrap_or_else(|_| panic!("no {n} lines of {event} in {}", read()))
+}
+
+async fn use_it(broker: &Process) -> Vec<String> {
+    let client = Client::new(&broker.endpoint()).expect("is an endpoint");
+    let token = client.token(MERCHANT, NUMBER).await.expect("there is a token");
+    client.token(MERCHANT, NUMBER).await.expect("there is a token");
+    client.token(MERCHANT, "+447871230000").await.expect_err("nobody knows it");
+    client.token("", NUMBER).await.expect_err("is malformed");
+    vec![token.access_token, PASSWORD.to_owned(), NUMBER.to_owned(), "+447871230000".to_owned()]
+}
+
+fn check(trail: &str, decisions: &[Value], sign_ins: &[Value], secrets: &[String]) {
+    let field = |name: &str| decisions.iter().map(|line| line[name].as_str().unwrap_or("-").to_owned()).collect::<Vec<_>>();
+    assert_eq!(field("verdict"), ["allowed", "allowed", "failed", "failed"]);
+    assert_eq!(field("outcome"), ["signed_in", "hit", "", ""]);
+    assert_eq!(field("reason"), ["", "", "USER_NOT_CONFIGURED", "INVALID_REQUEST"]);
+    assert_eq!(field("number"), ["+44…9999", "+44…9999", "+44…0000", "-"]);
+    assert_eq!(field("merchant_id"), [MERCHANT, MERCHANT, MERCHANT, "-"]);
+    assert!(field("caller").iter().all(|caller| caller == "anonymous"));
+    assert!(field("request_id").iter().all(|id| id.len() == 32));
+    let [sign_in] = sign_ins else { panic!("{sign_ins:?}") };
+    assert_eq!((&sign_in["verdict"], &sign_in["token_id"]), (&"granted".into(), &decisions[0]["token_id"]));
+    assert!(secrets.iter().all(|secret| !trail.contains(secret.as_str())), "{trail}");
+}
+
+#[tokio::test]
+async fn the_trail_is_on_standard_output_at_any_level_and_tells_of_reloads() {
+    let sandbox = Sandbox::start(Options::default()).await.expect("starts");
+    let broker = Process::serve(&config(&sandbox, "info", ""), &[]).await;
+    let read = || broker.log();
+    broker.rewrite(&config(&sandbox, "error", ""));
+    broker.signal(rustix::process::Signal::HUP);
+    lines(read, "configuration", 1).await;
+    let secrets = use_it(&broker).await;
+    let (decisions, sign_ins) = (lines(read, "decision", 4).await, lines(read, "sign_in", 1).await);
+    check(&broker.log(), &decisions, &sign_ins, &secrets);
+
+    broker.rewrite(&format!("{}{}", config(&sandbox, "error", ""), user("+447871230001", "x")));
+    broker.signal(rustix::process::Signal::HUP);
+    assert_eq!(lines(read, "configuration", 2).await[1]["added"], 1);
+    broker.rewrite("nonsense");
+    broker.signal(rustix::process::Signal::HUP);
+    assert_eq!(lines(read, "configuration", 3).await[2]["verdict"], "refused");
+}
+
+#[tokio::test]
+async fn the_trail_goes_to_a_file_that_only_its_owner_reads() {
+    let sandbox = Sandbox::start(Options::default()).await.expect("starts");
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("trail.jsonl");
+    let broker = Process::serve(&config(&sandbox, "info", &format!("[audit]\nfile = \"{}\"\n", file.display())), &[]).await;
+    let secrets = use_it(&broker).await;
+    let read = || fs::read_to_string(Path::new(&file)).expect("is there");
+    let (decisions, sign_ins) = (lines(read, "decision", 4).await, lines(read, "sign_in", 1).await);
+    check(&read(), &decisions, &sign_ins, &secrets);
+    assert_eq!(fs::metadata(&file).expect("is there").permissions().mode() & 0o777, 0o600);
+    assert!(!broker.log().contains("\"target\":\"audit\""), "not in both");
+}
+
+#[tokio::test]
+async fn lines_that_cannot_be_written_are_counted_and_said() {
+    let sandbox = Sandbox::start(Options::default()).await.expect("starts");
+    let rest = "[admin]\nlisten = \"127.0.0.1:0\"\n[audit]\nfile = \"/dev/full\"\n";
+    let broker = Process::serve(&config(&sandbox, "info", rest), &[]).await;
+    use_it(&broker).await;
+    let said = broker.line_like("lines of the audit trail were lost").await;
+    assert_eq!(said["lines"], 5, "four decisions and a sign-in");
+    let metrics = http(&broker.address("admin"), "/metrics").await;
+    assert!(metrics.contains("\ntoken_broker_audit_lines_lost_total 5\n"), "{metrics}");
+}
