@@ -202,10 +202,16 @@ async fn a_hundred_rotations_under_load_fail_no_call() {
         timeout(PATIENCE, shown).await.expect("the new certificate is shown");
         slowest = slowest.max(written.elapsed());
     }
+    let next = ca.server();
+    next.write(stage.files.path());
+    let written = Instant::now();
+    let shown = async { while !shows(&stage, &ca, &next).await {} };
+    timeout(Duration::from_secs(5), shown).await.expect("it is seen without a signal too");
+    let by_itself = written.elapsed();
     stop.store(true, Ordering::Relaxed);
     let calls: u64 = calling.join_all().await.into_iter().sum();
     println!(
-        "{ROTATIONS} rotations, {calls} calls, {} failed; SIGHUP to use {slowest:?} at most",
+        "{ROTATIONS} rotations, {calls} calls, {} failed; SIGHUP to use {slowest:?} at most, without {by_itself:?}",
         failed.load(Ordering::Relaxed)
     );
     assert_eq!(failed.load(Ordering::Relaxed), 0);
@@ -282,4 +288,16 @@ async fn a_connection_ends_at_its_age_and_no_call_with_it() {
     let age = began.elapsed();
     assert!(age > Duration::from_millis(850) && age < Duration::from_secs(5), "{age:?}");
     stage.good_token().await;
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_shake_hands_is_cut_off() {
+    use tokio::io::AsyncReadExt as _;
+    let ca = Authority::new();
+    let stage = secured(&ca, &caller(CARDS, "merchants = []")).await;
+    let mut silent = tokio::net::TcpStream::connect(stage.endpoint.trim_start_matches("http://")).await.expect("it listens");
+    let began = Instant::now();
+    let read = timeout(PATIENCE, silent.read(&mut [0])).await.expect("it does not wait for ever");
+    assert!(matches!(read, Ok(0) | Err(_)), "{read:?}");
+    assert!(began.elapsed() > Duration::from_secs(5), "{:?}: a slow client has its time", began.elapsed());
 }
