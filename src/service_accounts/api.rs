@@ -30,6 +30,8 @@ const TOKEN_MAX: u64 = 16 << 10;
 /// Connections kept for the next request: reviews come in bursts, and a handshake costs more than a socket.
 const IDLE_CONNECTIONS: usize = 16;
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
+/// The API server gives its keys as nothing but `application/jwk-set+json`, and 406 to who takes JSON alone.
+const KEYS: HeaderValue = HeaderValue::from_static("application/jwk-set+json, application/json");
 
 /// Why there is no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +71,7 @@ impl Api {
         Ok(Self { ca_file, token_file: token_file.into(), timeouts, trusting: Mutex::new(Trusting { ca_pem, client }) })
     }
 
-    /// The body of an answer of 200.
+    /// The keys: the body of an answer of 200.
     pub(super) async fn get(&self, url: &Url) -> Result<Zeroizing<Vec<u8>>, Failed> {
         let client = self.client().await?;
         let mut request = client.get(url.clone());
@@ -78,7 +80,7 @@ impl Api {
         {
             request = request.header(AUTHORIZATION, token);
         }
-        exchange(request, StatusCode::OK).await
+        exchange(request.header(ACCEPT, KEYS), StatusCode::OK).await
     }
 
     /// The body of an answer of 201.
@@ -86,7 +88,7 @@ impl Api {
         let client = self.client().await?;
         let token = self.own_token().await?.ok_or(Failed::Away("the broker's own token can't be read"))?;
         let request = client.post(url.clone()).header(AUTHORIZATION, token).header(CONTENT_TYPE, JSON).body(body);
-        exchange(request, StatusCode::CREATED).await
+        exchange(request.header(ACCEPT, JSON), StatusCode::CREATED).await
     }
 
     /// A client that trusts what the CA file says now; the last one, if it can't be read or says nothing.
@@ -129,7 +131,7 @@ fn client(ca_pem: Option<&[u8]>, timeouts: Timeouts) -> Result<Client, Unfit> {
 
 async fn exchange(request: RequestBuilder, expected: StatusCode) -> Result<Zeroizing<Vec<u8>>, Failed> {
     let broken = |_error: reqwest::Error| Failed::Away("it can't be reached, or its answer broke off or took too long");
-    let mut response = request.header(ACCEPT, JSON).send().await.map_err(broken)?;
+    let mut response = request.send().await.map_err(broken)?;
     let status = response.status();
     if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
         return Err(Failed::Denied);

@@ -25,6 +25,8 @@ async fn the_request_is_as_documented() {
     assert_eq!(world.verify_claims(&signer, &world.claims()).await, good());
     let request = world.cluster.seen().remove(0);
     assert!(request.starts_with("GET /openid/v1/jwks HTTP/1.1\r\n"), "{request}");
+    // Kubernetes answers 406 to who doesn't take this type.
+    assert!(request.contains("accept: application/jwk-set+json, application/json\r\n"), "{request}");
     assert!(request.contains(&format!("authorization: Bearer {OWN_TOKEN}\r\n")), "{request}");
     assert!(request.contains(concat!("user-agent: token-broker/", env!("CARGO_PKG_VERSION"), "\r\n")), "{request}");
 
