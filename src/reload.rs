@@ -231,19 +231,20 @@ impl<P: FnMut(Reloaded)> Worker<P> {
             }
         };
         self.metrics.reloads.get_or_create(&Reloads { result }).inc();
-        if !lines.is_empty() {
-            audit::configuration_refused(lines.len());
-        }
         if was_faulty && lines.is_empty() {
             info!("all of the configuration is in force again");
         }
-        self.state.send_if_modified(|state| {
+        let news = self.state.send_if_modified(|state| {
             let news = state.faults != *lines;
             if news {
                 state.faults.clone_from(lines);
             }
             news
         });
+        // Once, not with each look at what is still at fault.
+        if news && !lines.is_empty() {
+            audit::configuration_refused(lines.len());
+        }
         (self.files.seen().clone(), !lines.is_empty())
     }
 
