@@ -337,12 +337,12 @@ impl Guests {
 }
 
 fn policy(config: &Config) -> Policy {
-    Policy::of(&config.auth, &config.callers, config.authenticates())
+    Policy::of(config)
 }
 
 /// What callers are asked for; `former` has keys and reviews in its cache, so it is kept while it is configured the same.
 fn asked(config: &Config, former: Option<&Asked>, clock: &Arc<dyn Clock>) -> Result<Asked, BuildError> {
-    let at_all = config.authenticates() || !config.callers.is_empty();
+    let at_all = config.asks();
     let service_accounts = match (&config.auth.service_accounts, former) {
         (Some(_), Some(former)) => former.service_accounts.clone(),
         (Some(accounts), None) => Some(Arc::new(ServiceAccounts::new(account_settings(accounts), Arc::clone(clock))?)),

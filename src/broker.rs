@@ -3,6 +3,7 @@
 //! Must never answer an expired token, make a caller with a valid one wait longer than a second, or let a hit depend on
 //! anything but the snapshot and the cache.
 
+mod call;
 mod error;
 
 use std::{
@@ -17,7 +18,10 @@ use arc_swap::ArcSwap;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-pub use self::error::{BrokerError, FieldFault};
+pub use self::{
+    call::{Answer, Outcome, Request},
+    error::{BrokerError, FieldFault},
+};
 use crate::{
     cache::Cache,
     clock::{Clock, Moment},
@@ -47,59 +51,6 @@ const ANSWER_AHEAD: Duration = Duration::from_millis(20);
 const ANSWER_AHEAD_PART: u32 = 10;
 /// moka frees what has expired only when it is used; this often it is asked to.
 const TIDY_EVERY: Duration = Duration::from_secs(5);
-
-/// What a caller asks for.
-#[derive(Clone, Debug)]
-pub struct Request {
-    /// Whose token.
-    pub key: UserKey,
-    /// The token must live at least this long.
-    pub min_remaining: Duration,
-    /// The `token_id`, in hex, of a token that the vault's API refused; empty for none.
-    pub rejected_token_id: String,
-    /// When the caller stops waiting.
-    pub deadline: Instant,
-}
-
-/// A token, and how it was come by.
-#[derive(Clone, Debug)]
-pub struct Answer {
-    /// The token.
-    pub held: Arc<HeldToken>,
-    /// How it was come by.
-    pub outcome: Outcome,
-    /// When it was judged valid; `expires_in` counts from here.
-    pub at: Moment,
-}
-
-/// How a token was come by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Outcome {
-    /// It was held, and fresh.
-    Hit,
-    /// It was held; the next is being fetched.
-    Due,
-    /// A sign-in under way brought it.
-    Joined,
-    /// A sign-in that this call began brought it.
-    SignedIn,
-    /// It was held, in its margin; no other came within a second.
-    Kept,
-}
-
-impl Outcome {
-    /// Its name in logs and metrics.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Hit => "hit",
-            Self::Due => "due",
-            Self::Joined => "joined",
-            Self::SignedIn => "signed_in",
-            Self::Kept => "kept",
-        }
-    }
-}
 
 /// How many users a reload touched.
 #[derive(Clone, Copy, Debug)]

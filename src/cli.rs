@@ -151,7 +151,7 @@ fn explain(config: &Config, caller: &str, merchant_id: String, number: String) -
         }
     };
     let key = UserKey { merchant, number };
-    let policy = Policy::of(&config.auth, &config.callers, config.authenticates());
+    let policy = Policy::of(config);
     let entry = |id: &str, line: usize| format!("[[callers]] {id} in line {line}");
     let verdict = match policy.decide(&CallerId::Named(caller.into()), &key) {
         Ok(Leave::Everyone) => Ok("callers are not asked who they are, and everybody may ask for everybody".to_owned()),
@@ -199,7 +199,7 @@ fn serve(path: &std::path::Path) -> ExitCode {
         served
     });
     // The last lines are written before the process ends.
-    drop(logs);
+    logs.end();
     match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failed(&*error),

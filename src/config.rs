@@ -220,10 +220,16 @@ pub enum Merchants {
 }
 
 impl Config {
-    /// Whether callers are asked who they are.
+    /// Whether callers can prove who they are.
     #[must_use]
     pub fn authenticates(&self) -> bool {
         self.grpc.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some()) || self.auth.service_accounts.is_some()
+    }
+
+    /// Whether callers are asked who they are: with `[[callers]]` even if they can't prove it, and then nobody is let in.
+    #[must_use]
+    pub fn asks(&self) -> bool {
+        self.authenticates() || !self.callers.is_empty()
     }
 }
 

@@ -6,7 +6,7 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::{
-    config::{self, Merchants, WILDCARD},
+    config::{self, Config, Merchants, WILDCARD},
     model::{CallerId, MerchantId, Number, UserKey},
 };
 
@@ -77,12 +77,8 @@ pub enum Denial<'p> {
 impl Policy {
     /// The policy of a configuration.
     #[must_use]
-    pub fn of(auth: &config::Auth, callers: &[config::Caller], asks: bool) -> Self {
-        if auth.allow_unauthenticated || (callers.is_empty() && !asks) {
-            Self::Everyone
-        } else {
-            Self::Listed(Listed::new(callers))
-        }
+    pub fn of(config: &Config) -> Self {
+        if config.asks() { Self::Listed(Listed::new(&config.callers)) } else { Self::Everyone }
     }
 
     /// May `caller` have tokens of `user`?

@@ -77,7 +77,8 @@ impl Reload {
         self.state.subscribe()
     }
 
-    /// Looks at the files `every` so often, or when `hup` is notified, until `closing`. `publish` gets each new configuration,
+    /// Looks at the files `every` so often, or when `hup` is notified, until `closing`. `publish` gets each new configuration, and
+    /// gets it again if it says why it can't be put in force,
     /// on a thread where it may block, never twice at once; it is not called where there is nothing new.
     ///
     /// A notification stands for the operator's word that the files are ready: they are read at once, all of them.
@@ -86,12 +87,12 @@ impl Reload {
         every: Duration,
         hup: Arc<Notify>,
         closing: CancellationToken,
-        publish: impl FnMut(Reloaded) + Send + 'static,
+        publish: impl FnMut(Reloaded) -> Result<(), String> + Send + 'static,
     ) {
         let Self { files, clock, metrics, state, warned } = self;
         let told = Told { warnings: warned, ..Told::default() };
         let seen = files.seen().clone();
-        let worker = Arc::new(Mutex::new(Worker { files, clock, metrics, state, told, publish }));
+        let worker = Arc::new(Mutex::new(Worker { files, clock, metrics, state, told, rejected: None, publish }));
         let mut watching = Watching { worker, seen, retry: Retry::default(), failed: false };
         // A reload that has begun goes on by itself to its end.
         closing.run_until_cancelled(watching.run(every, &hup)).await;
@@ -115,7 +116,7 @@ struct Watching<P> {
     failed: bool,
 }
 
-impl<P: FnMut(Reloaded) + Send + 'static> Watching<P> {
+impl<P: FnMut(Reloaded) -> Result<(), String> + Send + 'static> Watching<P> {
     async fn run(&mut self, every: Duration, hup: &Notify) {
         loop {
             let scope = tokio::select! {
@@ -203,41 +204,46 @@ struct Worker<P> {
     metrics: Arc<Metrics>,
     state: watch::Sender<ReloadState>,
     told: Told,
+    /// Why what was read last could not be put in force, although it is in order.
+    rejected: Option<String>,
     publish: P,
 }
 
-impl<P: FnMut(Reloaded)> Worker<P> {
+impl<P: FnMut(Reloaded) -> Result<(), String>> Worker<P> {
     /// Reads, publishes, and tells; says how the files looked, and whether one is at fault.
     fn reload(&mut self, scope: Scope) -> (Glance, bool) {
         let start = self.clock.now();
+        let was_rejected = self.rejected.is_some();
         let outcome = match scope {
             Scope::Changed => self.files.reload(),
             Scope::All => self.files.reload_all(),
         };
-        let result = match &outcome {
-            Err(_) => metrics::Reloaded::refused,
-            Ok(reloaded) if reloaded.kept.is_empty() => metrics::Reloaded::taken,
-            Ok(_) => metrics::Reloaded::kept,
-        };
-        let (was_faulty, lines) = match outcome {
-            Err(faults) => (self.told.refused(&faults), &self.told.faults),
+        let (was_faulty, result) = match outcome {
+            Err(faults) => (self.told.refused(&faults), metrics::Reloaded::refused),
             Ok(reloaded) => {
                 self.told.warnings(&reloaded.warnings);
                 let was_faulty = self.told.kept(&reloaded.kept);
-                if reloaded.changed {
+                let all = reloaded.kept.is_empty();
+                if reloaded.changed || was_rejected {
                     self.hand_over(reloaded, start);
                 }
-                (was_faulty, &self.told.faults)
+                let result = match (&self.rejected, all) {
+                    (Some(_), _) => metrics::Reloaded::refused,
+                    (None, true) => metrics::Reloaded::taken,
+                    (None, false) => metrics::Reloaded::kept,
+                };
+                (was_faulty, result)
             }
         };
+        let lines: Vec<String> = self.told.faults.iter().chain(&self.rejected).cloned().collect();
         self.metrics.reloads.get_or_create(&Reloads { result }).inc();
-        if was_faulty && lines.is_empty() {
+        if (was_faulty || was_rejected) && lines.is_empty() {
             info!("all of the configuration is in force again");
         }
         let news = self.state.send_if_modified(|state| {
-            let news = state.faults != *lines;
+            let news = state.faults != lines;
             if news {
-                state.faults.clone_from(lines);
+                state.faults.clone_from(&lines);
             }
             news
         });
@@ -250,7 +256,14 @@ impl<P: FnMut(Reloaded)> Worker<P> {
 
     fn hand_over(&mut self, reloaded: Reloaded, start: Moment) {
         let users = reloaded.config.users.len();
-        (self.publish)(reloaded);
+        let rejected = (self.publish)(reloaded).err();
+        if let Some(why) = rejected.as_ref().filter(|_| rejected != self.rejected) {
+            error!("the configuration can't be put in force, and all of the last good one stays: {why}");
+        }
+        self.rejected = rejected;
+        if self.rejected.is_some() {
+            return;
+        }
         self.state.send_modify(|state| {
             state.generation = state.generation.saturating_add(1);
             state.last_good = start.wall;

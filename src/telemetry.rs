@@ -11,6 +11,7 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
+        mpsc,
     },
     thread,
     time::Duration,
@@ -45,6 +46,9 @@ const GATHERED_MAX: usize = 64 * 1024;
 /// Who may read the audit trail's file: its owner, whom the operator chooses.
 const AUDIT_FILE_MODE: u32 = 0o600;
 
+/// What waits in the queues at the end has this long to be written: a disk takes both in less.
+const LAST_LINES: Duration = Duration::from_secs(2);
+
 /// The target of this crate's lines.
 const OURS: &str = "token_broker";
 
@@ -76,7 +80,7 @@ pub struct Logs {
     /// Its level.
     pub level: Level,
     /// Write what is left when dropped.
-    _guards: [WorkerGuard; 2],
+    guards: [WorkerGuard; 2],
     dropped: ErrorCounter,
     /// Lines of the audit trail that found the queue full.
     unaudited: ErrorCounter,
@@ -111,7 +115,7 @@ impl Logs {
                 warn!(lines = dropped - told, "log lines were dropped: whatever reads them is too slow");
                 told = dropped;
             }
-            let unaudited = self.unaudited.dropped_lines().saturating_add(self.unwritten.load(Ordering::Relaxed));
+            let unaudited = lost_lines(&self.unaudited, &self.unwritten);
             if unaudited > told_audit {
                 let lines = unaudited - told_audit;
                 error!(lines, "lines of the audit trail were lost: whatever takes them is too slow, or full");
@@ -120,6 +124,31 @@ impl Logs {
             }
         }
     }
+}
+
+impl Logs {
+    /// Writes what is left, for a moment at most, and says on standard error what of the audit trail was lost in all.
+    pub fn end(self) {
+        let Self { guards, unaudited, unwritten, .. } = self;
+        let (ended, end) = mpsc::sync_channel(1);
+        // Apart, since whatever reads standard output may be stuck, and the end of the process must not be.
+        let dropping = thread::Builder::new().name("last lines".to_owned()).spawn(move || {
+            drop(guards);
+            // Nobody may wait any more.
+            ended.send(()).ok();
+        });
+        let written = dropping.is_ok() && end.recv_timeout(LAST_LINES).is_ok();
+        let lost = lost_lines(&unaudited, &unwritten);
+        if lost > 0 || !written {
+            let rest = if written { "" } else { ", and what waited at the end was not written" };
+            eprintln!("warning: {lost} lines of the audit trail were lost{rest}");
+        }
+    }
+}
+
+/// Those that found the queue full, and those that could not be written.
+fn lost_lines(dropped: &ErrorCounter, unwritten: &AtomicUsize) -> usize {
+    dropped.dropped_lines().saturating_add(unwritten.load(Ordering::Relaxed))
 }
 
 /// Starts logging.
@@ -143,7 +172,7 @@ pub fn start(log: &Log, trail: &Audit) -> Result<Logs, StartError> {
         let location = panic.location().map(ToString::to_string);
         error!(location, thread = thread::current().name(), "a task panicked");
     }));
-    Ok(Logs { level: Level(level), _guards: [guard, audit_guard], dropped, unaudited, unwritten })
+    Ok(Logs { level: Level(level), guards: [guard, audit_guard], dropped, unaudited, unwritten })
 }
 
 fn audit_writer(trail: &Audit, unwritten: &Arc<AtomicUsize>) -> Result<(NonBlocking, WorkerGuard), StartError> {

@@ -5,7 +5,7 @@
 use std::{mem, sync::Arc, time::Duration};
 
 use tokio::sync::watch;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use super::{BuildError, asked, flight_settings, policy, vault_settings};
 use crate::{
@@ -72,18 +72,16 @@ struct Made {
 
 impl Live {
     /// Puts another configuration in force.
-    pub(super) fn apply(&mut self, mut next: Config) {
-        let Made { sign_in, asked, tls } = match self.make(&next) {
-            Ok(made) => made,
-            Err(fault) => {
-                error!(%fault, "the configuration can't be put in force, and stays as it was");
-                return;
-            }
-        };
+    ///
+    /// # Errors
+    /// Why it can't be; then everything is as it was.
+    pub(super) fn apply(&mut self, mut next: Config) -> Result<(), String> {
+        self.opens_nothing(&next)?;
+        let Made { sign_in, asked, tls } = self.make(&next).map_err(|fault| fault.to_string())?;
         self.say_what_takes_a_restart(&next);
         let users = mem::take(&mut next.users);
         let total = users.len();
-        // Who is asked first: a call that finds the new policy was asked for an identity by the new rules or by both.
+        // First, so that no call meets the new policy with an identity that only the former rules took.
         self.identity.ask(asked);
         let settings = flight_settings(&next.vault, sign_in);
         let counts = self.broker.reconfigure(users, policy(&next), settings, next.vault.idle_after);
@@ -107,6 +105,22 @@ impl Live {
         );
         audit::configuration(total, counts.added, counts.changed, counts.removed, next.callers.len());
         self.current = next;
+        Ok(())
+    }
+
+    /// What is in order for the next start need not be so here: the listener is where it was at this one's, and speaks TLS or not.
+    fn opens_nothing(&self, next: &Config) -> Result<(), String> {
+        if self.started.grpc.tls.is_some() != next.grpc.tls.is_some() {
+            return Err("[grpc.tls] can't be set or removed while running: restart the broker".to_owned());
+        }
+        let loopback = self.started.grpc.listen.ip().to_canonical().is_loopback();
+        if !loopback && !next.asks() && !next.auth.allow_unauthenticated {
+            let listen = self.started.grpc.listen;
+            return Err(format!(
+                "the broker has listened on {listen} since its start, and callers would not be asked who they are any more: restart it"
+            ));
+        }
+        Ok(())
     }
 
     fn make(&self, next: &Config) -> Result<Made, BuildError> {
@@ -128,7 +142,6 @@ impl Live {
             ("grpc.listen", now.grpc.listen != then.grpc.listen),
             ("grpc.health_listen", now.grpc.health_listen != then.grpc.health_listen),
             ("admin.listen", admin(now) != admin(then)),
-            ("grpc.tls", now.grpc.tls.is_some() != then.grpc.tls.is_some()),
             ("audit.file", now.audit.file != then.audit.file),
             ("log.format", now.log.format != then.log.format),
         ] {

@@ -11,6 +11,7 @@ use super::{
     Auth, Caller, Keys, Merchants, ServiceAccounts,
     faults::At,
     reader::{Found, Reader},
+    source,
     vault::base_url,
 };
 use crate::model::{MerchantId, Number};
@@ -70,7 +71,12 @@ fn service_accounts(mut table: Reader<'_, '_>) -> Option<ServiceAccounts> {
     }
     let token_review = table.boolean("token_review", false).value;
     let review_url = url(&mut table, "token_review_url", TOKEN_REVIEW_URL);
-    let ca_file = path(&mut table, "ca_file").or_else(|| Some(PathBuf::from(CLUSTER_CA)).filter(|path| path.exists()));
+    let ca_file = path(&mut table, "ca_file");
+    if let Some(why) = ca_file.as_ref().and_then(|path| source::probe(path).err()) {
+        let message = format!("names a file that {why}: give the API server's CA in PEM, by a path relative to this file");
+        table.fault(table.at(), "ca_file", message);
+    }
+    let ca_file = ca_file.or_else(|| Some(PathBuf::from(CLUSTER_CA)).filter(|path| path.exists()));
     let token_file = path(&mut table, "token_file").unwrap_or_else(|| PathBuf::from(OWN_TOKEN));
     table.finish();
     let keys = match file {

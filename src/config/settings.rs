@@ -135,7 +135,9 @@ fn read_admin(mut table: Reader<'_, '_>) -> Found<SocketAddr> {
 
 fn read_audit(mut table: Reader<'_, '_>) -> Audit {
     let file = access::path(&mut table, "file");
-    if let Some(directory) = file.as_ref().and_then(|file| file.parent()).filter(|directory| !directory.is_dir()) {
+    // Of a bare name the parent is empty, and means where the process runs.
+    let parent = file.as_ref().and_then(|file| file.parent()).filter(|parent| !parent.as_os_str().is_empty());
+    if let Some(directory) = parent.filter(|directory| !directory.is_dir()) {
         let message = format!("names a file in {}, which is no directory: make it, or mend the path", directory.display());
         table.fault(table.at(), "file", message);
     }

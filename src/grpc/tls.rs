@@ -120,6 +120,8 @@ impl Tls {
         let mut watched = self.current.clone();
         let current = Arc::clone(&watched.borrow_and_update());
         let shaking = async {
+            // Whoever says nothing takes no place from those who do.
+            stream.peek(&mut [0]).await.ok()?;
             // Never closed.
             let _place = self.handshakes.acquire().await.ok()?;
             TlsAcceptor::from(Arc::clone(&current.server))

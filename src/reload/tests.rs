@@ -116,10 +116,16 @@ fn passwords(reloaded: &Reloaded) -> String {
 impl Stage {
     fn new() -> Self {
         let (sender, published) = mpsc::channel(16);
-        Self::publishing(published, move |reloaded| sender.try_send(passwords(&reloaded)).expect("there is room"))
+        Self::publishing(published, move |reloaded| {
+            sender.try_send(passwords(&reloaded)).expect("there is room");
+            Ok(())
+        })
     }
 
-    fn publishing(published: mpsc::Receiver<String>, publish: impl FnMut(Reloaded) + Send + 'static) -> Self {
+    fn publishing(
+        published: mpsc::Receiver<String>,
+        publish: impl FnMut(Reloaded) -> Result<(), String> + Send + 'static,
+    ) -> Self {
         let (directory, clock) = (directory(), Arc::new(TestClock::start()));
         let reload = open(&directory, &clock);
         let (state, hup, closing) = (reload.state(), Arc::new(Notify::new()), CancellationToken::new());
@@ -270,11 +276,30 @@ async fn a_panic_while_it_is_handed_over_is_made_good() {
     let mut stage = Stage::publishing(published, move |reloaded| {
         assert!(calls.fetch_add(1, Ordering::Relaxed) > 0, "the first time fails");
         sender.try_send(passwords(&reloaded)).expect("there is room");
+        Ok(())
     });
     stage.write("c/a.toml", &user(1, "new"));
     let next = timeout(2 * SEEN_WITHIN, stage.published.recv()).await.expect("in time");
     assert_eq!(next.as_deref(), Some("new b"));
     stage.quiet(Duration::from_secs(60)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_put_in_force_is_a_fault_and_handed_over_again() {
+    let (sender, published) = mpsc::channel(16);
+    let calls = AtomicUsize::new(0);
+    let mut stage = Stage::publishing(published, move |reloaded| {
+        if calls.fetch_add(1, Ordering::Relaxed) == 0 {
+            return Err("not now".to_owned());
+        }
+        sender.try_send(passwords(&reloaded)).expect("there is room");
+        Ok(())
+    });
+    stage.write("c/a.toml", &user(1, "new"));
+    stage.state.wait_for(|state| state.faults == ["not now"] && state.generation == 1).await.expect("is watched");
+    let next = timeout(2 * SEEN_WITHIN, stage.published.recv()).await.expect("in time");
+    assert_eq!(next.as_deref(), Some("new b"));
+    stage.state.wait_for(|state| state.faults.is_empty() && state.generation == 2).await.expect("is watched");
 }
 
 #[tokio::test(start_paused = true)]
@@ -308,7 +333,7 @@ fn each_line_is_logged_once_until_it_is_no_longer_true() {
     let (directory, clock) = (directory(), Arc::new(TestClock::start()));
     let Reload { files, clock, metrics, state, warned } = open(&directory, &clock);
     let told = Told { warnings: warned, ..Told::default() };
-    let mut worker = Worker { files, clock, metrics, state, told, publish: |_| {} };
+    let mut worker = Worker { files, clock, metrics, state, told, rejected: None, publish: |_| Ok(()) };
     let mut logged = |scope| {
         worker.reload(scope);
         let lines = String::from_utf8(LOG.take()).expect("is text");

@@ -103,6 +103,18 @@ impl World {
         self.accounts.verify(token).await.map(|account| account.to_string())
     }
 
+    /// Fifty callers come with one token, and all are known.
+    async fn good_for_fifty_at_once(&self, token: &str) {
+        let mut callers = tokio::task::JoinSet::new();
+        for _ in 0..50 {
+            let (accounts, token) = (Arc::clone(&self.accounts), token.to_owned());
+            callers.spawn(async move { accounts.verify(&token).await });
+        }
+        for result in callers.join_all().await {
+            assert_eq!(result.map(|account| account.to_string()), good());
+        }
+    }
+
     async fn verify_claims(&self, signer: &Signer, claims: &Value) -> Result<String, Unverified> {
         self.verify(&signer.token(claims)).await
     }

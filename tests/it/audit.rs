@@ -1,14 +1,20 @@
 //! The audit trail of the real binary: on standard output or in a file, whatever the log's level is.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Stdio, time::Duration};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use token_broker::client::Client;
 use token_broker_sandbox::{Options, Sandbox};
-use tokio::time::{sleep, timeout};
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader},
+    process::Command,
+    task::JoinSet,
+    time::{sleep, timeout},
+};
 
 use crate::{
-    process::Process,
+    process::{BINARY, Process, written},
     support::{MERCHANT, NUMBER, PASSWORD, PATIENCE, http, user},
 };
 
@@ -102,4 +108,41 @@ async fn lines_that_cannot_be_written_are_counted_and_said() {
     assert_eq!(said["lines"], 5, "four decisions and a sign-in");
     let metrics = http(&broker.address("admin"), "/metrics").await;
     assert!(metrics.contains("\ntoken_broker_audit_lines_lost_total 5\n"), "{metrics}");
+}
+
+#[tokio::test]
+async fn a_reader_that_is_stuck_does_not_hold_up_the_end() {
+    let sandbox = Sandbox::start(Options::default()).await.expect("starts");
+    let (_files, path) = written(&config(&sandbox, "info", ""));
+    let mut command = Command::new(BINARY);
+    command.arg("serve").arg("--config").arg(&path).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
+    let mut broker = command.spawn().expect("it starts");
+    let mut lines = BufReader::new(broker.stdout.take().expect("is piped")).lines();
+    let mut endpoint = String::new();
+    while let Some(line) = lines.next_line().await.expect("is UTF-8") {
+        let line: Value = serde_json::from_str(&line).expect("is JSON");
+        if line["port"] == "grpc" {
+            endpoint = format!("http://{}", line["address"].as_str().expect("is text"));
+        }
+        if line["message"] == "ready" {
+            break;
+        }
+    }
+    // Nobody reads any more. Each call is a line of the log, whose queue holds 16,384 and is to be full.
+    let client = Client::new(&endpoint).expect("is an endpoint");
+    let mut calling = JoinSet::new();
+    for _ in 0..36 {
+        let client = client.clone();
+        calling.spawn(async move {
+            for _ in 0..500 {
+                client.token(MERCHANT, "+447871230000").await.expect_err("nobody knows it");
+            }
+        });
+    }
+    calling.join_all().await;
+    let pid = i32::try_from(broker.id().expect("it runs")).expect("is a pid");
+    kill_process(Pid::from_raw(pid).expect("is a pid"), Signal::TERM).expect("it can be told");
+    let status = timeout(Duration::from_secs(10), broker.wait()).await.expect("it ends").expect("it ended");
+    assert!(status.success(), "{status}");
+    drop(lines);
 }

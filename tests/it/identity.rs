@@ -301,3 +301,44 @@ async fn a_client_that_does_not_shake_hands_is_cut_off() {
     assert!(matches!(read, Ok(0) | Err(_)), "{read:?}");
     assert!(began.elapsed() > Duration::from_secs(5), "{:?}: a slow client has its time", began.elapsed());
 }
+
+#[tokio::test]
+async fn clients_that_say_nothing_keep_nobody_from_shaking_hands() {
+    let ca = Authority::new();
+    let stage = secured(&ca, &caller(CARDS, "merchants = [\"*\"]")).await;
+    let address = stage.endpoint.trim_start_matches("http://");
+    let mut silent = Vec::new();
+    // More than may shake hands at once.
+    for _ in 0..300 {
+        silent.push(tokio::net::TcpStream::connect(address).await.expect("it listens"));
+    }
+    let began = Instant::now();
+    ask(&stage, &ca, Some(&ca.client(&[Name::Uri(CARDS)]))).await.expect("it may");
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn a_reload_opens_nothing_where_the_broker_has_listened_since_its_start() {
+    let ca = Authority::new();
+    let (issued, pem) = (ca.server(), ca.pem.clone());
+    let prepare = move |directory: &Path| {
+        issued.write(directory);
+        fs::write(directory.join("ca.crt"), &pem).expect("is written");
+    };
+    // The test's own listener is on loopback; what the configuration says counts.
+    let grpc = format!("listen = \"0.0.0.0:50051\"\n{TLS}");
+    let rest = format!("{}{}", caller(CARDS, "merchants = [\"*\"]"), user(NUMBER, PASSWORD));
+    let stage = Setting { grpc, rest, prepare: Some(Box::new(prepare)), ..Setting::default() }.start().await;
+    let vault = format!("[vault]\nbase_url = \"{}\"\n{}", stage.sandbox.url(), user(NUMBER, PASSWORD));
+    let tls = "[grpc.tls]\ncertificate_file = \"tls.crt\"\nkey_file = \"tls.key\"\n";
+    // Each is in order for a start: it listens on loopback then.
+    for (n, text) in [(1, vault.clone()), (2, format!("{tls}{vault}"))] {
+        fs::write(stage.files.path().join("config.toml"), text).expect("is written");
+        stage.hup.notify_one();
+        let refused = format!("token_broker_reloads_total{{result=\"refused\"}} {n}");
+        let counted = async { while !crate::support::http(&stage.admin, "/metrics").await.contains(&refused) {} };
+        timeout(PATIENCE, counted).await.expect("the refusal is counted");
+        let said = Said::of(ask(&stage, &ca, None).await.expect_err("it shows nothing"));
+        said.check(Code::Unauthenticated, "CALLER_UNAUTHENTICATED");
+    }
+}

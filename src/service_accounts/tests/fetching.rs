@@ -202,14 +202,7 @@ async fn fifty_callers_share_one_fetch_which_outlives_them() {
 
     let world = World::new(Cluster::publishing(&[&signer]), false, PATIENT);
     let token = signer.token(&world.claims());
-    let mut callers = tokio::task::JoinSet::new();
-    for _ in 0..50 {
-        let (accounts, token) = (Arc::clone(&world.accounts), token.clone());
-        callers.spawn(async move { accounts.verify(&token).await });
-    }
-    for result in callers.join_all().await {
-        assert_eq!(result.map(|account| account.to_string()), good());
-    }
+    world.good_for_fifty_at_once(&token).await;
     assert_eq!(world.cluster.counts(), (1, 0));
 }
 
