@@ -1,12 +1,21 @@
-//! The admin port: `/livez`, `/readyz` and `/metrics`, read-only.
+//! The admin port: `/livez`, `/readyz`, `/metrics` and `/status`, read-only.
 //!
-//! Must never change anything, nor say anything of the upstream: readiness speaks of this process.
+//! Must never change anything, name a user, or let readiness speak of anything but this process.
+
+mod page;
+mod status;
+
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use axum::{
     Router,
     extract::State,
-    http::{StatusCode, header::CONTENT_TYPE},
-    response::{IntoResponse as _, Response},
+    http::{
+        HeaderMap, HeaderValue, StatusCode, Uri,
+        header::{ACCEPT, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, VARY, X_CONTENT_TYPE_OPTIONS},
+    },
+    middleware::map_response,
+    response::{IntoResponse as _, Redirect, Response},
     routing::get,
 };
 use hyper::server::conn::http1;
@@ -14,12 +23,13 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
-use std::{pin::pin, sync::Arc, time::Duration};
-use tokio::{net::TcpStream, sync::watch};
+use tokio::net::TcpStream;
 
+use self::status::Status;
 use crate::{
     grpc::listener::Ending,
-    metrics::{self, Metrics},
+    metrics::{Format, Metrics},
+    overview::{Overview, Phase},
 };
 
 /// Most connections: probes, a scraper and a few people.
@@ -29,34 +39,74 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Largest request head, in bytes; also the least that hyper takes.
 const HEAD_MAX: usize = 8 * 1024;
 
-/// How far the process has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
-    /// Not listening yet.
-    Starting,
-    /// Answering.
-    Ready,
-    /// About to end.
-    Draining,
+/// What the pages show.
+#[derive(Clone, Debug)]
+pub struct Shown {
+    /// The facts.
+    pub overview: Arc<Overview>,
+    /// What was counted.
+    pub metrics: Arc<Metrics>,
 }
 
-/// The pages of the port.
-pub fn router(phase: watch::Receiver<Phase>, metrics: Arc<Metrics>) -> Router {
-    let probes = Router::new().route("/livez", get(|| async { "alive\n" })).route("/readyz", get(readyz)).with_state(phase);
-    probes.merge(Router::new().route("/metrics", get(exposition)).with_state(metrics))
+/// The pages of the port. Each takes GET and HEAD, and nothing else.
+pub fn router(shown: Shown) -> Router {
+    Router::new()
+        .route("/", get(|| async { Redirect::temporary("/status") }))
+        .route("/livez", get(|| async { "alive\n" }))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(exposition))
+        .route("/status", get(overview))
+        .with_state(shown)
+        .layer(map_response(guarded))
 }
 
-#[allow(clippy::unused_async, reason = "axum's handlers are async")]
-async fn exposition(State(counted): State<Arc<Metrics>>) -> Response {
-    match counted.text() {
-        Ok(text) => ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
+/// Nothing here is to be kept, guessed at, framed, or to bring anything along.
+#[allow(clippy::unused_async, reason = "axum's layers are async")]
+async fn guarded(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    headers.entry(CONTENT_SECURITY_POLICY).or_insert(HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
+    response
+}
+
+async fn exposition(State(shown): State<Shown>, headers: HeaderMap) -> Response {
+    let Some(view) = shown.overview.view().await else { return StatusCode::INTERNAL_SERVER_ERROR.into_response() };
+    let format = Format::accepted(accepted(&headers));
+    match shown.metrics.text(view.now(), format) {
+        Ok(text) => ([(CONTENT_TYPE, format.content_type()), (VARY, "accept")], text).into_response(),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
 }
 
+/// HTML for whoever asks for it, as browsers do, or `?format=html`; JSON for everybody else, or `?format=json`.
+async fn overview(State(shown): State<Shown>, uri: Uri, headers: HeaderMap) -> Response {
+    let html = match uri.query() {
+        None => accepted(&headers).contains("text/html"),
+        Some("format=html") => true,
+        Some("format=json") => false,
+        Some(_) => return (StatusCode::BAD_REQUEST, "the query can be format=html or format=json\n").into_response(),
+    };
+    let Some(view) = shown.overview.view().await else { return StatusCode::INTERNAL_SERVER_ERROR.into_response() };
+    let status = Status::of(&view);
+    if html {
+        let policy = [(CONTENT_SECURITY_POLICY, page::content_security_policy())];
+        return (policy, [(VARY, "accept")], axum::response::Html(page::render(&status).into_string())).into_response();
+    }
+    match serde_json::to_string_pretty(&status) {
+        Ok(json) => ([(CONTENT_TYPE, "application/json"), (VARY, "accept")], json + "\n").into_response(),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
+fn accepted(headers: &HeaderMap) -> &str {
+    headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default()
+}
+
 #[allow(clippy::unused_async, reason = "axum's handlers are async")]
-async fn readyz(State(phase): State<watch::Receiver<Phase>>) -> (StatusCode, &'static str) {
-    match *phase.borrow() {
+async fn readyz(State(shown): State<Shown>) -> (StatusCode, &'static str) {
+    match shown.overview.phase() {
         Phase::Starting => (StatusCode::SERVICE_UNAVAILABLE, "starting\n"),
         Phase::Ready => (StatusCode::OK, "ready\n"),
         Phase::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining\n"),

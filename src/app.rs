@@ -11,6 +11,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
     runtime::Handle,
     sync::{Notify, watch},
+    task::spawn_blocking,
     time::{sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -19,7 +20,7 @@ use tracing::{info, warn};
 
 use self::live::{Live, Times};
 use crate::{
-    admin::{self, Phase},
+    admin::{self, Shown},
     broker::{Broker, Snapshot},
     cache::Cache,
     clock::{Clock, SystemClock},
@@ -27,6 +28,7 @@ use crate::{
     flight::{self, Flights},
     grpc::{
         Api,
+        call::Watch,
         deadline::CallTimeout,
         identity::{Asked, Identity, Peer},
         listener::{self, Ending},
@@ -34,12 +36,14 @@ use crate::{
         tls::{self, Tls},
     },
     metrics::Metrics,
+    overview::{InForce, Overview, Phase, Sources},
     pacing::Rules,
     policy::Policy,
-    reload::{self, Reload},
+    reload::{self, Reload, ReloadState},
     renewal::Agenda,
     service_accounts::{self, KeySource, ServiceAccounts},
     telemetry::Level,
+    traces::{self, Traces},
     users::Users,
     vault::{self, SignIn, Vault},
 };
@@ -47,6 +51,9 @@ use crate::{
 /// Calls that still wait for the vault are answered this long before the drain ends, so that their answers can leave; of a drain
 /// shorter than twice this, half.
 const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// The spans that wait at the end have this long to be sent, if the drain lasts so long.
+const LAST_SPANS: Duration = Duration::from_secs(1);
 
 /// Sockets that are bound already, so that a test can run the real thing on free ports.
 #[derive(Debug, Default)]
@@ -102,6 +109,9 @@ pub enum BuildError {
     /// Callers' service accounts.
     #[error("auth.service_accounts can't be used: {0}")]
     ServiceAccounts(#[from] service_accounts::BuildError),
+    /// Where traces go.
+    #[error(transparent)]
+    Traces(#[from] traces::BuildError),
     /// Reflection.
     #[error(transparent)]
     Reflection(#[from] ReflectionError),
@@ -123,6 +133,9 @@ pub struct Stop {
 pub struct App {
     broker: Arc<Broker>,
     metrics: Arc<Metrics>,
+    traces: Traces,
+    clock: Arc<dyn Clock>,
+    in_force: watch::Receiver<InForce>,
     services: Services,
     health: HealthReporter,
     /// Ends the waits of calls.
@@ -172,12 +185,14 @@ impl App {
         let cache = Cache::new(config.users.len());
         let agenda = Arc::new(Agenda::new(Arc::clone(&clock)));
         let metrics = Arc::new(Metrics::default());
+        let traces = Traces::new(config.traces.as_ref())?;
         let settings = flight_settings(&config.vault, sign_in);
         let parts = flight::Parts {
             clock: Arc::clone(&clock),
             cache: cache.clone(),
             agenda: Arc::clone(&agenda),
             metrics: Arc::clone(&metrics),
+            traces: traces.clone(),
             runtime: Handle::current(),
             seed,
         };
@@ -191,18 +206,23 @@ impl App {
         let call_timeout = CallTimeout::new(config.grpc.call_timeout);
         let identity = Identity::new(asked(&config, None, &clock)?, Arc::clone(&clock));
         let api = Api::new(Arc::clone(&broker));
-        let services = Services::all(api, health.clone(), identity.clone(), Arc::clone(&clock), call_timeout.clone())?;
+        let watch_calls = Arc::new(Watch::new(Arc::clone(&clock), Arc::clone(&metrics), traces.clone()));
+        watch_calls.label_callers(labels_callers(&config));
+        let services = Services::all(api, health.clone(), identity.clone(), Arc::clone(&watch_calls), call_timeout.clone())?;
         let (changing, times) = watch::channel(Times::from(&config.grpc));
         let shown = match &config.grpc.tls {
             Some(tls) => Some(watch::channel(Arc::new(tls::Current::new(tls)?))),
             None => None,
         };
         let (showing, shown) = shown.unzip();
-        let tls = shown.map(|shown| Tls::new(shown, Arc::clone(&clock)));
+        let tls = shown.map(|shown| Tls::new(shown, Arc::clone(&clock), Arc::clone(&metrics)));
+        let (in_force_now, in_force) = watch::channel(InForce::of(&config));
         let live = Live {
             broker: Arc::clone(&broker),
-            clock,
+            clock: Arc::clone(&clock),
             identity,
+            watch: watch_calls,
+            in_force: in_force_now,
             call_timeout,
             times: changing,
             tls: showing,
@@ -210,7 +230,20 @@ impl App {
             current: config.clone(),
             started: config,
         };
-        Ok(Self { broker, metrics, services, health, closing, times, tls, live: Some(live), reloading: None })
+        Ok(Self {
+            broker,
+            metrics,
+            traces,
+            clock,
+            in_force,
+            services,
+            health,
+            closing,
+            times,
+            tls,
+            live: Some(live),
+            reloading: None,
+        })
     }
 
     /// What it counts.
@@ -233,15 +266,11 @@ impl App {
         // Apart from the connections, whose end is waited for.
         let (upkeep, broker) = (TaskTracker::new(), Arc::clone(&self.broker));
         upkeep.spawn(async move { broker.renew_ahead().await });
-        if let (Some(live), Some(Reloading { files, warnings, hup, level })) = (self.live.take(), self.reloading.take()) {
-            let mut live = Live { level, ..live };
-            let reload = Reload::new(files, &warnings, Arc::clone(&live.clock), Arc::clone(&self.metrics));
-            upkeep
-                .spawn(reload.watch(reload::POLL_EVERY, hup, self.closing.clone(), move |reloaded| live.apply(reloaded.config)));
-        }
+        let reload = self.follow(&upkeep);
+        let shown = self.shown(phases, reload);
         // Known from the first connection on.
         self.health.set_service_status(SERVICE, ServingStatus::NotServing).await;
-        self.listen(listeners, phases, &tasks, &ending);
+        self.listen(listeners, shown, &tasks, &ending);
         self.health.set_service_status(SERVICE, ServingStatus::Serving).await;
         phase.send_replace(Phase::Ready);
         info!(users = self.broker.users(), "ready");
@@ -259,7 +288,25 @@ impl App {
         stop.ended.cancel();
     }
 
-    fn listen(&self, listeners: Listeners, phases: watch::Receiver<Phase>, tasks: &TaskTracker, ending: &Ending) {
+    /// Follows the configuration from now on, if it is to be followed; what is in force either way.
+    fn follow(&mut self, upkeep: &TaskTracker) -> watch::Receiver<ReloadState> {
+        let (Some(live), Some(Reloading { files, warnings, hup, level })) = (self.live.take(), self.reloading.take()) else {
+            return watch::Sender::new(ReloadState::at_the_start(&*self.clock)).subscribe();
+        };
+        let mut live = Live { level, ..live };
+        let reload = Reload::new(files, &warnings, Arc::clone(&live.clock), Arc::clone(&self.metrics));
+        let state = reload.state();
+        upkeep.spawn(reload.watch(reload::POLL_EVERY, hup, self.closing.clone(), move |reloaded| live.apply(reloaded.config)));
+        state
+    }
+
+    fn shown(&self, phase: watch::Receiver<Phase>, reload: watch::Receiver<ReloadState>) -> Shown {
+        let (broker, clock, in_force) = (Arc::clone(&self.broker), Arc::clone(&self.clock), self.in_force.clone());
+        let overview = Overview::new(Sources { broker, clock, phase, reload, in_force });
+        Shown { overview: Arc::new(overview), metrics: Arc::clone(&self.metrics) }
+    }
+
+    fn listen(&self, listeners: Listeners, shown: Shown, tasks: &TaskTracker, ending: &Ending) {
         let address = |listener: &TcpListener| listener.local_addr().map(|address| address.to_string()).unwrap_or_default();
         for listener in listeners.grpc {
             info!(port = "grpc", address = address(&listener), tls = self.tls.is_some(), "listening");
@@ -275,7 +322,7 @@ impl App {
             let serve = move |stream, from| guests.clone().serve(stream, from, None);
             tasks.spawn(listener::accept(listener, listener::CONNECTIONS_MAX, tasks.clone(), ending.clone(), serve));
         }
-        let router = admin::router(phases, Arc::clone(&self.metrics));
+        let router = admin::router(shown);
         for listener in listeners.admin {
             info!(port = "admin", address = address(&listener), "listening");
             let (router, each) = (router.clone(), ending.clone());
@@ -286,6 +333,7 @@ impl App {
 
     /// GOAWAY, calls in flight, end.
     async fn end(&self, drain: Duration, tasks: &TaskTracker, ending: &Ending) {
+        let ends = self.clock.now().mono + drain;
         ending.goaway.cancel();
         // Watches of health never end by themselves.
         let mut health = self.health.clone();
@@ -300,6 +348,11 @@ impl App {
             warn!(connections = tasks.len(), "the drain is over: what is left is dropped");
             ending.abort.cancel();
             tasks.wait().await;
+        }
+        let patience = ends.saturating_duration_since(self.clock.now().mono).min(LAST_SPANS);
+        let traces = self.traces.clone();
+        if spawn_blocking(move || traces.end(patience)).await.is_err() {
+            warn!("the last traces may not have been sent");
         }
         info!("ended");
     }
@@ -334,6 +387,10 @@ impl Guests {
         };
         listener::serve(stream, peer, services, ending, leave).await;
     }
+}
+
+fn labels_callers(config: &Config) -> bool {
+    config.admin.as_ref().is_some_and(|admin| admin.label_callers)
 }
 
 fn policy(config: &Config) -> Policy {

@@ -9,6 +9,7 @@ use tracing::info;
 
 use crate::{
     model::{CallerId, MerchantId, Number, TokenId, UserKey},
+    traces::TraceId,
     vault::Failure,
 };
 
@@ -52,14 +53,14 @@ pub struct Decision<'a> {
     pub verdict: Verdict,
     /// Why not, as on the wire; empty where a token was handed out.
     pub reason: &'static str,
-    /// How the token was come by; empty where there is none.
+    /// How far the call got.
     pub outcome: &'static str,
     /// Which token.
     pub token_id: Option<TokenId>,
     /// The call's id, as in its error.
     pub request_id: &'a str,
-    /// The caller's trace, if it has one.
-    pub trace_id: Option<&'a str>,
+    /// The trace that it is in, if it is in one.
+    pub trace_id: Option<TraceId>,
 }
 
 /// Notes a call.
@@ -75,12 +76,12 @@ pub fn decision(call: &Decision<'_>) {
         outcome = call.outcome,
         token_id = call.token_id.map(tracing::field::display),
         request_id = call.request_id,
-        trace_id = call.trace_id,
+        trace_id = call.trace_id.map(tracing::field::display),
     );
 }
 
 /// Notes a sign-in at the vault.
-pub fn sign_in(user: &UserKey, result: Result<TokenId, &Failure>, took: Duration) {
+pub fn sign_in(user: &UserKey, result: Result<TokenId, &Failure>, took: Duration, trace: Option<TraceId>) {
     let (token_id, failure) = (result.ok(), result.err());
     info!(
         target: TARGET,
@@ -91,6 +92,7 @@ pub fn sign_in(user: &UserKey, result: Result<TokenId, &Failure>, took: Duration
         reason = failure.map(tracing::field::display),
         token_id = token_id.map(tracing::field::display),
         took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+        trace_id = trace.map(tracing::field::display),
     );
 }
 

@@ -4,6 +4,7 @@
 //! anything but the snapshot and the cache.
 
 mod call;
+mod census;
 mod error;
 
 use std::{
@@ -19,7 +20,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub use self::{
-    call::{Answer, Outcome, Request},
+    call::{Answer, NoToken, Outcome, Request},
+    census::{Census, MerchantCensus, Stopped},
     error::{BrokerError, FieldFault},
 };
 use crate::{
@@ -123,12 +125,12 @@ impl Broker {
     ///
     /// # Errors
     /// See [`BrokerError`]. `InvalidRequest` is not among them: what can be malformed is parsed before.
-    pub async fn get_token(&self, caller: &CallerId, request: &Request) -> Result<Answer, BrokerError> {
+    pub async fn get_token(&self, caller: &CallerId, request: &Request) -> Result<Answer, NoToken> {
         let user = {
             let snapshot = self.snapshot.load();
             // Before anything that depends on the user: a denial says nothing of who is configured.
             if snapshot.policy.decide(caller, &request.key).is_err() {
-                return Err(BrokerError::NotAllowed { caller: caller.clone(), user: request.key.clone() });
+                return Err(BrokerError::NotAllowed { caller: caller.clone(), user: request.key.clone() }.into());
             }
             snapshot.user(&request.key)?
         };
@@ -148,7 +150,7 @@ impl Broker {
             return match held.freshness(now) {
                 Freshness::Fresh => Ok(Answer { held, outcome: Outcome::Hit, at: now }),
                 Freshness::Due => {
-                    self.renew(&user, false);
+                    self.renew(&user, request, false);
                     Ok(Answer { held, outcome: Outcome::Due, at: now })
                 }
                 // An expired token serves nobody, so it is not here.
@@ -170,7 +172,7 @@ impl Broker {
                 key = self.agenda.next() => {
                     let Ok(user) = self.user(&key) else { continue };
                     let idle = self.second(self.clock.now().mono).saturating_sub(user.asked());
-                    if idle < self.idle_after.load(Ordering::Relaxed).max(1) {
+                    if idle < self.idle_after() {
                         self.renew_from_agenda(&user);
                     }
                 }
@@ -207,13 +209,18 @@ impl Broker {
         self.flights.waiting()
     }
 
+    /// In seconds, at least one.
+    fn idle_after(&self) -> u64 {
+        self.idle_after.load(Ordering::Relaxed).max(1)
+    }
+
     fn user(&self, key: &UserKey) -> Result<Arc<User>, BrokerError> {
         self.snapshot.load().user(key)
     }
 
-    /// Whole seconds since the epoch.
+    /// Whole seconds since the epoch, from 1, so that who was never asked for is told apart.
     fn second(&self, now: Instant) -> u64 {
-        now.saturating_duration_since(self.epoch).as_secs()
+        now.saturating_duration_since(self.epoch).as_secs().saturating_add(1)
     }
 
     /// Sees to the next token of a user who is due; if it can't be now, then later.
@@ -230,8 +237,8 @@ impl Broker {
     }
 
     /// Sees to the next token of a user whose token is good, if that can begin at once.
-    fn renew(&self, user: &Arc<User>, urgent: bool) -> Option<Ticket> {
-        match self.flights.board(user, Want { urgent, ..renewal(Some(self.clock.now().mono)) }) {
+    fn renew(&self, user: &Arc<User>, request: &Request, urgent: bool) -> Option<Ticket> {
+        match self.flights.board(user, Want { urgent, span: Some(&request.span), ..renewal(Some(self.clock.now().mono)) }) {
             Boarding::Joined(ticket) | Boarding::Started(ticket) => Some(ticket),
             Boarding::Landed(_)
             | Boarding::Stopped(_)
@@ -249,8 +256,8 @@ impl Broker {
         held: Arc<HeldToken>,
         request: &Request,
         serves: &(dyn Fn(&HeldToken, Moment) -> bool + Sync),
-    ) -> Result<Answer, BrokerError> {
-        if let Some(ticket) = self.renew(user, true) {
+    ) -> Result<Answer, NoToken> {
+        if let Some(ticket) = self.renew(user, request, true) {
             let now = self.clock.now();
             // Not until it serves no more either: then there would be nothing to answer.
             let patience = held.left_at(now).saturating_sub(request.min_remaining) / 2;
@@ -277,36 +284,43 @@ impl Broker {
         request: &Request,
         serves: &(dyn Fn(&HeldToken, Moment) -> bool + Sync),
         first: bool,
-    ) -> Result<Answer, BrokerError> {
-        let want = Want { serves, begin_by: Some(request.deadline), min_remaining: request.min_remaining, urgent: true };
+    ) -> Result<Answer, NoToken> {
+        let want = Want {
+            serves,
+            begin_by: Some(request.deadline),
+            min_remaining: request.min_remaining,
+            urgent: true,
+            span: Some(&request.span),
+        };
         let (ticket, outcome) = match self.flights.board(user, want) {
             Boarding::Joined(ticket) => (ticket, Outcome::Joined),
             Boarding::Started(ticket) => (ticket, Outcome::SignedIn),
-            Boarding::Landed(held) => return self.answer(held, Outcome::Joined, request),
-            Boarding::Stopped(stop) => return Err(self.stopped(&stop)),
-            Boarding::TooSoon(wait) => return Err(BrokerError::SignInTooSoon { wait }),
-            Boarding::Unattainable(longest) => return Err(BrokerError::MinRemainingUnattainable { longest }),
-            Boarding::Full => return Err(BrokerError::Overloaded { wait: OVERLOADED_WAIT }),
-            Boarding::Gone => return Err(BrokerError::NotConfigured(request.key.clone())),
+            Boarding::Landed(held) => return Ok(self.answer(held, Outcome::Joined, request)?),
+            Boarding::Stopped(stop) => return Err(NoToken { error: self.stopped(&stop), outcome: Outcome::Held }),
+            Boarding::TooSoon(wait) => return Err(BrokerError::SignInTooSoon { wait }.into()),
+            Boarding::Unattainable(longest) => return Err(BrokerError::MinRemainingUnattainable { longest }.into()),
+            Boarding::Full => return Err(BrokerError::Overloaded { wait: OVERLOADED_WAIT }.into()),
+            Boarding::Gone => return Err(BrokerError::NotConfigured(request.key.clone()).into()),
         };
         let now = self.clock.now().mono;
         let by = answer_by(request.deadline, now);
         // While the vault is down, whoever finds out whether it is back is not kept waiting for it either.
         let down = self.flights.vault_is_down();
         let until = if down { by.min(now + DOWN_WAIT) } else { by };
-        match self.wait(ticket, until).await? {
-            Ok(Landing::Token(held)) => self.answer(held, outcome, request),
+        let error = match self.wait(ticket, until).await? {
+            Ok(Landing::Token(held)) => return Ok(self.answer(held, outcome, request)?),
             Ok(Landing::Stopped(stop)) if first && self.is_outdated(&stop) => {
                 let user = self.user(&request.key)?;
-                Box::pin(self.sign_in(&user, request, serves, false)).await
+                return Box::pin(self.sign_in(&user, request, serves, false)).await;
             }
-            Ok(Landing::Stopped(stop)) => Err(self.stopped(&stop)),
-            Ok(Landing::Gone) => Err(BrokerError::NotConfigured(request.key.clone())),
-            Err(NoLanding::Deadline) if until < by => Err(BrokerError::VaultUnavailable { cause: STILL_DOWN, wait: DOWN_WAIT }),
-            Err(NoLanding::Deadline) => Err(BrokerError::DeadlineExceeded),
-            Err(NoLanding::Full) => Err(BrokerError::Overloaded { wait: OVERLOADED_WAIT }),
-            Err(NoLanding::Broken) => Err(BrokerError::Internal),
-        }
+            Ok(Landing::Stopped(stop)) => self.stopped(&stop),
+            Ok(Landing::Gone) => BrokerError::NotConfigured(request.key.clone()),
+            Err(NoLanding::Deadline) if until < by => BrokerError::VaultUnavailable { cause: STILL_DOWN, wait: DOWN_WAIT },
+            Err(NoLanding::Deadline) => BrokerError::DeadlineExceeded,
+            Err(NoLanding::Full) => BrokerError::Overloaded { wait: OVERLOADED_WAIT },
+            Err(NoLanding::Broken) => BrokerError::Internal,
+        };
+        Err(error.into())
     }
 
     /// Whether a refusal is void already: the vault judged a credential that was replaced while it did.
@@ -339,11 +353,15 @@ impl Broker {
     }
 
     fn stopped(&self, stop: &Stop) -> BrokerError {
-        let now = self.clock.now();
-        let wait = stop.left_at(now.mono);
-        match &*stop.failure {
+        self.no_token(&stop.failure, stop.left_at(self.clock.now().mono))
+    }
+
+    /// What callers are told who come with `wait` left of a stop.
+    fn no_token(&self, failure: &Failure, wait: Duration) -> BrokerError {
+        match failure {
             Failure::Refused { why, vault_error } => {
-                BrokerError::Refused { why: *why, vault_error: vault_error.clone(), held_until: now.plus(wait).wall }
+                let held_until = self.clock.now().plus(wait).wall;
+                BrokerError::Refused { why: *why, vault_error: vault_error.clone(), held_until }
             }
             Failure::Throttled { vault_error, .. } => BrokerError::Throttled { wait, vault_error: vault_error.clone() },
             Failure::Unavailable { cause, .. } => BrokerError::VaultUnavailable { cause, wait },
@@ -356,7 +374,7 @@ impl Broker {
 /// What a renewal wants: any token that is not due. It yields to callers who wait.
 fn renewal(begin_by: Option<Instant>) -> Want<'static> {
     let serves = &|held: &HeldToken, now: Moment| held.freshness(now) == Freshness::Fresh;
-    Want { serves, begin_by, min_remaining: Duration::ZERO, urgent: false }
+    Want { serves, begin_by, min_remaining: Duration::ZERO, urgent: false, span: None }
 }
 
 /// Whether a caller's text is this id; hex of either case.

@@ -225,7 +225,7 @@ async fn serve_config(
     tokio::join!(app.run(listeners, stop.clone()), async {
         tokio::select! {
             () = signals.told(&told, &hup) => {}
-            () = logs.tell_of_dropped(&metrics.audit_lines_lost) => {}
+            () = logs.tell_of_dropped(&metrics) => {}
             () = stop.ended.cancelled() => {}
         }
     });

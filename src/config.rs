@@ -3,7 +3,11 @@
 //! Must never read the environment, let a faulty value become the default, or ignore a key it doesn't know. What it returns
 //! has been checked whole; what it reports holds no secret.
 
-use std::{net::SocketAddr, path::Path, path::PathBuf, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
 
 use tracing::Level;
 
@@ -27,6 +31,7 @@ mod source;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod traces;
 mod vault;
 
 pub use access::WILDCARD;
@@ -57,6 +62,8 @@ pub struct Config {
     pub log: Log,
     /// `[audit]`
     pub audit: Audit,
+    /// `[traces]`; none: none are sent.
+    pub traces: Option<Traces>,
     /// `[vault]`
     pub vault: Vault,
     /// `[auth]`
@@ -92,6 +99,8 @@ pub struct Grpc {
 pub struct Admin {
     /// Where to listen.
     pub listen: SocketAddr,
+    /// Whether metrics count calls by caller.
+    pub label_callers: bool,
 }
 
 /// `[log]`
@@ -108,6 +117,17 @@ pub struct Log {
 pub struct Audit {
     /// Lines are added to this file; none: standard output.
     pub file: Option<PathBuf>,
+}
+
+/// `[traces]`: where spans go.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Traces {
+    /// The collector's OTLP address, over gRPC: `http://…` or `https://…`.
+    pub endpoint: String,
+    /// The only CAs that its certificate may come from; there exactly where the address is `https://`.
+    pub ca_file: Option<CaFile>,
+    /// The part of the calls that is recorded, of those whose callers don't say: 0 to 1.
+    pub sample_ratio: f64,
 }
 
 /// How log lines look.
@@ -145,12 +165,14 @@ pub struct Vault {
 }
 
 /// A file of CA certificates.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CaFile {
     /// Where it was read.
     pub path: PathBuf,
     /// Its contents: PEM, with at least one certificate, all of them fit to be trust anchors.
     pub pem: Vec<u8>,
+    /// The end of the one that ends first; none where none of them says.
+    pub not_after: Option<SystemTime>,
 }
 
 /// When a token is renewed.

@@ -13,7 +13,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use arc_swap::ArcSwap;
@@ -33,8 +33,9 @@ use crate::{
     reach::Reach,
     renewal::Agenda,
     ticket::Counted,
+    traces::{Kind, Traces},
     users::{Changed, Changes, Record, User},
-    vault::SignIn,
+    vault::{Failure, SignIn},
 };
 
 /// Most flights under way or queued: twice the ten thousand cold users of a bad morning; each costs about 2 KiB.
@@ -70,6 +71,15 @@ impl fmt::Debug for Settings {
     }
 }
 
+/// What was last heard of the vault: for people, no rule depends on it.
+#[derive(Clone, Debug, Default)]
+pub struct Heard {
+    /// When it last gave a token.
+    pub granted: Option<SystemTime>,
+    /// When a sign-in last failed, and how.
+    pub failed: Option<(SystemTime, Arc<Failure>)>,
+}
+
 /// What flights are made with.
 pub struct Parts {
     /// Tells the time.
@@ -80,6 +90,8 @@ pub struct Parts {
     pub agenda: Arc<Agenda>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// Where spans begin.
+    pub traces: Traces,
     /// Where flights are spawned, so that they outlive the call that began them.
     pub runtime: Handle,
     /// Feeds the jitter.
@@ -101,6 +113,7 @@ struct Shared {
     tasks: TaskTracker,
     gate: Gate,
     reach: Mutex<Reach>,
+    heard: Mutex<Heard>,
     under_way: AtomicUsize,
     /// Those of them that nobody waited for when they began.
     renewals: AtomicUsize,
@@ -133,6 +146,7 @@ impl Flights {
             snapshot: RwLock::default(),
             tasks: TaskTracker::new(),
             reach: Mutex::default(),
+            heard: Mutex::default(),
             under_way: AtomicUsize::new(0),
             renewals: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
@@ -162,6 +176,10 @@ impl Flights {
             if want.urgent {
                 ticket.hurry();
             }
+            if let Some(waiter) = want.span.filter(|_| want.urgent) {
+                ticket.span.link(waiter);
+                waiter.link(&ticket.span);
+            }
             return Boarding::Joined(ticket.clone());
         }
         if let Some(stop) = stopped(user, &record, now.mono).or_else(|| self.shared.reach().closed(now.mono)) {
@@ -180,7 +198,8 @@ impl Flights {
         if !self.shared.enter(!want.urgent) {
             return Boarding::Full;
         }
-        let ticket = Ticket::new(begins);
+        let span = self.shared.parts.traces.within(want.span, "flight", Kind::Internal);
+        let ticket = Ticket::new(begins, span);
         if want.urgent {
             ticket.hurry();
         }
@@ -252,6 +271,12 @@ impl Flights {
         }
     }
 
+    /// What the vault was last heard of.
+    #[must_use]
+    pub fn heard(&self) -> Heard {
+        self.shared.heard().clone()
+    }
+
     /// Whether the vault counts as down.
     #[must_use]
     pub fn vault_is_down(&self) -> bool {
@@ -282,6 +307,10 @@ fn stopped(user: &User, record: &Record, now: Instant) -> Option<Stop> {
 }
 
 impl Shared {
+    fn heard(&self) -> MutexGuard<'_, Heard> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn reach(&self) -> MutexGuard<'_, Reach> {
         self.reach.lock().unwrap_or_else(PoisonError::into_inner)
     }

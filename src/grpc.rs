@@ -10,11 +10,13 @@ use tracing::{debug, error, info};
 
 use crate::{
     audit::{self, Decision, Verdict},
-    broker::{Answer, Broker, BrokerError, FieldFault, Request as Wanted},
+    broker::{Answer, Broker, BrokerError, FieldFault, NoToken, Request as Wanted},
     model::{CallerId, MerchantId, Number, UserKey},
     proto::v1::{GetTokenRequest, GetTokenResponse, Token, token_broker_service_server::TokenBrokerService},
+    traces::Span,
 };
 
+pub mod call;
 pub mod deadline;
 pub mod identity;
 pub mod listener;
@@ -22,9 +24,8 @@ mod request_id;
 pub mod services;
 pub mod status;
 pub mod tls;
-mod trace;
 
-use deadline::Deadline;
+use call::Call;
 use request_id::RequestId;
 
 /// Longest `min_remaining`: the contract's, and no token is taken to live longer.
@@ -51,67 +52,68 @@ impl Api {
 #[tonic::async_trait]
 impl TokenBrokerService for Api {
     async fn get_token(&self, request: Request<GetTokenRequest>) -> Result<Response<GetTokenResponse>, Status> {
-        let (metadata, extensions, message) = request.into_parts();
-        let (Some(Deadline(deadline)), Some(caller), Some(id)) =
-            (extensions.get(), extensions.get::<CallerId>(), extensions.get::<RequestId>())
-        else {
+        let (_, extensions, message) = request.into_parts();
+        let call = extensions.get::<Arc<Call>>();
+        let Some((call, (deadline, caller))) = call.and_then(|call| Some((call, call.known()?))) else {
             // Every way here leads through `services`.
             return Err(status::from_error(&BrokerError::Internal, &RequestId::given(None)));
         };
-        let (key, result) = match parse(message, *deadline) {
+        let (key, result) = match parse(message, deadline, &call.span) {
             Ok(wanted) => {
                 let result = self.broker.get_token(caller, &wanted).await;
                 (Some(wanted.key), result)
             }
-            Err(faults) => (None, Err(BrokerError::InvalidRequest(faults))),
+            Err(faults) => (None, Err(BrokerError::InvalidRequest(faults).into())),
         };
-        audit(&result, caller, key.as_ref(), id, trace::trace_id(metadata.as_ref()));
+        audit(&result, call, caller, key.as_ref());
         match result {
             Ok(answer) => {
-                let token_id = answer.held.id();
+                let (id, token_id) = (&call.id, answer.held.id());
                 debug!(request_id = %id, %caller, user = key.map(tracing::field::display), outcome = answer.outcome.as_str(), %token_id, "answered");
+                call.answered(&answer);
                 Ok(Response::new(reply(&answer)))
             }
-            Err(error) => {
-                log(&error, id, caller, key.as_ref());
-                Err(status::from_error(&error, id))
+            Err(why) => {
+                log(&why.error, call, caller, key.as_ref());
+                call.refused(&why);
+                Err(status::from_error(&why.error, &call.id))
             }
         }
     }
 }
 
-fn audit(result: &Result<Answer, BrokerError>, caller: &CallerId, key: Option<&UserKey>, id: &RequestId, trace_id: Option<&str>) {
-    let (verdict, reason) = match result {
+fn audit(result: &Result<Answer, NoToken>, call: &Call, caller: &CallerId, key: Option<&UserKey>) {
+    let (verdict, reason) = match result.as_ref().map_err(|why| &why.error) {
         Ok(_) => (Verdict::Allowed, ""),
-        Err(error @ BrokerError::NotAllowed { .. }) => (Verdict::Denied, status::reason(error)),
-        Err(error) => (Verdict::Failed, status::reason(error)),
+        Err(error @ BrokerError::NotAllowed { .. }) => (Verdict::Denied, error.reason()),
+        Err(error) => (Verdict::Failed, error.reason()),
     };
     audit::decision(&Decision {
         caller: Some(caller),
         user: key.map(|key| (&key.merchant, &key.number)),
         verdict,
         reason,
-        outcome: result.as_ref().map_or("", |answer| answer.outcome.as_str()),
+        outcome: result.as_ref().map_or_else(|why| why.outcome, |answer| answer.outcome).as_str(),
         token_id: result.as_ref().ok().map(|answer| answer.held.id()),
-        request_id: id.as_str(),
-        trace_id,
+        request_id: call.id.as_str(),
+        trace_id: call.trace_id(),
     });
 }
 
 /// One line per call that got no token; the queue before standard output bounds what a bad day may cost.
-fn log(error: &BrokerError, request_id: &RequestId, caller: &CallerId, key: Option<&UserKey>) {
-    let reason = status::reason(error);
+fn log(error: &BrokerError, call: &Call, caller: &CallerId, key: Option<&UserKey>) {
+    let (reason, request_id, trace_id) = (error.reason(), &call.id, call.trace_id().map(tracing::field::display));
     let merchant_id = key.map(|key| tracing::field::display(&key.merchant));
     let number = key.map(|key| tracing::field::display(&key.number));
     if *error == BrokerError::Internal {
-        error!(%request_id, %caller, merchant_id, number, reason, "no token");
+        error!(%request_id, trace_id, %caller, merchant_id, number, reason, "no token");
     } else {
-        info!(%request_id, %caller, merchant_id, number, reason, %error, "no token");
+        info!(%request_id, trace_id, %caller, merchant_id, number, reason, %error, "no token");
     }
 }
 
 /// Checks a message; all faults at once.
-fn parse(message: GetTokenRequest, deadline: Instant) -> Result<Wanted, Vec<FieldFault>> {
+fn parse(message: GetTokenRequest, deadline: Instant, span: &Span) -> Result<Wanted, Vec<FieldFault>> {
     let mut faults = Vec::new();
     let merchant = or_fault(MerchantId::parse(message.merchant_id), "merchant_id", &mut faults);
     let number = or_fault(Number::parse(message.number), "number", &mut faults);
@@ -126,6 +128,7 @@ fn parse(message: GetTokenRequest, deadline: Instant) -> Result<Wanted, Vec<Fiel
             min_remaining,
             rejected_token_id: message.rejected_token_id,
             deadline,
+            span: span.clone(),
         }),
         _ => Err(faults),
     }

@@ -41,6 +41,8 @@ pub mod model;
 #[cfg(feature = "server")]
 mod outbound;
 #[cfg(feature = "server")]
+pub mod overview;
+#[cfg(feature = "server")]
 pub mod pacing;
 #[cfg(feature = "server")]
 pub mod policy;
@@ -58,6 +60,8 @@ pub mod service_accounts;
 pub mod telemetry;
 #[cfg(feature = "server")]
 pub mod ticket;
+#[cfg(feature = "server")]
+pub mod traces;
 #[cfg(feature = "server")]
 pub mod users;
 #[cfg(feature = "server")]

@@ -89,6 +89,12 @@ impl Pacing {
         self.stop.as_ref().filter(|stop| stop.until > now)
     }
 
+    /// How the last sign-in ended, if it failed and no other has succeeded since, whether or not its wait is over.
+    #[must_use]
+    pub fn failing(&self) -> Option<&Stop> {
+        self.stop.as_ref()
+    }
+
     /// The last sign-in that succeeded, while its floor lasts.
     #[must_use]
     pub fn within_floor(&self, now: Instant) -> Option<&LastSignIn> {

@@ -21,7 +21,7 @@ use crate::{
     audit,
     clock::{Clock, Moment},
     config::{Fault, Faults, Files, Glance, Kept, Reloaded},
-    metrics::{self, Metrics, Reloads},
+    metrics::{self, Metrics},
 };
 
 /// How often the files are looked at: with the time to settle and to read, a change is seen within 5 s.
@@ -51,6 +51,14 @@ pub struct ReloadState {
     pub faults: Vec<String>,
 }
 
+impl ReloadState {
+    /// What was read at the start is in force, all of it.
+    #[must_use]
+    pub fn at_the_start(clock: &dyn Clock) -> Self {
+        Self { generation: 1, last_good: clock.now().wall, faults: Vec::new() }
+    }
+}
+
 /// Watches the files of one configuration.
 #[derive(Debug)]
 pub struct Reload {
@@ -66,7 +74,7 @@ impl Reload {
     /// Takes over files that have been read just now, with these warnings, which have been logged.
     #[must_use]
     pub fn new(files: Files, warnings: &[Fault], clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Self {
-        let state = ReloadState { generation: 1, last_good: clock.now().wall, faults: Vec::new() };
+        let state = ReloadState::at_the_start(&*clock);
         let warned = warnings.iter().map(ToString::to_string).collect();
         Self { files, clock, state: watch::Sender::new(state), metrics, warned }
     }
@@ -219,7 +227,7 @@ impl<P: FnMut(Reloaded) -> Result<(), String>> Worker<P> {
             Scope::All => self.files.reload_all(),
         };
         let (was_faulty, result) = match outcome {
-            Err(faults) => (self.told.refused(&faults), metrics::Reloaded::refused),
+            Err(faults) => (self.told.refused(&faults), metrics::Reloaded::Refused),
             Ok(reloaded) => {
                 self.told.warnings(&reloaded.warnings);
                 let was_faulty = self.told.kept(&reloaded.kept);
@@ -228,15 +236,15 @@ impl<P: FnMut(Reloaded) -> Result<(), String>> Worker<P> {
                     self.hand_over(reloaded, start);
                 }
                 let result = match (&self.rejected, all) {
-                    (Some(_), _) => metrics::Reloaded::refused,
-                    (None, true) => metrics::Reloaded::taken,
-                    (None, false) => metrics::Reloaded::kept,
+                    (Some(_), _) => metrics::Reloaded::Refused,
+                    (None, true) => metrics::Reloaded::Taken,
+                    (None, false) => metrics::Reloaded::Kept,
                 };
                 (was_faulty, result)
             }
         };
         let lines: Vec<String> = self.told.faults.iter().chain(&self.rejected).cloned().collect();
-        self.metrics.reloads.get_or_create(&Reloads { result }).inc();
+        self.metrics.reload(result);
         if (was_faulty || was_rejected) && lines.is_empty() {
             info!("all of the configuration is in force again");
         }

@@ -120,6 +120,14 @@ impl Agenda {
         }
     }
 
+    /// How many users have their place before `at`, within a second.
+    #[must_use]
+    pub fn due_by(&self, at: Instant) -> usize {
+        let last = self.second(at);
+        let due = |(second, crowd): (&u64, &u32)| (*second <= last).then_some(usize::try_from(*crowd).unwrap_or(usize::MAX));
+        self.entries().crowds.iter().filter_map(due).sum()
+    }
+
     /// How many users have a place.
     #[must_use]
     pub fn len(&self) -> usize {

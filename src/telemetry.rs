@@ -17,7 +17,6 @@ use std::{
     time::Duration,
 };
 
-use prometheus_client::metrics::counter::Counter;
 use thiserror::Error;
 use tokio::time::sleep;
 use tracing::{error, warn};
@@ -34,6 +33,7 @@ use tracing_subscriber::{
 use crate::{
     audit,
     config::{Audit, Log, LogFormat},
+    metrics::Metrics,
 };
 
 /// Most lines waiting for standard output: a few seconds of a bad day, about 4 MiB.
@@ -105,21 +105,22 @@ pub enum StartError {
 }
 
 impl Logs {
-    /// Tells of lines that were dropped, for as long as it is polled, and counts those of the audit trail.
-    pub async fn tell_of_dropped(&self, lost: &Counter) {
+    /// Tells of lines that were dropped, for as long as it is polled, and counts them.
+    pub async fn tell_of_dropped(&self, metrics: &Metrics) {
         let (mut told, mut told_audit) = (0, 0);
         loop {
             sleep(DROPPED_EVERY).await;
             let dropped = self.dropped.dropped_lines();
             if dropped > told {
                 warn!(lines = dropped - told, "log lines were dropped: whatever reads them is too slow");
+                metrics.log_lines_lost.inc_by(u64::try_from(dropped - told).unwrap_or(u64::MAX));
                 told = dropped;
             }
             let unaudited = lost_lines(&self.unaudited, &self.unwritten);
             if unaudited > told_audit {
                 let lines = unaudited - told_audit;
                 error!(lines, "lines of the audit trail were lost: whatever takes them is too slow, or full");
-                lost.inc_by(u64::try_from(lines).unwrap_or(u64::MAX));
+                metrics.audit_lines_lost.inc_by(u64::try_from(lines).unwrap_or(u64::MAX));
                 told_audit = unaudited;
             }
         }

@@ -17,7 +17,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use crate::{clock::Moment, expiry::HeldToken, pacing::Stop};
+use crate::{clock::Moment, expiry::HeldToken, pacing::Stop, traces::Span};
 
 /// Most callers waiting for one flight: ten thousand replicas that report one dead token, and some more.
 pub const WAITERS_PER_FLIGHT_MAX: usize = 16_384;
@@ -65,6 +65,8 @@ pub struct Want<'a> {
     pub min_remaining: Duration,
     /// Whether somebody waits; renewals yield to those.
     pub urgent: bool,
+    /// Of the call that wants it; none for a renewal.
+    pub span: Option<&'a Span>,
 }
 
 impl fmt::Debug for Want<'_> {
@@ -81,6 +83,8 @@ pub struct Ticket {
     pub(crate) begins: Instant,
     /// Tells a queued renewal that somebody waits now.
     pub(crate) urgent: Arc<Notify>,
+    /// The flight's, to which those who wait are linked.
+    pub(crate) span: Span,
     waiting: Arc<AtomicUsize>,
 }
 
@@ -105,8 +109,8 @@ pub enum NoLanding {
 
 impl Ticket {
     /// A ticket for a flight that may begin at `begins`.
-    pub(crate) fn new(begins: Instant) -> Self {
-        Self { arrivals: Arc::default(), begins, urgent: Arc::default(), waiting: Arc::default() }
+    pub(crate) fn new(begins: Instant, span: Span) -> Self {
+        Self { arrivals: Arc::default(), begins, urgent: Arc::default(), span, waiting: Arc::default() }
     }
 
     /// Tells the flight that somebody waits.

@@ -129,6 +129,11 @@ impl Users {
         self.by_key.get(key)
     }
 
+    /// All of them, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<User>> {
+        self.by_key.values()
+    }
+
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -288,6 +293,7 @@ mod tests {
         model::Number,
         pacing::Rules,
         ticket::Ticket,
+        traces::Span,
         vault::{Failure, Refusal},
     };
 
@@ -328,7 +334,7 @@ mod tests {
     fn who_comes_back_meets_its_sign_in_under_way_and_its_hold_unless_the_credential_is_another() {
         let users = Users::new((1..=4).map(|n| configured(n, "a", 0)).collect());
         let each: Vec<_> = (1..=4).map(|n| Arc::clone(users.get(&configured(n, "", 0).key).expect("is there"))).collect();
-        each[0].record().flight = Some(Ticket::new(now()));
+        each[0].record().flight = Some(Ticket::new(now(), Span::default()));
         refuse(&each[1]);
         refuse(&each[2]);
         let (gone, changes) = users.reloaded(Vec::new(), now());

@@ -9,12 +9,12 @@ pub use wire::{BuildError, Settings, Vault};
 
 use std::{fmt, future::Future, pin::Pin, time::Duration};
 
-use crate::{model::UserKey, secret::Secret};
+use crate::{model::UserKey, secret::Secret, traces::Context};
 
 /// Signs one user in.
 pub trait SignIn: Send + Sync + 'static {
-    /// Sends one sign-in and classifies its answer; ends within the configured time.
-    fn sign_in<'a>(&'a self, user: &'a UserKey, password: &'a Secret) -> SigningIn<'a>;
+    /// Sends one sign-in and classifies its answer; ends within the configured time. `trace` is the place to tell the vault, if any.
+    fn sign_in<'a>(&'a self, user: &'a UserKey, password: &'a Secret, trace: Option<Context>) -> SigningIn<'a>;
 }
 
 /// What [`SignIn::sign_in`] returns.
@@ -70,6 +70,22 @@ pub enum Failure {
     },
     /// The sign-in broke off inside the broker: a fault of ours, not of the vault's.
     Broken,
+}
+
+impl Failure {
+    /// Its kind, as metrics and traces name it.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Refused { why: Refusal::Credentials, .. } => "credentials_rejected",
+            Self::Refused { why: Refusal::SecondFactor, .. } => "second_factor_required",
+            Self::Refused { why: Refusal::Request, .. } => "request_rejected",
+            Self::Throttled { .. } => "throttled",
+            Self::Unavailable { .. } => "unavailable",
+            Self::Invalid { .. } => "invalid",
+            Self::Broken => "broken",
+        }
+    }
 }
 
 /// For the operator's log: fixed words, the vault's name for it, and nothing else of the vault's.

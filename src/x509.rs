@@ -56,6 +56,13 @@ impl Facts {
     }
 }
 
+/// The end of the certificate that ends first: of those before, and of this one. One that can't be read counts for nothing.
+#[must_use]
+pub fn first_end(before: Option<SystemTime>, certificate: &[u8]) -> Option<SystemTime> {
+    let ends = Facts::read(certificate).ok().map(|facts| facts.not_after);
+    before.into_iter().chain(ends).min()
+}
+
 /// It is no certificate, or has names that can't be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unreadable;

@@ -7,17 +7,19 @@ use std::{mem, sync::Arc, time::Duration};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use super::{BuildError, asked, flight_settings, policy, vault_settings};
+use super::{BuildError, asked, flight_settings, labels_callers, policy, vault_settings};
 use crate::{
     audit,
     broker::Broker,
     clock::{self, Clock},
     config::{self, Config},
     grpc::{
+        call::Watch,
         deadline::CallTimeout,
         identity::{Asked, Identity},
         tls,
     },
+    overview::InForce,
     telemetry::Level,
     vault::Vault,
 };
@@ -52,6 +54,9 @@ pub(super) struct Live {
     pub(super) broker: Arc<Broker>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) identity: Identity,
+    pub(super) watch: Arc<Watch>,
+    /// Told of what the operator is shown.
+    pub(super) in_force: watch::Sender<InForce>,
     pub(super) call_timeout: CallTimeout,
     pub(super) times: watch::Sender<Times>,
     /// None where the process began without TLS.
@@ -86,6 +91,8 @@ impl Live {
         let settings = flight_settings(&next.vault, sign_in);
         let counts = self.broker.reconfigure(users, policy(&next), settings, next.vault.idle_after);
         self.call_timeout.set(next.grpc.call_timeout);
+        self.watch.label_callers(labels_callers(&next));
+        self.in_force.send_replace(InForce::of(&next));
         self.times.send_replace(Times::from(&next.grpc));
         if let Some(level) = &self.level {
             level.set(next.log.level);
@@ -143,6 +150,7 @@ impl Live {
             ("grpc.health_listen", now.grpc.health_listen != then.grpc.health_listen),
             ("admin.listen", admin(now) != admin(then)),
             ("audit.file", now.audit.file != then.audit.file),
+            ("traces", now.traces != then.traces),
             ("log.format", now.log.format != then.log.format),
         ] {
             if differs {

@@ -107,6 +107,32 @@ pub enum BrokerError {
     Internal,
 }
 
+impl BrokerError {
+    /// The reason that stands for it on the wire, in logs and in metrics: the contract's.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::InvalidRequest(_) => "INVALID_REQUEST",
+            Self::Unauthenticated { .. } => "CALLER_UNAUTHENTICATED",
+            Self::IdentityUnavailable { .. } => "IDENTITY_UNAVAILABLE",
+            Self::NotAllowed { .. } => "CALLER_NOT_ALLOWED",
+            Self::NotConfigured(_) => "USER_NOT_CONFIGURED",
+            Self::Refused { why: Refusal::Credentials, .. } => "CREDENTIALS_REJECTED",
+            Self::Refused { why: Refusal::SecondFactor, .. } => "SECOND_FACTOR_REQUIRED",
+            Self::Refused { why: Refusal::Request, .. } => "VAULT_REQUEST_REJECTED",
+            Self::Throttled { .. } => "VAULT_THROTTLED",
+            Self::VaultUnavailable { .. } => "VAULT_UNAVAILABLE",
+            Self::VaultResponseInvalid { .. } => "VAULT_RESPONSE_INVALID",
+            Self::SignInTooSoon { .. } => "SIGN_IN_TOO_SOON",
+            Self::MinRemainingUnattainable { .. } => "MIN_REMAINING_UNATTAINABLE",
+            Self::DeadlineExceeded => "DEADLINE_EXCEEDED",
+            Self::Overloaded { .. } => "BROKER_OVERLOADED",
+            Self::ShuttingDown => "BROKER_SHUTTING_DOWN",
+            Self::Internal => "INTERNAL",
+        }
+    }
+}
+
 /// A field at fault.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FieldFault {

@@ -141,12 +141,12 @@ fn verdict(reading: &Reading, reports: Vec<Report>, tables: &[Option<&Credential
     }
     reports.into_iter().for_each(|next| report.append(next));
     let whole = if report.is_faulty() { None } else { reading.main.value.as_ref() };
-    let whole = whole.and_then(|Main { grpc, admin, log, audit, vault, auth, callers, .. }| {
+    let whole = whole.and_then(|Main { grpc, admin, log, audit, traces, vault, auth, callers, .. }| {
         let mut all = Vec::with_capacity(users);
         tables.iter().flatten().for_each(|table| all.extend(table.users()));
         let (grpc, admin, log) = (grpc.clone(), admin.clone(), log.clone());
-        let (audit, auth, callers) = (audit.clone(), auth.clone(), callers.clone());
-        Some(Config { grpc, admin, log, audit, vault: vault.clone()?, auth, callers, users: all })
+        let (audit, traces, auth, callers) = (audit.clone(), traces.clone(), auth.clone(), callers.clone());
+        Some(Config { grpc, admin, log, audit, traces, vault: vault.clone()?, auth, callers, users: all })
     });
     report.verdict(reading.main.path(), whole)
 }

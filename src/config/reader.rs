@@ -130,6 +130,31 @@ impl<'f, 'i> Reader<'f, 'i> {
         }
     }
 
+    /// A part of a whole, from 0 to 1.
+    pub(super) fn fraction(&mut self, key: &'static str, default: f64) -> f64 {
+        let Some(Found { value, at }) = self.take(key) else { return default };
+        let text = match &value {
+            DeValue::Float(value) => value.as_str().to_owned(),
+            DeValue::Integer(value) if value.radix() == 10 => value.as_str().to_owned(),
+            DeValue::String(_)
+            | DeValue::Integer(_)
+            | DeValue::Boolean(_)
+            | DeValue::Datetime(_)
+            | DeValue::Array(_)
+            | DeValue::Table(_) => {
+                self.wrong_type(at, key, &value, "a number", "write a number from 0.0 to 1.0, without quotes");
+                return default;
+            }
+        };
+        match text.parse() {
+            Ok(value) if (0.0..=1.0).contains(&value) => value,
+            _ => {
+                self.fault(at, key, "is out of range: give a number from 0.0 to 1.0");
+                default
+            }
+        }
+    }
+
     /// A duration within its limits.
     pub(super) fn duration(&mut self, key: &'static str, limits: &Limits<Duration>) -> Duration {
         let Some(Found { value, at }) = self.take(key) else { return limits.default };

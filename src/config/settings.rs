@@ -8,14 +8,14 @@ use toml::de::DeTable;
 use tracing::Level;
 
 use super::{
-    Admin, Audit, Auth, Caller, Grpc, Log, LogFormat, Vault,
+    Admin, Audit, Auth, Caller, Grpc, Log, LogFormat, Traces, Vault,
     access::{self, Access},
     credentials::CredentialsFile,
     faults::{At, Findings},
     limits,
     patterns::Pattern,
     reader::{Found, Reader},
-    tls, vault,
+    tls, traces, vault,
 };
 
 /// Loopback: without TLS nobody else may connect.
@@ -32,6 +32,7 @@ pub(super) struct Main {
     /// None where its base URL is missing or faulty, which is reported.
     pub(super) vault: Option<Vault>,
     pub(super) audit: Audit,
+    pub(super) traces: Option<Traces>,
     pub(super) auth: Auth,
     pub(super) callers: Vec<Caller>,
     pub(super) users: CredentialsFile,
@@ -63,6 +64,7 @@ pub(super) fn read(findings: &Findings<'_>, table: DeTable<'_>) -> Main {
     let admin = root.table("admin", "admin").map(read_admin);
     let log = read_log(root.table("log", "log"));
     let audit = root.table("audit", "audit").map(read_audit).unwrap_or_default();
+    let traces = root.table("traces", "traces").and_then(traces::read);
     let vault = vault::read(root.table("vault", "vault"), findings);
     let access = access::read_auth(root.table("auth", "auth"));
     let has_callers = root.has("callers");
@@ -77,7 +79,7 @@ pub(super) fn read(findings: &Findings<'_>, table: DeTable<'_>) -> Main {
         &Listening {
             grpc: Found { value: grpc.listen, at: grpc_at },
             health: grpc.health_listen.map(|value| Found { value, at: health_at }),
-            admin,
+            admin: admin.map(|(listen, _)| listen),
             tls,
             access: &access,
             callers: has_callers,
@@ -85,9 +87,10 @@ pub(super) fn read(findings: &Findings<'_>, table: DeTable<'_>) -> Main {
     );
     Main {
         grpc,
-        admin: admin.map(|listen| Admin { listen: listen.value }),
+        admin: admin.map(|(listen, label_callers)| Admin { listen: listen.value, label_callers }),
         log,
         audit,
+        traces,
         vault,
         auth: access.auth,
         callers,
@@ -127,10 +130,11 @@ fn read_grpc(table: Option<Reader<'_, '_>>) -> (Grpc, TlsTable, (At, At)) {
     (grpc, tls, (listen.at, health.map_or(At::NOWHERE, |found| found.at)))
 }
 
-fn read_admin(mut table: Reader<'_, '_>) -> Found<SocketAddr> {
+fn read_admin(mut table: Reader<'_, '_>) -> (Found<SocketAddr>, bool) {
     let listen = table.address("listen").unwrap_or(Found { value: ADMIN_LISTEN, at: table.at() });
+    let label_callers = table.boolean("label_callers", false).value;
     table.finish();
-    listen
+    (listen, label_callers)
 }
 
 fn read_audit(mut table: Reader<'_, '_>) -> Audit {

@@ -28,6 +28,8 @@ pub struct Tls {
     pub not_after: SystemTime,
     /// The CAs that callers' certificates may come from; none where callers aren't asked for one.
     pub client_ca: Option<Arc<RootCertStore>>,
+    /// The end of the one that ends first.
+    pub client_ca_not_after: Option<SystemTime>,
 }
 
 impl Tls {
@@ -97,11 +99,11 @@ fn put_together(
             return None;
         }
     };
-    let client_ca = match client_ca {
-        Some(roots) => Some(Arc::new(roots?)),
-        None => None,
+    let (client_ca, client_ca_not_after) = match client_ca {
+        Some(roots) => roots.map(|(roots, not_after)| (Some(Arc::new(roots)), not_after))?,
+        None => (None, None),
     };
-    Some(Tls { certificate: Arc::new(certified), not_after: facts.not_after, client_ca })
+    Some(Tls { certificate: Arc::new(certified), not_after: facts.not_after, client_ca, client_ca_not_after })
 }
 
 fn read_file(table: &Reader<'_, '_>, key: &'static str, Found { value, at }: &Found<impl AsRef<str>>) -> Option<Contents> {
@@ -145,15 +147,16 @@ fn private_key(table: &Reader<'_, '_>, found: Found<impl AsRef<str>>) -> Option<
     key
 }
 
-fn roots(table: &Reader<'_, '_>, found: Found<impl AsRef<str>>) -> Option<RootCertStore> {
+fn roots(table: &Reader<'_, '_>, found: Found<impl AsRef<str>>) -> Option<(RootCertStore, Option<SystemTime>)> {
     const KEY: &str = "client_ca_file";
     let at = found.at;
-    let mut roots = RootCertStore::empty();
+    let (mut roots, mut not_after) = (RootCertStore::empty(), None);
     for certificate in certificates(table, KEY, found)? {
+        not_after = x509::first_end(not_after, &certificate);
         if roots.add(certificate).is_err() {
             table.fault(at, KEY, "names a file with a certificate that can't be a CA's: give the CAs of callers' certificates");
             return None;
         }
     }
-    Some(roots)
+    Some((roots, not_after))
 }

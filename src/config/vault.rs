@@ -19,7 +19,7 @@ use super::{
     limits,
     reader::{Found, Reader, shown},
 };
-use crate::secret::Secret;
+use crate::{secret::Secret, x509};
 
 /// Headers that the sign-in or the connection sets itself: another value would change whom it signs in, or how its body is read.
 pub const RESERVED_HEADERS: [HeaderName; 16] = [
@@ -84,6 +84,11 @@ pub(super) fn read(table: Option<Reader<'_, '_>>, findings: &Findings<'_>) -> Op
 /// Stricter than RFC 3986, so that no two parsers can read another host out of it. No fault repeats the URL: it may hold a
 /// password.
 pub(super) fn base_url(url: &str) -> Result<String, &'static str> {
+    address(url, false)
+}
+
+/// The same for other addresses; `plaintext`: http:// may lead anywhere, since no secret goes there.
+pub(super) fn address(url: &str, plaintext: bool) -> Result<String, &'static str> {
     const EXAMPLE: &str = "is not an address: write it as \"https://host\", \"https://host:port\" or \"https://host/path\"";
     const HOST: &str = "has a host that is neither a DNS name nor an IP address: write it as \"https://host\"; \
                         names beyond ASCII in their xn-- form";
@@ -112,7 +117,7 @@ pub(super) fn base_url(url: &str) -> Result<String, &'static str> {
     .ok_or(HOST)?;
     match scheme.as_str() {
         "https" => {}
-        "http" if loopback => {}
+        "http" if loopback || plaintext => {}
         "http" => return Err("would send passwords in plaintext: write https://; http:// is for loopback addresses only"),
         _ => return Err("has a scheme other than https: write it as \"https://host\""),
     }
@@ -145,7 +150,7 @@ fn is_name(host: &str) -> bool {
 }
 
 /// Reads the CA file and sees that it is good for something.
-fn ca_file(table: &Reader<'_, '_>, Found { value, at }: Found<Cow<'_, str>>) -> Option<CaFile> {
+pub(super) fn ca_file(table: &Reader<'_, '_>, Found { value, at }: Found<Cow<'_, str>>) -> Option<CaFile> {
     let fault = |why: String| table.fault(at, "ca_file", why);
     let (path, contents) = table.findings().source().read_beside(&value, limits::CA_BYTES);
     let pem = match contents {
@@ -155,9 +160,10 @@ fn ca_file(table: &Reader<'_, '_>, Found { value, at }: Found<Cow<'_, str>>) -> 
             return None;
         }
     };
-    let mut roots = RootCertStore::empty();
+    let (mut roots, mut not_after) = (RootCertStore::empty(), None);
     for certificate in CertificateDer::pem_slice_iter(&pem) {
-        if certificate.ok().and_then(|certificate| roots.add(certificate).ok()).is_none() {
+        let certificate = certificate.ok().inspect(|certificate| not_after = x509::first_end(not_after, certificate));
+        if certificate.and_then(|certificate| roots.add(certificate).ok()).is_none() {
             fault("names a file with a certificate that can't be read: give the CA's certificates in PEM".to_owned());
             return None;
         }
@@ -166,7 +172,7 @@ fn ca_file(table: &Reader<'_, '_>, Found { value, at }: Found<Cow<'_, str>>) -> 
         fault("names a file without a certificate: give the CA's certificates in PEM (-----BEGIN CERTIFICATE-----)".to_owned());
         return None;
     }
-    Some(CaFile { path, pem })
+    Some(CaFile { path, pem, not_after })
 }
 
 /// Reads the extra headers.

@@ -10,16 +10,18 @@ use std::{
 use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
-use super::{Landing, Settings, Shared, Ticket, gate::Permit, stopped};
+use super::{Landing, Parts, Settings, Shared, Ticket, gate::Permit, stopped};
 use crate::{
     audit,
     clock::Moment,
     config::Renewal,
     expiry::HeldToken,
+    metrics::Renewed,
     model::{Token, TokenId},
     pacing::Stop,
     reach::Passage,
     ticket::Arrivals,
+    traces::{Kind, Span},
     users::{Credential, User, Version},
     vault::{Failure, Grant, Scope},
 };
@@ -33,12 +35,23 @@ pub(super) struct Flight {
     renewal: bool,
     /// It is the one sign-in that finds out whether the vault is back.
     probing: bool,
+    /// Its password is on its way, and what becomes of it is not known yet.
+    sent: bool,
+    span: Span,
 }
 
 impl Flight {
     /// A flight for `user`, whose waiters hold `ticket`.
     pub(super) fn new(shared: Arc<Shared>, user: &Arc<User>, ticket: &Ticket, renewal: bool) -> Self {
-        Self { shared, user: Arc::clone(user), arrivals: Arc::clone(&ticket.arrivals), renewal, probing: false }
+        Self {
+            shared,
+            user: Arc::clone(user),
+            arrivals: Arc::clone(&ticket.arrivals),
+            renewal,
+            probing: false,
+            sent: false,
+            span: ticket.span.clone(),
+        }
     }
 
     pub(super) async fn fly(mut self, ticket: Ticket) {
@@ -57,11 +70,12 @@ impl Flight {
                 return self.land(landing);
             }
         };
-        let result = settings.sign_in.sign_in(&self.user.key, &credential.password).await;
-        let landing = match result.and_then(|grant| self.token(grant, now, &settings)) {
+        let former = self.shared.parts.cache.get(&self.user.key);
+        let result = self.sign_in(&settings, &credential).await;
+        let landing = match result.and_then(|grant| self.token(grant, now, former.as_deref(), &settings)) {
             Ok(held) => {
                 self.vault_answered(permit);
-                Landing::Token(self.succeeded(now, held, credential.version, &settings))
+                Landing::Token(self.succeeded(now, held, former.as_deref(), credential.version, &settings))
             }
             Err(failure) => {
                 let stop = self.failed(failure, now, credential.version, &settings);
@@ -91,6 +105,27 @@ impl Flight {
             Passage::Closed(stop) => return Err(Landing::Stopped(stop)),
         }
         Ok((shared.settings.load_full(), credential))
+    }
+
+    async fn sign_in(&mut self, settings: &Settings, credential: &Credential) -> Result<Grant, Failure> {
+        let (shared, user) = (Arc::clone(&self.shared), Arc::clone(&self.user));
+        let Parts { clock, metrics, traces, .. } = &shared.parts;
+        let merchant = user.key.merchant.as_str();
+        let span = traces.within(Some(&self.span), "sign_in", Kind::Client);
+        let sent = clock.now().mono;
+        self.sent = true;
+        let result = settings.sign_in.sign_in(&user.key, &credential.password, span.context()).await;
+        self.sent = false;
+        let kind = result.as_ref().err().map(Failure::kind);
+        metrics.sign_in(merchant, kind.unwrap_or("granted"), clock.now().mono.saturating_duration_since(sent));
+        if span.is_recorded() {
+            span.set("token_broker.merchant_id", merchant.to_owned());
+            if let Err(failure) = &result {
+                span.set("token_broker.failure", failure.to_string());
+            }
+        }
+        span.end(kind);
+        result
     }
 
     /// An answer to anybody means that the vault is there.
@@ -127,7 +162,13 @@ impl Flight {
     }
 
     /// The token that a grant gives, if any of its life is left.
-    fn token(&self, grant: Grant, sent: Moment, settings: &Settings) -> Result<Arc<HeldToken>, Failure> {
+    fn token(
+        &self,
+        grant: Grant,
+        sent: Moment,
+        former: Option<&HeldToken>,
+        settings: &Settings,
+    ) -> Result<Arc<HeldToken>, Failure> {
         let now = self.shared.parts.clock.now();
         let token = Token {
             id: TokenId::of(grant.access_token.expose()),
@@ -136,19 +177,30 @@ impl Flight {
             expires: sent.plus(grant.lifetime),
             lifetime: grant.lifetime,
         };
-        let former = self.shared.parts.cache.get(&self.user.key);
         let bounded = grant.lifetime_is_bounded;
         let jitter = self.shared.quiet_jitter(sent.mono, token.lifetime);
-        let held = HeldToken::new(token, bounded, former.as_deref(), settings.renewal, now, jitter);
+        let held = HeldToken::new(token, bounded, former, settings.renewal, now, jitter);
         if held.left_at(now).is_zero() {
             return Err(Failure::Invalid { cause: "its token had ended before the answer was here", issued: true });
         }
         Ok(Arc::new(held))
     }
 
-    fn succeeded(&self, sent: Moment, held: Arc<HeldToken>, version: Version, settings: &Settings) -> Arc<HeldToken> {
+    fn succeeded(
+        &self,
+        sent: Moment,
+        held: Arc<HeldToken>,
+        former: Option<&HeldToken>,
+        version: Version,
+        settings: &Settings,
+    ) -> Arc<HeldToken> {
         let now = self.shared.parts.clock.now();
         let left = held.left_at(now);
+        self.shared.heard().granted = Some(now.wall);
+        if self.renewal {
+            let in_time = former.is_some_and(|former| !former.left_at(now).is_zero());
+            self.shared.parts.metrics.renewal(if in_time { Renewed::Ahead } else { Renewed::Late });
+        }
         let mut record = self.user.record();
         let doubled = record.pacing.succeeded(sent.mono, held.token.lifetime, left, &settings.rules);
         // A user who was removed meanwhile is forgotten; one whose credential changed gets another token soon.
@@ -161,8 +213,10 @@ impl Flight {
         drop(record);
 
         let (key, token_id, took) = (&self.user.key, held.id(), now.mono.saturating_duration_since(sent.mono));
-        info!(merchant_id = %key.merchant, number = %key.number, %token_id, lifetime_s = left.as_secs(), took_ms = millis(took), "signed in");
-        audit::sign_in(key, Ok(token_id), took);
+        let trace = self.span.context().map(|context| context.trace);
+        let trace_id = trace.map(tracing::field::display);
+        info!(merchant_id = %key.merchant, number = %key.number, %token_id, lifetime_s = left.as_secs(), took_ms = millis(took), trace_id, "signed in");
+        audit::sign_in(key, Ok(token_id), took, trace);
         if let Some(floor) = doubled {
             self.shared.parts.metrics.floor_doublings.inc();
             warn!(
@@ -198,17 +252,29 @@ impl Flight {
             self.user.merchant().stop(stop.clone());
         }
 
+        self.shared.heard().failed = Some((now.wall, Arc::clone(&stop.failure)));
+        if self.renewal {
+            self.shared.parts.metrics.renewal(Renewed::Failed);
+        }
         let (key, took) = (&self.user.key, now.mono.saturating_duration_since(sent.mono));
+        let trace = self.span.context().map(|context| context.trace);
+        let trace_id = trace.map(tracing::field::display);
         warn!(
             merchant_id = %key.merchant, number = %key.number, failure = %stop.failure, took_ms = millis(took),
-            next_s = stop.left_at(now.mono).as_secs(), whole_merchant = merchants, "sign-in failed"
+            next_s = stop.left_at(now.mono).as_secs(), whole_merchant = merchants, trace_id, "sign-in failed"
         );
-        audit::sign_in(key, Err(&stop.failure), took);
+        audit::sign_in(key, Err(&stop.failure), took, trace);
         stop
     }
 
     /// Tells the waiters. The flight has left the record before, together with whatever it learnt.
     fn land(&self, landing: Landing) {
+        let failure = match &landing {
+            Landing::Token(_) => None,
+            Landing::Stopped(stop) => Some(stop.failure.kind()),
+            Landing::Gone => Some("gone"),
+        };
+        self.span.end(failure);
         self.arrivals.land(Some(landing));
     }
 }
@@ -227,6 +293,12 @@ impl Drop for Flight {
             record.flight = None;
             drop(record);
             self.shared.renew_later(&self.user, stop.left_at(now));
+            if self.sent {
+                let merchant = self.user.key.merchant.as_str();
+                self.shared.parts.metrics.sign_in(merchant, Failure::Broken.kind(), Duration::ZERO);
+                audit::sign_in(&self.user.key, Err(&Failure::Broken), Duration::ZERO, None);
+            }
+            self.span.end(Some(Failure::Broken.kind()));
             self.arrivals.land(None);
         }
     }

@@ -11,16 +11,11 @@ use std::{
 };
 
 use http::HeaderMap;
-use tokio::time::Instant;
 
 /// The header of gRPC over HTTP/2: at most 8 digits and a unit.
 const HEADER: &str = "grpc-timeout";
 /// Longest deadline honoured, in seconds: a caller that waits longer holds its place for nothing.
 const TIMEOUT_MAX: Duration = Duration::from_secs(600);
-
-/// The instant by which the caller wants its answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Deadline(pub Instant);
 
 /// `grpc-timeout` is there, but is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,7 +5,7 @@
 use std::{convert::Infallible, fmt, future::Future, panic::AssertUnwindSafe, pin::Pin, sync::Arc, time::Duration};
 
 use futures_util::FutureExt as _;
-use http::{Request, Response, header::AUTHORIZATION};
+use http::{Request, Response, header::AUTHORIZATION, request::Parts};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use tokio::time::{timeout, timeout_at};
@@ -19,15 +19,15 @@ use tracing::info;
 
 use super::{
     Api,
-    deadline::{self, CallTimeout, Deadline},
+    call::{Call, Watch},
+    deadline::{self, CallTimeout},
     identity::{Identity, Peer},
     request_id::{self, RequestId},
-    status, trace,
+    status,
 };
 use crate::{
     audit::{self, Decision, Verdict},
-    broker::{BrokerError, FieldFault},
-    clock::Clock,
+    broker::{BrokerError, FieldFault, NoToken, Outcome},
     proto::{self, v1::token_broker_service_server::TokenBrokerServiceServer},
 };
 
@@ -66,7 +66,7 @@ pub struct Services {
 struct Ours {
     server: TokenBrokerServiceServer<Api>,
     identity: Identity,
-    clock: Arc<dyn Clock>,
+    watch: Arc<Watch>,
     call_timeout: CallTimeout,
 }
 
@@ -90,7 +90,7 @@ impl Services {
         api: Api,
         health: HealthReporter,
         identity: Identity,
-        clock: Arc<dyn Clock>,
+        watch: Arc<Watch>,
         call_timeout: CallTimeout,
     ) -> Result<Self, ReflectionError> {
         let reflection = || {
@@ -104,7 +104,7 @@ impl Services {
         Ok(Self {
             health: handler(HealthServer::new(HealthService::from_health_reporter(health))),
             reflection: Arc::new([handler(reflection().build_v1()?), handler(reflection().build_v1alpha()?)]),
-            broker: Some(Ours { server, identity, clock, call_timeout }),
+            broker: Some(Ours { server, identity, watch, call_timeout }),
         })
     }
 
@@ -141,62 +141,72 @@ impl Ours {
     }
 
     async fn respond(mut self, request: Request<Incoming>, peer: Arc<Peer>) -> Result<Response<Body>, Infallible> {
-        let (mut head, body) = request.into_parts();
-        let id = RequestId::given(head.headers.get(request_id::KEY));
-        head.extensions.insert(id.clone());
-        let trace_id = trace::trace_id(&head.headers).map(str::to_owned);
-        let mut known = None;
-        let result = async {
-            let timeout = deadline::timeout(&head.headers, self.call_timeout.get())
-                .map_err(|deadline::Malformed| malformed(TIMEOUT_FAULT))?;
-            let received = self.clock.now().mono;
-            let deadline = received + timeout;
-            let caller = timeout_at(deadline, self.identity.of(&peer, &head.headers)).await;
-            let caller = caller.unwrap_or(Err(BrokerError::DeadlineExceeded))?;
-            known = Some(caller.clone());
-            // Whole before anything else: a message that never comes holds a place for this long and no longer.
-            let message = Limited::new(body, REQUEST_MAX).collect();
-            let message = match timeout_at(deadline.min(received + MESSAGE_TIMEOUT), message).await {
-                Ok(Ok(message)) => message.to_bytes(),
-                Ok(Err(_too_long_or_broken)) => return Err(malformed(MESSAGE_FAULT)),
-                Err(_elapsed) => return Err(BrokerError::DeadlineExceeded),
-            };
-            head.extensions.insert(Deadline(deadline));
-            head.extensions.insert(caller);
-            // Its work is done: the token need not be copied on.
-            head.headers.remove(AUTHORIZATION);
-            let call = AssertUnwindSafe(self.server.call(Request::from_parts(head, Full::new(message)))).catch_unwind();
-            match timeout_at(deadline + HANDLER_SLACK, call).await {
-                Ok(Ok(Ok(response))) => Ok(response),
-                // The panic's text is in nobody's interest; where it was is in the log.
-                Ok(Err(_panic)) => Err(BrokerError::Internal),
-                Err(_elapsed) => Err(BrokerError::DeadlineExceeded),
+        let (head, body) = request.into_parts();
+        let call = Call::begin(&self.watch, &head.headers);
+        Ok(match self.answer(head, body, &peer, &call).await {
+            Ok(response) => {
+                let response = status::completed(response, || call.id.clone());
+                // Whatever the handler did not see, the library refused: a message that is none, or another method.
+                if let Some(status) = Status::from_header_map(response.headers()) {
+                    call.end(status.code(), status::MALFORMED, Outcome::TurnedAway);
+                }
+                response
             }
-        };
-        let result = result.await;
-        Ok(match result {
-            Ok(response) => status::completed(response, || id),
             Err(error) => {
-                let unknown = matches!(error, BrokerError::Unauthenticated { .. } | BrokerError::IdentityUnavailable { .. });
+                let why = NoToken::from(error);
+                let unknown = matches!(why.error, BrokerError::Unauthenticated { .. } | BrokerError::IdentityUnavailable { .. });
                 audit::decision(&Decision {
-                    caller: known.as_ref(),
+                    caller: call.known().map(|(_, caller)| caller),
                     user: None,
                     verdict: if unknown { Verdict::Unauthenticated } else { Verdict::Failed },
-                    reason: status::reason(&error),
-                    outcome: "",
+                    reason: why.error.reason(),
+                    outcome: why.outcome.as_str(),
                     token_id: None,
-                    request_id: id.as_str(),
-                    trace_id: trace_id.as_deref(),
+                    request_id: call.id.as_str(),
+                    trace_id: call.trace_id(),
                 });
-                refused(&error, &id)
+                call.refused(&why);
+                refused(&why.error, &call.id)
             }
         })
+    }
+
+    /// Asks the broker, once it is known who asks and what.
+    async fn answer(
+        &mut self,
+        mut head: Parts,
+        body: Incoming,
+        peer: &Peer,
+        call: &Arc<Call>,
+    ) -> Result<Response<Body>, BrokerError> {
+        let timeout =
+            deadline::timeout(&head.headers, self.call_timeout.get()).map_err(|deadline::Malformed| malformed(TIMEOUT_FAULT))?;
+        let deadline = call.received + timeout;
+        let caller = timeout_at(deadline, self.identity.of(peer, &head.headers)).await;
+        call.is_known(deadline, caller.unwrap_or(Err(BrokerError::DeadlineExceeded))?);
+        // Whole before anything else: a message that never comes holds a place for this long and no longer.
+        let message = Limited::new(body, REQUEST_MAX).collect();
+        let message = match timeout_at(deadline.min(call.received + MESSAGE_TIMEOUT), message).await {
+            Ok(Ok(message)) => message.to_bytes(),
+            Ok(Err(_too_long_or_broken)) => return Err(malformed(MESSAGE_FAULT)),
+            Err(_elapsed) => return Err(BrokerError::DeadlineExceeded),
+        };
+        head.extensions.insert(Arc::clone(call));
+        // Its work is done: the token need not be copied on.
+        head.headers.remove(AUTHORIZATION);
+        let asking = AssertUnwindSafe(self.server.call(Request::from_parts(head, Full::new(message)))).catch_unwind();
+        match timeout_at(deadline + HANDLER_SLACK, asking).await {
+            Ok(Ok(Ok(response))) => Ok(response),
+            // The panic's text is in nobody's interest; where it was is in the log.
+            Ok(Err(_panic)) => Err(BrokerError::Internal),
+            Err(_elapsed) => Err(BrokerError::DeadlineExceeded),
+        }
     }
 }
 
 /// A call that never got to the broker.
 fn refused(error: &BrokerError, id: &RequestId) -> Response<Body> {
-    info!(request_id = %id, reason = status::reason(error), %error, "no token");
+    info!(request_id = %id, reason = error.reason(), %error, "no token");
     status::from_error(error, id).into_http()
 }
 

@@ -12,7 +12,6 @@ use super::request_id::RequestId;
 use crate::{
     broker::{BrokerError, FieldFault},
     clock,
-    vault::Refusal,
 };
 
 /// `google.rpc.ErrorInfo.domain` of every error.
@@ -22,34 +21,14 @@ pub const PUSHBACK: &str = "grpc-retry-pushback-ms";
 /// A longer wait than this is none to sit out inside a call.
 const PUSHBACK_MAX: Duration = Duration::from_secs(5);
 
+/// The reason of what can't be read as a call of ours.
+pub(super) const MALFORMED: &str = "INVALID_REQUEST";
+
 /// After this the cluster's API server is worth another try.
 const IDENTITY_WAIT: Duration = Duration::from_secs(1);
 
-/// The reason that stands for an error on the wire, in logs and in metrics.
-#[must_use]
-pub fn reason(error: &BrokerError) -> &'static str {
-    match error {
-        BrokerError::InvalidRequest(_) => "INVALID_REQUEST",
-        BrokerError::Unauthenticated { .. } => "CALLER_UNAUTHENTICATED",
-        BrokerError::IdentityUnavailable { .. } => "IDENTITY_UNAVAILABLE",
-        BrokerError::NotAllowed { .. } => "CALLER_NOT_ALLOWED",
-        BrokerError::NotConfigured(_) => "USER_NOT_CONFIGURED",
-        BrokerError::Refused { why: Refusal::Credentials, .. } => "CREDENTIALS_REJECTED",
-        BrokerError::Refused { why: Refusal::SecondFactor, .. } => "SECOND_FACTOR_REQUIRED",
-        BrokerError::Refused { why: Refusal::Request, .. } => "VAULT_REQUEST_REJECTED",
-        BrokerError::Throttled { .. } => "VAULT_THROTTLED",
-        BrokerError::VaultUnavailable { .. } => "VAULT_UNAVAILABLE",
-        BrokerError::VaultResponseInvalid { .. } => "VAULT_RESPONSE_INVALID",
-        BrokerError::SignInTooSoon { .. } => "SIGN_IN_TOO_SOON",
-        BrokerError::MinRemainingUnattainable { .. } => "MIN_REMAINING_UNATTAINABLE",
-        BrokerError::DeadlineExceeded => "DEADLINE_EXCEEDED",
-        BrokerError::Overloaded { .. } => "BROKER_OVERLOADED",
-        BrokerError::ShuttingDown => "BROKER_SHUTTING_DOWN",
-        BrokerError::Internal => "INTERNAL",
-    }
-}
-
-fn code(error: &BrokerError) -> Code {
+/// The code that stands for an error.
+pub(super) fn code(error: &BrokerError) -> Code {
     match error {
         BrokerError::InvalidRequest(_) => Code::InvalidArgument,
         BrokerError::Unauthenticated { .. } => Code::Unauthenticated,
@@ -65,6 +44,29 @@ fn code(error: &BrokerError) -> Code {
         BrokerError::DeadlineExceeded => Code::DeadlineExceeded,
         BrokerError::Overloaded { .. } => Code::ResourceExhausted,
         BrokerError::Internal => Code::Internal,
+    }
+}
+
+/// A code's name, as the specification writes it.
+pub(super) fn name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
     }
 }
 
@@ -117,7 +119,7 @@ fn details_metadata(error: &BrokerError) -> HashMap<String, String> {
 #[must_use]
 pub(crate) fn from_error(error: &BrokerError, request_id: &RequestId) -> Status {
     let mut details = ErrorDetails::new();
-    details.set_error_info(reason(error), DOMAIN, details_metadata(error));
+    details.set_error_info(error.reason(), DOMAIN, details_metadata(error));
     details.set_request_info(request_id.as_str(), "");
     if let BrokerError::InvalidRequest(faults) = error {
         let violations: Vec<_> = faults.iter().map(|FieldFault { field, fault }| FieldViolation::new(*field, fault)).collect();
@@ -150,7 +152,7 @@ pub(crate) fn completed(response: Response<Body>, id: impl FnOnce() -> RequestId
     }
     // Another method, or a compression that is not offered.
     let mut details = ErrorDetails::new();
-    details.set_error_info("INVALID_REQUEST", DOMAIN, HashMap::new());
+    details.set_error_info(MALFORMED, DOMAIN, HashMap::new());
     details.set_request_info(id().as_str(), "");
     let text = if status.message().is_empty() { "no such method: list them by reflection" } else { status.message() };
     Status::with_error_details(status.code(), text, details).into_http()

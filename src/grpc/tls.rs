@@ -23,7 +23,11 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tracing::debug;
 
 use super::identity::Peer;
-use crate::{clock::Clock, config};
+use crate::{
+    clock::Clock,
+    config,
+    metrics::{Metrics, Shaken},
+};
 
 /// A handshake takes two round trips and, on a busy machine, some milliseconds of CPU.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -38,6 +42,7 @@ pub struct Tls {
     current: watch::Receiver<Arc<Current>>,
     handshakes: Arc<Semaphore>,
     clock: Arc<dyn Clock>,
+    metrics: Arc<Metrics>,
 }
 
 impl fmt::Debug for Tls {
@@ -111,8 +116,8 @@ pub struct Secured {
 impl Tls {
     /// TLS with what `current` holds, as it changes.
     #[must_use]
-    pub fn new(current: watch::Receiver<Arc<Current>>, clock: Arc<dyn Clock>) -> Self {
-        Self { current, handshakes: Arc::new(Semaphore::new(HANDSHAKES_MAX)), clock }
+    pub fn new(current: watch::Receiver<Arc<Current>>, clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Self {
+        Self { current, handshakes: Arc::new(Semaphore::new(HANDSHAKES_MAX)), clock, metrics }
     }
 
     /// Shakes hands; none where the client doesn't, in time, or can't be trusted.
@@ -130,7 +135,13 @@ impl Tls {
                 .map_err(|error| debug!(%error, "no handshake"))
                 .ok()
         };
-        let stream = timeout(HANDSHAKE_TIMEOUT, shaking).await.ok().flatten()?;
+        let shaken = timeout(HANDSHAKE_TIMEOUT, shaking).await;
+        self.metrics.handshake(match &shaken {
+            Ok(Some(_)) => Shaken::Done,
+            Ok(None) => Shaken::Refused,
+            Err(_elapsed) => Shaken::TimedOut,
+        });
+        let stream = shaken.ok().flatten()?;
         let chain: Vec<_> =
             stream.get_ref().1.peer_certificates().unwrap_or_default().iter().map(|der| der.clone().into_owned()).collect();
         let peer = Peer::over_tls(chain.first());

@@ -21,7 +21,13 @@ use super::{
     Failure, Grant, SignIn, SigningIn,
     reply::{Asked, Reply, Unreadable, classify, harmless},
 };
-use crate::{clock::Clock, model::UserKey, outbound, secret::Secret};
+use crate::{
+    clock::Clock,
+    model::UserKey,
+    outbound,
+    secret::Secret,
+    traces::{self, Context},
+};
 
 /// Longest body that is read, in bytes: a reply has about 600, and the longest token that is taken has 16,384. The words for
 /// a longer one are in [`classify`].
@@ -48,9 +54,9 @@ impl fmt::Debug for Vault {
 }
 
 impl SignIn for Vault {
-    fn sign_in<'a>(&'a self, user: &'a UserKey, password: &'a Secret) -> SigningIn<'a> {
+    fn sign_in<'a>(&'a self, user: &'a UserKey, password: &'a Secret, trace: Option<Context>) -> SigningIn<'a> {
         Box::pin(async move {
-            match tokio::time::timeout(self.timeout, self.exchange(user, password)).await {
+            match tokio::time::timeout(self.timeout, self.exchange(user, password, trace)).await {
                 Ok(result) => result,
                 Err(_elapsed) => Err(unavailable("it did not answer in time")),
             }
@@ -59,8 +65,8 @@ impl SignIn for Vault {
 }
 
 impl Vault {
-    async fn exchange(&self, user: &UserKey, password: &Secret) -> Result<Grant, Failure> {
-        let mut response = self.send(user, form(user, password)).await.map_err(|error| transport(&error))?;
+    async fn exchange(&self, user: &UserKey, password: &Secret, trace: Option<Context>) -> Result<Grant, Failure> {
+        let mut response = self.send(user, form(user, password), trace).await.map_err(|error| transport(&error))?;
         let body = if is_encoded(response.headers()) {
             Err(Unreadable::Encoded)
         } else {
@@ -84,21 +90,26 @@ impl Vault {
 
     /// Sends the request, once more only where there was no connection to send it on: after that the vault may have read and
     /// judged it, and a second wrong password counts.
-    async fn send(&self, user: &UserKey, body: Bytes) -> reqwest::Result<Response> {
-        match self.post(user, body.clone()).await {
-            Err(error) if error.is_connect() => self.post(user, body).await,
+    async fn send(&self, user: &UserKey, body: Bytes, trace: Option<Context>) -> reqwest::Result<Response> {
+        match self.post(user, body.clone(), trace).await {
+            Err(error) if error.is_connect() => self.post(user, body, trace).await,
             sent => sent,
         }
     }
 
-    fn post(&self, user: &UserKey, body: Bytes) -> impl Future<Output = reqwest::Result<Response>> {
-        self.client
+    fn post(&self, user: &UserKey, body: Bytes, trace: Option<Context>) -> impl Future<Output = reqwest::Result<Response>> {
+        let request = self
+            .client
             .post(self.endpoint.clone())
             .header(MERCHANT, user.merchant.as_str())
             .header(ACCEPT, "application/json")
             .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
-            .body(body)
-            .send()
+            .body(body);
+        match trace {
+            Some(trace) => request.header(traces::HEADER, trace.to_string()),
+            None => request,
+        }
+        .send()
     }
 }
 

@@ -53,7 +53,7 @@ async fn use_it(broker: &Process) -> Vec<String> {
 fn check(trail: &str, decisions: &[Value], sign_ins: &[Value], secrets: &[String]) {
     let field = |name: &str| decisions.iter().map(|line| line[name].as_str().unwrap_or("-").to_owned()).collect::<Vec<_>>();
     assert_eq!(field("verdict"), ["allowed", "allowed", "failed", "failed"]);
-    assert_eq!(field("outcome"), ["signed_in", "hit", "", ""]);
+    assert_eq!(field("outcome"), ["signed_in", "hit", "turned_away", "turned_away"]);
     assert_eq!(field("reason"), ["", "", "USER_NOT_CONFIGURED", "INVALID_REQUEST"]);
     assert_eq!(field("number"), ["+44…9999", "+44…9999", "+44…0000", "-"]);
     assert_eq!(field("merchant_id"), [MERCHANT, MERCHANT, MERCHANT, "-"]);

@@ -100,7 +100,6 @@ async fn replicas_that_revoke_each_others_tokens_count_what_slows_them_down() {
     for (admin, doublings) in [(&stage.admin, 1), (&replica.admin, 0)] {
         let metrics = http(admin, "/metrics").await;
         assert!(metrics.contains(&format!("\ntoken_broker_floor_doublings_total {doublings}\n")), "{metrics}");
-        assert!(metrics.contains("content-type: application/openmetrics-text; version=1.0.0") && metrics.ends_with("# EOF\n"));
     }
     // Doubled from 1 s, since the configured floor is less than that.
     let hurried = stage.client.clone().timeout(Duration::from_millis(500));

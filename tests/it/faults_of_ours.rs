@@ -15,6 +15,7 @@ use token_broker::{
     config,
     model::UserKey,
     secret::Secret,
+    traces::Context,
     vault::{Grant, SignIn, SigningIn},
 };
 use tokio::net::TcpListener;
@@ -29,7 +30,7 @@ use crate::{
 struct Breaks(AtomicBool);
 
 impl SignIn for Breaks {
-    fn sign_in<'a>(&'a self, _user: &'a UserKey, _password: &'a Secret) -> SigningIn<'a> {
+    fn sign_in<'a>(&'a self, _user: &'a UserKey, _password: &'a Secret, _: Option<Context>) -> SigningIn<'a> {
         Box::pin(async move {
             tokio::time::sleep(Duration::from_millis(200)).await;
             assert!(self.0.load(Ordering::Relaxed), "a panic with {PASSWORD} in its text");

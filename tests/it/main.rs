@@ -29,5 +29,6 @@ mod python;
 mod refusals;
 mod reload;
 mod scale_and_outage;
+mod seen;
 mod service_accounts;
 mod simulation;

@@ -20,6 +20,7 @@ use token_broker::{
     policy::Policy,
     renewal::Agenda,
     secret::Secret,
+    traces::{Context, Span, Traces},
     users::Users,
     vault::{Failure, Grant, SignIn, SigningIn},
 };
@@ -45,7 +46,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 const LIFETIME: Duration = Duration::from_secs(300);
 
 impl SignIn for Switched {
-    fn sign_in<'a>(&'a self, user: &'a UserKey, _password: &'a Secret) -> SigningIn<'a> {
+    fn sign_in<'a>(&'a self, user: &'a UserKey, _password: &'a Secret, _: Option<Context>) -> SigningIn<'a> {
         Box::pin(async move {
             let n = self.sign_ins.fetch_add(1, Ordering::Relaxed);
             self.begun.lock().expect("no panic").push(Instant::now());
@@ -98,6 +99,7 @@ impl House {
             cache: cache.clone(),
             agenda: Arc::clone(&agenda),
             metrics: Arc::clone(&metrics),
+            traces: Traces::default(),
             runtime: Handle::current(),
             seed,
         };
@@ -144,8 +146,14 @@ impl House {
         patience: Duration,
     ) -> impl Future<Output = Result<Answer, BrokerError>> + Send + use<> {
         let (broker, key, rejected_token_id) = (Arc::clone(&self.broker), self.users[user].clone(), token_id.to_owned());
-        let request = Request { key, min_remaining: Duration::ZERO, rejected_token_id, deadline: Instant::now() + patience };
-        async move { broker.get_token(&CallerId::Anonymous, &request).await }
+        let request = Request {
+            key,
+            min_remaining: Duration::ZERO,
+            rejected_token_id,
+            deadline: Instant::now() + patience,
+            span: Span::default(),
+        };
+        async move { broker.get_token(&CallerId::Anonymous, &request).await.map_err(|why| why.error) }
     }
 
     fn sign_ins(&self) -> u64 {
@@ -161,8 +169,14 @@ impl Drop for House {
 
 async fn ask(broker: Arc<Broker>, key: UserKey, patience: Duration) -> (Result<Answer, BrokerError>, Duration) {
     let before = Instant::now();
-    let request = Request { key, min_remaining: Duration::ZERO, rejected_token_id: String::new(), deadline: before + patience };
-    (broker.get_token(&CallerId::Anonymous, &request).await, before.elapsed())
+    let request = Request {
+        key,
+        min_remaining: Duration::ZERO,
+        rejected_token_id: String::new(),
+        deadline: before + patience,
+        span: Span::default(),
+    };
+    (broker.get_token(&CallerId::Anonymous, &request).await.map_err(|why| why.error), before.elapsed())
 }
 
 #[tokio::test(start_paused = true)]

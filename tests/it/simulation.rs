@@ -23,6 +23,7 @@ use token_broker::{
     pacing::Rules,
     policy::Policy,
     renewal::Agenda,
+    traces::Traces,
     users::Users,
 };
 use tokio::{runtime, task::JoinSet, time::sleep};
@@ -111,6 +112,7 @@ async fn run(seed: u64) -> Arc<World> {
         cache: cache.clone(),
         agenda: Arc::clone(&agenda),
         metrics: Arc::default(),
+        traces: Traces::default(),
         runtime: runtime::Handle::current(),
         seed: random.u64(..),
     };

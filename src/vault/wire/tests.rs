@@ -46,7 +46,7 @@ fn user() -> UserKey {
 
 async fn sign_in(settings: Settings, password: &str) -> Result<Grant, Failure> {
     let vault = Vault::new(settings, Arc::new(SystemClock)).expect("the settings are good");
-    vault.sign_in(&user(), &Secret::from(password)).await
+    vault.sign_in(&user(), &Secret::from(password), None).await
 }
 
 fn ok(body: &str) -> String {
@@ -92,7 +92,7 @@ async fn connections_are_reused() {
     let peer = Peer::answering(ok(TOKEN));
     let vault = Vault::new(peer.settings(), Arc::new(SystemClock)).expect("the settings are good");
     for _ in 0..3 {
-        vault.sign_in(&user(), &Secret::from("1234Qwerty")).await.expect("the peer gives a token");
+        vault.sign_in(&user(), &Secret::from("1234Qwerty"), None).await.expect("the peer gives a token");
     }
     assert_eq!(peer.counts(), (1, 3));
 }
@@ -217,9 +217,9 @@ async fn what_may_have_been_read_is_not_sent_again() {
                 let vault = Vault::new(peer.settings(), Arc::new(SystemClock)).expect("the settings are good");
                 let password = Secret::from("1234Qwerty");
                 if used_before {
-                    vault.sign_in(&user(), &password).await.expect("the peer gives a token");
+                    vault.sign_in(&user(), &password, None).await.expect("the peer gives a token");
                 }
-                let result = vault.sign_in(&user(), &password).await;
+                let result = vault.sign_in(&user(), &password, None).await;
                 assert!(is_unavailable(&result), "{part:?} {result:?}");
                 assert_eq!(peer.counts(), (1, 1 + usize::from(used_before)), "{part:?} {resets} {used_before}");
             }

@@ -7,6 +7,7 @@ use token_broker::{
     flight::Settings,
     model::{CallerId, UserKey},
     policy::Policy,
+    traces::Span,
 };
 use tokio::time::{Instant, sleep, timeout};
 
@@ -37,6 +38,7 @@ pub(crate) async fn call_on(
             min_remaining: if random.u8(..10) == 0 { Duration::from_secs(random.u64(..100)) } else { Duration::ZERO },
             rejected_token_id: if random.u8(..6) == 0 { seen.clone() } else { String::new() },
             deadline: Instant::now() + patience,
+            span: Span::default(),
         };
         let cancelled_after = (random.u8(..4) == 0).then(|| Duration::from_millis(random.u64(..400)));
         if let Some(id) = call(&broker, &world, request, patience, cancelled_after).await {
@@ -61,7 +63,8 @@ async fn call(
     let result = match cancelled_after {
         Some(after) => timeout(after, calling).await.ok()?,
         None => calling.await,
-    };
+    }
+    .map_err(|why| why.error);
     let now = world.now();
     let waited = now.mono - before.mono;
     world.note(format!("{} after {waited:?}: {:?}", request.key, result.as_ref().map(|answer| answer.outcome)));

@@ -11,6 +11,7 @@ use std::{
 use token_broker::{
     model::UserKey,
     secret::Secret,
+    traces::Context,
     vault::{Failure, Grant, Refusal, Scope, SignIn, SigningIn},
 };
 use tokio::time::{Instant, sleep};
@@ -98,7 +99,7 @@ impl SimulatedVault {
 }
 
 impl SignIn for SimulatedVault {
-    fn sign_in<'a>(&'a self, user: &'a UserKey, password: &'a Secret) -> SigningIn<'a> {
+    fn sign_in<'a>(&'a self, user: &'a UserKey, password: &'a Secret, _: Option<Context>) -> SigningIn<'a> {
         Box::pin(async move {
             let began = self.world.now();
             self.world.begin(user, password);

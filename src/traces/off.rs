@@ -1,0 +1,62 @@
+//! What is there in a broker that was built without the feature `traces`: nothing.
+
+use std::time::Duration;
+
+use super::{BuildError, Context, Kind};
+use crate::config;
+
+/// Traces that nobody gets.
+#[derive(Clone, Debug, Default)]
+pub struct Traces(());
+
+/// A span that nobody sees.
+#[derive(Clone, Debug, Default)]
+pub struct Span(());
+
+impl Traces {
+    /// None.
+    ///
+    /// # Errors
+    /// Never.
+    pub fn new(_: Option<&config::Traces>) -> Result<Self, BuildError> {
+        Ok(Self::default())
+    }
+
+    /// None.
+    #[must_use]
+    pub fn begin(&self, _: &'static str, _: Kind, _: Option<Context>) -> Span {
+        Span::default()
+    }
+
+    /// None.
+    #[must_use]
+    pub fn within(&self, _: Option<&Span>, _: &'static str, _: Kind) -> Span {
+        Span::default()
+    }
+
+    /// Nothing to end.
+    pub fn end(&self, _: Duration) {}
+}
+
+impl Span {
+    /// Nowhere.
+    #[must_use]
+    pub fn context(&self) -> Option<Context> {
+        None
+    }
+
+    /// Whether anything that is set is recorded.
+    #[must_use]
+    pub fn is_recorded(&self) -> bool {
+        false
+    }
+
+    /// Nothing.
+    pub fn set(&self, _: &'static str, _: impl Into<std::borrow::Cow<'static, str>>) {}
+
+    /// Nothing.
+    pub fn link(&self, _: &Self) {}
+
+    /// Nothing.
+    pub fn end(&self, _: Option<&'static str>) {}
+}

@@ -1,0 +1,191 @@
+//! Spans as OpenTelemetry has them, sent over OTLP by a thread of their own.
+//!
+//! Must never sample what the caller's trace does not (parent-based), nor wait for the collector.
+
+use std::{borrow::Cow, fmt, time::Duration};
+
+use opentelemetry::{
+    KeyValue,
+    trace::{
+        SpanContext, SpanId, SpanKind, Status, TraceContextExt as _, TraceFlags, TraceId, TraceState, Tracer as _,
+        TracerProvider as _,
+    },
+};
+use opentelemetry_otlp::{SpanExporter, WithExportConfig as _, WithTonicConfig as _};
+use opentelemetry_sdk::{
+    Resource,
+    trace::{BatchConfigBuilder, BatchSpanProcessor, Sampler, SdkTracer, SdkTracerProvider, SpanLimits},
+};
+use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
+use tracing::warn;
+
+use super::{BuildError, Context, Kind};
+use crate::config;
+
+/// Whose spans these are.
+const SERVICE: &str = "token-broker";
+/// Most spans that wait to be sent: about 2 MiB. What comes on top is dropped, and the library says so once.
+const QUEUE_MAX: usize = 4_096;
+/// Most of them in one message.
+const BATCH_MAX: usize = 512;
+/// How often they are sent.
+const SEND_EVERY: Duration = Duration::from_secs(2);
+/// How long a message to the collector may take.
+const SEND_TIMEOUT: Duration = Duration::from_secs(5);
+/// Most links of a span: the waiters of a flight beyond that find it by their own link.
+const LINKS_MAX: u32 = 128;
+/// Most attributes of a span: none of ours has more than ten.
+const ATTRIBUTES_MAX: u32 = 32;
+
+/// Where spans begin.
+#[derive(Clone, Default)]
+pub struct Traces(Option<Sending>);
+
+#[derive(Clone)]
+struct Sending {
+    provider: SdkTracerProvider,
+    tracer: SdkTracer,
+}
+
+/// A span; clones are the same one. None of a broker that sends no traces.
+#[derive(Clone, Default)]
+pub struct Span(Option<opentelemetry::Context>);
+
+impl fmt::Debug for Traces {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Traces").field("sent", &self.0.is_some()).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Span").field(&self.context()).finish()
+    }
+}
+
+impl Traces {
+    /// Sends traces where the configuration says. To be called on the runtime that will send them; connects to nothing yet.
+    ///
+    /// # Errors
+    /// Says which setting can't be used.
+    pub fn new(settings: Option<&config::Traces>) -> Result<Self, BuildError> {
+        let Some(settings) = settings else { return Ok(Self(None)) };
+        let fault = |error: &dyn fmt::Display| BuildError(error.to_string());
+        let mut endpoint = Endpoint::from_shared(settings.endpoint.clone())
+            .map_err(|error| fault(&error))?
+            .connect_timeout(SEND_TIMEOUT)
+            .timeout(SEND_TIMEOUT);
+        if let Some(ca) = &settings.ca_file {
+            let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(&ca.pem));
+            endpoint = endpoint.tls_config(tls).map_err(|error| fault(&error))?;
+        }
+        let exporter = SpanExporter::builder().with_tonic().with_channel(endpoint.connect_lazy()).with_timeout(SEND_TIMEOUT);
+        let exporter = exporter.build().map_err(|error| fault(&error))?;
+        // All of it by hand, since the environment is no configuration.
+        let batches = BatchConfigBuilder::default()
+            .with_max_queue_size(QUEUE_MAX)
+            .with_max_export_batch_size(BATCH_MAX)
+            .with_scheduled_delay(SEND_EVERY)
+            .build();
+        let limits = SpanLimits {
+            max_links_per_span: LINKS_MAX,
+            max_attributes_per_span: ATTRIBUTES_MAX,
+            max_events_per_span: 0,
+            max_attributes_per_event: 0,
+            max_attributes_per_link: 0,
+        };
+        let version = KeyValue::new("service.version", env!("CARGO_PKG_VERSION"));
+        let resource = Resource::builder_empty().with_service_name(SERVICE).with_attribute(version);
+        let provider = SdkTracerProvider::builder()
+            .with_span_processor(BatchSpanProcessor::builder(exporter).with_batch_config(batches).build())
+            .with_sampler(Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(settings.sample_ratio))))
+            .with_span_limits(limits)
+            .with_resource(resource.build())
+            .build();
+        let tracer = provider.tracer(SERVICE);
+        Ok(Self(Some(Sending { provider, tracer })))
+    }
+
+    /// A span below the one of whoever asked, or at the top of a trace of its own.
+    #[must_use]
+    pub fn begin(&self, name: &'static str, kind: Kind, parent: Option<Context>) -> Span {
+        let Some(Sending { tracer, .. }) = &self.0 else { return Span(None) };
+        let parent = parent.map_or_else(opentelemetry::Context::new, |parent| {
+            let flags = if parent.sampled { TraceFlags::SAMPLED } else { TraceFlags::default() };
+            let (trace, span) = (TraceId::from(parent.trace.0), SpanId::from(parent.span));
+            let remote = SpanContext::new(trace, span, flags, true, TraceState::NONE);
+            opentelemetry::Context::new().with_remote_span_context(remote)
+        });
+        span(tracer, name, kind, &parent)
+    }
+
+    /// A span below another of ours; at the top of a trace of its own where that is none.
+    #[must_use]
+    pub fn within(&self, parent: Option<&Span>, name: &'static str, kind: Kind) -> Span {
+        let Some(Sending { tracer, .. }) = &self.0 else { return Span(None) };
+        let parent = parent.and_then(|parent| parent.0.as_ref());
+        span(tracer, name, kind, parent.unwrap_or(&opentelemetry::Context::new()))
+    }
+
+    /// Sends what waits, and ends. Blocks for `patience` at most.
+    pub fn end(&self, patience: Duration) {
+        if let Some(Sending { provider, .. }) = &self.0
+            && let Err(error) = provider.shutdown_with_timeout(patience)
+        {
+            warn!(%error, "the last traces could not be sent");
+        }
+    }
+}
+
+fn span(tracer: &SdkTracer, name: &'static str, kind: Kind, parent: &opentelemetry::Context) -> Span {
+    let kind = match kind {
+        Kind::Server => SpanKind::Server,
+        Kind::Internal => SpanKind::Internal,
+        Kind::Client => SpanKind::Client,
+    };
+    let span = tracer.build_with_context(tracer.span_builder(name).with_kind(kind), parent);
+    Span(Some(parent.with_span(span)))
+}
+
+impl Span {
+    /// Where it is in its trace.
+    #[must_use]
+    pub fn context(&self) -> Option<Context> {
+        let context = self.0.as_ref()?.span().span_context().clone();
+        let trace = super::TraceId(u128::from_be_bytes(context.trace_id().to_bytes()));
+        let span = u64::from_be_bytes(context.span_id().to_bytes());
+        context.is_valid().then_some(Context { trace, span, sampled: context.is_sampled() })
+    }
+
+    /// Whether anything that is set is recorded.
+    #[must_use]
+    pub fn is_recorded(&self) -> bool {
+        self.0.as_ref().is_some_and(|context| context.span().is_recording())
+    }
+
+    /// Adds an attribute.
+    pub fn set(&self, key: &'static str, value: impl Into<Cow<'static, str>>) {
+        if self.is_recorded()
+            && let Some(context) = &self.0
+        {
+            context.span().set_attribute(KeyValue::new(key, value.into()));
+        }
+    }
+
+    /// Says that another span bears on this one.
+    pub fn link(&self, other: &Self) {
+        if let (Some(context), Some(other)) = (&self.0, &other.0) {
+            context.span().add_link(other.span().span_context().clone(), Vec::new());
+        }
+    }
+
+    /// Ends it; `failure` says, in fixed words, what went wrong. Only the first end counts.
+    pub fn end(&self, failure: Option<&'static str>) {
+        if let Some(context) = &self.0 {
+            if let Some(failure) = failure {
+                context.span().set_status(Status::error(failure));
+            }
+            context.span().end();
+        }
+    }
+}
