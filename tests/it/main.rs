@@ -32,3 +32,5 @@ mod scale_and_outage;
 mod seen;
 mod service_accounts;
 mod simulation;
+#[cfg(feature = "traces")]
+mod traces;
