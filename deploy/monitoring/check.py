@@ -23,6 +23,18 @@ ANNOTATIONS = {"summary", "description", "runbook_url"}
 TARGET_LABELS = {"namespace", "job", "instance", "pod", "container", "service", "endpoint", "node"}
 # Of the alerts themselves, which Prometheus exposes; the dashboard marks them.
 BUILT_IN = {"ALERTS": {"alertname", "alertstate", "severity"}}
+# What a page may lack, since there is nothing to say: series with all of their labels, or labels alone. `--all` forgives nothing.
+SOMETIMES = {
+    "token_broker_calls_total": {"reason"},
+    "token_broker_caller_calls_total": {"caller", "code"},
+    "token_broker_renewals_total": {"result"},
+    "token_broker_reloads_total": {"result"},
+    "token_broker_tls_handshakes_total": {"result"},
+    "token_broker_held_users": {"merchant_id", "reason"},
+    "token_broker_failing_users": {"merchant_id", "reason"},
+    "token_broker_merchant_wait_seconds": {"merchant_id"},
+    "token_broker_certificate_not_after_timestamp_seconds": {"certificate"},
+}
 # Suffixes of the series of one family, by its type.
 SUFFIXES = {"histogram": ("_bucket", "_sum", "_count"), "summary": ("", "_sum", "_count"), "info": ("_info",)}
 
@@ -38,8 +50,8 @@ KEYWORDS = {"and", "or", "unless", "offset", "bool", "by", "without", "on", "ign
 class Exposition:
     """What a broker exposes: each series' name, with the labels it was seen with; none seen says nothing of labels."""
 
-    def __init__(self, text: str) -> None:
-        self.labels: dict[str, set[str]] = {}
+    def __init__(self, text: str, forgiving: bool) -> None:
+        self.labels: dict[str, set[str]] = {name: set(labels) for name, labels in SOMETIMES.items()} if forgiving else {}
         for line in text.splitlines():
             if line.startswith("# TYPE "):
                 _, _, family, kind = line.split(maxsplit=3)
@@ -87,7 +99,7 @@ def parts(query: str) -> tuple[list[tuple[str, set[str]]], set[str]]:
     bare = re.sub(STRING, " ", bare)
     # Ranges and offsets, which hold units and Grafana's variables.
     bare = re.sub(r"\[[^\]]*\]|\boffset\s+\S+", " ", bare)
-    for found in re.finditer(rf"(?<![\w.$])({NAME})(?!\s*\()", bare):
+    for found in re.finditer(rf"(?<![\w.$])({NAME})(?![\w:]|\s*\()", bare):
         if found[1].lower() not in KEYWORDS:
             series.append((found[1], set()))
     return series, groupings
@@ -202,7 +214,7 @@ def faults(arguments: argparse.Namespace) -> Iterable[str]:
     yield from check_dashboard(dashboard)
     if arguments.metrics:
         text = sys.stdin.read() if arguments.metrics == "-" else Path(arguments.metrics).read_text()
-        exposition = Exposition(text)
+        exposition = Exposition(text, forgiving=not arguments.all)
         for where, query in queries_of(alerts, dashboard):
             yield from (f"{where}: {fault}" for fault in exposition.faults(query))
 
@@ -210,6 +222,7 @@ def faults(arguments: argparse.Namespace) -> Iterable[str]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--metrics", metavar="FILE", help="a page of /metrics in text; - for standard input")
+    parser.add_argument("--all", action="store_true", help="also require what a broker exposes only at times")
     parser.add_argument("--rules", type=Path, default=HERE / "rules.yaml")
     parser.add_argument("--tests", type=Path, default=HERE / "rules_test.yaml")
     parser.add_argument("--dashboard", type=Path, default=HERE / "dashboard.json")
