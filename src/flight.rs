@@ -271,6 +271,12 @@ impl Flights {
         }
     }
 
+    /// Whether tokens are renewed before they end.
+    #[must_use]
+    pub fn renews_ahead(&self) -> bool {
+        self.shared.settings.load().renewal == Renewal::Ahead
+    }
+
     /// What the vault was last heard of.
     #[must_use]
     pub fn heard(&self) -> Heard {

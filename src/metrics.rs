@@ -194,6 +194,9 @@ impl Default for Metrics {
         ] {
             results.iter().for_each(|result| drop(family.get_or_create(&ByResult { result })));
         }
+        for (code, reason, outcome) in [("INTERNAL", "INTERNAL", "broken"), ("RESOURCE_EXHAUSTED", "BROKER_OVERLOADED", "shed")] {
+            drop(metrics.calls.get_or_create(&Ended { code, reason, outcome }));
+        }
         metrics.registered()
     }
 }

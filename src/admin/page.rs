@@ -44,6 +44,7 @@ pub(super) fn render(status: &Status) -> Markup {
                 }
                 main {
                     div.cards { (process(status)) (vault(status)) (configuration(status)) (work(status)) (certificates(status)) }
+                    (faults(status))
                     (merchants(status))
                 }
                 footer { "Counts of this process alone; times in UTC. The page looks anew every " (REFRESH) " s. For programs: " a href="/status?format=json" { "JSON" } ", " a href="/metrics" { "metrics" } "." }
@@ -68,30 +69,40 @@ fn process(status: &Status) -> Markup {
 
 fn vault(status: &Status) -> Markup {
     let vault = &status.vault;
-    let never = || "never".to_owned();
     let mut rows = vec![
-        ("State", if vault.reachable { "answers, as far as is known" } else { "down" }.to_owned()),
-        ("Last token", vault.last_token_at.clone().unwrap_or_else(never)),
-        ("Last failure", vault.last_failure_at.clone().unwrap_or_else(never)),
+        ("State", if vault.reachable { "answers" } else { "down" }.to_owned()),
+        ("Last token", time(vault.last_token_at.as_deref())),
+        ("Last failure", time(vault.last_failure_at.as_deref())),
     ];
-    rows.extend(vault.last_failure.clone().map(|what| ("", what)));
+    rows.extend(vault.last_failure.clone().map(|what| ("It was", what)));
     card("Vault", &rows)
+}
+
+/// As people read it.
+fn time(rfc3339: Option<&str>) -> String {
+    rfc3339.map_or_else(|| "never".to_owned(), |time| time.replace('T', " ").replace('Z', ""))
 }
 
 fn configuration(status: &Status) -> Markup {
     let configuration = &status.configuration;
+    card(
+        "Configuration",
+        &[
+            ("Generation", configuration.generation.to_string()),
+            ("Read", time(configuration.last_good_at.as_deref())),
+            ("Users", configuration.users.to_string()),
+            ("Callers", configuration.callers.to_string()),
+        ],
+    )
+}
+
+fn faults(status: &Status) -> Markup {
+    let faults = &status.configuration.faults;
     html! {
-        section {
-            h2 { "Configuration" }
-            dl {
-                dt { "Generation" } dd { (configuration.generation) }
-                dt { "Read" } dd { (configuration.last_good_at.as_deref().unwrap_or("?")) }
-                dt { "Users" } dd { (configuration.users) }
-                dt { "Callers" } dd { (configuration.callers) }
-            }
-            @if !configuration.faults.is_empty() {
-                h3.warn { "Faults in the files as they are" }
-                ul { @for fault in &configuration.faults { li { (fault) } } }
+        @if !faults.is_empty() {
+            section {
+                h2.warn { "Faults in the configuration's files as they are" }
+                ul { @for fault in faults { li { (fault) } } }
             }
         }
     }
@@ -119,7 +130,7 @@ fn certificates(status: &Status) -> Markup {
                 dl {
                     @for end in &status.certificates {
                         dt { (end.certificate.replace('_', " ")) }
-                        dd { (end.days_left) " days left" br; small { (end.not_after.as_deref().unwrap_or("?")) } }
+                        dd { (end.days_left) " days left" br; small { (time(end.not_after.as_deref())) } }
                     }
                 }
             }
@@ -139,7 +150,7 @@ fn merchants(status: &Status) -> Markup {
             }
             @if status.merchants_not_listed > 0 { p { "and " (status.merchants_not_listed) " more without trouble, or with less" } }
             p.legend {
-                "Dry: asked for lately, and no good token. Held: no sign-in is tried, since repeating a refusal could lock the account, or the vault "
+                "Dry: asked for lately, no good token, and not held. Held: no sign-in is tried, since repeating a refusal could lock the account, or the vault "
                 "asked to wait. Failing: the last sign-in failed, and is tried again. One user may count in several."
             }
         }

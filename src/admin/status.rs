@@ -200,12 +200,12 @@ fn judge(view: &View, merchants: &[Merchant]) -> (Verdict, Vec<String>) {
     let Census { vault_is_down, renewals_overdue, .. } = view.census;
     let (mut trouble, mut attention) = (Vec::new(), Vec::new());
     if view.phase != Phase::Ready {
-        trouble.push(format!("this process is {}: callers are served by others", phase(view.phase)));
+        attention.push(format!("this process is {}: callers are served by others", phase(view.phase)));
     }
     let sum = |count: fn(&Merchant) -> usize| merchants.iter().map(count).sum::<usize>();
     let dry = sum(|merchant| merchant.dry);
     if dry > 0 {
-        let text = format!("{} asked for {} no token that is good", users(dry), have(dry));
+        let text = format!("{} that callers asked for {} no good token", users(dry), have(dry));
         // All who were asked for lately go without, or nobody knows for how long.
         if vault_is_down || sum(|merchant| merchant.cached) == 0 { &mut trouble } else { &mut attention }.push(text);
     }
@@ -219,7 +219,8 @@ fn judge(view: &View, merchants: &[Merchant]) -> (Verdict, Vec<String>) {
     let stops = |stops: fn(&Merchant) -> &Vec<Stop>| merchants.iter().flat_map(stops).map(|stop| stop.users).sum::<usize>();
     let (held, failing) = (stops(|merchant| &merchant.held), stops(|merchant| &merchant.failing));
     if held > 0 {
-        attention.push(format!("{} {} held: the vault said no, or asked to wait", users(held), are(held)));
+        let text = format!("{} {} held: the vault said no, or asked to wait", users(held), are(held));
+        if sum(|merchant| merchant.cached) == 0 { &mut trouble } else { &mut attention }.push(text);
     }
     if failing > 0 {
         attention.push(format!("the last sign-in of {} failed, and is tried again", users(failing)));

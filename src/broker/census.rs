@@ -10,6 +10,8 @@ use crate::{clock::Moment, flight::Heard, model::MerchantId, users::User, vault:
 
 /// A renewal whose time passed so long ago should have begun.
 const OVERDUE_AFTER: Duration = Duration::from_secs(5);
+/// "Lately", where tokens are not renewed ahead, in seconds.
+const LATELY: u64 = 60;
 /// "Soon", for renewals.
 const SOON: Duration = Duration::from_secs(60);
 
@@ -41,7 +43,8 @@ pub struct MerchantCensus {
     pub users: usize,
     /// Have a token that is good now.
     pub cached: usize,
-    /// Were asked for within `idle_after`, and have none.
+    /// Were asked for lately, have none, and aren't held: a sign-in should bring one. Lately is within `idle_after`; where tokens are
+    /// not renewed ahead, within a minute, since nobody misses what nobody asks for.
     pub dry: usize,
     /// No sign-in is tried for them, by the contract's reason.
     pub held: BTreeMap<&'static str, Stopped>,
@@ -91,19 +94,23 @@ impl Broker {
 
     fn count(&self, user: &User, now: Moment, merchant: &mut MerchantCensus) {
         merchant.users += 1;
-        let wanted = user.asked() != 0 && self.second(now.mono).saturating_sub(user.asked()) < self.idle_after();
-        if self.cache.get(&user.key).is_some_and(|held| !held.left_at(now).is_zero()) {
-            merchant.cached += 1;
-        } else if wanted {
-            merchant.dry += 1;
-        }
+        let lately = if self.flights.renews_ahead() { self.idle_after() } else { LATELY };
+        let wanted = user.asked() != 0 && self.second(now.mono).saturating_sub(user.asked()) < lately;
+        let has_token = self.cache.get(&user.key).is_some_and(|held| !held.left_at(now).is_zero());
+        merchant.cached += usize::from(has_token);
+        let held = self.count_stop(user, now, wanted, merchant);
+        merchant.dry += usize::from(wanted && !has_token && !held);
+    }
+
+    /// Counts what stands against a user's next sign-in; says whether it is held.
+    fn count_stop(&self, user: &User, now: Moment, wanted: bool, merchant: &mut MerchantCensus) -> bool {
         if merchant.whole.is_none() {
             let stop = user.merchant().stopped(now.mono);
             merchant.whole = stop.map(|stop| Stopped { users: 0, wait: stop.left_at(now.mono), failure: stop.failure });
         }
         let (wait, failure) = {
             let record = user.record();
-            let Some(stop) = record.pacing.failing() else { return };
+            let Some(stop) = record.pacing.failing() else { return false };
             (stop.left_at(now.mono), Arc::clone(&stop.failure))
         };
         let lasts = !wait.is_zero();
@@ -115,11 +122,12 @@ impl Broker {
             | Failure::Throttled { .. }
             | Failure::Unavailable { .. }
             | Failure::Invalid { .. }
-            | Failure::Broken => return,
+            | Failure::Broken => return false,
         };
         let reason = self.no_token(&failure, wait).reason();
         let stopped = counted.entry(reason).or_insert(Stopped { users: 0, failure, wait });
         stopped.users += 1;
         stopped.wait = stopped.wait.max(wait);
+        matches!(*stopped.failure, Failure::Refused { .. } | Failure::Throttled { .. })
     }
 }

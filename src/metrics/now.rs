@@ -130,6 +130,11 @@ impl Now {
         gauge("renewals_planned", "Users whose next renewal has its time", self.renewals_planned);
         gauge("renewals_overdue", "Those of them whose time passed more than 5 s ago", self.renewals_overdue);
         gauge("callers", "Configured [[callers]]", self.callers);
+        gauge(
+            "configured_users",
+            "Configured users, of all merchants",
+            self.merchants.iter().map(|merchant| merchant.users).sum(),
+        );
         gauge("configuration_faults", "Faults in the configuration's files as they are; none while all is in force", self.faults);
         let help = "1 for the configuration of the start, one more for each that was put in force since then";
         to.register("configuration_generation", help, constant(self.generation));
@@ -174,7 +179,7 @@ impl Now {
         }
         to.register("users", "Configured users", users);
         to.register("cached_tokens", "Users with a token that is good now", cached);
-        let help = "Users that were asked for within vault.idle_after and have no token that is good now";
+        let help = "Users that were asked for lately, have no token that is good now, and are not held";
         to.register("dry_users", help, dry);
         let help = "Users whom no sign-in is tried for, after a definite refusal or a wait that the vault asked for";
         to.register("held_users", help, held);
