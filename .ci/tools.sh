@@ -31,6 +31,7 @@ have() {
 install_debian_packages() {
   have cc || apt_install gcc libc6-dev # links Rust, and builds aws-lc
   have shellcheck || apt_install shellcheck
+  have promtool || apt_install prometheus
   have python3 || apt_install python3
   python3 -c 'import ensurepip, venv' 2>/dev/null || apt_install python3-venv
   if ! have node || ! have npm; then apt_install nodejs npm; fi

@@ -17,6 +17,7 @@ mod cost;
 mod credentials;
 mod faulty;
 mod reload;
+mod traces;
 
 use super::{Fault, Faults, Loaded, LogFormat, Renewal, load};
 
