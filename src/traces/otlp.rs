@@ -1,6 +1,7 @@
 //! Spans as OpenTelemetry has them, sent over OTLP by a thread of their own.
 //!
-//! Must never sample what the caller's trace does not (parent-based), nor wait for the collector.
+//! Must never record what the caller's trace does not (parent-based), nor wait for the collector, nor pay for a span that is not
+//! recorded.
 
 use std::{borrow::Cow, fmt, time::Duration};
 
@@ -45,11 +46,22 @@ pub struct Traces(Option<Sending>);
 struct Sending {
     provider: SdkTracerProvider,
     tracer: SdkTracer,
+    sample_ratio: f64,
 }
 
-/// A span; clones are the same one. None of a broker that sends no traces.
+/// A span; clones are the same one.
 #[derive(Clone, Default)]
-pub struct Span(Option<opentelemetry::Context>);
+pub struct Span(Inner);
+
+#[derive(Clone, Default)]
+enum Inner {
+    /// Of a broker that sends no traces.
+    #[default]
+    Off,
+    /// Not recorded; what is below it isn't either. In the trace of whoever asked, if there is one.
+    Unrecorded(Option<Context>),
+    Recorded(opentelemetry::Context),
+}
 
 impl fmt::Debug for Traces {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -98,33 +110,39 @@ impl Traces {
         let resource = Resource::builder_empty().with_service_name(SERVICE).with_attribute(version);
         let provider = SdkTracerProvider::builder()
             .with_span_processor(BatchSpanProcessor::builder(exporter).with_batch_config(batches).build())
-            .with_sampler(Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(settings.sample_ratio))))
+            // What is not to be recorded never gets here.
+            .with_sampler(Sampler::AlwaysOn)
             .with_span_limits(limits)
             .with_resource(resource.build())
             .build();
         let tracer = provider.tracer(SERVICE);
-        Ok(Self(Some(Sending { provider, tracer })))
+        Ok(Self(Some(Sending { provider, tracer, sample_ratio: settings.sample_ratio })))
     }
 
     /// A span below the one of whoever asked, or at the top of a trace of its own.
     #[must_use]
     pub fn begin(&self, name: &'static str, kind: Kind, parent: Option<Context>) -> Span {
-        let Some(Sending { tracer, .. }) = &self.0 else { return Span(None) };
+        let Some(Sending { tracer, sample_ratio, .. }) = &self.0 else { return Span(Inner::Off) };
+        if !parent.map_or_else(|| fastrand::f64() < *sample_ratio, |parent| parent.sampled) {
+            return Span(Inner::Unrecorded(parent));
+        }
         let parent = parent.map_or_else(opentelemetry::Context::new, |parent| {
-            let flags = if parent.sampled { TraceFlags::SAMPLED } else { TraceFlags::default() };
             let (trace, span) = (TraceId::from(parent.trace.0), SpanId::from(parent.span));
-            let remote = SpanContext::new(trace, span, flags, true, TraceState::NONE);
+            let remote = SpanContext::new(trace, span, TraceFlags::SAMPLED, true, TraceState::NONE);
             opentelemetry::Context::new().with_remote_span_context(remote)
         });
-        span(tracer, name, kind, &parent)
+        recorded(tracer, name, kind, &parent)
     }
 
-    /// A span below another of ours; at the top of a trace of its own where that is none.
+    /// A span below another of ours; at the top of a trace of its own where there is none.
     #[must_use]
     pub fn within(&self, parent: Option<&Span>, name: &'static str, kind: Kind) -> Span {
-        let Some(Sending { tracer, .. }) = &self.0 else { return Span(None) };
-        let parent = parent.and_then(|parent| parent.0.as_ref());
-        span(tracer, name, kind, parent.unwrap_or(&opentelemetry::Context::new()))
+        let Some(Sending { tracer, .. }) = &self.0 else { return Span(Inner::Off) };
+        match parent.map(|parent| &parent.0) {
+            Some(Inner::Recorded(parent)) => recorded(tracer, name, kind, parent),
+            Some(Inner::Unrecorded(parent)) => Span(Inner::Unrecorded(*parent)),
+            Some(Inner::Off) | None => self.begin(name, kind, None),
+        }
     }
 
     /// Sends what waits, and ends. Blocks for `patience` at most.
@@ -137,21 +155,31 @@ impl Traces {
     }
 }
 
-fn span(tracer: &SdkTracer, name: &'static str, kind: Kind, parent: &opentelemetry::Context) -> Span {
+fn recorded(tracer: &SdkTracer, name: &'static str, kind: Kind, parent: &opentelemetry::Context) -> Span {
     let kind = match kind {
         Kind::Server => SpanKind::Server,
         Kind::Internal => SpanKind::Internal,
         Kind::Client => SpanKind::Client,
     };
     let span = tracer.build_with_context(tracer.span_builder(name).with_kind(kind), parent);
-    Span(Some(parent.with_span(span)))
+    Span(Inner::Recorded(parent.with_span(span)))
 }
 
 impl Span {
-    /// Where it is in its trace.
+    fn recording(&self) -> Option<&opentelemetry::Context> {
+        match &self.0 {
+            Inner::Recorded(context) => Some(context),
+            Inner::Off | Inner::Unrecorded(_) => None,
+        }
+    }
+
+    /// Where it is in its trace: where it is not recorded, the place of whoever asked.
     #[must_use]
     pub fn context(&self) -> Option<Context> {
-        let context = self.0.as_ref()?.span().span_context().clone();
+        if let Inner::Unrecorded(parent) = &self.0 {
+            return *parent;
+        }
+        let context = self.recording()?.span().span_context().clone();
         let trace = super::TraceId(u128::from_be_bytes(context.trace_id().to_bytes()));
         let span = u64::from_be_bytes(context.span_id().to_bytes());
         context.is_valid().then_some(Context { trace, span, sampled: context.is_sampled() })
@@ -160,28 +188,26 @@ impl Span {
     /// Whether anything that is set is recorded.
     #[must_use]
     pub fn is_recorded(&self) -> bool {
-        self.0.as_ref().is_some_and(|context| context.span().is_recording())
+        self.recording().is_some()
     }
 
     /// Adds an attribute.
     pub fn set(&self, key: &'static str, value: impl Into<Cow<'static, str>>) {
-        if self.is_recorded()
-            && let Some(context) = &self.0
-        {
+        if let Some(context) = self.recording() {
             context.span().set_attribute(KeyValue::new(key, value.into()));
         }
     }
 
     /// Says that another span bears on this one.
     pub fn link(&self, other: &Self) {
-        if let (Some(context), Some(other)) = (&self.0, &other.0) {
+        if let (Some(context), Some(other)) = (self.recording(), other.recording()) {
             context.span().add_link(other.span().span_context().clone(), Vec::new());
         }
     }
 
     /// Ends it; `failure` says, in fixed words, what went wrong. Only the first end counts.
     pub fn end(&self, failure: Option<&'static str>) {
-        if let Some(context) = &self.0 {
+        if let Some(context) = self.recording() {
             if let Some(failure) = failure {
                 context.span().set_status(Status::error(failure));
             }
