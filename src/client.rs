@@ -1,6 +1,6 @@
 //! What Rust callers use: a token in one line, and an error that says what to do.
 //!
-//! Must never retry by itself (the broker's answer says when that helps), nor print a token.
+//! Must never repeat a call that the broker's answer says no repeat helps against, nor print a token.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), token_broker::client::ClientError> {
@@ -11,9 +11,12 @@
 //! # }
 //! ```
 
-use std::{collections::HashMap, fmt, fs, path::PathBuf, time::Duration};
+mod replicas;
+
+use std::{collections::HashMap, error::Error as _, fmt, fs, path::PathBuf, sync::Arc, time::Duration};
 
 use thiserror::Error;
+use tokio::time::{Instant, sleep, timeout_at};
 use tonic::{
     Code, Request, Status,
     metadata::MetadataValue,
@@ -21,6 +24,7 @@ use tonic::{
 };
 use tonic_types::StatusExt as _;
 
+use self::replicas::Replicas;
 pub use crate::proto::v1::Token;
 use crate::proto::v1::{GetTokenRequest, token_broker_service_client::TokenBrokerServiceClient};
 
@@ -35,12 +39,27 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A connection that is quiet for so long is asked whether it lives; the broker allows it.
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(30);
 
-/// A connection to the broker, made when first used and made again when lost. Cheap to clone.
+/// … and is given up if it does not answer within this.
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Most tries of one call of a [balanced](Client::balanced) client: the most that gRPC's own retry policy allows is five.
+const TRIES_MAX: u32 = 4;
+/// Before a call is tried again at another replica because one was lost: once for each try before.
+const ELSEWHERE_PAUSE: Duration = Duration::from_millis(50);
+/// The broker's word on when to try again, in milliseconds; negative for "don't".
+const PUSHBACK: &str = "grpc-retry-pushback-ms";
+
+/// A connection to the broker, or to each of its replicas, made when first used and made again when lost. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Client {
-    channel: TokenBrokerServiceClient<Channel>,
+    route: Route,
     timeout: Duration,
     token_file: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug)]
+enum Route {
+    One(Channel),
+    Balanced(Arc<Replicas>),
 }
 
 /// How a broker is known, and how it knows us.
@@ -110,23 +129,33 @@ impl Client {
     /// # Errors
     /// [`ClientError::Endpoint`] and [`ClientError::Security`].
     pub fn with_security(endpoint: &str, security: Security) -> Result<Self, ClientError> {
-        let parsed = Endpoint::from_shared(endpoint.to_owned()).ok();
-        let mut parsed = match (parsed, &security.ca_pem) {
-            (Some(parsed), None) if parsed.uri().scheme_str() == Some("http") => parsed,
-            (Some(parsed), Some(_)) if parsed.uri().scheme_str() == Some("https") => parsed,
-            _ => return Err(ClientError::Endpoint(endpoint.to_owned())),
+        let route = Route::One(prepare(endpoint, &security)?.connect_lazy());
+        Ok(Self { route, timeout: DEFAULT_TIMEOUT, token_file: security.token_file })
+    }
+
+    /// A client of all replicas behind a name, such as a headless service's: `http://token-broker-headless.cards.svc:50051`.
+    ///
+    /// It looks the name up again and again, keeps a connection to each address, and asks them in turn. A call that a replica was
+    /// lost over, or that one refused because it ends, goes to another; one that the broker asks to wait with, for 5 s at most, is
+    /// tried again after that: within the time that the call may take, and four times at most.
+    ///
+    /// Tokio must be running.
+    ///
+    /// # Errors
+    /// [`ClientError::Endpoint`] and [`ClientError::Security`].
+    pub fn balanced(endpoint: &str, security: Security) -> Result<Self, ClientError> {
+        let named = prepare(endpoint, &security)?.uri().clone();
+        let host = named.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+        let secure = named.scheme_str() == Some("https");
+        let port = named.port_u16().unwrap_or(if secure { 443 } else { 80 });
+        let token_file = security.token_file.clone();
+        // An address is where to connect to; what is asked for, and whose certificate it must be, stays the name.
+        let at = move |address| {
+            let url = format!("{}://{address}", if secure { "https" } else { "http" });
+            Some(prepare_at(&url, &security, named.host()).ok()?.origin(named.clone()))
         };
-        if let Some(ca) = security.ca_pem {
-            let mut tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca));
-            if let Some((certificate, key)) = security.identity_pem {
-                tls = tls.identity(Identity::from_pem(certificate, key));
-            }
-            parsed = parsed.tls_config(tls).map_err(|error| ClientError::Security(error.to_string()))?;
-        }
-        let channel =
-            parsed.connect_timeout(CONNECT_TIMEOUT).http2_keep_alive_interval(KEEPALIVE_EVERY).tcp_nodelay(true).connect_lazy();
-        let channel = TokenBrokerServiceClient::new(channel);
-        Ok(Self { channel, timeout: DEFAULT_TIMEOUT, token_file: security.token_file })
+        let route = Route::Balanced(Arc::new(Replicas::new(host, port, at)));
+        Ok(Self { route, timeout: DEFAULT_TIMEOUT, token_file })
     }
 
     /// Sets the time a call may take; at most [`TIMEOUT_MAX`].
@@ -149,7 +178,7 @@ impl Client {
     /// # Errors
     /// The same.
     pub async fn token_with(&self, merchant_id: &str, number: &str, query: Query) -> Result<Token, ClientError> {
-        let mut request = Request::new(GetTokenRequest {
+        let message = GetTokenRequest {
             merchant_id: merchant_id.to_owned(),
             number: number.to_owned(),
             min_remaining: query.min_remaining.map(|least| prost_types::Duration {
@@ -157,8 +186,50 @@ impl Client {
                 nanos: i32::try_from(least.subsec_nanos()).unwrap_or_default(),
             }),
             rejected_token_id: query.rejected_token_id,
-        });
-        request.set_timeout(self.timeout);
+        };
+        let answer = match &self.route {
+            Route::One(channel) => ask(channel, self.request(message, self.timeout)?).await,
+            Route::Balanced(replicas) => self.ask_around(replicas, message).await?,
+        };
+        answer.map_err(|status| ClientError::Status(Box::new(status)))
+    }
+
+    /// Asks one replica after the other, as long as that helps and there is time.
+    #[allow(clippy::disallowed_methods, reason = "nothing else tells how much of the call's time is left")]
+    async fn ask_around(&self, replicas: &Replicas, message: GetTokenRequest) -> Result<Result<Token, Status>, ClientError> {
+        let end = Instant::now() + self.timeout;
+        let late = || Status::deadline_exceeded("the time for the call is over");
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let replica = match timeout_at(end, replicas.next()).await {
+                Ok(Ok(replica)) => replica,
+                Ok(Err(none)) => return Ok(Err(none)),
+                Err(_elapsed) => return Ok(Err(late())),
+            };
+            let request = self.request(message.clone(), end.saturating_duration_since(Instant::now()))?;
+            let Ok(answer) = timeout_at(end, ask(&replica.channel, request)).await else { return Ok(Err(late())) };
+            let Err(status) = &answer else { return Ok(answer) };
+            let pause = match Again::after(status) {
+                Again::Lost => {
+                    replicas.lost(&replica).await;
+                    ELSEWHERE_PAUSE * (tries - 1)
+                }
+                Again::Elsewhere => ELSEWHERE_PAUSE * (tries - 1),
+                Again::Later(wait) => wait,
+                Again::No => return Ok(answer),
+            };
+            // Where the wait is longer than the time that is left, the caller learns why at once.
+            if tries == TRIES_MAX || Instant::now() + pause >= end {
+                return Ok(answer);
+            }
+            sleep(pause).await;
+        }
+    }
+
+    fn request(&self, message: GetTokenRequest, time: Duration) -> Result<Request<GetTokenRequest>, ClientError> {
+        let mut request = Request::new(message);
+        request.set_timeout(time);
         if let Some(path) = &self.token_file {
             let unreadable = |source| ClientError::TokenFile { path: path.clone(), source };
             let token = fs::read_to_string(path).map_err(unreadable)?;
@@ -167,9 +238,67 @@ impl Client {
             value.set_sensitive(true);
             request.metadata_mut().insert("authorization", value);
         }
-        let answer = self.channel.clone().get_token(request).await.map_err(|status| ClientError::Status(Box::new(status)))?;
-        let missing = || ClientError::Status(Box::new(Status::internal("the broker's answer holds no token")));
-        answer.into_inner().token.ok_or_else(missing)
+        Ok(request)
+    }
+}
+
+/// The endpoint with all that every connection has.
+fn prepare(endpoint: &str, security: &Security) -> Result<Endpoint, ClientError> {
+    prepare_at(endpoint, security, None)
+}
+
+/// The same, where the certificate is not the endpoint's but `name`'s.
+fn prepare_at(endpoint: &str, security: &Security, name: Option<&str>) -> Result<Endpoint, ClientError> {
+    let parsed = Endpoint::from_shared(endpoint.to_owned()).ok();
+    let mut parsed = match (parsed, &security.ca_pem) {
+        (Some(parsed), None) if parsed.uri().scheme_str() == Some("http") => parsed,
+        (Some(parsed), Some(_)) if parsed.uri().scheme_str() == Some("https") => parsed,
+        _ => return Err(ClientError::Endpoint(endpoint.to_owned())),
+    };
+    if let Some(ca) = &security.ca_pem {
+        let mut tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca));
+        if let Some((certificate, key)) = &security.identity_pem {
+            tls = tls.identity(Identity::from_pem(certificate, key));
+        }
+        if let Some(name) = name {
+            tls = tls.domain_name(name);
+        }
+        parsed = parsed.tls_config(tls).map_err(|error| ClientError::Security(error.to_string()))?;
+    }
+    let parsed = parsed.connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true);
+    Ok(parsed.http2_keep_alive_interval(KEEPALIVE_EVERY).keep_alive_timeout(KEEPALIVE_TIMEOUT))
+}
+
+async fn ask(channel: &Channel, request: Request<GetTokenRequest>) -> Result<Token, Status> {
+    let answer = TokenBrokerServiceClient::new(channel.clone()).get_token(request).await?;
+    answer.into_inner().token.ok_or_else(|| Status::internal("the broker's answer holds no token"))
+}
+
+/// Whether to ask again, for a request that does no harm twice.
+enum Again {
+    /// At another replica: the connection to this one failed.
+    Lost,
+    /// At another replica: this one ends.
+    Elsewhere,
+    /// After this long, since the broker says so.
+    Later(Duration),
+    No,
+}
+
+impl Again {
+    fn after(status: &Status) -> Self {
+        // An error with a source was not sent by anyone: it is the connection's. The deadline's is none to repeat.
+        if status.source().is_some() {
+            return if status.code() == Code::DeadlineExceeded { Self::No } else { Self::Lost };
+        }
+        if !matches!(status.code(), Code::Unavailable | Code::ResourceExhausted) {
+            return Self::No;
+        }
+        match status.metadata().get(PUSHBACK).map(|millis| millis.to_str().ok().and_then(|millis| millis.parse().ok())) {
+            Some(Some(millis)) => Self::Later(Duration::from_millis(millis)),
+            Some(None) => Self::No,
+            None => Self::Elsewhere,
+        }
     }
 }
 
