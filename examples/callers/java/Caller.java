@@ -1,0 +1,155 @@
+import com.google.protobuf.Any;
+import com.google.protobuf.InvalidProtocolBufferException;
+import com.google.rpc.ErrorInfo;
+import com.google.rpc.RetryInfo;
+import io.grpc.CallCredentials;
+import io.grpc.Grpc;
+import io.grpc.InsecureChannelCredentials;
+import io.grpc.ManagedChannel;
+import io.grpc.Metadata;
+import io.grpc.Status;
+import io.grpc.StatusRuntimeException;
+import io.grpc.TlsChannelCredentials;
+import io.grpc.protobuf.StatusProto;
+import java.io.File;
+import java.io.IOException;
+import java.net.URI;
+import java.net.http.HttpClient;
+import java.net.http.HttpRequest;
+import java.net.http.HttpResponse;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.time.Duration;
+import java.util.List;
+import java.util.Map;
+import java.util.concurrent.Executor;
+import java.util.concurrent.TimeUnit;
+import tokenbroker.v1.TokenBroker.GetTokenRequest;
+import tokenbroker.v1.TokenBroker.Token;
+import tokenbroker.v1.TokenBrokerServiceGrpc;
+import tokenbroker.v1.TokenBrokerServiceGrpc.TokenBrokerServiceBlockingStub;
+
+/**
+ * Asks the broker for a user's token, and uses it: java Caller MERCHANT NUMBER
+ *
+ * <p>The environment says where the broker is (TOKEN_BROKER_TARGET), how it is known (TOKEN_BROKER_CA), who we are
+ * (TOKEN_BROKER_TOKEN_FILE, or TOKEN_BROKER_CERTIFICATE and TOKEN_BROKER_KEY), and where the vault's API is (VAULT_URL).
+ */
+public final class Caller {
+    /** A call's whole time, repeats included: a sign-in takes up to ten seconds. */
+    private static final long CALL_SECONDS = 15;
+
+    /** Numbers are doubles here. */
+    private static final Map<String, ?> SERVICE_CONFIG = Map.of(
+        "loadBalancingConfig", List.of(Map.of("round_robin", Map.of())),
+        "methodConfig", List.of(Map.of(
+            "name", List.of(Map.of("service", "tokenbroker.v1.TokenBrokerService")),
+            // Asking twice does no harm. How long to wait between is what the broker's pushback says; these are for errors
+            // without one: a broker that goes away, or none there.
+            "retryPolicy", Map.of(
+                "maxAttempts", 4.0,
+                "initialBackoff", "0.1s",
+                "maxBackoff", "1s",
+                "backoffMultiplier", 2.0,
+                "retryableStatusCodes", List.of("UNAVAILABLE", "RESOURCE_EXHAUSTED")))));
+
+    /** The projected service-account token, read for each call: kubelet replaces it. */
+    private static final class TokenFile extends CallCredentials {
+        private final Path path;
+
+        TokenFile(String path) {
+            this.path = Path.of(path);
+        }
+
+        @Override
+        public void applyRequestMetadata(RequestInfo request, Executor executor, MetadataApplier applier) {
+            executor.execute(() -> {
+                try {
+                    var metadata = new Metadata();
+                    var authorization = Metadata.Key.of("authorization", Metadata.ASCII_STRING_MARSHALLER);
+                    metadata.put(authorization, "Bearer " + Files.readString(path).strip());
+                    applier.apply(metadata);
+                } catch (IOException error) {
+                    applier.fail(Status.UNAUTHENTICATED.withDescription("can't read " + path).withCause(error));
+                }
+            });
+        }
+
+        @Override
+        public void thisUsesUnstableApi() {}
+    }
+
+    /** One channel for the whole process. */
+    private static ManagedChannel connect() throws IOException {
+        var credentials = InsecureChannelCredentials.create();
+        var ca = System.getenv("TOKEN_BROKER_CA");
+        if (ca != null) {
+            var tls = TlsChannelCredentials.newBuilder().trustManager(new File(ca));
+            var certificate = System.getenv("TOKEN_BROKER_CERTIFICATE");
+            if (certificate != null) {
+                tls.keyManager(new File(certificate), new File(System.getenv("TOKEN_BROKER_KEY"))); // the key as PKCS #8
+            }
+            credentials = tls.build();
+        }
+        return Grpc.newChannelBuilder(System.getenv("TOKEN_BROKER_TARGET"), credentials)
+            .defaultServiceConfig(SERVICE_CONFIG)
+            .enableRetry()
+            // A connection whose other end is gone without a word is noticed.
+            .keepAliveTime(30, TimeUnit.SECONDS)
+            .keepAliveTimeout(10, TimeUnit.SECONDS)
+            .build();
+    }
+
+    private static Token getToken(TokenBrokerServiceBlockingStub broker, String merchant, String number, String rejected) {
+        var request = GetTokenRequest.newBuilder().setMerchantId(merchant).setNumber(number).setRejectedTokenId(rejected);
+        return broker.withDeadlineAfter(CALL_SECONDS, TimeUnit.SECONDS).getToken(request.build()).getToken();
+    }
+
+    /** The code, the broker's reason and the wait, where it says so. */
+    private static String inWords(StatusRuntimeException error) throws InvalidProtocolBufferException {
+        var reason = "no answer of a broker";
+        var wait = Duration.ZERO;
+        for (Any detail : StatusProto.fromThrowable(error).getDetailsList()) {
+            if (detail.is(ErrorInfo.class)) {
+                reason = detail.unpack(ErrorInfo.class).getReason();
+            } else if (detail.is(RetryInfo.class)) {
+                var delay = detail.unpack(RetryInfo.class).getRetryDelay();
+                wait = Duration.ofSeconds(delay.getSeconds(), delay.getNanos());
+            }
+        }
+        var status = error.getStatus();
+        return status.getCode() + " " + reason + ": " + status.getDescription() + " (try again in: " + wait + ")";
+    }
+
+    /** The status of a call of the vault's API. */
+    private static int callVault(Token token) throws IOException, InterruptedException {
+        var request = HttpRequest.newBuilder(URI.create(System.getenv("VAULT_URL") + "/v1/customer"))
+            .header("Authorization", "Bearer " + token.getAccessToken())
+            .timeout(Duration.ofSeconds(10));
+        return HttpClient.newHttpClient().send(request.build(), HttpResponse.BodyHandlers.discarding()).statusCode();
+    }
+
+    public static void main(String[] arguments) throws IOException, InterruptedException {
+        var channel = connect();
+        var broker = TokenBrokerServiceGrpc.newBlockingStub(channel);
+        var tokenFile = System.getenv("TOKEN_BROKER_TOKEN_FILE");
+        if (tokenFile != null) {
+            broker = broker.withCallCredentials(new TokenFile(tokenFile));
+        }
+        try {
+            var token = getToken(broker, arguments[0], arguments[1], "");
+            var status = callVault(token);
+            if (status == 401) {
+                // The vault knows this token no more: once, ask for the next.
+                token = getToken(broker, arguments[0], arguments[1], token.getTokenId());
+                status = callVault(token);
+            }
+            System.out.println(status + " with token " + token.getTokenId());
+        } catch (StatusRuntimeException error) {
+            System.err.println(inWords(error));
+            System.exit(1);
+        } finally {
+            channel.shutdownNow();
+        }
+    }
+}
