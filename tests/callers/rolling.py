@@ -3,10 +3,11 @@
 
     python3 tests/callers/rolling.py [--rounds N] [--broker FILE] [--sandbox FILE] [--examples DIRECTORY]
 
-Three replicas behind a headless service are replaced one by one (`maxSurge: 1`, `maxUnavailable: 0`): a new one gets ready and
-into DNS; then the old one is told to end (SIGTERM) and, --late seconds after that, as news takes its time, it leaves DNS; when its
-process has ended, nothing listens at its address any more. Callers ask steadily all the while with the clients that
-docs/callers.md shows. In the middle the users' password changes at the vault, and in the Secret, whose `..data` link is swapped as kubelet does.
+The replicas behind a headless service are replaced one by one (`maxSurge: 1`, `maxUnavailable: 0`): a new one gets ready and
+into DNS; then the old one is told to end (SIGTERM) and, --late seconds after that, as news takes its time, leaves DNS; when its
+process has ended, nothing listens at its address any more. Callers ask steadily all the while, with the clients that
+docs/callers.md shows. In the middle the users' password changes at the vault, and in the Secret, whose `..data` link is swapped
+as kubelet does.
 
 Ends with 1 if a call failed, or if the new password was not in use in time. Needs the packages of tests/python/requirements.txt,
 and Linux namespaces.
@@ -26,7 +27,6 @@ import languages
 from cluster import ADMIN_PORT, MERCHANT, PORT, VAULT, Cluster, control, end, number
 
 CALLERS = ("rust", "python", "node")
-REPLICAS = 3
 PASSWORDS = ("the first, of nobody", "the second, of nobody")
 # The files of the configuration are looked at every two seconds, and each user is signed in anew.
 ROTATION_SECONDS = 15
@@ -68,7 +68,7 @@ class Roll:
         self.secret = Secret(here.directory / "credentials")
         self.started, self.replicas, self.vault = 0, [], None
         self.change_password(PASSWORDS[0])
-        for _ in range(REPLICAS):
+        for _ in range(options.replicas):
             self.replicas.append(self.start())
         self.publish(self.replicas)
 
@@ -111,7 +111,7 @@ class Roll:
     def rotate(self):
         """Seconds until every replica had signed every user in with the new password."""
         self.change_password(PASSWORDS[1])
-        began, wanted = time.monotonic(), self.options.users * REPLICAS
+        began, wanted = time.monotonic(), self.options.users * self.options.replicas
         while granted() < wanted:
             if time.monotonic() - began > ROTATION_SECONDS:
                 raise RuntimeError(f"{granted()} of {wanted} sign-ins with the new password after {ROTATION_SECONDS} s")
@@ -160,7 +160,7 @@ def run(options):
         callers = {name: calls_of(here, name, language, options) for name, language in ready.items()}
         began = time.monotonic()
         for turn in range(options.rounds):
-            for _ in range(REPLICAS):
+            for _ in range(options.replicas):
                 roll.replace_one()
             if turn == (options.rounds - 1) // 2:
                 rotation = roll.rotate()
@@ -170,11 +170,11 @@ def run(options):
         seconds = time.monotonic() - began
         shares = ", ".join(str(len(pod.audited("decision"))) for pod in roll.replicas)
         versions = [language.versions() for language in ready.values()]
-    replaced = options.rounds * REPLICAS
+    replaced = options.rounds * options.replicas
     print(
         f"{replaced} replicas replaced in {options.rounds} rounds, {seconds:.0f} s, {options.rate} calls a second of each caller"
     )
-    print(f"calls that the last three answered: {shares}")
+    print(f"calls that the last replicas answered: {shares}")
     for name, told in seen.items():
         failed = sum(told["failed"].values())
         print(f"{name:8} {told['calls']:8,} calls, {failed} failed, the slowest took {told['slowest_ms']:.0f} ms")
@@ -189,6 +189,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     cluster.add_programs(parser)
     parser.add_argument("--rounds", type=int, default=20, help="how often all replicas are replaced (default 20)")
+    parser.add_argument("--replicas", type=int, default=3, help="how many there are (default 3)")
     parser.add_argument("--rate", type=int, default=50, help="calls a second of each caller (default 50)")
     parser.add_argument("--users", type=int, default=40, help="users asked for in turn (default 40)")
     parser.add_argument("--lifetime", default="30s", help="of a token, so that there are renewals (default 30s)")

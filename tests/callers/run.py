@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Runs the callers that docs/callers.md shows, against a broker and a development vault, and compares the page with them.
 
-    python3 tests/callers/run.py [--broker FILE] [--sandbox FILE] [--examples DIRECTORY] [--only LANGUAGE]… [--strict]
+    python3 tests/callers/run.py [--broker FILE] [--sandbox FILE] [--examples DIRECTORY] [--only LANGUAGE]… [--strict] [--write]
 
 Each language whose compiler or interpreter is here asks by the name of a headless service: in plaintext, over TLS with a
 service account's token, and with a client certificate. Says which ran and which were skipped, and why; --strict takes a skipped
@@ -46,18 +46,23 @@ MODES = {
 }
 
 
-def compare_page():
-    """Every block of the page that names a file must be that file, and every caller must be on the page."""
-    page, faults = PAGE.read_text(), []
+def compare_page(write):
+    """Every caller must be on the page, as it is in its file."""
+    page, name, faults = PAGE.read_text(), PAGE.relative_to(ROOT), []
     for file in sorted(CALLERS.rglob("*.*")):
-        name = file.relative_to(ROOT)
-        marker = f"<!-- {name} -->\n```"
-        _, found, rest = page.partition(marker)
-        block = rest.partition("\n")[2].partition("\n```\n")[0] + "\n"
-        if not found:
-            faults.append(f"{PAGE.relative_to(ROOT)} does not show {name}")
-        elif block != file.read_text():
-            faults.append(f"{PAGE.relative_to(ROOT)} shows another {name} than there is")
+        marker = f"<!-- {file.relative_to(ROOT)} -->\n"
+        before, found, rest = page.partition(marker)
+        fence, _, rest = rest.partition("\n")
+        # A line break ahead, so that an empty block has an end too.
+        shown, _, after = f"\n{rest}".partition("\n```\n")
+        if not found or not fence.startswith("```"):
+            faults.append(f"{name} does not show {file.relative_to(ROOT)}")
+        elif shown.removeprefix("\n") + "\n" != file.read_text():
+            page = f"{before}{marker}{fence}\n{file.read_text()}```\n{after}"
+            if not write:
+                faults.append(f"{name} shows another {file.relative_to(ROOT)} than there is: run with --write")
+    if write:
+        PAGE.write_text(page)
     return faults
 
 
@@ -90,7 +95,7 @@ def try_language(language, environment, user):
 
 
 def run(options):
-    faults, ran = compare_page(), []
+    faults, ran = compare_page(options.write), []
     with Cluster(options.broker, options.sandbox) as here, tempfile.TemporaryDirectory() as built:
         identities.make(here.directory, cluster.SERVICE)
         ready, skipped = languages.prepare(options.only or languages.LANGUAGES, pathlib.Path(built))
@@ -135,6 +140,7 @@ def main():
     cluster.add_programs(parser)
     parser.add_argument("--only", action="append", choices=languages.LANGUAGES, help="only this language; may be repeated")
     parser.add_argument("--strict", action="store_true", help="a language that can't be tried here is a failure")
+    parser.add_argument("--write", action="store_true", help="take the files into docs/callers.md")
     options = parser.parse_args()
     cluster.find_programs(options)
     languages.fetch(options.only or languages.LANGUAGES)
