@@ -36,7 +36,10 @@ async fn call(broker: Client, merchant: Arc<str>, number: String, due: Instant, 
             Some(Ok(end)) if end > asked => None,
             _ => Some("an expired token".to_owned()),
         },
-        Err(error) => Some(error.in_words().replace(['"', '\\', '\n'], " ")),
+        Err(error) => {
+            let code = error.status().map(|status| status.code());
+            Some(format!("{code:?} {:?}: {error}", error.reason()).replace(['"', '\\', '\n'], " "))
+        }
     };
     let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
     seen.calls += 1;
