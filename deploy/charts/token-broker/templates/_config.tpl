@@ -1,0 +1,126 @@
+{{/* The broker's configuration. Strings and lists are written as JSON, which TOML reads the same. */}}
+
+{{/*
+What takes a restart: the pods carry its checksum. The broker takes up everything else while it runs, and that must not roll them.
+*/}}
+{{- define "token-broker.restarts" -}}
+{{- dict
+      "grpc.listen, grpc.health_listen" .Values.grpc.listenAddress
+      "admin.listen" .Values.admin.enabled
+      "audit.file" .Values.audit.file
+      "log.format" .Values.log.format
+      "grpc.tls" (include "token-broker.tls" .)
+    | toJson }}
+{{- end }}
+
+{{- define "token-broker.config" -}}
+{{- $files := "/etc/token-broker" }}
+{{- $listen := .Values.grpc.listenAddress -}}
+# Each directory is a Secret's: kubelet swaps its content when the Secret changes.
+credentials_files = [
+{{- range concat .Values.credentials.secrets .Values.credentials.externalSecrets }}
+  {{ printf "%s/credentials/%s/*.toml" $files .name | toJson }},
+{{- end }}
+]
+
+[grpc]
+listen = {{ printf "%s:50051" $listen | toJson }}
+# Probes of kubelet speak no TLS: health has a port of its own.
+health_listen = {{ printf "%s:50052" $listen | toJson }}
+{{- with .Values.grpc }}
+lame_duck = "{{ int .lameDuckSeconds }}s"
+drain = "{{ int .drainSeconds }}s"
+call_timeout = {{ .callTimeout | toJson }}
+max_connection_age = {{ .maxConnectionAge | toJson }}
+{{- end }}
+{{- if include "token-broker.tls" . }}
+
+[grpc.tls]
+certificate_file = "{{ $files }}/tls/tls.crt"
+key_file = "{{ $files }}/tls/tls.key"
+{{- if include "token-broker.clientCa" . }}
+client_ca_file = {{ printf "%s/client-ca/%s" $files .Values.tls.clientCa.key | toJson }}
+{{- else if .Values.tls.csi.enabled }}
+client_ca_file = "{{ $files }}/tls/ca.crt"
+{{- end }}
+{{- end }}
+{{- if .Values.admin.enabled }}
+
+[admin]
+listen = {{ printf "%s:9090" $listen | toJson }}
+{{- if not (kindIs "invalid" .Values.admin.labelCallers) }}
+label_callers = {{ .Values.admin.labelCallers }}
+{{- end }}
+{{- end }}
+
+[log]
+format = {{ .Values.log.format | toJson }}
+level = {{ .Values.log.level | toJson }}
+{{- with .Values.audit.file }}
+
+[audit]
+file = {{ printf "/var/log/token-broker/%s" . | toJson }}
+{{- end }}
+{{- with .Values.traces }}
+{{- if .endpoint }}
+
+[traces]
+endpoint = {{ .endpoint | toJson }}
+{{- if not (kindIs "invalid" .sampleRatio) }}
+sample_ratio = {{ .sampleRatio | float64 | printf "%f" }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- with .Values.vault }}
+
+[vault]
+base_url = {{ .baseUrl | toJson }}
+{{- if or .ca.secretName .ca.configMapName }}
+ca_file = {{ printf "%s/vault-ca/%s" $files .ca.key | toJson }}
+{{- end }}
+timeout = {{ .timeout | toJson }}
+max_concurrent_sign_ins = {{ int .maxConcurrentSignIns }}
+min_sign_in_interval = {{ .minSignInInterval | toJson }}
+refusal_hold = {{ .refusalHold | toJson }}
+renewal = {{ .renewal | toJson }}
+assumed_lifetime = {{ .assumedLifetime | toJson }}
+idle_after = {{ .idleAfter | toJson }}
+{{- with .headers }}
+
+[vault.headers]
+{{- range $name, $value := . }}
+{{ $name | toJson }} = {{ $value | toJson }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+[auth]
+allow_unauthenticated = {{ .Values.auth.allowUnauthenticated }}
+{{- with .Values.auth.serviceAccounts }}
+{{- if .enabled }}
+
+[auth.service_accounts]
+issuer = {{ .issuer | toJson }}
+audience = {{ .audience | toJson }}
+{{- with .jwksConfigMap }}
+{{- if .name }}
+jwks_file = {{ printf "%s/jwks/%s" $files .key | toJson }}
+{{- end }}
+{{- end }}
+token_review = {{ .tokenReview }}
+{{- if include "token-broker.asksApiServer" $ }}
+ca_file = "{{ $files }}/api-server/ca.crt"
+token_file = "{{ $files }}/api-server/token"
+{{- end }}
+{{- end }}
+{{- end }}
+{{- range .Values.callers }}
+
+[[callers]]
+id = {{ .id | toJson }}
+merchants = {{ .merchants | toJson }}
+{{- if hasKey . "numbers" }}
+numbers = {{ .numbers | toJson }}
+{{- end }}
+{{- end }}
+{{- end }}

@@ -1,0 +1,94 @@
+{{/* Names, labels, the image, and what follows from the values alone. */}}
+
+{{- define "token-broker.name" -}}
+{{- .Values.nameOverride | default .Chart.Name | trunc 63 | trimSuffix "-" }}
+{{- end }}
+
+{{- define "token-broker.fullname" -}}
+{{- $name := include "token-broker.name" . }}
+{{- if .Values.fullnameOverride }}
+{{- .Values.fullnameOverride | trunc 54 | trimSuffix "-" }}
+{{- else if contains $name .Release.Name }}
+{{- .Release.Name | trunc 54 | trimSuffix "-" }}
+{{- else }}
+{{- printf "%s-%s" .Release.Name $name | trunc 54 | trimSuffix "-" }}
+{{- end }}
+{{- end }}
+
+{{- define "token-broker.selector" -}}
+app.kubernetes.io/name: {{ include "token-broker.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{/* The labels of every object: commonLabels can add to our own, and replace none. */}}
+{{- define "token-broker.labels" -}}
+{{- $own := dict
+      "app.kubernetes.io/name" (include "token-broker.name" .)
+      "app.kubernetes.io/instance" .Release.Name
+      "app.kubernetes.io/version" .Chart.AppVersion
+      "app.kubernetes.io/managed-by" .Release.Service
+      "helm.sh/chart" (printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_") }}
+{{- merge $own .Values.commonLabels | toYaml }}
+{{- end }}
+
+{{- define "token-broker.image" -}}
+{{- with .Values.image }}
+{{- if .digest }}
+{{- printf "%s@%s" .repository .digest }}
+{{- else }}
+{{- printf "%s:%s" .repository (.tag | default $.Chart.AppVersion) }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "token-broker.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create }}
+{{- .Values.serviceAccount.name | default (include "token-broker.fullname" .) }}
+{{- else }}
+{{- .Values.serviceAccount.name | default "default" }}
+{{- end }}
+{{- end }}
+
+{{/* The Secret with the broker's certificate, where it comes from one. */}}
+{{- define "token-broker.tlsSecret" -}}
+{{- if .Values.tls.certManager.enabled }}
+{{- include "token-broker.fullname" . }}-tls
+{{- else }}
+{{- .Values.tls.secretName }}
+{{- end }}
+{{- end }}
+
+{{/* "yes" or nothing, each: what of TLS and of the API server is in use. */}}
+{{- define "token-broker.tls" -}}
+{{- if or .Values.tls.secretName .Values.tls.certManager.enabled .Values.tls.csi.enabled }}yes{{ end }}
+{{- end }}
+
+{{- define "token-broker.clientCa" -}}
+{{- if or .Values.tls.clientCa.secretName .Values.tls.clientCa.configMapName }}yes{{ end }}
+{{- end }}
+
+{{- define "token-broker.mutualTls" -}}
+{{- if or (include "token-broker.clientCa" .) .Values.tls.csi.enabled }}yes{{ end }}
+{{- end }}
+
+{{- define "token-broker.asksApiServer" -}}
+{{- with .Values.auth.serviceAccounts }}
+{{- if and .enabled (or .tokenReview (not .jwksConfigMap.name)) }}yes{{ end }}
+{{- end }}
+{{- end }}
+
+{{/* The port at the end of a URL's host; the default's otherwise: (list URL DEFAULT). */}}
+{{- define "token-broker.port" -}}
+{{- $authority := regexFind "^[a-zA-Z]+://[^/]+" (first .) }}
+{{- regexFind "[0-9]+$" (regexFind ":[0-9]+$" $authority) | default (last . | toString) }}
+{{- end }}
+
+{{/* The pods' labels: the selector's can't be replaced. */}}
+{{- define "token-broker.podLabels" -}}
+{{- merge (include "token-broker.selector" . | fromYaml) .Values.podLabels .Values.commonLabels | toYaml }}
+{{- end }}
+
+{{/* What every runbook_url in files/rules.yaml begins with; monitoring.rules.runbookUrl replaces it. */}}
+{{- define "token-broker.runbook" -}}
+https://runbooks.example.org/token-broker
+{{- end }}

@@ -1,0 +1,129 @@
+{{/*
+What the broker's container mounts, and where it comes from. Every mount is a whole directory: a single file (subPath) would never
+change, while the broker takes up what kubelet swaps. Secrets are 0440: with fsGroup the broker can read them, and no one else.
+*/}}
+
+{{- define "token-broker.volumeMounts" -}}
+- name: config
+  mountPath: /etc/token-broker/config
+  readOnly: true
+{{- range concat .Values.credentials.secrets .Values.credentials.externalSecrets }}
+- name: credentials-{{ .name }}
+  mountPath: /etc/token-broker/credentials/{{ .name }}
+  readOnly: true
+{{- end }}
+{{- if include "token-broker.tls" . }}
+- name: tls
+  mountPath: /etc/token-broker/tls
+  readOnly: true
+{{- end }}
+{{- if include "token-broker.clientCa" . }}
+- name: client-ca
+  mountPath: /etc/token-broker/client-ca
+  readOnly: true
+{{- end }}
+{{- if or .Values.vault.ca.secretName .Values.vault.ca.configMapName }}
+- name: vault-ca
+  mountPath: /etc/token-broker/vault-ca
+  readOnly: true
+{{- end }}
+{{- if and .Values.auth.serviceAccounts.enabled .Values.auth.serviceAccounts.jwksConfigMap.name }}
+- name: jwks
+  mountPath: /etc/token-broker/jwks
+  readOnly: true
+{{- end }}
+{{- if include "token-broker.asksApiServer" . }}
+- name: api-server
+  mountPath: /etc/token-broker/api-server
+  readOnly: true
+{{- end }}
+{{- if .Values.audit.file }}
+- name: audit
+  mountPath: /var/log/token-broker
+{{- end }}
+{{- end }}
+
+{{- define "token-broker.volumes" -}}
+{{- $fullname := include "token-broker.fullname" . -}}
+- name: config
+  configMap:
+    name: {{ $fullname }}
+    defaultMode: 0440
+{{- range .Values.credentials.secrets }}
+- name: credentials-{{ .name }}
+  secret:
+    secretName: {{ .secretName }}
+    defaultMode: 0440
+{{- end }}
+{{- range .Values.credentials.externalSecrets }}
+- name: credentials-{{ .name }}
+  secret:
+    secretName: {{ $fullname }}-{{ .name }}
+    defaultMode: 0440
+{{- end }}
+{{- if .Values.tls.csi.enabled }}
+- name: tls
+  csi:
+    driver: {{ .Values.tls.csi.driver }}
+    readOnly: true
+    {{- with .Values.tls.csi.volumeAttributes }}
+    volumeAttributes:
+      {{- toYaml . | nindent 6 }}
+    {{- end }}
+{{- else if include "token-broker.tls" . }}
+- name: tls
+  secret:
+    secretName: {{ include "token-broker.tlsSecret" . }}
+    defaultMode: 0440
+{{- end }}
+{{- if include "token-broker.clientCa" . }}
+- name: client-ca
+  {{- include "token-broker.caSource" .Values.tls.clientCa | nindent 2 }}
+{{- end }}
+{{- if or .Values.vault.ca.secretName .Values.vault.ca.configMapName }}
+- name: vault-ca
+  {{- include "token-broker.caSource" .Values.vault.ca | nindent 2 }}
+{{- end }}
+{{- with .Values.auth.serviceAccounts }}
+{{- if and .enabled .jwksConfigMap.name }}
+- name: jwks
+  configMap:
+    name: {{ .jwksConfigMap.name }}
+    defaultMode: 0440
+{{- end }}
+{{- end }}
+{{- if include "token-broker.asksApiServer" . }}
+# Its own token for the API server: without an audience it is for the API server itself.
+- name: api-server
+  projected:
+    defaultMode: 0440
+    sources:
+      - serviceAccountToken:
+          path: token
+          expirationSeconds: 3600
+      - configMap:
+          name: kube-root-ca.crt
+          items:
+            - key: ca.crt
+              path: ca.crt
+{{- end }}
+{{- if .Values.audit.file }}
+- name: audit
+  {{- toYaml .Values.audit.volume | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{/* The volume with a CA: its key alone, so that a Secret's private key stays outside the pod. */}}
+{{- define "token-broker.caSource" -}}
+{{- if .secretName -}}
+secret:
+  secretName: {{ .secretName }}
+{{- else -}}
+configMap:
+  name: {{ .configMapName }}
+{{- end }}
+  defaultMode: 0440
+  items:
+    - key: {{ .key }}
+      path: {{ .key }}
+{{- end }}
