@@ -1,0 +1,149 @@
+"""templates/configmap.yaml: the broker's configuration."""
+
+import tomllib
+
+import pytest
+from rendering import one, render
+
+
+def config(values=None, variant="service-accounts"):
+    name = one(render(values, variant), "Deployment")["metadata"]["name"]
+    return tomllib.loads(one(render(values, variant), "ConfigMap", name)["data"]["config.toml"])
+
+
+def test_the_ordinary_one_says_all_of_this():
+    assert config() == {
+        "credentials_files": ["/etc/token-broker/credentials/users/*.toml"],
+        "grpc": {
+            "listen": "0.0.0.0:50051",
+            "health_listen": "0.0.0.0:50052",
+            "lame_duck": "5s",
+            "drain": "20s",
+            "call_timeout": "30s",
+            "max_connection_age": "30m",
+            "tls": {"certificate_file": "/etc/token-broker/tls/tls.crt", "key_file": "/etc/token-broker/tls/tls.key"},
+        },
+        "admin": {"listen": "0.0.0.0:9090"},
+        "log": {"format": "json", "level": "info"},
+        "vault": {
+            "base_url": "https://api.vault.sandbox.testessential.net",
+            "timeout": "10s",
+            "max_concurrent_sign_ins": 64,
+            "min_sign_in_interval": "5s",
+            "refusal_hold": "24h",
+            "renewal": "ahead",
+            "assumed_lifetime": "5m",
+            "idle_after": "1h",
+        },
+        "auth": {
+            "allow_unauthenticated": False,
+            "service_accounts": {
+                "issuer": "https://kubernetes.default.svc.cluster.local",
+                "audience": "token-broker",
+                "token_review": False,
+                "ca_file": "/etc/token-broker/api-server/ca.crt",
+                "token_file": "/etc/token-broker/api-server/token",
+            },
+        },
+        "callers": [{"id": "system:serviceaccount:cards:cards", "merchants": ["bece038f-2e46-49f4-b25e-89cd38d6dc16"]}],
+    }
+
+
+def test_every_other_value_arrives():
+    told = config(variant="everything")
+    assert told["grpc"] == {
+        "listen": "[::]:50051",
+        "health_listen": "[::]:50052",
+        "lame_duck": "0s",
+        "drain": "600s",
+        "call_timeout": "1m",
+        "max_connection_age": "1day",
+        "tls": {
+            "certificate_file": "/etc/token-broker/tls/tls.crt",
+            "key_file": "/etc/token-broker/tls/tls.key",
+            "client_ca_file": "/etc/token-broker/client-ca/ca.crt",
+        },
+    }
+    assert told["admin"] == {"listen": "[::]:9090"}
+    assert told["log"] == {"format": "text", "level": "debug"}
+    assert told["audit"] == {"file": "/var/log/token-broker/audit.jsonl"}
+    assert told["vault"] == {
+        "base_url": "https://vault.example.org",
+        "ca_file": "/etc/token-broker/vault-ca/vault.pem",
+        "headers": {"X-Version": "1.2", "X-Quoted": 'a "b" <c> \\d'},
+        "timeout": "1s 500ms",
+        "max_concurrent_sign_ins": 10000,
+        "min_sign_in_interval": "0s",
+        "refusal_hold": "30days",
+        "renewal": "ahead",
+        "assumed_lifetime": "1h 30m",
+        "idle_after": "2h",
+    }
+    assert "service_accounts" not in told["auth"]
+
+
+def test_each_credentials_secret_has_a_pattern_of_its_own():
+    assert config(variant="reviewed")["credentials_files"] == [
+        f"/etc/token-broker/credentials/{name}/*.toml" for name in ("cards", "payments", "loans", "savings")
+    ]
+
+
+def test_callers_are_written_as_they_were_given():
+    assert config(variant="reviewed")["callers"] == [
+        {"id": "system:serviceaccount:*:cards", "merchants": ["*"]},
+        {
+            "id": "spiffe://example.org/ns/*/sa/cards",
+            "merchants": ["bece038f-2e46-49f4-b25e-89cd38d6dc16"],
+            "numbers": ["+447871239999"],
+        },
+        {"id": "*.example.org", "merchants": []},
+    ]
+
+
+def test_no_numbers_at_all_is_not_every_number():
+    callers = [{"id": "cards.example.org", "merchants": ["*"], "numbers": []}]
+    assert config({"callers": callers})["callers"][0]["numbers"] == []
+
+
+def test_where_callers_are_not_asked_that_is_spelled_out():
+    assert config(variant="open")["auth"] == {"allow_unauthenticated": True}
+    assert "tls" not in config(variant="open")["grpc"]
+
+
+def test_the_spiffe_volume_has_the_callers_cas_too():
+    assert config(variant="spiffe")["grpc"]["tls"]["client_ca_file"] == "/etc/token-broker/tls/ca.crt"
+    other = config({"tls": {"clientCa": {"secretName": "other", "key": "a.pem"}}}, "spiffe")
+    assert other["grpc"]["tls"]["client_ca_file"] == "/etc/token-broker/client-ca/a.pem"
+
+
+def test_keys_from_a_file_need_no_token():
+    assert config(variant="offline-keys")["auth"]["service_accounts"] == {
+        "issuer": "https://kubernetes.default.svc.cluster.local",
+        "audience": "token-broker",
+        "jwks_file": "/etc/token-broker/jwks/jwks.json",
+        "token_review": False,
+    }
+    accounts = config({"auth": {"serviceAccounts": {"tokenReview": True}}}, "offline-keys")["auth"]["service_accounts"]
+    assert accounts["token_review"] is True
+    assert accounts["jwks_file"] == "/etc/token-broker/jwks/jwks.json"
+    assert accounts["token_file"] == "/etc/token-broker/api-server/token"
+
+
+def test_without_admin_there_is_no_such_table():
+    assert "admin" not in config(variant="offline-keys")
+    assert config(variant="offline-keys")["vault"]["renewal"] == "at_expiry"
+
+
+def test_traces_and_labels_are_written_where_they_are_set():
+    told = config(variant="traces")
+    assert told["traces"] == {"endpoint": "http://otel-collector.observability:4317", "sample_ratio": 0.01}
+    assert told["admin"]["label_callers"] is True
+    assert config({"admin": {"labelCallers": False}})["admin"]["label_callers"] is False
+    assert "traces" not in config()
+
+
+@pytest.mark.parametrize("ratio", [0, 1, 0.25])
+def test_a_ratio_is_a_number_with_a_point(ratio):
+    told = config({"traces": {"sampleRatio": ratio}}, "traces")["traces"]["sample_ratio"]
+    assert isinstance(told, float)
+    assert told == ratio

@@ -1,0 +1,154 @@
+"""templates/validate.yaml: what contradicts itself is refused, with the value, the fault and the remedy."""
+
+import pytest
+from rendering import refusal, render
+
+SECRETS = [{"name": "users", "secretName": "a"}]
+FAULTS = {
+    "no image": ({"image": {"repository": ""}}, "image.repository is empty", "say where the image is"),
+    "no vault": ({"vault": {"baseUrl": ""}}, "vault.baseUrl is missing", "give the vault's address"),
+    "no credentials": ({"credentials": {"secrets": []}}, "credentials are missing", "credentials.externalSecrets"),
+    "one directory twice": ({"credentials": {"secrets": SECRETS * 2}}, 'credentials have the name "users" twice', "choose another"),
+    "nobody is asked": (
+        {"auth": {"serviceAccounts": {"enabled": False}}, "callers": []},
+        "auth says of nobody who may call",
+        "auth.allowUnauthenticated: true",
+    ),
+    "no callers": ({"callers": []}, "callers are missing", "add one for each caller"),
+    "open, with callers": (
+        {"auth": {"allowUnauthenticated": True, "serviceAccounts": {"enabled": False}}},
+        "auth.allowUnauthenticated contradicts callers",
+        "unset one of the two",
+    ),
+    "open, with service accounts": (
+        {"auth": {"allowUnauthenticated": True}, "callers": []},
+        "auth.allowUnauthenticated contradicts auth.serviceAccounts.enabled",
+        "unset one of the two",
+    ),
+    "open, with mutual TLS": (
+        {"auth": {"allowUnauthenticated": True}, "tls": {"clientCa": {"secretName": "a"}}},
+        "auth.allowUnauthenticated contradicts tls.clientCa",
+        "unset one of the two",
+    ),
+    "open, with SPIFFE": (
+        {"auth": {"allowUnauthenticated": True}, "tls": {"secretName": "", "csi": {"enabled": True}}},
+        "auth.allowUnauthenticated contradicts tls.csi.enabled",
+        "unset one of the two",
+    ),
+    "tokens in plaintext": ({"tls": {"secretName": ""}}, "auth.serviceAccounts.enabled needs TLS", "set tls.secretName"),
+    "reviews of nothing": (
+        {"auth": {"serviceAccounts": {"enabled": False, "tokenReview": True}}, "tls": {"clientCa": {"secretName": "a"}}},
+        "auth.serviceAccounts.tokenReview has no effect",
+        "or unset it",
+    ),
+    "two certificates": (
+        {"tls": {"certManager": {"enabled": True, "issuerRef": {"name": "a"}}}},
+        "tls.certManager.enabled, tls.secretName name several certificates",
+        "keep one of them",
+    ),
+    "no issuer": (
+        {"tls": {"secretName": "", "certManager": {"enabled": True}}},
+        "tls.certManager.issuerRef.name is missing",
+        "name the issuer",
+    ),
+    "client CA without TLS": (
+        {"tls": {"secretName": "", "clientCa": {"secretName": "a"}}, "auth": {"serviceAccounts": {"enabled": False}}},
+        "tls.clientCa needs a certificate of the broker's own",
+        "set tls.secretName",
+    ),
+    "a socket for files": (
+        {"tls": {"secretName": "", "csi": {"enabled": True, "driver": "csi.spiffe.io"}}},
+        "tls.csi.driver csi.spiffe.io mounts the Workload API's socket",
+        "use spiffe.csi.cert-manager.io",
+    ),
+    "client CA twice": (
+        {"tls": {"clientCa": {"secretName": "a", "configMapName": "b"}}},
+        "tls.clientCa has secretName and configMapName",
+        "keep one of the two",
+    ),
+    "vault's CA twice": (
+        {"vault": {"ca": {"secretName": "a", "configMapName": "b"}}},
+        "vault.ca has secretName and configMapName",
+        "keep one of the two",
+    ),
+    "too little grace": (
+        {"terminationGracePeriodSeconds": 29},
+        "terminationGracePeriodSeconds is 29",
+        "set at least 30 (grpc.lameDuckSeconds + grpc.drainSeconds + 5)",
+    ),
+    "too long a lame duck": ({"grpc": {"lameDuckSeconds": 11}}, "terminationGracePeriodSeconds is 35", "set at least 36"),
+    "too long a drain": ({"grpc": {"drainSeconds": 26}}, "terminationGracePeriodSeconds is 35", "set at least 36"),
+    "replicas that revoke": (
+        {"vault": {"renewal": "at_expiry"}},
+        "replicaCount above 1 contradicts vault.renewal at_expiry",
+        "set it to 1",
+    ),
+    "scaling that revokes": (
+        {"vault": {"renewal": "at_expiry"}, "replicaCount": 1, "autoscaling": {"enabled": True}},
+        "autoscaling.enabled contradicts vault.renewal at_expiry",
+        "disable it",
+    ),
+    "least above most": (
+        {"autoscaling": {"enabled": True, "minReplicas": 7}},
+        "autoscaling.minReplicas is above autoscaling.maxReplicas",
+        "swap them",
+    ),
+    "parts of nothing": (
+        {"autoscaling": {"enabled": True}, "resources": {"requests": None}},
+        "resources.requests.cpu is missing",
+        "set it",
+    ),
+    "audit on a read-only disk": ({"audit": {"file": "a"}}, "audit.file needs audit.volume", "give a volume"),
+    "a volume for nothing": ({"audit": {"volume": {"emptyDir": {}}}}, "audit.volume has no effect", "name the file"),
+    "scraped twice": (
+        {"monitoring": {"podMonitor": {"enabled": True}, "serviceMonitor": {"enabled": True}}},
+        "monitoring.podMonitor.enabled and monitoring.serviceMonitor.enabled would scrape every pod twice",
+        "keep one of the two",
+    ),
+    "nothing to scrape": (
+        {"monitoring": {"podMonitor": {"enabled": True}}, "admin": {"enabled": False}},
+        "monitoring.podMonitor.enabled needs the port of admin.enabled",
+        "enable that too",
+    ),
+    "no service to scrape": (
+        {"monitoring": {"serviceMonitor": {"enabled": True}}, "headlessService": {"enabled": False}},
+        "monitoring.serviceMonitor.enabled needs headlessService.enabled",
+        "use monitoring.podMonitor.enabled",
+    ),
+    "samples of nothing": ({"traces": {"sampleRatio": 0.5}}, "traces.sampleRatio has no effect", "name the collector"),
+    "no caller gets in": ({"networkPolicy": {"callers": []}}, "networkPolicy.callers is empty", "name the callers' pods"),
+    "no names": ({"networkPolicy": {"dns": []}}, "networkPolicy.dns is empty", "name the pods that answer DNS"),
+    "traces don't get out": (
+        {"networkPolicy": {"collector": []}, "traces": {"endpoint": "http://collector:4317"}},
+        "networkPolicy.collector is empty",
+        "name the collector's pods",
+    ),
+    "no way to the API server": (
+        {"networkPolicy": {"apiServer": {"cidrs": []}}},
+        "networkPolicy.apiServer.cidrs is empty",
+        "give its addresses",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_is_refused_with_the_remedy(fault):
+    values, what, remedy = FAULTS[fault]
+    lines = [line for line in refusal(values).splitlines() if line.startswith("- ") and what in line]
+    assert len(lines) == 1
+    assert remedy in lines[0]
+
+
+def test_the_defaults_are_refused_with_all_that_is_missing():
+    told = refusal(variant=None)
+    for word in ("vault.baseUrl is missing", "credentials are missing", "auth says of nobody who may call"):
+        assert word in told
+    assert told.count("\n- ") == 3
+
+
+def test_what_is_just_enough_is_taken():
+    render({"terminationGracePeriodSeconds": 30})
+    render({"vault": {"renewal": "at_expiry"}, "replicaCount": 1})
+    render({"autoscaling": {"enabled": True, "minReplicas": 6}})
+    render({"networkPolicy": {"enabled": False, "callers": [], "dns": []}})
+    render({"credentials": {"secrets": [*SECRETS, {"name": "more", "secretName": "a"}]}})

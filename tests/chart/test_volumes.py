@@ -1,0 +1,84 @@
+"""templates/_volumes.tpl: what is mounted, as directories that kubelet swaps, readable by the broker alone."""
+
+from rendering import broker, pod, render
+
+
+def volumes(values=None, variant="service-accounts"):
+    documents = render(values, variant)
+    mounts = {part["name"]: part["mountPath"] for part in broker(documents)["volumeMounts"]}
+    sources = {part["name"]: {key: value for key, value in part.items() if key != "name"} for part in pod(documents)["volumes"]}
+    assert set(mounts) == set(sources)
+    return {mounts[name]: source for name, source in sources.items()}
+
+
+def test_each_credentials_secret_is_a_directory():
+    mounted = volumes(variant="reviewed")
+    for name, secret in {
+        "cards": "cards-credentials",
+        "payments": "payments-credentials",
+        "loans": "tb-token-broker-loans",
+        "savings": "tb-token-broker-savings",
+    }.items():
+        assert mounted[f"/etc/token-broker/credentials/{name}"] == {"secret": {"secretName": secret, "defaultMode": 0o440}}
+
+
+def test_the_ordinary_one_has_these_and_no_others():
+    assert volumes() == {
+        "/etc/token-broker/config": {"configMap": {"name": "tb-token-broker", "defaultMode": 0o440}},
+        "/etc/token-broker/credentials/users": {"secret": {"secretName": "token-broker-credentials", "defaultMode": 0o440}},
+        "/etc/token-broker/tls": {"secret": {"secretName": "token-broker-tls", "defaultMode": 0o440}},
+        "/etc/token-broker/api-server": {
+            "projected": {
+                "defaultMode": 0o440,
+                "sources": [
+                    {"serviceAccountToken": {"path": "token", "expirationSeconds": 3600}},
+                    {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
+                ],
+            }
+        },
+    }
+
+
+def test_the_api_servers_token_is_there_only_where_it_is_asked():
+    path = "/etc/token-broker/api-server"
+    assert path not in volumes(variant="open")
+    assert path not in volumes(variant="spiffe")
+    assert path not in volumes(variant="offline-keys")
+    assert path in volumes({"auth": {"serviceAccounts": {"tokenReview": True}}}, "offline-keys")
+
+
+def test_cas_are_mounted_without_what_lies_beside_them():
+    mounted = volumes(variant="everything")
+    assert mounted["/etc/token-broker/client-ca"] == {
+        "secret": {"secretName": "callers", "defaultMode": 0o440, "items": [{"key": "ca.crt", "path": "ca.crt"}]}
+    }
+    assert mounted["/etc/token-broker/vault-ca"] == {
+        "secret": {"secretName": "vault-ca", "defaultMode": 0o440, "items": [{"key": "vault.pem", "path": "vault.pem"}]}
+    }
+    mounted = volumes(variant="reviewed")
+    assert mounted["/etc/token-broker/client-ca"] == {
+        "configMap": {"name": "callers", "defaultMode": 0o440, "items": [{"key": "bundle.pem", "path": "bundle.pem"}]}
+    }
+    assert mounted["/etc/token-broker/vault-ca"]["configMap"]["name"] == "vault-ca"
+
+
+def test_certificates_come_from_a_secret_or_a_driver():
+    assert volumes(variant="reviewed")["/etc/token-broker/tls"]["secret"]["secretName"] == "tb-token-broker-tls"
+    assert volumes(variant="spiffe")["/etc/token-broker/tls"] == {"csi": {"driver": "spiffe.csi.cert-manager.io", "readOnly": True}}
+    attributes = {"csi.cert-manager.io/issuer-name": "internal"}
+    other = volumes({"tls": {"csi": {"driver": "csi.cert-manager.io", "volumeAttributes": attributes}}}, "spiffe")
+    assert other["/etc/token-broker/tls"]["csi"]["volumeAttributes"] == attributes
+
+
+def test_the_clusters_keys_come_from_a_config_map():
+    assert volumes(variant="offline-keys")["/etc/token-broker/jwks"] == {"configMap": {"name": "cluster-keys", "defaultMode": 0o440}}
+    closed = {"auth": {"serviceAccounts": {"enabled": False, "jwksConfigMap": {"name": "a"}}}, "tls": {"clientCa": {"secretName": "a"}}}
+    assert "/etc/token-broker/jwks" not in volumes(closed)
+
+
+def test_only_the_audit_trail_is_written():
+    documents = render(variant="everything")
+    assert volumes(variant="everything")["/var/log/token-broker"] == {"emptyDir": {"sizeLimit": "1Gi"}}
+    writable = [part["name"] for part in broker(documents)["volumeMounts"] if not part.get("readOnly")]
+    assert writable == ["audit"]
+    assert all(part["readOnly"] for part in broker(render())["volumeMounts"])
