@@ -66,16 +66,23 @@ def one(documents, kind, name=None):
 
 def refusal(values=None, variant=BASE):
     """What rendering says where it fails; with no variant: of these values alone."""
-    done = helm("template", "tb", CHART, "--namespace", NAMESPACE, files=VARIANTS[variant] if variant else (), values=values or {})
+    done = helm(
+        "template", "tb", CHART, "--namespace", NAMESPACE, files=VARIANTS[variant] if variant else (), values=values or {}
+    )
     assert done.returncode != 0, "it rendered"
     return done.stderr
 
 
-def notes(variant=BASE, values=None):
-    """What an installation says in the end."""
-    done = helm("install", "tb", CHART, "--namespace", NAMESPACE, "--dry-run=client", files=VARIANTS[variant], values=values or {})
+@functools.cache
+def _told(files, values):
+    done = helm("install", "tb", CHART, "--namespace", NAMESPACE, "--dry-run=client", files=files, values=yaml.safe_load(values))
     assert done.returncode == 0, done.stderr
     return done.stdout.partition("\nNOTES:\n")[2]
+
+
+def notes(variant=BASE, values=None):
+    """What an installation says in the end."""
+    return _told(VARIANTS[variant], yaml.safe_dump(values or {}))
 
 
 def pod(documents):

@@ -38,7 +38,11 @@ def test_what_is_reloaded_leaves_the_pods_alone(key):
 
 
 def test_tls_set_or_removed_rolls_the_pods_and_another_secret_is_another_volume():
-    opened = {"tls": {"secretName": ""}, "auth": {"allowUnauthenticated": True, "serviceAccounts": {"enabled": False}}, "callers": []}
+    opened = {
+        "tls": {"secretName": ""},
+        "auth": {"allowUnauthenticated": True, "serviceAccounts": {"enabled": False}},
+        "callers": [],
+    }
     assert checksum(opened) != checksum()
     assert checksum({"tls": {"secretName": "other"}}) == checksum()
 
@@ -77,7 +81,9 @@ def test_replicas_are_spread_over_zones_and_nodes():
     high = {part["topologyKey"]: part["whenUnsatisfiable"] for part in pod(render(variant="ha"))["topologySpreadConstraints"]}
     assert high == {"topology.kubernetes.io/zone": "ScheduleAnyway", "kubernetes.io/hostname": "DoNotSchedule"}
     only = pod(render(variant="everything"))["topologySpreadConstraints"]
-    assert [(part["topologyKey"], part["whenUnsatisfiable"]) for part in only] == [("topology.kubernetes.io/zone", "DoNotSchedule")]
+    assert [(part["topologyKey"], part["whenUnsatisfiable"]) for part in only] == [
+        ("topology.kubernetes.io/zone", "DoNotSchedule")
+    ]
     assert "topologySpreadConstraints" not in pod(render({"topologySpread": {"zone": "", "host": ""}}))
 
 
@@ -120,7 +126,9 @@ def test_labels_of_ours_are_not_replaced():
     documents = render({"commonLabels": labels, "podLabels": labels})
     for part in documents:
         assert part["metadata"]["labels"]["app.kubernetes.io/name"] == "token-broker"
-    assert template({"commonLabels": labels, "podLabels": labels})["metadata"]["labels"]["app.kubernetes.io/name"] == "token-broker"
+    assert (
+        template({"commonLabels": labels, "podLabels": labels})["metadata"]["labels"]["app.kubernetes.io/name"] == "token-broker"
+    )
 
 
 def test_the_services_ports_are_no_environment_variables():

@@ -12,7 +12,11 @@ def test_scales_the_deployment_by_cpu_and_down_slowly():
     documents = render(variant="everything")
     spec = one(documents, "HorizontalPodAutoscaler")["spec"]
     target = one(documents, "Deployment")
-    assert spec["scaleTargetRef"] == {"apiVersion": target["apiVersion"], "kind": "Deployment", "name": target["metadata"]["name"]}
+    assert spec["scaleTargetRef"] == {
+        "apiVersion": target["apiVersion"],
+        "kind": "Deployment",
+        "name": target["metadata"]["name"],
+    }
     assert (spec["minReplicas"], spec["maxReplicas"]) == (3, 4)
     assert spec["metrics"] == [
         {"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 50}}}

@@ -6,7 +6,17 @@ import pytest
 from rendering import find, one, render
 
 CALLERS = [{"podSelector": {"matchLabels": {"token-broker.caller": "true"}}}]
-PRIVATE = ["10.1.2.3", "172.16.0.1", "172.31.255.255", "192.168.1.1", "169.254.169.254", "100.64.0.1", "127.0.0.1", "fd00::1", "fe80::1"]
+PRIVATE = [
+    "10.1.2.3",
+    "172.16.0.1",
+    "172.31.255.255",
+    "192.168.1.1",
+    "169.254.169.254",
+    "100.64.0.1",
+    "127.0.0.1",
+    "fd00::1",
+    "fe80::1",
+]
 
 
 def policy(values=None, variant="service-accounts"):

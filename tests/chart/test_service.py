@@ -30,7 +30,9 @@ def test_the_headless_one_has_metrics_only_for_a_service_monitor():
 
 def test_either_can_be_left_out_and_annotated():
     assert [part["metadata"]["name"] for part in find(render(variant="offline-keys"), "Service")] == ["tb-token-broker-headless"]
-    assert [part["metadata"]["name"] for part in find(render({"headlessService": {"enabled": False}}), "Service")] == ["tb-token-broker"]
+    assert [part["metadata"]["name"] for part in find(render({"headlessService": {"enabled": False}}), "Service")] == [
+        "tb-token-broker"
+    ]
     documents = render(variant="everything")
     assert one(documents, "Service", "tokens")["metadata"]["annotations"] == {"example.org/note": "one"}
     assert one(documents, "Service", "tokens-headless")["metadata"]["annotations"] == {"example.org/note": "each"}

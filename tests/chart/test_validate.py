@@ -8,7 +8,11 @@ FAULTS = {
     "no image": ({"image": {"repository": ""}}, "image.repository is empty", "say where the image is"),
     "no vault": ({"vault": {"baseUrl": ""}}, "vault.baseUrl is missing", "give the vault's address"),
     "no credentials": ({"credentials": {"secrets": []}}, "credentials are missing", "credentials.externalSecrets"),
-    "one directory twice": ({"credentials": {"secrets": SECRETS * 2}}, 'credentials have the name "users" twice', "choose another"),
+    "one directory twice": (
+        {"credentials": {"secrets": SECRETS * 2}},
+        'credentials have the name "users" twice',
+        "choose another",
+    ),
     "nobody is asked": (
         {"auth": {"serviceAccounts": {"enabled": False}}, "callers": []},
         "auth says of nobody who may call",

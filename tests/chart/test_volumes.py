@@ -64,15 +64,22 @@ def test_cas_are_mounted_without_what_lies_beside_them():
 
 def test_certificates_come_from_a_secret_or_a_driver():
     assert volumes(variant="reviewed")["/etc/token-broker/tls"]["secret"]["secretName"] == "tb-token-broker-tls"
-    assert volumes(variant="spiffe")["/etc/token-broker/tls"] == {"csi": {"driver": "spiffe.csi.cert-manager.io", "readOnly": True}}
+    assert volumes(variant="spiffe")["/etc/token-broker/tls"] == {
+        "csi": {"driver": "spiffe.csi.cert-manager.io", "readOnly": True}
+    }
     attributes = {"csi.cert-manager.io/issuer-name": "internal"}
     other = volumes({"tls": {"csi": {"driver": "csi.cert-manager.io", "volumeAttributes": attributes}}}, "spiffe")
     assert other["/etc/token-broker/tls"]["csi"]["volumeAttributes"] == attributes
 
 
 def test_the_clusters_keys_come_from_a_config_map():
-    assert volumes(variant="offline-keys")["/etc/token-broker/jwks"] == {"configMap": {"name": "cluster-keys", "defaultMode": 0o440}}
-    closed = {"auth": {"serviceAccounts": {"enabled": False, "jwksConfigMap": {"name": "a"}}}, "tls": {"clientCa": {"secretName": "a"}}}
+    assert volumes(variant="offline-keys")["/etc/token-broker/jwks"] == {
+        "configMap": {"name": "cluster-keys", "defaultMode": 0o440}
+    }
+    closed = {
+        "auth": {"serviceAccounts": {"enabled": False, "jwksConfigMap": {"name": "a"}}},
+        "tls": {"clientCa": {"secretName": "a"}},
+    }
     assert "/etc/token-broker/jwks" not in volumes(closed)
 
 

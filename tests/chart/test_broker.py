@@ -1,0 +1,98 @@
+"""The broker's own word on each rendered configuration, with its volumes laid out as the Deployment mounts them."""
+
+import os
+import subprocess
+
+import pytest
+import yaml
+from rendering import VARIANTS, broker, one, pod, render
+from test_every_variant import MANIFESTS
+
+BROKER = os.environ.get("TOKEN_BROKER_BINARY")
+USER = '[[users]]\nmerchant_id = "bece038f-2e46-49f4-b25e-89cd38d6dc16"\nnumber = "+447871239999"\npassword = "1234Qwerty"\n'
+# The next release knows them.
+NEWER_KEYS = {"traces"}
+CHECKED = sorted(set(VARIANTS) - NEWER_KEYS)
+
+pytestmark = pytest.mark.skipif(not BROKER, reason="TOKEN_BROKER_BINARY names no broker")
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    """A certificate that vouches for itself, and its key."""
+    directory = tmp_path_factory.mktemp("tls")
+    certificate, key = directory / "tls.crt", directory / "tls.key"
+    new = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=broker -addext subjectAltName=DNS:broker"
+    subprocess.run(["openssl", *new.split(), "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    return certificate.read_text(), key.read_text()
+
+
+def contents(volume, config, pair):
+    """The files of a volume, by name."""
+    certificate, key = pair
+    name = volume["name"]
+    if name == "config":
+        return {"config.toml": config}
+    if name.startswith("credentials-"):
+        return {"users.toml": USER.replace("1234Qwerty", name).replace("9999", f"{sum(name.encode()):04}")}
+    if name == "tls":
+        return {"tls.crt": certificate, "tls.key": key, "ca.crt": certificate}
+    if name in {"client-ca", "vault-ca"}:
+        source = volume.get("secret") or volume["configMap"]
+        return {item["path"]: certificate for item in source["items"]}
+    return {"jwks": {"jwks.json": '{"keys": []}'}, "api-server": {"token": "t", "ca.crt": certificate}, "audit": {}}[name]
+
+
+def lay_out(documents, root, pair):
+    """Everything that the broker's container mounts, below `root`; returns the configuration's path there."""
+    deployment = one(documents, "Deployment")["metadata"]["name"]
+    config = one(documents, "ConfigMap", deployment)["data"]["config.toml"]
+    for directory in ("/etc/token-broker", "/var/log/token-broker"):
+        config = config.replace(directory, f"{root}{directory}")
+    volumes = {part["name"]: part for part in pod(documents)["volumes"]}
+    previous = os.umask(0o077)
+    try:
+        for mount in broker(documents)["volumeMounts"]:
+            directory = root / mount["mountPath"].removeprefix("/")
+            directory.mkdir(parents=True)
+            for name, text in contents(volumes[mount["name"]], config, pair).items():
+                (directory / name).write_text(text)
+    finally:
+        os.umask(previous)
+    given = broker(documents)["args"]
+    assert given[:2] == ["serve", "--config"]
+    return root / given[2].removeprefix("/")
+
+
+def check(path, *arguments):
+    return subprocess.run([BROKER, "check", "--config", path, *arguments], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("variant", [*CHECKED, "manifests"])
+def test_is_in_order(variant, tmp_path, pair):
+    documents = list(yaml.safe_load_all(MANIFESTS.read_text())) if variant == "manifests" else render(variant=variant)
+    done = check(lay_out(documents, tmp_path, pair))
+    told = done.stdout + done.stderr
+    assert done.returncode == 0, told
+    # Nothing to look at, but what the values have spelled out.
+    assert (", 1 warning" if variant == "open" else ", 0 warnings") in told
+
+
+def test_the_policy_is_that_of_the_values(tmp_path, pair):
+    path = lay_out(render(variant="reviewed"), tmp_path, pair)
+    user = ("--merchant-id", "bece038f-2e46-49f4-b25e-89cd38d6dc16", "--number", "+447871239999")
+    verdicts = {}
+    for caller in ("system:serviceaccount:any:cards", "spiffe://example.org/ns/a/sa/cards", "a.example.org", "b.example.com"):
+        done = check(path, "--caller", caller, *user)
+        verdicts[caller] = done.stdout
+    assert "may not" not in verdicts["system:serviceaccount:any:cards"]
+    assert "may not" not in verdicts["spiffe://example.org/ns/a/sa/cards"]
+    assert "may not" in verdicts["a.example.org"]
+    assert "may not" in verdicts["b.example.com"]
+
+
+def test_a_fault_would_be_found(tmp_path, pair):
+    documents = render({"vault": {"timeout": "3m"}})
+    done = check(lay_out(documents, tmp_path, pair))
+    assert done.returncode == 78
+    assert "vault.timeout" in done.stderr

@@ -1,0 +1,45 @@
+"""templates/NOTES.txt: what to do next."""
+
+import pytest
+from rendering import VARIANTS, notes
+
+
+@pytest.mark.parametrize("variant", sorted(VARIANTS))
+def test_every_variant_says_the_four_things(variant):
+    told = notes(variant)
+    for word in ("1. Add users", "2. Let callers in", "3. Call it", "4. Be told", "[[users]]", ":50051", "--merchant-id"):
+        assert word in told
+    # What a template did not know would show.
+    assert "<no value>" not in told
+    assert "nil" not in told
+
+
+def test_each_secret_has_its_command():
+    told = notes("reviewed")
+    for secret in ("cards-credentials", "payments-credentials"):
+        assert f"create secret generic {secret} --from-file=users.toml" in told
+    assert "Secret tb-token-broker-loans: made by External Secrets from safe" in told
+
+
+def test_how_to_call_it_fits_the_values():
+    assert "--endpoint https://tb-token-broker" in notes()
+    assert "--token-file" in notes()
+    assert "--certificate-file" in notes("spiffe")
+    assert "--endpoint http://tb-token-broker" in notes("open")
+    assert "--ca-file" not in notes("open")
+    assert "--caller ID" in notes()
+    assert "--caller ID" not in notes("open")
+    assert "dns:///tb-token-broker-headless" in notes()
+
+
+def test_an_open_one_is_warned_about():
+    assert "WHOEVER REACHES THAT PORT GETS EVERY USER'S TOKEN, IN PLAINTEXT." in notes("open")
+    assert "nothing keeps anybody out" in notes("open", {"networkPolicy": {"enabled": False}})
+    assert "WARNING" not in notes()
+
+
+def test_the_alerts_that_matter_are_named():
+    assert "Set monitoring.rules.enabled" in notes()
+    assert "Nothing scrapes the broker yet" in notes()
+    assert "The alerts are in the PrometheusRule tb-token-broker" in notes("ha")
+    assert "Nothing scrapes" not in notes("ha")
