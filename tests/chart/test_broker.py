@@ -5,6 +5,7 @@ import subprocess
 
 import pytest
 import yaml
+
 from rendering import VARIANTS, broker, one, pod, render
 from test_every_variant import MANIFESTS
 
@@ -22,8 +23,10 @@ def pair(tmp_path_factory):
     """A certificate that vouches for itself, and its key."""
     directory = tmp_path_factory.mktemp("tls")
     certificate, key = directory / "tls.crt", directory / "tls.key"
-    new = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=broker -addext subjectAltName=DNS:broker"
-    subprocess.run(["openssl", *new.split(), "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    new = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2"
+    name = "-subj /CN=broker -addext subjectAltName=DNS:broker"
+    command = ["openssl", *new.split(), *name.split(), "-keyout", key, "-out", certificate]
+    subprocess.run(command, check=True, capture_output=True)
     return certificate.read_text(), key.read_text()
 
 

@@ -6,6 +6,7 @@ import jsonschema
 import pytest
 from cloudcoil.models.cert_manager.v1 import Certificate
 from cloudcoil.models.prometheus_operator.v1 import PodMonitor, PrometheusRule, ServiceMonitor
+
 from rendering import VARIANTS, find, render
 
 TEXT = {"type": "string", "minLength": 1}

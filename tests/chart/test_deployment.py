@@ -1,6 +1,7 @@
 """templates/deployment.yaml: what runs, and what makes it restart."""
 
 import pytest
+
 from rendering import broker, one, pod, render
 
 RESTARTS = {

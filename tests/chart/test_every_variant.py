@@ -5,6 +5,7 @@ import tomllib
 
 import pytest
 import yaml
+
 from rendering import CHART, NAMESPACE, ROOT, VARIANTS, find, pod, render, text
 
 MANIFESTS = ROOT / "deploy" / "kubernetes" / "token-broker.yaml"

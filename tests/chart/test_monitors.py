@@ -1,6 +1,7 @@
 """templates/podmonitor.yaml and servicemonitor.yaml: one of them at most scrapes /metrics."""
 
 import pytest
+
 from rendering import VARIANTS, broker, find, one, render
 
 

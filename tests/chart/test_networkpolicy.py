@@ -3,6 +3,7 @@
 import ipaddress
 
 import pytest
+
 from rendering import find, one, render
 
 CALLERS = [{"podSelector": {"matchLabels": {"token-broker.caller": "true"}}}]

@@ -1,6 +1,7 @@
 """templates/NOTES.txt: what to do next."""
 
 import pytest
+
 from rendering import VARIANTS, notes
 
 

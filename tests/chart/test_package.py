@@ -3,6 +3,7 @@
 import tarfile
 
 import pytest
+
 from rendering import CHART, NAMESPACE, ROOT, VARIANTS, helm
 
 

@@ -4,6 +4,7 @@ import json
 import re
 
 import yaml
+
 from rendering import CHART, ROOT, find, one, render
 
 RULES = ROOT / "deploy" / "monitoring" / "rules.yaml"

@@ -1,6 +1,7 @@
 """templates/rbac.yaml: no permission but the two that a way of proving identity needs."""
 
 import pytest
+
 from rendering import NAMESPACE, VARIANTS, find, one, pod, render
 
 KINDS = ("ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding")

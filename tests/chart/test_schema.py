@@ -4,6 +4,7 @@ import json
 
 import pytest
 import yaml
+
 from rendering import CHART, refusal, render
 
 SECRET = {"name": "a", "secretName": "b"}

@@ -1,6 +1,7 @@
 """templates/validate.yaml: what contradicts itself is refused, with the value, the fault and the remedy."""
 
 import pytest
+
 from rendering import refusal, render
 
 SECRETS = [{"name": "users", "secretName": "a"}]
