@@ -1,6 +1,7 @@
 """Renders the chart as its users would, and finds what was rendered."""
 
 import functools
+import json
 import os
 import subprocess
 from pathlib import Path
@@ -28,12 +29,12 @@ def helm(*arguments, files=(), values=None):
         command += ["--values", str(file)]
     if values is not None:
         command += ["--values", "-"]
-    return subprocess.run(command, input=yaml.safe_dump(values or {}), capture_output=True, text=True, check=False)
+    return subprocess.run(command, input=json.dumps(values or {}), capture_output=True, text=True, check=False)
 
 
 @functools.cache
 def _rendered(files, values):
-    done = helm("template", "tb", CHART, "--namespace", NAMESPACE, files=files, values=yaml.safe_load(values))
+    done = helm("template", "tb", CHART, "--namespace", NAMESPACE, files=files, values=json.loads(values))
     assert done.returncode == 0, done.stderr
     documents = [part for part in yaml.load_all(done.stdout, yaml.CSafeLoader) if part]
     for part in documents:
@@ -44,12 +45,12 @@ def _rendered(files, values):
 
 def render(values=None, variant=BASE):
     """The objects of a variant, with further values."""
-    return _rendered(VARIANTS[variant], yaml.safe_dump(values or {}))[1]
+    return _rendered(VARIANTS[variant], json.dumps(values or {}))[1]
 
 
 def text(variant):
     """The same as it is written."""
-    return _rendered(VARIANTS[variant], yaml.safe_dump({}))[0]
+    return _rendered(VARIANTS[variant], json.dumps({}))[0]
 
 
 def find(documents, kind, name=None):
@@ -75,14 +76,14 @@ def refusal(values=None, variant=BASE):
 
 @functools.cache
 def _told(files, values):
-    done = helm("install", "tb", CHART, "--namespace", NAMESPACE, "--dry-run=client", files=files, values=yaml.safe_load(values))
+    done = helm("install", "tb", CHART, "--namespace", NAMESPACE, "--dry-run=client", files=files, values=json.loads(values))
     assert done.returncode == 0, done.stderr
     return done.stdout.partition("\nNOTES:\n")[2]
 
 
 def notes(variant=BASE, values=None):
     """What an installation says in the end."""
-    return _told(VARIANTS[variant], yaml.safe_dump(values or {}))
+    return _told(VARIANTS[variant], json.dumps(values or {}))
 
 
 def pod(documents):

@@ -39,6 +39,7 @@ WRONG = {
     ),
     "a caller without merchants": ({"callers": [{"id": "a"}]}, "merchants"),
     "all merchants and one": ({"callers": [{**CALLER, "merchants": ["*", "a"]}]}, "/callers/0/merchants"),
+    "all merchants twice": ({"callers": [{**CALLER, "merchants": ["*", "*"]}]}, "/callers/0/merchants"),
     "part of a segment": ({"callers": [{**CALLER, "id": "spiffe://example.org/x*"}]}, "/callers/0/id"),
     "a wildcard for a domain": ({"callers": [{**CALLER, "id": "spiffe://*/x"}]}, "/callers/0/id"),
     "nobody in particular": ({"callers": [{**CALLER, "id": "*"}]}, "/callers/0/id"),
