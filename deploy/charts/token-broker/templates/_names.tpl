@@ -90,5 +90,5 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 
 {{/* What every runbook_url in files/rules.yaml begins with; monitoring.rules.runbookUrl replaces it. */}}
 {{- define "token-broker.runbook" -}}
-https://runbooks.example.org/token-broker
+https://example.org/token-broker/docs/runbook.md
 {{- end }}
