@@ -9,6 +9,7 @@ What takes a restart: the pods carry its checksum. The broker takes up everythin
       "admin.listen" .Values.admin.enabled
       "audit.file" .Values.audit.file
       "log.format" .Values.log.format
+      "traces" .Values.traces
       "grpc.tls" (include "token-broker.tls" .)
     | toJson }}
 {{- end }}
