@@ -48,5 +48,5 @@ image() {
   cargo test --quiet --locked --workspace --features traces --no-run
   as_root "$venv/bin/python" tests/image/run.py --image "$made/token-broker.oci.tar" --sbom "$made/token-broker.cdx.json" \
     --sandbox "$binaries/token-broker-sandbox" \
-    --not-in-it "$PWD" --not-in-it "$target_dir" --not-in-it "${CARGO_HOME:-$HOME/.cargo}" --not-in-it "$HOME/"
+    --not-in-it "$PWD" --not-in-it "$target_dir" --not-in-it "${CARGO_HOME:-$HOME/.cargo}"
 }

@@ -226,7 +226,7 @@ class Broker:
 
 def check_config(image):
     config = image.config["config"]
-    show(f"runs as {USER}", config["User"] == f"{USER}:{USER}", config["User"])
+    show(f"runs as {USER}", config.get("User") == f"{USER}:{USER}", config.get("User"))
     show("has an entry point and a command", config["Entrypoint"] == ["/token-broker"] and config["Cmd"][0] == "serve")
     labels = config["Labels"]
     missing = [name for name in LABELS if not labels.get(f"org.opencontainers.image.{name}")]
