@@ -208,6 +208,9 @@ impl Default for Metrics {
         for (code, reason, outcome) in [("INTERNAL", "INTERNAL", "broken"), ("RESOURCE_EXHAUSTED", "BROKER_OVERLOADED", "shed")] {
             drop(metrics.calls.get_or_create(&Ended { code, reason, outcome }));
         }
+        for result in ["granted", "unavailable", "invalid", "broken"] {
+            drop(metrics.sign_in_durations.get_or_create(&ByResult { result }));
+        }
         metrics.registered()
     }
 }

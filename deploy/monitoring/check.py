@@ -25,11 +25,15 @@ TARGET_LABELS = {"namespace", "job", "instance", "pod", "container", "service", 
 BUILT_IN = {"ALERTS": {"alertname", "alertstate", "severity"}}
 # What a page may lack, since there is nothing to say: series with all of their labels, or labels alone. `--all` forgives nothing.
 SOMETIMES = {
-    "token_broker_calls_total": {"reason"},
     "token_broker_caller_calls_total": {"caller", "code"},
-    "token_broker_renewals_total": {"result"},
-    "token_broker_reloads_total": {"result"},
-    "token_broker_tls_handshakes_total": {"result"},
+    # Before the first call, and where nobody is configured.
+    **{f"token_broker_call_duration_seconds_{part}": {"outcome", "le"} for part in ("bucket", "count")},
+    **{f"token_broker_sign_in_duration_seconds_{part}": {"result", "le"} for part in ("bucket", "count")},
+    "token_broker_sign_ins_total": {"merchant_id", "result"},
+    "token_broker_users": {"merchant_id"},
+    "token_broker_cached_tokens": {"merchant_id"},
+    "token_broker_dry_users": {"merchant_id"},
+    # While there is nothing to tell.
     "token_broker_held_users": {"merchant_id", "reason"},
     "token_broker_failing_users": {"merchant_id", "reason"},
     "token_broker_merchant_wait_seconds": {"merchant_id"},
