@@ -13,14 +13,8 @@ monitoring_rules() {
   rm "$queries"
 }
 
-# monitoring_names METRICS_FILE: alerts, tests, dashboard and runbook agree, and name nothing that a broker's /metrics, kept in the
-# file, doesn't have.
-monitoring_names() {
-  "${venv:?}/bin/python" deploy/monitoring/check.py --metrics "$1"
-}
-
-# Each alert fires and resolves, with the broker and the sandbox that were built: some 80 s. Also what monitoring_names does, of all
-# the pages that brokers showed meanwhile.
+# Each alert fires and resolves, with the broker and the sandbox that were built: some 80 s. Alerts, tests, dashboard and
+# runbook agree, and name nothing that the brokers did not show meanwhile.
 monitoring_alerts() {
   "${venv:?}/bin/python" tests/monitoring/run.py
 }

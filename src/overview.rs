@@ -99,8 +99,8 @@ pub struct View {
 pub struct Overview {
     sources: Arc<Sources>,
     began: Instant,
-    /// The last facts, and until when they are good.
-    last: Mutex<Option<(Instant, Arc<View>)>>,
+    /// The last facts, and until when they are good. Locked by whoever gathers the next.
+    last: Arc<Mutex<Option<(Instant, Arc<View>)>>>,
 }
 
 impl Overview {
@@ -108,7 +108,7 @@ impl Overview {
     #[must_use]
     pub fn new(sources: Sources) -> Self {
         let began = sources.clock.now().mono;
-        Self { sources: Arc::new(sources), began, last: Mutex::default() }
+        Self { sources: Arc::new(sources), began, last: Arc::default() }
     }
 
     /// How far the process has come.
@@ -120,7 +120,7 @@ impl Overview {
     /// The facts, as they are or were a moment ago; none if they could not be gathered, which is a fault of ours.
     pub async fn view(&self) -> Option<Arc<View>> {
         // Whoever comes while they are gathered waits for them.
-        let mut last = self.last.lock().await;
+        let mut last = Arc::clone(&self.last).lock_owned().await;
         let began = self.sources.clock.now().mono;
         // How far the process has come is never a moment old.
         if let Some((good_until, view)) = last.as_ref().filter(|(_, view)| view.phase == self.phase())
@@ -129,10 +129,14 @@ impl Overview {
             return Some(Arc::clone(view));
         }
         let (sources, process_began) = (Arc::clone(&self.sources), self.began);
-        let view = Arc::new(spawn_blocking(move || sources.gather(process_began)).await.ok()?);
-        let ended = self.sources.clock.now().mono;
-        *last = Some((ended + ended.saturating_duration_since(began) * GOOD_FOR, Arc::clone(&view)));
-        Some(view)
+        // With the lock: whoever asks and goes away, again and again, must not have them gathered several times at once.
+        let gathering = spawn_blocking(move || {
+            let view = Arc::new(sources.gather(process_began));
+            let ended = sources.clock.now().mono;
+            *last = Some((ended + ended.saturating_duration_since(began) * GOOD_FOR, Arc::clone(&view)));
+            view
+        });
+        gathering.await.ok()
     }
 }
 
