@@ -108,6 +108,12 @@ class Run:
             except Failed as failed:
                 self.faults.append(f"nobody_was_ever_there: {failed}")
 
+    def check_page(self, page: str) -> None:
+        """Names, types and help are as Prometheus wants them."""
+        linted = subprocess.run(["promtool", "check", "metrics"], input=page, capture_output=True, text=True, check=False)
+        if linted.returncode:
+            self.faults.append(f"promtool check metrics: {(linted.stdout + linted.stderr).strip()}")
+
     def check_pages(self) -> None:
         """What the rules and the dashboard name is what brokers expose, if one looks at all of them."""
         checked = subprocess.run(

@@ -157,7 +157,8 @@ class Stage:
     def keep_pages(self) -> None:
         for broker in self.brokers:
             with contextlib.suppress(OSError):
-                self.pages += broker.page()
+                self.run.check_page(page := broker.page())
+                self.pages += page
 
     def close(self) -> None:
         self.run.prometheus.scrape(self.name, [])
