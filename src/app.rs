@@ -3,6 +3,7 @@
 //! Must never hold a rule of its own, nor take longer than `lame_duck` + `drain` to end.
 
 mod live;
+mod settings;
 
 use std::{io, mem, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -18,30 +19,31 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic_health::{ServingStatus, server::HealthReporter};
 use tracing::{info, warn};
 
-use self::live::{Live, Times};
+use self::{
+    live::{Live, Times},
+    settings::{asked, flight_settings, labels_callers, policy, vault_settings},
+};
 use crate::{
     admin::{self, Shown},
     broker::{Broker, Snapshot},
     cache::Cache,
     clock::{Clock, SystemClock},
-    config::{self, Config, Fault, Files},
+    config::{Config, Fault, Files},
     flight::{self, Flights},
     grpc::{
         Api,
         call::Watch,
         deadline::CallTimeout,
-        identity::{Asked, Identity, Peer},
+        identity::{Identity, Peer},
         listener::{self, Ending},
         services::{ReflectionError, SERVICE, Services},
         tls::{self, Tls},
     },
     metrics::Metrics,
     overview::{InForce, Overview, Phase, Sources},
-    pacing::Rules,
-    policy::Policy,
     reload::{self, Reload, ReloadState},
     renewal::Agenda,
-    service_accounts::{self, KeySource, ServiceAccounts},
+    service_accounts,
     telemetry::Level,
     traces::{self, Traces},
     users::Users,
@@ -386,58 +388,5 @@ impl Guests {
             }
         };
         listener::serve(stream, peer, services, ending, leave).await;
-    }
-}
-
-fn labels_callers(config: &Config) -> bool {
-    config.admin.as_ref().is_some_and(|admin| admin.label_callers)
-}
-
-fn policy(config: &Config) -> Policy {
-    Policy::of(config)
-}
-
-/// What callers are asked for; `former` has keys and reviews in its cache, so it is kept while it is configured the same.
-fn asked(config: &Config, former: Option<&Asked>, clock: &Arc<dyn Clock>) -> Result<Asked, BuildError> {
-    let at_all = config.asks();
-    let service_accounts = match (&config.auth.service_accounts, former) {
-        (Some(_), Some(former)) => former.service_accounts.clone(),
-        (Some(accounts), None) => Some(Arc::new(ServiceAccounts::new(account_settings(accounts), Arc::clone(clock))?)),
-        (None, _) => None,
-    };
-    Ok(Asked { at_all, service_accounts })
-}
-
-fn account_settings(accounts: &config::ServiceAccounts) -> service_accounts::Settings {
-    service_accounts::Settings {
-        issuer: accounts.issuer.clone(),
-        audience: accounts.audience.clone(),
-        keys: match &accounts.keys {
-            config::Keys::Url(url) => KeySource::Url(url.clone()),
-            config::Keys::File(path) => KeySource::File(path.clone()),
-        },
-        review: accounts.review.clone(),
-        ca_file: accounts.ca_file.clone(),
-        token_file: accounts.token_file.clone(),
-    }
-}
-
-fn flight_settings(config: &config::Vault, sign_in: Arc<dyn SignIn>) -> flight::Settings {
-    flight::Settings {
-        sign_in,
-        rules: Rules { min_sign_in_interval: config.min_sign_in_interval, refusal_hold: config.refusal_hold },
-        renewal: config.renewal,
-        max_concurrent_sign_ins: config.max_concurrent_sign_ins,
-    }
-}
-
-fn vault_settings(config: &config::Vault) -> vault::Settings {
-    vault::Settings {
-        base_url: config.base_url.clone(),
-        ca_pem: config.ca_file.as_ref().map(|file| file.pem.clone()),
-        headers: config.headers.clone(),
-        timeout: config.timeout,
-        max_connections: config.max_concurrent_sign_ins,
-        assumed_lifetime: config.assumed_lifetime,
     }
 }

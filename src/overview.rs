@@ -94,13 +94,16 @@ pub struct View {
     process: Option<Process>,
 }
 
+/// The last facts, and until when they are good.
+type Last = Option<(Instant, Arc<View>)>;
+
 /// Gathers the facts.
 #[derive(Debug)]
 pub struct Overview {
     sources: Arc<Sources>,
     began: Instant,
-    /// The last facts, and until when they are good. Locked by whoever gathers the next.
-    last: Arc<Mutex<Option<(Instant, Arc<View>)>>>,
+    /// Locked by whoever gathers the next.
+    last: Arc<Mutex<Last>>,
 }
 
 impl Overview {

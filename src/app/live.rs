@@ -7,7 +7,10 @@ use std::{mem, sync::Arc, time::Duration};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use super::{BuildError, asked, flight_settings, labels_callers, policy, vault_settings};
+use super::{
+    BuildError,
+    settings::{asked, flight_settings, labels_callers, policy, vault_settings},
+};
 use crate::{
     audit,
     broker::Broker,

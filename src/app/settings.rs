@@ -1,0 +1,70 @@
+//! What the parts are made with, out of the configuration.
+//!
+//! Must never choose a value of its own: defaults are `config`'s.
+
+use std::sync::Arc;
+
+use super::BuildError;
+use crate::{
+    clock::Clock,
+    config::{self, Config},
+    flight,
+    grpc::identity::Asked,
+    pacing::Rules,
+    policy::Policy,
+    service_accounts::{self, KeySource, ServiceAccounts},
+    vault::{self, SignIn},
+};
+
+pub(super) fn labels_callers(config: &Config) -> bool {
+    config.admin.as_ref().is_some_and(|admin| admin.label_callers)
+}
+
+pub(super) fn policy(config: &Config) -> Policy {
+    Policy::of(config)
+}
+
+/// What callers are asked for; `former` has keys and reviews in its cache, so it is kept while it is configured the same.
+pub(super) fn asked(config: &Config, former: Option<&Asked>, clock: &Arc<dyn Clock>) -> Result<Asked, BuildError> {
+    let at_all = config.asks();
+    let service_accounts = match (&config.auth.service_accounts, former) {
+        (Some(_), Some(former)) => former.service_accounts.clone(),
+        (Some(accounts), None) => Some(Arc::new(ServiceAccounts::new(account_settings(accounts), Arc::clone(clock))?)),
+        (None, _) => None,
+    };
+    Ok(Asked { at_all, service_accounts })
+}
+
+fn account_settings(accounts: &config::ServiceAccounts) -> service_accounts::Settings {
+    service_accounts::Settings {
+        issuer: accounts.issuer.clone(),
+        audience: accounts.audience.clone(),
+        keys: match &accounts.keys {
+            config::Keys::Url(url) => KeySource::Url(url.clone()),
+            config::Keys::File(path) => KeySource::File(path.clone()),
+        },
+        review: accounts.review.clone(),
+        ca_file: accounts.ca_file.clone(),
+        token_file: accounts.token_file.clone(),
+    }
+}
+
+pub(super) fn flight_settings(config: &config::Vault, sign_in: Arc<dyn SignIn>) -> flight::Settings {
+    flight::Settings {
+        sign_in,
+        rules: Rules { min_sign_in_interval: config.min_sign_in_interval, refusal_hold: config.refusal_hold },
+        renewal: config.renewal,
+        max_concurrent_sign_ins: config.max_concurrent_sign_ins,
+    }
+}
+
+pub(super) fn vault_settings(config: &config::Vault) -> vault::Settings {
+    vault::Settings {
+        base_url: config.base_url.clone(),
+        ca_pem: config.ca_file.as_ref().map(|file| file.pem.clone()),
+        headers: config.headers.clone(),
+        timeout: config.timeout,
+        max_connections: config.max_concurrent_sign_ins,
+        assumed_lifetime: config.assumed_lifetime,
+    }
+}
