@@ -35,7 +35,7 @@ use crate::{
     policy::Policy,
     renewal::Agenda,
     users::{User, Users},
-    vault::Failure,
+    vault::{Failure, UNDOCUMENTED},
 };
 
 /// Inside its margin a token is held back until the flight for the next has lasted this long: for the first who ask, not for
@@ -325,7 +325,8 @@ impl Broker {
 
     /// Whether a refusal is void already: the vault judged a credential that was replaced while it did.
     fn is_outdated(&self, stop: &Stop) -> bool {
-        matches!(*stop.failure, Failure::Refused { .. }) && stop.left_at(self.clock.now().mono).is_zero()
+        matches!(*stop.failure, Failure::Refused { .. } | Failure::Undocumented { .. })
+            && stop.left_at(self.clock.now().mono).is_zero()
     }
 
     /// A landing, unless the process ends first.
@@ -364,6 +365,7 @@ impl Broker {
                 BrokerError::Refused { why: *why, vault_error: vault_error.clone(), held_until }
             }
             Failure::Throttled { vault_error, .. } => BrokerError::Throttled { wait, vault_error: vault_error.clone() },
+            Failure::Undocumented { .. } => BrokerError::VaultUnavailable { cause: UNDOCUMENTED, wait },
             Failure::Unavailable { cause, .. } => BrokerError::VaultUnavailable { cause, wait },
             Failure::Invalid { cause, .. } => BrokerError::VaultResponseInvalid { cause, wait },
             Failure::Broken => BrokerError::Internal,

@@ -4,6 +4,7 @@
 //! told. Must never sign in for a user who is stopped, nor twice at once for one user, nor leave waiters behind when it
 //! breaks.
 
+mod amnesty;
 mod flying;
 mod gate;
 
@@ -20,7 +21,7 @@ use arc_swap::ArcSwap;
 use tokio::{runtime::Handle, time::Instant};
 use tokio_util::task::TaskTracker;
 
-use self::{flying::Flight, gate::Gate};
+use self::{amnesty::Amnesty, flying::Flight, gate::Gate};
 pub use crate::ticket::{Boarding, Landing, NoLanding, Ticket, WAITERS_PER_FLIGHT_MAX, Want};
 use crate::{
     cache::Cache,
@@ -29,7 +30,7 @@ use crate::{
     expiry::{HERD_JITTER, due_left},
     metrics::Metrics,
     model::{TokenId, UserKey},
-    pacing::{Rules, Stop},
+    pacing::{Circumstances, Rules, Stop},
     reach::Reach,
     renewal::Agenda,
     ticket::Counted,
@@ -113,6 +114,7 @@ struct Shared {
     tasks: TaskTracker,
     gate: Gate,
     reach: Mutex<Reach>,
+    amnesty: Mutex<Amnesty>,
     heard: Mutex<Heard>,
     under_way: AtomicUsize,
     /// Those of them that nobody waited for when they began.
@@ -146,6 +148,7 @@ impl Flights {
             snapshot: RwLock::default(),
             tasks: TaskTracker::new(),
             reach: Mutex::default(),
+            amnesty: Mutex::default(),
             heard: Mutex::default(),
             under_way: AtomicUsize::new(0),
             renewals: AtomicUsize::new(0),
@@ -239,14 +242,14 @@ impl Flights {
     /// another one was configured to go. What stood against former credentials is void, and tokens they brought are due; users
     /// who were removed are forgotten.
     pub fn reconfigure(&self, settings: Settings, changes: Changes) {
-        let most = settings.max_concurrent_sign_ins;
+        let (most, now) = (settings.max_concurrent_sign_ins, self.shared.parts.clock.now().mono);
         let Changes { changed, removed, .. } = changes;
         let mut due = Vec::with_capacity(changed.len());
         {
             let _snapshot = self.shared.snapshot.write().unwrap_or_else(PoisonError::into_inner);
             self.shared.settings.store(Arc::new(settings));
             for Changed { user, credential } in changed {
-                user.record().replace(credential);
+                user.record().replace(credential, now);
                 due.push(user);
             }
             removed.iter().for_each(|user| user.record().forget());
@@ -319,6 +322,15 @@ impl Shared {
 
     fn reach(&self) -> MutexGuard<'_, Reach> {
         self.reach.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn amnesty(&self) -> MutexGuard<'_, Amnesty> {
+        self.amnesty.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is true around a failure that is noted now.
+    fn circumstances(&self, now: Instant) -> Circumstances {
+        Circumstances { now, jitter: self.random(), grants: self.amnesty().grants() }
     }
 
     /// Takes one of the places for flights, if there is one; renewals leave half of them to callers who wait.

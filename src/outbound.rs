@@ -14,9 +14,13 @@ use rustls::{
 };
 use zeroize::Zeroizing;
 
-/// How long an unused connection is kept. Load balancers close theirs after 60 s at the earliest, some servers after 20; a
-/// request that meets the closing can't be resent, so ours goes first.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long an unused connection is kept. Servers and what stands before them forget theirs after a time of their own, down to
+/// the second that is the least `Keep-Alive: timeout` can say (gunicorn: 2 s, Node and Apache: 5 s), and not all of them tell; a
+/// request that meets such a connection is lost and can't be resent, so ours goes first. In a burst it is used again all the same.
+const IDLE_TIMEOUT: Duration = Duration::from_millis(900);
+/// Most headers of an answer: hyper refuses an answer with more than 100 of them, and with it the grant. A head is limited in bytes
+/// too, by hyper.
+const HEADERS_MAX: usize = 512;
 
 /// Why there can be no client.
 #[derive(Debug)]
@@ -39,6 +43,11 @@ pub(crate) fn builder(ca_pem: Option<&[u8]>) -> Result<ClientBuilder, Unfit> {
         .retry(retry::never())
         .http1_only()
         .pool_idle_timeout(IDLE_TIMEOUT)
+        // A header that is a little wrong must not lose an answer, which may be a grant or a no.
+        .http1_allow_obsolete_multiline_headers_in_responses(true)
+        .http1_allow_spaces_after_header_name_in_responses(true)
+        .http1_ignore_invalid_headers_in_responses(true)
+        .http1_max_headers(HEADERS_MAX)
         .tls_backend_preconfigured(tls(ca_pem)?))
 }
 
@@ -73,15 +82,23 @@ pub(crate) fn roots(ca_pem: Option<&[u8]>) -> Result<RootCertStore, Unfit> {
 }
 
 /// Reads a body; `None` if it is longer than `max` bytes, and then no more of it is read than that.
-#[allow(clippy::disallowed_methods, reason = "this is the place that reads bodies, up to a limit")]
 pub(crate) async fn read(response: &mut Response, max: usize) -> reqwest::Result<Option<Zeroizing<Vec<u8>>>> {
+    let mut body = Zeroizing::new(Vec::new());
+    Ok(read_into(&mut body, response, max).await?.then_some(body))
+}
+
+/// Reads a body into `body`, where it stays whatever ends the reading; `false` if it is longer than `max` bytes, and then no more
+/// of it is read than that.
+#[allow(clippy::disallowed_methods, reason = "this is the place that reads bodies, up to a limit")]
+pub(crate) async fn read_into(body: &mut Zeroizing<Vec<u8>>, response: &mut Response, max: usize) -> reqwest::Result<bool> {
     // Taken at once, so that a token leaves no copy behind as the buffer grows.
-    let mut body = Zeroizing::new(Vec::with_capacity(max));
+    body.reserve_exact(max);
     while let Some(chunk) = response.chunk().await? {
-        if chunk.len() > max - body.len() {
-            return Ok(None);
+        let room = max - body.len();
+        body.extend_from_slice(chunk.get(..room).unwrap_or(&chunk));
+        if chunk.len() > room {
+            return Ok(false);
         }
-        body.extend_from_slice(&chunk);
     }
-    Ok(Some(body))
+    Ok(true)
 }

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use crate::{
     config,
     model::{MerchantId, UserKey},
-    pacing::{Pacing, Stop},
+    pacing::{Pacing, Stop, Version},
     renewal::Place,
     secret::Secret,
     ticket::Ticket,
@@ -71,8 +71,7 @@ impl Users {
     pub fn reloaded(&self, configured: Vec<config::User>, now: Instant) -> (Self, Changes) {
         self.next(configured, |user| {
             let record = user.record();
-            let own =
-                record.flight.is_some() || record.pacing.stopped(now).is_some() || record.pacing.within_floor(now).is_some();
+            let own = record.flight.is_some() || record.pacing.remembers(now) || record.pacing.within_floor(now).is_some();
             own || user.merchant.stopped(now).is_some()
         })
     }
@@ -155,11 +154,6 @@ pub struct Credential {
     /// Another password or attempt is another version.
     pub version: Version,
 }
-
-/// Tells one credential from another, within this process. Made with a key of its own, so that it gives no password away; that two
-/// differ and look the same happens once in 2⁶⁴.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Version(u64);
 
 /// A user, from the first snapshot that has it on.
 pub struct User {
@@ -268,11 +262,11 @@ impl Record {
         self.version != version
     }
 
-    /// Takes the credential over that counts from now on. Whatever stood against another one is void; the same one, of a user
-    /// who left and came back, is held as before.
-    pub fn replace(&mut self, credential: Credential) {
+    /// Takes the credential over that counts from now on. What stood against another one is void until that comes back; the same
+    /// one, of a user who left and came back, is held as before.
+    pub fn replace(&mut self, credential: Credential, now: Instant) {
         if self.version != credential.version {
-            self.pacing.lift();
+            self.pacing.change(self.version, credential.version, now);
         }
         self.version = credential.version;
         self.credential = Some(Arc::new(credential));
@@ -291,7 +285,7 @@ mod tests {
     use super::*;
     use crate::{
         model::Number,
-        pacing::Rules,
+        pacing::{Circumstances, Rules},
         ticket::Ticket,
         traces::Span,
         vault::{Failure, Refusal},
@@ -311,7 +305,7 @@ mod tests {
     fn refuse(user: &User) {
         let failure = Failure::Refused { why: Refusal::Credentials, vault_error: String::new() };
         let rules = Rules { min_sign_in_interval: Duration::ZERO, refusal_hold: Duration::from_secs(60) };
-        user.record().pacing.failed(failure, now(), 1.0, &rules);
+        user.record().pacing.failed(failure, Circumstances { now: now(), jitter: 1.0, grants: 0 }, &rules);
     }
 
     #[test]
@@ -348,7 +342,7 @@ mod tests {
         let (back, changes) = gone.reloaded(again, now());
         assert_eq!((changes.changed.len(), changes.added), (3, 1));
         for Changed { user, credential } in changes.changed {
-            user.record().replace(credential);
+            user.record().replace(credential, now());
         }
         let stopped = |n: usize| each[n].record().pacing.stopped(now()).is_some();
         assert!(back.get(&each[0].key).expect("is there").record().flight.is_some());

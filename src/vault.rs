@@ -11,6 +11,9 @@ use std::{fmt, future::Future, pin::Pin, time::Duration};
 
 use crate::{model::UserKey, secret::Secret, traces::Context};
 
+/// What people are told of [`Failure::Undocumented`].
+pub const UNDOCUMENTED: &str = "it refuses the sign-in in a way that is not documented";
+
 /// Signs one user in.
 pub trait SignIn: Send + Sync + 'static {
     /// Sends one sign-in and classifies its answer; ends within the configured time. `trace` is the place to tell the vault, if any.
@@ -41,6 +44,15 @@ pub enum Failure {
         /// Which kind of no.
         why: Refusal,
         /// The vault's `error`, else its `errorId`: at most 64 characters of `[A-Za-z0-9_.-]`, never holding the password; may be empty.
+        vault_error: String,
+    },
+    /// A no that names nothing which is documented: it may be about the credentials, the request, or neither.
+    Undocumented {
+        /// The HTTP status: 4xx.
+        status: u16,
+        /// How long to wait at least, where the vault says so.
+        wait: Option<Duration>,
+        /// As above.
         vault_error: String,
     },
     /// The vault asks to wait.
@@ -80,6 +92,7 @@ impl Failure {
             Self::Refused { why: Refusal::Credentials, .. } => "credentials_rejected",
             Self::Refused { why: Refusal::SecondFactor, .. } => "second_factor_required",
             Self::Refused { why: Refusal::Request, .. } => "request_rejected",
+            Self::Undocumented { .. } => "undocumented",
             Self::Throttled { .. } => "throttled",
             Self::Unavailable { .. } => "unavailable",
             Self::Invalid { .. } => "invalid",
@@ -99,6 +112,10 @@ impl fmt::Display for Failure {
                 ("the vault wants a second factor", vault_error.as_str())
             }
             Self::Refused { why: Refusal::Request, vault_error } => ("the vault refuses our request", vault_error.as_str()),
+            Self::Undocumented { status, vault_error, .. } if vault_error.is_empty() => {
+                return write!(f, "{UNDOCUMENTED} (HTTP {status})");
+            }
+            Self::Undocumented { vault_error, .. } => (UNDOCUMENTED, vault_error.as_str()),
             Self::Throttled { vault_error, .. } => ("the vault asks to wait", vault_error.as_str()),
             Self::Unavailable { cause, vault_error, .. } => (*cause, vault_error.as_str()),
             Self::Invalid { cause, .. } => (*cause, ""),

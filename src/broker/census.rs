@@ -117,10 +117,15 @@ impl Broker {
         let lasts = !wait.is_zero();
         let counted = match *failure {
             Failure::Refused { .. } | Failure::Throttled { .. } if lasts => &mut merchant.held,
-            Failure::Unavailable { .. } | Failure::Invalid { .. } | Failure::Broken if lasts || wanted => &mut merchant.failing,
+            Failure::Undocumented { .. } | Failure::Unavailable { .. } | Failure::Invalid { .. } | Failure::Broken
+                if lasts || wanted =>
+            {
+                &mut merchant.failing
+            }
             // Its wait is over, and the next who asks finds out.
             Failure::Refused { .. }
             | Failure::Throttled { .. }
+            | Failure::Undocumented { .. }
             | Failure::Unavailable { .. }
             | Failure::Invalid { .. }
             | Failure::Broken => return false,

@@ -18,11 +18,11 @@ use crate::{
     expiry::HeldToken,
     metrics::Renewed,
     model::{Token, TokenId},
-    pacing::Stop,
+    pacing::{Stop, Version},
     reach::Passage,
     ticket::Arrivals,
     traces::{Kind, Span},
-    users::{Credential, User, Version},
+    users::{Credential, User},
     vault::{Failure, Grant, Scope},
 };
 
@@ -75,11 +75,13 @@ impl Flight {
         let landing = match result.and_then(|grant| self.token(grant, now, former.as_deref(), &settings)) {
             Ok(held) => {
                 self.vault_answered(permit);
+                self.vault_granted();
                 Landing::Token(self.succeeded(now, held, former.as_deref(), credential.version, &settings))
             }
             Err(failure) => {
-                let stop = self.failed(failure, now, credential.version, &settings);
-                self.vault_failed(&stop, permit);
+                let failure = Arc::new(failure);
+                let stop = self.failed(&failure, now, credential.version, &settings);
+                self.vault_failed(&failure, permit);
                 Landing::Stopped(stop)
             }
         };
@@ -137,22 +139,33 @@ impl Flight {
         self.shared.gate.answered(permit);
     }
 
-    fn vault_failed(&mut self, stop: &Stop, permit: Permit) {
-        match &*stop.failure {
+    /// Whoever got undocumented answers while the vault was out of order starts anew.
+    fn vault_granted(&self) {
+        // Apart from the loop, which locks records.
+        let forgiven = self.shared.amnesty().granted();
+        forgiven.iter().for_each(|user| user.record().pacing.forgive());
+    }
+
+    fn vault_failed(&mut self, failure: &Arc<Failure>, permit: Permit) {
+        if matches!(**failure, Failure::Undocumented { .. }) {
+            self.shared.amnesty().counted(&self.user);
+        }
+        match &**failure {
             Failure::Refused { .. } | Failure::Throttled { .. } | Failure::Invalid { issued: true, .. } => {
                 self.vault_answered(permit)
             }
             // The end of `fly` gives the probe back.
             Failure::Broken => {}
-            Failure::Unavailable { .. } | Failure::Invalid { issued: false, .. } => {
+            Failure::Undocumented { .. } | Failure::Unavailable { .. } | Failure::Invalid { issued: false, .. } => {
                 self.probing = false;
                 let now = self.shared.parts.clock.now().mono;
                 let mut reach = self.shared.reach();
-                let went_down = reach.failed(&self.user.key, &stop.failure, now, self.shared.random());
+                let went_down = reach.failed(&self.user.key, failure, now, self.shared.random());
                 let is_down = reach.is_down();
                 drop(reach);
                 if went_down {
-                    warn!(failure = %stop.failure, "the vault is down: one sign-in at a time finds out when it is back");
+                    self.shared.amnesty().outage();
+                    warn!(%failure, "the vault is down: one sign-in at a time finds out when it is back");
                 }
                 if is_down {
                     self.shared.gate.down(permit);
@@ -202,7 +215,12 @@ impl Flight {
             self.shared.parts.metrics.renewal(if in_time { Renewed::Ahead } else { Renewed::Late });
         }
         let mut record = self.user.record();
-        let doubled = record.pacing.succeeded(sent.mono, held.token.lifetime, left, &settings.rules);
+        let (lifetime, rules) = (held.token.lifetime, &settings.rules);
+        let doubled = if record.has_replaced(version) {
+            record.pacing.former_succeeded(version, sent.mono, lifetime, left, rules)
+        } else {
+            record.pacing.succeeded(sent.mono, lifetime, left, rules)
+        };
         // A user who was removed meanwhile is forgotten; one whose credential changed gets another token soon.
         if record.credential().is_some() {
             let stored = if record.has_replaced(version) { Arc::new(held.made_due()) } else { Arc::clone(&held) };
@@ -228,18 +246,19 @@ impl Flight {
         held
     }
 
-    fn failed(&self, failure: Failure, sent: Moment, version: Version, settings: &Settings) -> Stop {
+    fn failed(&self, failure: &Arc<Failure>, sent: Moment, version: Version, settings: &Settings) -> Stop {
         let now = self.shared.parts.clock.now();
-        let merchants = matches!(failure, Failure::Throttled { scope: Scope::Merchant, .. });
-        let definite = matches!(failure, Failure::Refused { .. });
+        let merchants = matches!(**failure, Failure::Throttled { scope: Scope::Merchant, .. });
+        let circumstances = self.shared.circumstances(now.mono);
         let mut record = self.user.record();
-        let mut stop = record.pacing.failed(failure, now.mono, self.shared.random(), &settings.rules);
-        let outdated = definite && record.has_replaced(version);
-        if outdated {
-            // The vault refused a credential that counts no more: the next one is to be tried at once.
-            record.pacing.lift();
-            stop.until = now.mono;
-        }
+        let judged = matches!(**failure, Failure::Refused { .. } | Failure::Undocumented { .. });
+        let outdated = judged && record.has_replaced(version);
+        let stop = if outdated {
+            record.pacing.former_failed(version, Failure::clone(failure), circumstances, &settings.rules)
+        } else {
+            record.pacing.failed(Failure::clone(failure), circumstances, &settings.rules)
+        };
+        let definite = matches!(*stop.failure, Failure::Refused { .. });
         // The token held is still good: try again to renew it once the wait is over, unless nothing will change till then.
         let renews = settings.renewal == Renewal::Ahead && (!definite || outdated);
         let held = || self.shared.parts.cache.get(&self.user.key);
@@ -252,7 +271,7 @@ impl Flight {
             self.user.merchant().stop(stop.clone());
         }
 
-        self.shared.heard().failed = Some((now.wall, Arc::clone(&stop.failure)));
+        self.shared.heard().failed = Some((now.wall, Arc::clone(failure)));
         if self.renewal {
             self.shared.parts.metrics.renewal(Renewed::Failed);
         }
@@ -260,10 +279,10 @@ impl Flight {
         let trace = self.span.context().map(|context| context.trace);
         let trace_id = trace.map(tracing::field::display);
         warn!(
-            merchant_id = %key.merchant, number = %key.number, failure = %stop.failure, took_ms = millis(took),
+            merchant_id = %key.merchant, number = %key.number, %failure, took_ms = millis(took),
             next_s = stop.left_at(now.mono).as_secs(), whole_merchant = merchants, trace_id, "sign-in failed"
         );
-        audit::sign_in(key, Err(&stop.failure), took, trace);
+        audit::sign_in(key, Err(failure), took, trace);
         stop
     }
 
@@ -287,9 +306,10 @@ impl Drop for Flight {
         }
         if !self.arrivals.is_over() {
             let now = self.shared.parts.clock.now().mono;
+            let circumstances = self.shared.circumstances(now);
             let mut record = self.user.record();
             // Paused like after any failure, lest a fault of ours hammers the vault.
-            let stop = record.pacing.failed(Failure::Broken, now, self.shared.random(), &self.shared.settings.load().rules);
+            let stop = record.pacing.failed(Failure::Broken, circumstances, &self.shared.settings.load().rules);
             record.flight = None;
             drop(record);
             self.shared.renew_later(&self.user, stop.left_at(now));

@@ -1,10 +1,11 @@
 //! Pure: what does an answer of the vault mean?
 //!
-//! The body decides before the status, since the vault's statuses are not reliable: 400 and 422 were seen for the same thing.
-//! Must never put text of the vault's into a result beyond the few characters of `vault_error`, nor anything that was sent.
+//! The body decides before the status, since the vault's statuses are not reliable: 400 and 422 were seen for the same thing. As
+//! much of it is read as can be, and in doubt safety decides: what may be a no is none that is repeated at once. Must never put text of the vault's into a result beyond the few characters of `vault_error`, nor anything that was sent.
 
 mod fields;
 mod known;
+mod named;
 #[cfg(test)]
 mod tests;
 mod token;
@@ -14,36 +15,46 @@ use std::time::{Duration, SystemTime};
 
 use self::{
     fields::Fields,
-    known::{Class, by_id, by_name, by_status},
+    known::{Class, by_status},
 };
 use super::{Failure, Grant};
 
 /// Longest `vault_error` and `x-request-id`, in characters: the contract's limit, and enough for every documented name.
 const WORD_MAX: usize = 64;
 
-/// HTTP's "too many requests", which is believed against vaguer words of the body.
+/// HTTP's "too many requests", which is believed against vaguer words of the body …
 const TOO_MANY_REQUESTS: u16 = 429;
+/// … and its "unauthorized": what is not let in was judged.
+const UNAUTHORIZED: u16 = 401;
+/// What is told of an answer that ends too soon and says nothing until there.
+const CUT_OFF: &str = "its answer broke off, or took too long, before it was complete";
 
 /// What came back. It can't be printed: the body may hold a token.
 #[derive(Clone, Copy)]
 pub(super) struct Reply<'a> {
     /// The HTTP status.
     pub(super) status: u16,
-    /// The header, where it is there and is text.
-    pub(super) retry_after: Option<&'a str>,
-    /// The body, or why it is none that can be read.
-    pub(super) body: Result<&'a [u8], Unreadable>,
+    /// The headers of this name, as far as they are text.
+    pub(super) retry_after: &'a [&'a str],
+    /// The vault's clock, where it says so: the header `Date`, if no `Age` says that it is an old one.
+    pub(super) date: Option<SystemTime>,
+    /// The body, as far as it was read.
+    pub(super) body: &'a [u8],
+    /// Why the body is not the whole answer, if so.
+    pub(super) unreadable: Option<Unreadable>,
     /// When it came, for `Retry-After` as a date.
     pub(super) now: SystemTime,
 }
 
-/// Why there is no body to look at.
+/// Why a body is not the whole answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unreadable {
     /// It is longer than the limit.
     TooLong,
     /// It has a content encoding, and none was asked for.
     Encoded,
+    /// It broke off: the connection did, or what it was written in.
+    CutOff,
 }
 
 /// What was sent, and what to assume. No part of it may come out again.
@@ -55,69 +66,70 @@ pub(super) struct Asked<'a> {
     pub(super) password: &'a str,
     /// A token's lifetime where nothing is said about it.
     pub(super) assumed_lifetime: Duration,
+    /// When it was sent, from which lifetimes are counted.
+    pub(super) at: SystemTime,
+}
+
+/// A token, and what was noticed about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Granted {
+    pub(super) grant: Grant,
+    /// By how many seconds the vault's clock is plainly ahead of ours (or behind, below zero), so that it can't be compared.
+    pub(super) clock_ahead_s: Option<i64>,
 }
 
 /// Classifies one answer.
-pub(super) fn classify(reply: &Reply<'_>, asked: &Asked<'_>) -> Result<Grant, Failure> {
-    let fields = match reply.body {
-        Ok(body) => Fields::parse(body),
-        // A wait that the vault asks for is plain from the status alone; going on unhindered would be the worse reading.
-        Err(_) if reply.status == TOO_MANY_REQUESTS => Fields::default(),
-        Err(Unreadable::TooLong) => return Err(Failure::Invalid { cause: "its answer is longer than 64 KiB", issued: false }),
-        Err(Unreadable::Encoded) => {
-            return Err(Failure::Invalid { cause: "its answer has a content encoding nobody asked for", issued: false });
+pub(super) fn classify(reply: &Reply<'_>, asked: &Asked<'_>) -> Result<Granted, Failure> {
+    let text = fields::readable(reply.body);
+    let fields = Fields::parse(&text);
+    if (200..300).contains(&reply.status) {
+        match reply.unreadable {
+            Some(Unreadable::TooLong) => return invalid("its answer is longer than 64 KiB"),
+            Some(Unreadable::Encoded) => return invalid("its answer has a content encoding nobody asked for"),
+            None if fields.has("access_token") => return token::grant(&fields, reply, asked),
+            Some(Unreadable::CutOff) | None => {}
         }
-    };
-    if (200..300).contains(&reply.status) && fields.has("access_token") {
-        return token::grant(&fields, asked);
     }
-    let class = match known(&fields) {
-        Some(Class::Transient(_)) if reply.status == TOO_MANY_REQUESTS => by_status(reply.status),
+    let named = named::in_fields(&fields).or_else(|| named::in_text(&text));
+    let class = match named {
+        // Said so, a status counts more than a word that stands for anything.
+        Some(Class::Transient(_)) if matches!(reply.status, UNAUTHORIZED | TOO_MANY_REQUESTS) => by_status(reply.status),
         Some(class) => class,
         None => by_status(reply.status),
     };
-    Err(failure(class, &fields, reply, asked))
+    // What broke off before it said anything says little by its status, unless that is a no.
+    let says_nothing = named.is_none() && matches!(class, Class::Senseless(_) | Class::Transient(_));
+    let class = if says_nothing && reply.unreadable == Some(Unreadable::CutOff) { Class::Transient(CUT_OFF) } else { class };
+    Err(failure(class, &fields, &text, reply, asked))
 }
 
-/// The class of what the body names, if any of it is known: `errorId`, else `error`, else what v2 has in their place.
-///
-/// `errorId` 0 stands for anything, so it counts only where nothing else is known.
-fn known(fields: &Fields<'_>) -> Option<Class> {
-    let id = fields.number("errorId").and_then(|id| by_id(&id.to_string()));
-    if let Some(class) = id
-        && !matches!(class, Class::Transient(_))
-    {
-        return Some(class);
-    }
-    let named = |name: String| by_name(&name);
-    fields
-        .string("error")
-        .and_then(named)
-        .or_else(|| fields.list("errors").iter().filter_map(|error| error.string("key")).find_map(named))
-        .or_else(|| fields.string("status").and_then(|status| known::by_v2_status(&status)))
-        .or(id)
+fn invalid<T>(cause: &'static str) -> Result<T, Failure> {
+    Err(Failure::Invalid { cause, issued: false })
 }
 
 /// The failure of a class, with the wait and the name that the answer gives.
-fn failure(class: Class, fields: &Fields<'_>, reply: &Reply<'_>, asked: &Asked<'_>) -> Failure {
+fn failure(class: Class, fields: &Fields<'_>, text: &str, reply: &Reply<'_>, asked: &Asked<'_>) -> Failure {
     let vault_error = vault_error(fields, asked);
     match class {
         Class::Refused(why) => Failure::Refused { why, vault_error },
         Class::Throttled(throttle) => {
-            let wait = stated_wait(fields, reply).map_or(throttle.unsaid, |stated| stated.max(throttle.least));
+            // Which words are about the wait is not known where the answer has a form of its own: any may be.
+            let wait = stated_wait(fields, reply).or_else(|| wait::worded(text));
+            let wait = wait.map_or(throttle.unsaid, |stated| stated.max(throttle.least));
             Failure::Throttled { scope: throttle.scope, wait, vault_error }
         }
+        Class::Undocumented => Failure::Undocumented { status: reply.status, wait: stated_wait(fields, reply), vault_error },
         Class::Transient(cause) => Failure::Unavailable { cause, wait: stated_wait(fields, reply), vault_error },
         Class::Senseless(cause) => Failure::Invalid { cause, issued: false },
     }
 }
 
-/// The longest wait that the answer states, in its header or in words.
+/// The longest wait that the answer states, in its headers or in words.
 fn stated_wait(fields: &Fields<'_>, reply: &Reply<'_>) -> Option<Duration> {
     let mut texts: Vec<String> = ["message", "error_description"].iter().filter_map(|name| fields.string(name)).collect();
     texts.extend(fields.list("errors").iter().filter_map(|error| error.string("description")));
     let worded = texts.iter().filter_map(|text| wait::worded(text)).max();
-    worded.max(reply.retry_after.and_then(|header| wait::retry_after(header, reply.now)))
+    worded.max(reply.retry_after.iter().filter_map(|header| wait::retry_after(header, reply.now)).max())
 }
 
 /// The vault's own name for what went wrong, for people: `error`, else `errorId`, else v2's key or status; the first of them

@@ -7,19 +7,29 @@ mod build;
 #[cfg(test)]
 mod tests;
 
-use std::{error::Error, fmt, io, sync::Arc, time::Duration};
+use std::{
+    error::Error,
+    fmt, io,
+    pin::{Pin, pin},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
 
 use bytes::Bytes;
 use reqwest::{
     Client, Response, Url,
-    header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, RETRY_AFTER},
+    header::{ACCEPT, ACCEPT_ENCODING, AGE, CONTENT_ENCODING, CONTENT_TYPE, DATE, HeaderMap, HeaderName, RETRY_AFTER},
 };
+use tokio::time::{Sleep, sleep};
 use zeroize::Zeroizing;
 
 pub use self::build::{BuildError, Settings};
 use super::{
     Failure, Grant, SignIn, SigningIn,
-    reply::{Asked, Reply, Unreadable, classify, harmless},
+    reply::{Asked, Granted, Reply, Unreadable, classify, harmless},
 };
 use crate::{
     clock::Clock,
@@ -43,8 +53,10 @@ pub struct Vault {
     endpoint: Url,
     timeout: Duration,
     assumed_lifetime: Duration,
-    /// Tells what a `Retry-After` that is a date means.
+    /// Tells what a `Retry-After` that is a date means, and whether a token's own end is past.
     clock: Arc<dyn Clock>,
+    /// That its clock can't be compared with ours was said.
+    clock_doubted: AtomicBool,
 }
 
 impl fmt::Debug for Vault {
@@ -55,37 +67,60 @@ impl fmt::Debug for Vault {
 
 impl SignIn for Vault {
     fn sign_in<'a>(&'a self, user: &'a UserKey, password: &'a Secret, trace: Option<Context>) -> SigningIn<'a> {
-        Box::pin(async move {
-            match tokio::time::timeout(self.timeout, self.exchange(user, password, trace)).await {
-                Ok(result) => result,
-                Err(_elapsed) => Err(unavailable("it did not answer in time")),
-            }
-        })
+        Box::pin(self.exchange(user, password, trace))
     }
 }
 
 impl Vault {
+    /// One request and its answer, within the timeout. An answer that has begun counts, however it ends: its status may be a no.
     async fn exchange(&self, user: &UserKey, password: &Secret, trace: Option<Context>) -> Result<Grant, Failure> {
-        let mut response = self.send(user, form(user, password), trace).await.map_err(|error| transport(&error))?;
-        let body = if is_encoded(response.headers()) {
-            Err(Unreadable::Encoded)
-        } else {
-            outbound::read(&mut response, BODY_MAX).await.map_err(|error| transport(&error))?.ok_or(Unreadable::TooLong)
+        let mut timeout = pin!(sleep(self.timeout));
+        let at = self.clock.now().wall;
+        let sent = tokio::select! {
+            biased;
+            sent = self.send(user, form(user, password), trace) => sent,
+            () = &mut timeout => return Err(unavailable("it did not answer in time")),
         };
-        let asked = Asked { number: user.number.expose(), password: password.expose(), assumed_lifetime: self.assumed_lifetime };
+        let mut response = sent.map_err(|error| transport(&error))?;
+        let mut body = Zeroizing::new(Vec::new());
+        let unreadable = read(&mut body, &mut response, timeout).await;
+        let headers = response.headers();
+        let asked =
+            Asked { number: user.number.expose(), password: password.expose(), assumed_lifetime: self.assumed_lifetime, at };
+        let waits: Vec<_> = headers.get_all(RETRY_AFTER).iter().filter_map(|value| value.to_str().ok()).collect();
         let reply = Reply {
             status: response.status().as_u16(),
-            retry_after: text(response.headers(), RETRY_AFTER.as_str()),
-            body: body.as_ref().map(|body| body.as_slice()).map_err(|unreadable| *unreadable),
+            retry_after: &waits,
+            date: date(headers),
+            body: &body,
+            unreadable,
             now: self.clock.now().wall,
         };
-        let result = classify(&reply, &asked);
-        if result.is_err()
-            && let Some(id) = text(response.headers(), REQUEST_ID).and_then(|id| harmless(id, &asked))
-        {
-            tracing::info!(x_request_id = id, "a sign-in failed; the vault's support asks for this id");
+        match classify(&reply, &asked) {
+            Ok(Granted { grant, clock_ahead_s }) => {
+                self.doubt_clock(clock_ahead_s);
+                Ok(grant)
+            }
+            Err(failure) => {
+                if let Some(id) = text(headers, REQUEST_ID).and_then(|id| harmless(id, &asked)) {
+                    tracing::info!(x_request_id = id, "a sign-in failed; the vault's support asks for this id");
+                }
+                Err(failure)
+            }
         }
-        result
+    }
+
+    /// Says once that the vault's clock and ours are too far apart for its tokens' `exp` to be believed.
+    fn doubt_clock(&self, ahead_s: Option<i64>) {
+        if let Some(vault_ahead_s) = ahead_s
+            && !self.clock_doubted.swap(true, Ordering::Relaxed)
+        {
+            tracing::warn!(
+                vault_ahead_s,
+                "the vault's clock and this machine's differ, so that the end its tokens name can't be told: they are taken to live as \
+                 long as they say from the sign-in on; have both clocks checked"
+            );
+        }
     }
 
     /// Sends the request, once more only where there was no connection to send it on: after that the vault may have read and
@@ -103,6 +138,7 @@ impl Vault {
             .post(self.endpoint.clone())
             .header(MERCHANT, user.merchant.as_str())
             .header(ACCEPT, "application/json")
+            .header(ACCEPT_ENCODING, "identity")
             .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
             .body(body);
         match trace {
@@ -127,6 +163,27 @@ fn form(user: &UserKey, password: &Secret) -> Bytes {
     Bytes::from_owner(body)
 }
 
+/// Reads an answer's body; says why it is not the whole one, if so.
+async fn read(body: &mut Zeroizing<Vec<u8>>, response: &mut Response, timeout: Pin<&mut Sleep>) -> Option<Unreadable> {
+    let encoded = is_encoded(response.headers());
+    let whole = tokio::select! {
+        biased;
+        whole = outbound::read_into(body, response, BODY_MAX) => whole.ok(),
+        () = timeout => None,
+    };
+    match whole {
+        _ if encoded => Some(Unreadable::Encoded),
+        Some(true) => None,
+        Some(false) => Some(Unreadable::TooLong),
+        None => Some(Unreadable::CutOff),
+    }
+}
+
+/// What the vault's clock says, if the answer was made just now.
+fn date(headers: &HeaderMap) -> Option<SystemTime> {
+    if headers.contains_key(AGE) { None } else { httpdate::parse_http_date(text(headers, DATE.as_str())?).ok() }
+}
+
 /// Whether there is a content encoding; none was asked for, so it is not undone.
 fn is_encoded(headers: &HeaderMap) -> bool {
     let plain = |value: &str| value.trim().is_empty() || value.trim().eq_ignore_ascii_case("identity");
@@ -139,6 +196,9 @@ fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 
 /// What went wrong on the way, in fixed words: the error's own carry the URL.
 fn transport(error: &reqwest::Error) -> Failure {
+    if caused_by(error, hyper::Error::is_parse) {
+        return Failure::Invalid { cause: "its answer is not HTTP/1.1 that can be read", issued: false };
+    }
     unavailable(if error.is_timeout() {
         "it took too long to connect to"
     } else if let Some(tls) = tls_error(error) {
@@ -154,17 +214,25 @@ fn transport(error: &reqwest::Error) -> Failure {
     })
 }
 
-/// The TLS error in a chain. An `io::Error` skips what it wraps when it is asked for its source.
+/// The TLS error in a chain.
 fn tls_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
+    causes(error).find_map(|error| error.downcast_ref())
+}
+
+/// Whether hyper's error in a chain is of a kind.
+fn caused_by(error: &(dyn Error + 'static), kind: impl Fn(&hyper::Error) -> bool) -> bool {
+    causes(error).filter_map(|error| error.downcast_ref()).any(kind)
+}
+
+/// An error and what it wraps. An `io::Error` skips what it wraps when it is asked for its source.
+fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> + 'a {
     let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(tls) = error.downcast_ref() {
-            return Some(tls);
-        }
+    std::iter::from_fn(move || {
+        let error = next?;
         let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
         next = wrapped.map(|wrapped| wrapped as &(dyn Error + 'static)).or_else(|| error.source());
-    }
-    None
+        Some(error)
+    })
 }
 
 fn unavailable(cause: &'static str) -> Failure {

@@ -92,8 +92,12 @@ async fn failures_of_the_vault_are_transient() {
         Fault::reply(503, ""),
         Fault::refusal(0, "COMMON", "Sorry for inconvenience"),
         Fault::spring(500, "server_error", "no"),
+        // Those of 4xx that say that nobody judged what was sent.
         Fault::html(404),
-        Fault::reply(418, "{\"error\":\"TEAPOT\"}"),
+        Fault::reply(405, ""),
+        Fault::reply(408, "{\"error\":\"SLOW\"}"),
+        Fault::reply(421, "x"),
+        Fault::reply(431, ""),
         Fault::Reset,
         Fault::Close,
         Fault::ResetMidBody,
@@ -111,6 +115,73 @@ async fn failures_of_the_vault_are_transient() {
         tokio::time::timeout(Duration::from_secs(5), async { while stage.token().await.is_err() {} })
             .await
             .expect("back-off ends");
+    }
+}
+
+/// The password may have been judged, and a second wrong one counts.
+#[tokio::test]
+async fn a_no_that_cannot_be_read_or_is_in_no_table_is_not_repeated() {
+    let wrong = r#"{"message":"no","errorId":11,"systemId":"core","error":"WRONG_LOGIN_OR_PASSWORD_EXCEPTION"}"#;
+    let spring_boot = r#"{"timestamp":"2026-11-22T12:00:00Z","status":401,"error":"Unauthorized","path":"/oauth/token"}"#;
+    for (fault, reason) in [
+        (Fault::reply(400, format!("\u{feff}{wrong}")), "CREDENTIALS_REJECTED"),
+        (Fault::reply(400, [b"{\"x\":\"\xff\",", &wrong.as_bytes()[1..]].concat()), "CREDENTIALS_REJECTED"),
+        (Fault::reply(400, format!("{wrong}\0<!-- a3 -->")), "CREDENTIALS_REJECTED"),
+        (Fault::reply(400, format!("{wrong}{}", " ".repeat(70_000))), "CREDENTIALS_REJECTED"),
+        (Fault::reply(400, wrong.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<_>>()), "CREDENTIALS_REJECTED"),
+        (Fault::reply(400, r#"{"errorId":11,"errorId":0}"#), "CREDENTIALS_REJECTED"),
+        (Fault::reply(400, r#"{"error":"INVALID_GRANT"}"#), "CREDENTIALS_REJECTED"),
+        (Fault::reply(400, r#"{"error":{"code":"invalid_grant"}}"#), "CREDENTIALS_REJECTED"),
+        (Fault::reply(401, ""), "CREDENTIALS_REJECTED"),
+        (Fault::reply(401, "\x1f").header("content-encoding", "gzip"), "CREDENTIALS_REJECTED"),
+        (Fault::reply(401, spring_boot), "CREDENTIALS_REJECTED"),
+        (Fault::reply(401, r#"{"message":"no","errorId":0,"systemId":"core","error":"COMMON"}"#), "CREDENTIALS_REJECTED"),
+        (Fault::reply(403, r#"{"error":"access_denied"}"#), "VAULT_UNAVAILABLE"),
+        (Fault::reply(400, "\x1f").header("content-encoding", "gzip"), "VAULT_UNAVAILABLE"),
+        (Fault::reply(418, r#"{"error":"TEAPOT"}"#), "VAULT_UNAVAILABLE"),
+        (Fault::html(403), "VAULT_UNAVAILABLE"),
+    ] {
+        let name = format!("{fault:.100?}");
+        let (stage, said) = told(fault).await;
+        assert_eq!(said.reason, reason, "{name}");
+        if reason == "CREDENTIALS_REJECTED" {
+            assert!(said.metadata.contains_key("held_until"), "{name} {said:?}");
+        } else {
+            let wait = said.retry.expect("is told").as_secs_f64().ceil();
+            assert_eq!((wait, said.pushback.as_deref()), (60.0, Some("-1")), "{name}");
+        }
+        assert_eq!(stage.refused().await.reason, reason, "{name}");
+        assert_eq!(stage.sandbox.sign_ins(), 1, "{name}");
+    }
+}
+
+/// A firewall's 403 for everybody is an outage: nobody is held for it once somebody gets a token again.
+#[tokio::test]
+async fn undocumented_answers_to_everybody_are_an_outage() {
+    let numbers: Vec<_> = (0..5).map(|n| format!("+44787123000{n}")).collect();
+    let mut setting = Setting::default();
+    for number in &numbers {
+        setting.rest += &crate::support::user(number, "p");
+    }
+    let stage = setting.start().await;
+    for number in &numbers {
+        stage.sandbox.add_user(token_broker_sandbox::User::new(crate::support::MERCHANT, number, "p"));
+    }
+    stage.sandbox.set_always(Some(Fault::html(403)));
+    let call = |number: &str| {
+        let (client, number) = (stage.client.clone(), number.to_owned());
+        async move { client.token(crate::support::MERCHANT, &number).await }
+    };
+    for number in &numbers {
+        Said::of(call(number).await.expect_err("nobody gets one")).check(Code::Unavailable, "VAULT_UNAVAILABLE");
+    }
+    assert_eq!(stage.sandbox.sign_ins(), 3, "the circuit breaker is open");
+    stage.sandbox.set_always(None);
+    // Those who got no answer find out that the vault is back; then all are served, though three were to wait for a minute.
+    for number in numbers.iter().rev() {
+        tokio::time::timeout(Duration::from_secs(15), async { while call(number).await.is_err() {} })
+            .await
+            .expect("what was counted against the users is forgotten");
     }
 }
 
@@ -153,6 +224,8 @@ async fn answers_that_say_less_or_more_than_documented_are_taken() {
         (r#"{"access_token":"abc","token_type":"Bearer","expires_in":"300"}"#, 300),
         (r#"{"access_token":"abc","token_type":"bearer","expires_in":299.9,"jti":null,"new":{"x":[1]}}"#, 299),
         (r#"{"access_token":"abc","token_type":"bearer"}"#, 300),
+        (r#"{"access_token":"abc","expires_in":300}"#, 300),
+        ("\u{feff}{\"access_token\":\"abc\",\"expires_in\":300}\0}", 300),
         (r#"{"access_token":"abc","token_type":"bearer","expires_in":1e400}"#, 604_800),
         (r#"{"access_token":"abc","token_type":"bearer","expires_in":99999999999999999999999999}"#, 604_800),
     ] {

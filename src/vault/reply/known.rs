@@ -1,6 +1,6 @@
 //! The refusals that are documented, and what a status means where none of them is named.
 //!
-//! Must never guess: a name counts in the case that it is documented in.
+//! Must never take a no for an outage: a name counts in whatever case, and a status that may be a no is none that passes.
 
 use std::time::Duration;
 
@@ -20,6 +20,8 @@ pub(super) enum Class {
     Refused(Refusal),
     /// A wait.
     Throttled(Throttle),
+    /// A no that names nothing which is documented: whose fault it is shows only when it is tried again, sparingly.
+    Undocumented,
     /// A failure that passes; the cause in words.
     Transient(&'static str),
     /// No answer to what was asked; the cause in words.
@@ -58,27 +60,40 @@ pub(super) fn by_id(id: &str) -> Option<Class> {
     })
 }
 
-/// By `error`, the vault's or OAuth's, or by v2's key of the same name.
+/// By `error`, the vault's or OAuth's, or by v2's key of the same name, in capitals or not.
+///
+/// `unauthorized` alone is OAuth's in lower case only: `Unauthorized` is what HTTP calls the status, and says nothing of the cause.
 pub(super) fn by_name(name: &str) -> Option<Class> {
+    if name == "unauthorized" {
+        return Some(REQUEST);
+    }
+    let (upper, lower) = (name.trim().to_ascii_uppercase(), name.trim().to_ascii_lowercase());
+    by_vaults_name(&upper).or_else(|| by_oauths_name(&lower))
+}
+
+fn by_vaults_name(name: &str) -> Option<Class> {
     Some(match name {
         "WRONG_LOGIN_OR_PASSWORD_EXCEPTION"
         | "CUSTOMER_NOT_FOUND_EXCEPTION"
         | "CUSTOMER_STATUS_INCORRECT"
         | "TEMPORARY_PASSWORD_IS_EXPIRED"
-        | "CUSTOMER_EXCEEDED_NUMBER_OF_PIN_ATTEMPTS"
-        | "invalid_grant" => CREDENTIALS,
+        | "CUSTOMER_EXCEEDED_NUMBER_OF_PIN_ATTEMPTS" => CREDENTIALS,
         "MFA_SESSION_EXPIRED" | "MFA_CODE_ALREADY_USED" => SECOND_FACTOR,
-        "NOT_VALID_REQUEST_DATA"
-        | "invalid_request"
-        | "invalid_client"
-        | "unauthorized"
-        | "unauthorized_client"
-        | "unsupported_grant_type"
-        | "invalid_scope" => REQUEST,
+        "NOT_VALID_REQUEST_DATA" => REQUEST,
         "LOGIN_ATTEMPTS_EXCEEDED" => ATTEMPTS,
         "WAF_LOCK_NOT_IN_LIST" => FIREWALL,
         "COUNTRY_BLOCKED_FOR_REGISTRATION" => COUNTRY,
-        "COMMON" | "server_error" | "temporarily_unavailable" => OWN_FAULT,
+        "COMMON" => OWN_FAULT,
+        _ => return None,
+    })
+}
+
+/// RFC 6749, section 5.2, and what Spring has beside it.
+fn by_oauths_name(name: &str) -> Option<Class> {
+    Some(match name {
+        "invalid_grant" => CREDENTIALS,
+        "invalid_request" | "invalid_client" | "unauthorized_client" | "unsupported_grant_type" | "invalid_scope" => REQUEST,
+        "server_error" | "temporarily_unavailable" => OWN_FAULT,
         _ => return None,
     })
 }
@@ -90,6 +105,9 @@ pub(super) fn by_v2_status(status: &str) -> Option<Class> {
 }
 
 /// By the HTTP status alone.
+///
+/// 401 says that what was sent was judged. Those that stay an outage say that it was not: there was no place to judge it (404,
+/// 405, 410, 421), or it didn't get there (408, 413, 425, 431). Of any other nobody knows.
 pub(super) fn by_status(status: u16) -> Class {
     match status {
         200..300 => Class::Senseless("its answer holds no access token"),
@@ -97,7 +115,9 @@ pub(super) fn by_status(status: u16) -> Class {
         422 => REQUEST,
         424 => SECOND_FACTOR,
         super::TOO_MANY_REQUESTS => TOO_MANY,
-        400..500 => Class::Transient("it answered with a client error that is not documented"),
+        super::UNAUTHORIZED => CREDENTIALS,
+        404 | 405 | 408 | 410 | 413 | 421 | 425 | 431 => Class::Transient("it says that there is nothing that takes sign-ins"),
+        400..500 => Class::Undocumented,
         500..600 => Class::Transient("it answered with a server error"),
         _ => Class::Senseless("its answer has a status that HTTP doesn't define"),
     }

@@ -10,6 +10,7 @@ use crate::{
     vault::{Refusal, Scope},
 };
 
+mod day;
 mod properties;
 mod tokens;
 
@@ -18,18 +19,20 @@ const PASSWORD: &str = " 1234 Qwerty&ä ";
 /// 2026-11-22T12:00:00Z.
 const NOW: Duration = Duration::from_secs(1_795_348_800);
 
-const ASKED: Asked<'static> = Asked { number: NUMBER, password: PASSWORD, assumed_lifetime: Duration::from_secs(300) };
-
-fn reply<'a>(status: u16, retry_after: Option<&'a str>, body: &'a [u8]) -> Reply<'a> {
-    Reply { status, retry_after, body: Ok(body), now: UNIX_EPOCH + NOW }
+fn asked() -> Asked<'static> {
+    Asked { number: NUMBER, password: PASSWORD, assumed_lifetime: Duration::from_secs(300), at: UNIX_EPOCH + NOW }
 }
 
-fn read(status: u16, body: &str) -> Result<Grant, Failure> {
-    classify(&reply(status, None, body.as_bytes()), &ASKED)
+fn reply<'a>(status: u16, retry_after: &'a [&'a str], body: &'a [u8]) -> Reply<'a> {
+    Reply { status, retry_after, date: None, body, unreadable: None, now: UNIX_EPOCH + NOW }
+}
+
+fn read(status: u16, body: &(impl AsRef<[u8]> + ?Sized)) -> Result<Grant, Failure> {
+    classify(&reply(status, &[], body.as_ref()), &asked()).map(|granted| granted.grant)
 }
 
 fn read_with(status: u16, retry_after: &str, body: &str) -> Result<Grant, Failure> {
-    classify(&reply(status, Some(retry_after), body.as_bytes()), &ASKED)
+    classify(&reply(status, &[retry_after], body.as_bytes()), &asked()).map(|granted| granted.grant)
 }
 
 /// The row of the error table, in short.
@@ -38,6 +41,10 @@ fn kind(result: &Result<Grant, Failure>) -> String {
         Ok(grant) => format!("token {}", grant.lifetime.as_secs()),
         Err(Failure::Refused { why, vault_error }) => format!("{why:?} {vault_error}"),
         Err(Failure::Throttled { scope, wait, vault_error }) => format!("{scope:?} {} {vault_error}", wait.as_secs()),
+        Err(Failure::Undocumented { wait: None, vault_error, .. }) => format!("undocumented {vault_error}"),
+        Err(Failure::Undocumented { wait: Some(wait), vault_error, .. }) => {
+            format!("undocumented {} {vault_error}", wait.as_secs())
+        }
         Err(Failure::Unavailable { wait: None, vault_error, .. }) => format!("unavailable {vault_error}"),
         Err(Failure::Unavailable { wait: Some(wait), vault_error, .. }) => {
             format!("unavailable {} {vault_error}", wait.as_secs())
@@ -83,6 +90,8 @@ fn documented_refusals() {
         (v1(0, "COMMON", "Sorry for inconvenience"), "unavailable COMMON"),
     ] {
         for status in [200, 302, 400, 401, 418, 422, 500, 503] {
+            // What stands for anything doesn't undo that the vault lets nobody in.
+            let expected = if (status, expected) == (401, "unavailable COMMON") { "Credentials COMMON" } else { expected };
             assert_eq!(kind(&read(status, &body)), expected, "{status} {body}");
         }
         // By the name alone, and by the number alone, as a number or as text.
@@ -113,9 +122,10 @@ fn the_other_shapes_of_refusals() {
         (400, r#"{"error":"unauthorized_client"}"#.to_owned(), "Request unauthorized_client"),
         (500, r#"{"error":"server_error"}"#.to_owned(), "unavailable server_error"),
         (503, r#"{"error":"temporarily_unavailable"}"#.to_owned(), "unavailable temporarily_unavailable"),
-        // Names count in the documented case only: this is Spring Boot's own page.
-        (401, r#"{"status":401,"error":"Unauthorized"}"#.to_owned(), "unavailable Unauthorized"),
-        (401, r#"{"error":"invalid_token","systemId":"core","errorId":0}"#.to_owned(), "unavailable invalid_token"),
+        // HTTP's words for a status name nothing: this is Spring Boot's own page.
+        (401, r#"{"status":401,"error":"Unauthorized"}"#.to_owned(), "Credentials Unauthorized"),
+        (403, r#"{"status":403,"error":"Forbidden"}"#.to_owned(), "undocumented Forbidden"),
+        (401, r#"{"error":"invalid_token","systemId":"core","errorId":0}"#.to_owned(), "Credentials invalid_token"),
         // v2.
         (401, format!("{v2}[]}}"), "Credentials UNAUTHORIZED"),
         (401, format!(r#"{v2}[{{"key":"SOME_KEY","description":"d"}}]}}"#), "Credentials SOME_KEY"),
@@ -130,19 +140,21 @@ fn the_other_shapes_of_refusals() {
         // Two voices: the number first, but 0 stands for anything.
         (400, v1(11, "LOGIN_ATTEMPTS_EXCEEDED", ""), "Credentials LOGIN_ATTEMPTS_EXCEEDED"),
         (400, v1(0, "LOGIN_ATTEMPTS_EXCEEDED", ""), "User 60 LOGIN_ATTEMPTS_EXCEEDED"),
-        (400, v1(0, "SOMETHING_NEW", ""), "unavailable SOMETHING_NEW"),
+        (400, v1(0, "SOMETHING_NEW", ""), "undocumented SOMETHING_NEW"),
         (422, v1(0, "COMMON", ""), "unavailable COMMON"),
         (422, r#"{"errorId":0}"#.to_owned(), "unavailable 0"),
-        (200, v1(0, "SOMETHING_NEW", ""), "unavailable SOMETHING_NEW"),
+        (200, v1(0, "SOMETHING_NEW", ""), "invalid"),
         (400, v1(999, "CUSTOMER_NOT_FOUND_EXCEPTION", ""), "Credentials CUSTOMER_NOT_FOUND_EXCEPTION"),
         (422, v1(999, "SOMETHING_NEW", ""), "Request SOMETHING_NEW"),
-        // One bad field doesn't spoil the others; of a name that stands twice the last counts.
+        // One bad field doesn't spoil the others; of a name that stands twice the graver counts.
         (400, r#"{"message":[],"error":{"a":1},"errorId":11}"#.to_owned(), "Credentials 11"),
         (400, r#"{"errorId":[11],"error":"invalid_grant"}"#.to_owned(), "Credentials invalid_grant"),
         (400, r#"{"errorId":0,"errorId":11}"#.to_owned(), "Credentials 11"),
+        (400, r#"{"errorId":11,"errorId":0}"#.to_owned(), "Credentials 0"),
+        (400, r#"{"error":"invalid_grant","error":"COMMON"}"#.to_owned(), "Credentials COMMON"),
         (400, format!(r#"{{"x":{deep}{},"errorId":11}}"#, "]".repeat(60_000)), "Credentials 11"),
-        (400, r#"{"errorId":1e400}"#.to_owned(), "unavailable 1e400"),
-        (400, r#"{"errorId":11.5}"#.to_owned(), "unavailable 11.5"),
+        (400, r#"{"errorId":1e400}"#.to_owned(), "undocumented 1e400"),
+        (400, r#"{"errorId":11.5}"#.to_owned(), "undocumented 11.5"),
     ] {
         assert_eq!(kind(&read(status, &body)), expected, "{status} {:.200}", body);
     }
@@ -152,7 +164,7 @@ fn the_other_shapes_of_refusals() {
 fn without_a_body_that_says_something_the_status_counts() {
     let deep = "[".repeat(65_536);
     for body in
-        [&b""[..], b"<html>no</html>", b"\xff\xfe{\"errorId\":11}", deep.as_bytes(), b"null", b"{}", b"{\"errorId\":11", b"[{}]"]
+        [&b""[..], b"<html>no</html>", deep.as_bytes(), b"null", b"{}", b"{\"errorId\":11", b"[{}]", b"{\"errorId\":7}", b"\xff"]
     {
         for (status, expected) in [
             (200, "invalid"),
@@ -163,28 +175,124 @@ fn without_a_body_that_says_something_the_status_counts() {
             (308, "invalid"),
             (101, "invalid"),
             (600, "invalid"),
-            (400, "unavailable "),
-            (401, "unavailable "),
-            (403, "unavailable "),
+            (400, "undocumented "),
+            (401, "Credentials "),
+            (402, "undocumented "),
+            (403, "undocumented "),
             (404, "unavailable "),
+            (405, "unavailable "),
+            (408, "unavailable "),
+            (409, "undocumented "),
+            (410, "unavailable "),
+            (413, "unavailable "),
+            (421, "unavailable "),
+            (425, "unavailable "),
+            (431, "unavailable "),
+            (451, "undocumented "),
+            (499, "undocumented "),
             (422, "Request "),
             (424, "SecondFactor "),
             (429, "User 60 "),
             (500, "unavailable "),
             (503, "unavailable "),
         ] {
-            assert_eq!(kind(&classify(&reply(status, None, body), &ASKED)), expected, "{status} {:.40}", body.escape_ascii());
+            let said = kind(&read(status, body));
+            assert_eq!(said.trim_end_matches('7'), expected, "{status} {:.40}", body.escape_ascii());
         }
     }
 }
 
 #[test]
-fn a_body_that_cannot_be_read_is_invalid_unless_the_status_asks_to_wait() {
-    for why in [Unreadable::TooLong, Unreadable::Encoded] {
-        for (status, expected) in [(200, "invalid"), (400, "invalid"), (503, "invalid"), (429, "User 7 ")] {
-            let reply = Reply { body: Err(why), ..reply(status, Some("7"), b"") };
-            assert_eq!(kind(&classify(&reply, &ASKED)), expected, "{status} {why:?}");
+fn of_a_body_that_is_not_the_whole_answer_counts_what_can_be_read() {
+    let known = br#"{"error":"invalid_grant","message":"#;
+    for why in [Unreadable::TooLong, Unreadable::Encoded, Unreadable::CutOff] {
+        for (status, nothing_read) in [
+            (200, if why == Unreadable::CutOff { "unavailable 7 " } else { "invalid" }),
+            (400, "undocumented 7 "),
+            (401, "Credentials "),
+            (404, "unavailable 7 "),
+            (503, "unavailable 7 "),
+            (429, "User 7 "),
+        ] {
+            let unread = Reply { unreadable: Some(why), ..reply(status, &["7"], b"\x1f\x8b\x08\0") };
+            let said = |reply: &Reply<'_>| kind(&classify(reply, &asked()).map(|granted| granted.grant));
+            assert_eq!(said(&unread), nothing_read, "{status} {why:?}");
+            let begun = Reply { body: known, ..unread };
+            let expected = if nothing_read == "invalid" { "invalid" } else { "Credentials invalid_grant" };
+            assert_eq!(said(&begun), expected, "{status} {why:?}");
         }
+    }
+}
+
+/// Refusals as they come from the field: in a wrapping, in another charset, cut off, in another case, inside something else.
+#[test]
+fn a_refusal_is_read_however_it_is_wrapped() {
+    let refusal = v1(11, "WRONG_LOGIN_OR_PASSWORD_EXCEPTION", "no");
+    let utf16 = |order: fn(u16) -> [u8; 2], mark: bool| -> Vec<u8> {
+        let mark = if mark { Some(0xfeff) } else { None };
+        mark.into_iter().chain(refusal.encode_utf16()).flat_map(order).collect()
+    };
+    let in_between = |stray: &[u8]| [&b"{\"x\":\""[..], stray, b"\",", refusal.as_bytes().get(1..).expect("is long")].concat();
+    for body in [
+        [b"\xef\xbb\xbf", refusal.as_bytes()].concat(),
+        utf16(u16::to_le_bytes, true),
+        utf16(u16::to_be_bytes, true),
+        utf16(u16::to_le_bytes, false),
+        in_between(b"\xff"),
+        in_between(b"\xe4\xf6"),
+        in_between(b"\n\t\x01"),
+        in_between(br"\ud800"),
+        [refusal.as_bytes(), b"\0\r\n<!-- served by a3 -->{}"].concat(),
+        [b")]}',\n", refusal.as_bytes()].concat(),
+        [b"callback(", refusal.as_bytes(), b");"].concat(),
+        [b"[", refusal.as_bytes(), b"]"].concat(),
+        [b"\xff", refusal.as_bytes()].concat(),
+        refusal.as_bytes().get(..refusal.len() - 1).expect("is long").to_vec(),
+        refusal.replace(',', ",\u{a0},").into_bytes(),
+        format!(r#"{{"data":{{"inner":[{refusal}]}}}}"#).into_bytes(),
+        format!(r#"{{"errorId":11,"message":"{}"#, "x".repeat(1_000)).into_bytes(),
+        br#"{"error":{"code":"invalid_grant"}}"#.to_vec(),
+        br#"{"errors":[{"code":"INVALID_GRANT"}]}"#.to_vec(),
+        br#"{"error":"INVALID_GRANT"}"#.to_vec(),
+        br#"{"error":" Invalid_Grant"}"#.to_vec(),
+        br#"{"error":"wrong_login_or_password_exception"}"#.to_vec(),
+        b"error=invalid_grant&error_description=Bad+credentials".to_vec(),
+        b"<oauth><error_description>Bad credentials</error_description><error>invalid_grant</error></oauth>".to_vec(),
+        b"<error><errorId>11</errorId></error>".to_vec(),
+        b"{'errorId': 11, 'error': 'x'}".to_vec(),
+        br#"{"errorId":011}"#.to_vec(),
+    ] {
+        for status in [400, 403, 422, 500] {
+            assert!(kind(&read(status, &body)).starts_with("Credentials"), "{status} {}", body.escape_ascii());
+        }
+        // A wait in the same wrapping is a wait, and not a no.
+        let text = String::from_utf8_lossy(&body);
+        let wait = text.replace("WRONG_LOGIN_OR_PASSWORD_EXCEPTION", "LOGIN_ATTEMPTS_EXCEEDED").replace("11", "273");
+        if wait != text && wait.contains("LOGIN_ATTEMPTS") {
+            assert!(kind(&read(400, &wait)).starts_with("User 60"), "{}", wait.escape_debug());
+        }
+    }
+    // Half a number is another one.
+    assert_eq!(kind(&read(400, br#"{"errorId":1"#)), "undocumented ");
+}
+
+#[test]
+fn a_grant_is_a_grant_however_it_is_wrapped() {
+    let grant = token_with(r#","expires_in":77"#);
+    let utf16 = || grant.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<_>>();
+    for body in [
+        [b"\xef\xbb\xbf", grant.as_bytes()].concat(),
+        [b"\xff\xfe".to_vec(), utf16()].concat(),
+        [b"\r\n", grant.as_bytes(), b"\0\0garbage}"].concat(),
+        [b"{\"name\":\"J\xf6rg\",", grant.as_bytes().get(1..).expect("is long")].concat(),
+        [b"{\"x\":\"\x01\",", grant.as_bytes().get(1..).expect("is long")].concat(),
+        grant.replace("bearer", "BEARER").into_bytes(),
+        grant.replace(r#","token_type":"bearer""#, "").into_bytes(),
+        grant.replace(r#""token_type":"bearer""#, r#""token_type":null"#).into_bytes(),
+        grant.replace(r#""expires_in":77"#, r#""expires_in":3600,"expires_in":77"#).into_bytes(),
+        grant.replace(r#""expires_in":77"#, r#""expires_in":77,"expires_in":3600"#).into_bytes(),
+    ] {
+        assert_eq!(kind(&read(200, &body)), "token 77", "{}", body.escape_ascii());
     }
 }
 
@@ -195,7 +303,11 @@ fn waits() {
         (" 120 ", Some(120)),
         ("0", None),
         ("-5", None),
-        ("1.5", None),
+        ("1.5", Some(2)),
+        ("299.997", Some(300)),
+        ("120, 300", Some(300)),
+        ("1.2.3", None),
+        ("1e3", None),
         ("", None),
         ("soon", None),
         ("86401", Some(86_400)),
@@ -212,6 +324,8 @@ fn waits() {
         let unavailable = read_with(503, header, "<html>");
         assert!(matches!(unavailable, Err(Failure::Unavailable { wait, .. }) if wait == expected), "{header:?} {unavailable:?}");
     }
+    let several = Reply { retry_after: &["3", "soon", "7", "5"], ..reply(429, &[], b"") };
+    assert_eq!(kind(&classify(&several, &asked()).map(|granted| granted.grant)), "User 7 ", "the longest counts");
     for (text, seconds) in [
         ("Please, try again in 1 minute(s)", Some(60)),
         ("wait 30 minutes", Some(1_800)),
@@ -245,6 +359,8 @@ fn the_longer_wait_counts() {
         (429, "40", "", "User 40 "),
         (429, "0", "", "User 60 "),
         (429, "40", r#"{"message":"wait 2 minutes"}"#, "User 120 "),
+        (429, "soon", "<p>Please try again in 2 minutes</p>", "User 120 "),
+        (403, "40", "", "undocumented 40 "),
         (429, "40", r#"{"error":"x","error_description":"wait 2 minutes"}"#, "User 120 x"),
         (400, "40", &firewall, "Merchant 40 WAF_LOCK_NOT_IN_LIST"),
         (400, "40", r#"{"error":"COUNTRY_BLOCKED_FOR_REGISTRATION"}"#, "Merchant 1800 COUNTRY_BLOCKED_FOR_REGISTRATION"),
@@ -283,6 +399,9 @@ fn the_vaults_name_of_an_error_is_limited_and_echoes_nothing() {
         (r#"{"refresh_token":"abc","error":"has-abc"}"#.to_owned(), ""),
     ] {
         let result = read(400, &body);
-        assert!(matches!(&result, Err(Failure::Unavailable { vault_error, .. }) if vault_error == expected), "{body} {result:?}");
+        assert!(
+            matches!(&result, Err(Failure::Undocumented { vault_error, .. }) if vault_error == expected),
+            "{body} {result:?}"
+        );
     }
 }

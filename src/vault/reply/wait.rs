@@ -11,16 +11,24 @@ const WAIT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// The words that announce a wait. Before them a time belongs to something else, as in "5 attempts within 24 hours".
 const ANNOUNCING: [&str; 5] = ["wait", "again", "retry", "after", "for"];
 
-/// The wait of a `Retry-After` header: seconds or a date.
+/// The wait of a `Retry-After` header: seconds, with a fraction or several where a proxy has put headers together, or a date. What
+/// is between two seconds is rounded up.
 pub(super) fn retry_after(header: &str, now: SystemTime) -> Option<Duration> {
     let header = header.trim();
-    let wait = if !header.is_empty() && header.bytes().all(|byte| byte.is_ascii_digit()) {
-        // More digits than fit are a wait too, a very long one.
-        header.parse().map_or(WAIT_MAX, Duration::from_secs)
-    } else {
-        httpdate::parse_http_date(header).ok()?.duration_since(now).ok()?
+    let wait = match httpdate::parse_http_date(header) {
+        Ok(date) => date.duration_since(now).ok()?,
+        Err(_no_date) => header.split(',').filter_map(seconds).max()?,
     };
     believed(wait)
+}
+
+/// Seconds in decimal, rounded up.
+fn seconds(text: &str) -> Option<Duration> {
+    let text = text.trim();
+    let decimal = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    let seconds: f64 = text.parse().ok().filter(|_| decimal)?;
+    // More digits than fit are a wait too, a very long one.
+    Some(Duration::from_secs_f64(seconds.ceil().min(WAIT_MAX.as_secs_f64())))
 }
 
 /// The longest wait that a sentence announces: "try again in 1 minute(s)", "wait 30 minutes", "wait 1 hour and 5 min".

@@ -2,7 +2,10 @@
 //!
 //! Must never take a default of reqwest's that never times out.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use reqwest::{
     Url,
@@ -80,7 +83,14 @@ impl Vault {
             .connect_timeout(settings.timeout / CONNECT_SHARE)
             .pool_max_idle_per_host(settings.max_connections);
         let client = outbound::build(builder)?;
-        Ok(Self { client, endpoint, timeout: settings.timeout, assumed_lifetime: settings.assumed_lifetime, clock })
+        Ok(Self {
+            client,
+            endpoint,
+            timeout: settings.timeout,
+            assumed_lifetime: settings.assumed_lifetime,
+            clock,
+            clock_doubted: AtomicBool::new(false),
+        })
     }
 }
 

@@ -146,10 +146,14 @@ pub(crate) async fn operate(
     while began.elapsed() < run {
         sleep(Duration::from_millis(random.u64(..40_000))).await;
         let user = users[random.usize(..users.len())].clone();
-        let configured = world.configure(|configured| match (configured.remove(&user), random.bool()) {
-            (Some(_), true) => {}
-            (Some(attempt), false) => drop(configured.insert(user.clone(), attempt + 1)),
-            (None, _) => drop(configured.insert(user.clone(), 0)),
+        let configured = world.configure(|configured| {
+            let attempt = match (configured.remove(&user), random.bool()) {
+                (Some(_), true) => None,
+                // A credential that is put back is the one that it was.
+                (Some(attempt), false) => Some(if random.bool() { attempt + 1 } else { attempt / 2 }),
+                (None, _) => Some(random.u64(..2)),
+            };
+            configured.extend(attempt.map(|attempt| (user.clone(), attempt)));
         });
         world.note(format!("a configuration of {} users, {user} changed", configured.len()));
         broker.reconfigure(configured, Policy::Everyone, settings.clone(), Duration::from_secs(60));

@@ -28,6 +28,9 @@ pub(crate) struct SimulatedVault {
     issued: AtomicU64,
     /// Some vaults return the unexpired token again.
     same_token: bool,
+    /// Between these, after the beginning, the vault or a box before it answers with 4xx and lets nobody in.
+    closed: std::ops::Range<Duration>,
+    began: Instant,
 }
 
 /// What one sign-in comes to.
@@ -37,21 +40,36 @@ enum Outcome {
     Invalid,
     Throttled(Scope, Duration),
     Refused,
+    Undocumented,
     Panic,
 }
 
 impl SimulatedVault {
     pub(crate) fn new(world: Arc<World>, mut random: fastrand::Rng) -> Self {
         let same_token = random.u8(..4) == 0;
-        Self { world, random: Mutex::new(random), issued: AtomicU64::new(0), same_token }
+        let mut second = || Duration::from_secs(random.u64(..240));
+        let closed = match second().as_secs() % 4 {
+            0 => Duration::ZERO..Duration::MAX,
+            1 => second()..second(),
+            _ => Duration::MAX..Duration::MAX,
+        };
+        Self { world, random: Mutex::new(random), issued: AtomicU64::new(0), same_token, closed, began: Instant::now() }
     }
 
     fn draw(&self) -> (Duration, Outcome) {
         let mut random = self.random.lock().expect("nobody panics while holding it");
         let latency = Duration::from_millis(if random.u8(..8) == 0 { random.u64(..10_000) } else { random.u64(..300) });
         let outcome = match random.u8(..100) {
-            0..65 => Outcome::Grant(Duration::from_secs(random.u64(1..90))),
-            65..80 => Outcome::Unavailable((random.u8(..4) == 0).then(|| Duration::from_secs(random.u64(..100)))),
+            draw if self.closed.contains(&self.began.elapsed()) => match draw {
+                0..70 => Outcome::Undocumented,
+                70..80 => Outcome::Throttled(Scope::User, Duration::from_secs(random.u64(1..60))),
+                80..85 => Outcome::Throttled(Scope::Merchant, Duration::from_secs(random.u64(1..60))),
+                85..95 => Outcome::Unavailable(None),
+                _ => Outcome::Refused,
+            },
+            0..63 => Outcome::Grant(Duration::from_secs(random.u64(1..90))),
+            63..66 => Outcome::Undocumented,
+            66..80 => Outcome::Unavailable((random.u8(..4) == 0).then(|| Duration::from_secs(random.u64(..100)))),
             80..88 => Outcome::Invalid,
             88..91 => Outcome::Throttled(Scope::User, Duration::from_secs(random.u64(1..60))),
             91..93 => Outcome::Throttled(Scope::Merchant, Duration::from_secs(random.u64(1..60))),
@@ -107,7 +125,14 @@ impl SignIn for SimulatedVault {
             sleep(latency).await;
             let vault_error = String::new();
             let (name, result) = match outcome {
-                Outcome::Grant(lifetime) => ("granted", Ok(self.grant(user, began, lifetime))),
+                Outcome::Grant(lifetime) => {
+                    self.world.granted();
+                    ("granted", Ok(self.grant(user, began, lifetime)))
+                }
+                Outcome::Undocumented => {
+                    self.world.may_have_judged(user, password, true);
+                    ("undocumented", Err(Failure::Undocumented { status: 403, wait: None, vault_error }))
+                }
                 Outcome::Unavailable(wait) => {
                     self.stop(user, wait.unwrap_or_default(), "back-off");
                     ("unavailable", Err(Failure::Unavailable { cause: "down", wait, vault_error }))
@@ -122,13 +147,11 @@ impl SignIn for SimulatedVault {
                         })
                         .collect();
                     concerned.iter().for_each(|user| self.stop(user, wait, "wait"));
+                    self.world.may_have_judged(user, password, false);
                     ("throttled", Err(Failure::Throttled { scope, wait, vault_error }))
                 }
                 Outcome::Refused => {
-                    // A credential that was replaced meanwhile says nothing of the one that counts.
-                    if self.world.counts(user, password) {
-                        self.stop(user, self.world.hold, "hold");
-                    }
+                    self.world.refused(user, password);
                     ("refused", Err(Failure::Refused { why: Refusal::Credentials, vault_error }))
                 }
                 Outcome::Panic => {

@@ -14,6 +14,8 @@ use token_broker::{
 };
 use tokio::time::Instant;
 
+/// The least pause after an undocumented answer: the contract's.
+const UNDOCUMENTED_FIRST: Duration = Duration::from_secs(60);
 /// The wall clock begins here.
 const EPOCH: Duration = Duration::from_secs(1_800_000_000);
 
@@ -55,8 +57,19 @@ pub(crate) struct Facts {
     pub(crate) broken: Option<Instant>,
     /// No sign-in may begin before this, and why.
     pub(crate) not_before: Option<(Instant, &'static str)>,
+    /// What the vault said of each credential.
+    judged: BTreeMap<String, Judged>,
     /// All tokens that the vault gave, and the end of each.
     pub(crate) tokens: Vec<(String, Moment)>,
+}
+
+/// What the vault said of one credential.
+#[derive(Debug, Default, Clone)]
+struct Judged {
+    /// Not to be sent before this, since it was refused or got too many undocumented answers.
+    not_before: Option<Instant>,
+    /// Answers that may have judged it since the vault last gave anybody a token.
+    ungranted: u32,
 }
 
 impl Facts {
@@ -113,9 +126,12 @@ impl World {
         let facts = state.users.entry(user.clone()).or_default();
         let twice = std::mem::replace(&mut facts.signing_in, true);
         let early = facts.not_before.filter(|(not_before, _)| now < *not_before);
+        let judged = facts.judged.entry(password.expose().to_owned()).or_default();
+        let known_wrong = judged.not_before.is_some_and(|not_before| now < not_before);
         drop(state);
         self.check(!too_many, || "more sign-ins at once than allowed".to_owned());
         self.check(!twice, || format!("two sign-ins of {user} at once"));
+        self.check(!known_wrong, || format!("a credential of {user} is sent again, and the vault's no to it holds"));
         self.check(early.is_none(), || format!("a sign-in of {user} inside its {}", early.map_or("", |(_, why)| why)));
         self.note(format!("sign-in of {user}"));
     }
@@ -127,6 +143,34 @@ impl World {
         state.users.entry(user.clone()).or_default().signing_in = false;
         drop(state);
         self.note(format!("sign-in of {user}: {outcome}"));
+    }
+
+    /// The vault refused a credential.
+    pub(crate) fn refused(&self, user: &UserKey, password: &Secret) {
+        let until = Instant::now() + self.hold;
+        self.with(user, |facts| facts.judged.entry(password.expose().to_owned()).or_default().not_before = Some(until));
+    }
+
+    /// It gave an answer that may have judged the credential. The third that is undocumented while nobody gets a token is the last.
+    pub(crate) fn may_have_judged(&self, user: &UserKey, password: &Secret, undocumented: bool) {
+        let (now, hold) = (Instant::now(), self.hold);
+        self.with(user, |facts| {
+            let judged = facts.judged.entry(password.expose().to_owned()).or_default();
+            judged.ungranted += 1;
+            if undocumented {
+                let pause = if judged.ungranted < 3 { UNDOCUMENTED_FIRST } else { hold };
+                judged.not_before = Some(now + pause);
+            }
+        });
+    }
+
+    /// It gave somebody a token: whatever it refuses from now on, it is not everybody. What was counted may be forgotten.
+    pub(crate) fn granted(&self) {
+        for judged in self.state().users.values_mut().flat_map(|facts| facts.judged.values_mut()) {
+            if std::mem::take(&mut judged.ungranted) > 0 {
+                judged.not_before = None;
+            }
+        }
     }
 
     /// Another configuration is about to be put in force.

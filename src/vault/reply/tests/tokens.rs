@@ -22,7 +22,7 @@ fn documented_tokens() {
     let bare = Grant { scope: String::new(), lifetime: Duration::from_secs(86_400), ..grant };
     assert_eq!(read(200, &body), Ok(bare));
     // A token counts only in a reply that says it is one.
-    assert_eq!(kind(&read(400, &body)), "unavailable ");
+    assert_eq!(kind(&read(400, &body)), "undocumented ");
     // `error` beside a token doesn't undo it.
     assert_eq!(kind(&read(200, &body.replace('{', r#"{"error":"invalid_grant","#))), "token 86400");
     assert_eq!(kind(&read(200, r#"{"access_token":null,"error":"invalid_grant"}"#)), "Credentials invalid_grant");
@@ -74,7 +74,7 @@ fn a_jwt_bounds_the_lifetime() {
         (jwt(r#"{"exp":1000,"iat":1001}"#), "invalid", true),
         (jwt(r#"{"exp":1e400,"iat":1e400}"#), "token 86000", false),
         (jwt(r#"{"exp":"4600","iat":"1000"}"#), "token 86000", false),
-        (jwt(r#"{"exp":4600}"#), "token 86000", false),
+        (jwt(r#"{"exp":4600}"#), "token 86000", false), // ended in 1970: a clock that is off, and no iat to count from
         (jwt(r#"{"iat":1000}"#), "token 86000", false),
         (jwt(r#"[4600,1000]"#), "token 86000", false),
         (format!("a.{}", plain(r#"{"exp":4600,"iat":1000}"#)), "token 86000", false),
@@ -111,13 +111,14 @@ fn tokens_that_are_none() {
         ("{}".to_owned(), r#""bearer""#, "invalid"),
         (r#""a""#.to_owned(), r#""mac""#, "invalid"),
         (r#""a""#.to_owned(), r#""""#, "invalid"),
-        (r#""a""#.to_owned(), "null", "invalid"),
+        (r#""a""#.to_owned(), "null", "token 300"),
         (r#""a""#.to_owned(), "1", "invalid"),
     ] {
         let body = format!(r#"{{"access_token":{token},"token_type":{kind_of_token}}}"#);
         assert_eq!(kind(&read(200, &body)), expected, "{body:.80}");
     }
-    assert_eq!(kind(&read(200, r#"{"access_token":"a"}"#)), "invalid");
+    // RFC 6749 wants a type; a vault that leaves it out can mean one only.
+    assert_eq!(kind(&read(200, r#"{"access_token":"a"}"#)), "token 300");
 }
 
 #[test]
@@ -137,5 +138,54 @@ fn scopes() {
     ] {
         let grant = read(200, &token_with(&format!(r#","scope":{scope}"#))).expect("the token is good");
         assert_eq!(grant.scope, expected, "{scope:.80}");
+    }
+}
+
+/// `exp` by the wall clock: tokens of the vault's own cache, and clocks that differ. Times are seconds from now.
+#[test]
+fn a_tokens_own_end_counts() {
+    let now = i64::try_from(NOW.as_secs()).expect("is small");
+    for (iat, exp, date, expected, ahead) in [
+        // Issued just now, by clocks that differ by little.
+        (Some(0), Some(3_600), None, "token 3599", None),
+        (Some(-4), Some(3_596), None, "token 3599", None),
+        (Some(4), Some(3_604), Some(4), "token 3599", None),
+        (Some(-3), Some(-1), None, "token 2", None),
+        // From a cache.
+        (Some(-3_540), Some(60), None, "token 60", None),
+        (Some(-3_540), Some(60), Some(0), "token 60", None),
+        (Some(-86_000), Some(400), None, "token 400", None),
+        (Some(-4_000), Some(-400), None, "invalid", None),
+        (Some(-4_000), Some(-400), Some(1), "invalid", None),
+        (Some(-7_000), Some(-3_400), None, "invalid", None),
+        (Some(-3_600), Some(0), None, "invalid", None),
+        // Without `iat`.
+        (None, Some(60), None, "token 60", None),
+        (None, Some(-400), None, "invalid", None),
+        (None, Some(86_400), None, "token 3599", None),
+        // The vault's clock is off, as its `Date` says: issued there just now, or from a cache.
+        (Some(-600), Some(-300), Some(-600), "token 300", Some(-600)),
+        (Some(-4_140), Some(-540), Some(-600), "token 60", Some(-600)),
+        (Some(7_200), Some(10_800), Some(7_200), "token 3599", Some(7_199)),
+        (Some(600), Some(900), Some(1_000), "invalid", Some(999)),
+        (None, Some(-540), Some(-600), "token 60", Some(-600)),
+        // By hours, and it doesn't say so.
+        (Some(-7_300), Some(-3_700), None, "token 3599", Some(-3_700)),
+        (Some(-86_400), Some(-82_800), Some(0), "token 3599", Some(-82_800)),
+        (None, Some(-86_400), None, "token 3599", Some(-86_400)),
+        (Some(7_200), Some(10_800), None, "token 3599", None),
+    ] {
+        let claim = |name: &str, at: Option<i64>| at.map(|at| format!(r#""{name}":{}"#, now + at));
+        let claims: Vec<_> = [claim("iat", iat), claim("exp", exp)].into_iter().flatten().collect();
+        let token = jwt(&format!("{{{}}}", claims.join(",")));
+        let body = format!(r#"{{"access_token":"{token}","token_type":"bearer","expires_in":3599}}"#);
+        let at = |seconds: i64| UNIX_EPOCH + Duration::from_secs(u64::try_from(now + seconds).expect("is after 1970"));
+        let reply = Reply { date: date.map(at), now: at(1), ..reply(200, &[], body.as_bytes()) };
+        let granted = classify(&reply, &asked());
+        let said = granted.as_ref().ok().and_then(|granted| granted.clock_ahead_s);
+        assert_eq!(kind(&granted.map(|granted| granted.grant)), expected, "{iat:?} {exp:?} {date:?}");
+        if expected != "invalid" {
+            assert_eq!(said, ahead, "{iat:?} {exp:?} {date:?}");
+        }
     }
 }

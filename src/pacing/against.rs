@@ -1,0 +1,105 @@
+//! Pure: what stands against one version of a credential: how often it may have been judged, and until when it is not sent.
+//!
+//! Must never let a password be sent a fourth time to a vault that answers with a no nobody has documented.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+
+use super::{Circumstances, Rules, Stop, doubled};
+use crate::vault::{Failure, Refusal};
+
+/// After the first answer that says no and nothing that is documented, the next try is so far off …
+const UNDOCUMENTED_FIRST: Duration = Duration::from_secs(60);
+/// … after the second so far: by then whoever changed something at the vault has most often seen it …
+const UNDOCUMENTED_SECOND: Duration = Duration::from_secs(10 * 60);
+/// … and this one in a row is a hold: more tries than that lock accounts.
+const UNDOCUMENTED_HELD: u32 = 3;
+/// While the vault gives nobody a token, a user's third wait in a row and those after it last at least this long, doubling, up to
+/// the hold: some vaults count tries that they don't let through.
+const UNGRANTED_FIRST: Duration = Duration::from_secs(60);
+/// How long it is remembered that a credential got undocumented answers or waits, from the end of the last pause for them.
+const TRIES_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+/// A token without any life left is most often the one that ends within this second, and the vault has another as soon as it
+/// has ended: to ask before that is in vain.
+const ENDED_PAUSE: Duration = Duration::from_secs(1);
+
+/// What stands against one version of a credential.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Against {
+    pub(super) stop: Option<Stop>,
+    /// Whether it is for undocumented answers alone.
+    stop_is_undocumented: bool,
+    /// Undocumented answers since the user last got a token.
+    undocumented: u32,
+    /// Undocumented answers and waits since anybody last got a token …
+    ungranted: u32,
+    /// … which was this one.
+    grants: u64,
+    /// Its undocumented answers were forgotten once already.
+    forgiven: bool,
+}
+
+impl Against {
+    /// Counts an answer that may have judged the credential.
+    fn count(&mut self, grants: u64) {
+        if self.grants != grants {
+            (self.grants, self.ungranted) = (grants, 0);
+        }
+        self.ungranted = self.ungranted.saturating_add(1);
+    }
+
+    /// Whether another credential's coming and going may not wipe it out.
+    pub(super) fn lasts(&self, now: Instant) -> bool {
+        self.stop.as_ref().is_some_and(|stop| {
+            let kept = if self.undocumented.max(self.ungranted) > 0 { TRIES_KEPT } else { Duration::ZERO };
+            matches!(*stop.failure, Failure::Refused { .. }) && stop.until > now || stop.until + kept > now && !kept.is_zero()
+        })
+    }
+
+    /// How long a failure stops the credential, and what it comes to.
+    pub(super) fn failed(&mut self, failure: Failure, back_off: Duration, now: Circumstances, rules: &Rules) -> Stop {
+        let mut failure = failure;
+        self.stop_is_undocumented = matches!(failure, Failure::Undocumented { .. });
+        let wait = match &failure {
+            Failure::Refused { .. } => rules.refusal_hold,
+            Failure::Undocumented { wait, vault_error, .. } => {
+                self.count(now.grants);
+                self.undocumented = self.undocumented.saturating_add(1).max(self.ungranted);
+                let pause = if self.undocumented == 1 { UNDOCUMENTED_FIRST } else { UNDOCUMENTED_SECOND };
+                if self.undocumented >= UNDOCUMENTED_HELD {
+                    failure = Failure::Refused { why: Refusal::Request, vault_error: vault_error.clone() };
+                    rules.refusal_hold
+                } else {
+                    pause.max(wait.unwrap_or_default())
+                }
+            }
+            Failure::Throttled { wait, .. } => {
+                self.count(now.grants);
+                let doublings = self.ungranted.checked_sub(UNDOCUMENTED_HELD);
+                let least = doublings.map(|doublings| doubled(UNGRANTED_FIRST, doublings).min(rules.refusal_hold));
+                (*wait).max(least.unwrap_or_default())
+            }
+            Failure::Unavailable { wait, .. } => back_off.max(wait.unwrap_or_default()),
+            Failure::Invalid { issued: true, .. } => back_off.max(ENDED_PAUSE),
+            Failure::Invalid { issued: false, .. } | Failure::Broken => back_off,
+        };
+        let stop = Stop { failure: Arc::new(failure), until: now.now + wait };
+        self.stop = Some(stop.clone());
+        stop
+    }
+
+    /// Forgets the undocumented answers, and what stopped the credential for them, once.
+    pub(super) fn forgive(&mut self) {
+        if self.undocumented == 0 || self.forgiven {
+            return;
+        }
+        let stop = self.stop.take().filter(|_| !self.stop_is_undocumented);
+        *self = Self { stop, forgiven: true, ..Self::default() };
+    }
+
+    /// When its stop ends, if it has one.
+    pub(super) fn until(&self) -> Option<Instant> {
+        self.stop.as_ref().map(|stop| stop.until)
+    }
+}
