@@ -169,7 +169,7 @@ pub struct Vault {
 pub struct CaFile {
     /// Where it was read.
     pub path: PathBuf,
-    /// Its contents: PEM, with at least one certificate, all of them fit to be trust anchors.
+    /// Its certificates, at least one and all of them fit to be trust anchors, in PEM that any reader takes as it is meant.
     pub pem: Vec<u8>,
     /// The end of the one that ends first; none where none of them says.
     pub not_after: Option<SystemTime>,

@@ -10,7 +10,11 @@ mod readme {}
 #[cfg(feature = "client")]
 pub mod client;
 #[cfg(feature = "client")]
+mod pem;
+#[cfg(feature = "client")]
 pub mod proto;
+#[cfg(feature = "client")]
+mod text;
 
 #[cfg(feature = "server")]
 pub mod admin;

@@ -9,10 +9,12 @@ use reqwest::{Client, ClientBuilder, Response, redirect, retry};
 use rustls::{
     ClientConfig, RootCertStore,
     crypto::aws_lc_rs,
-    pki_types::{CertificateDer, pem::PemObject},
+    pki_types::CertificateDer,
     version::{TLS12, TLS13},
 };
 use zeroize::Zeroizing;
+
+use crate::pem;
 
 /// How long an unused connection is kept. Load balancers close theirs after 60 s at the earliest, some servers after 20; a
 /// request that meets the closing can't be resent, so ours goes first.
@@ -22,7 +24,7 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
 #[derive(Debug)]
 pub(crate) enum Unfit {
     /// In words that fit behind "the CA bundle".
-    CaBundle(&'static str),
+    CaBundle(String),
     /// TLS or the client itself.
     Client(String),
 }
@@ -65,11 +67,17 @@ pub(crate) fn roots(ca_pem: Option<&[u8]>) -> Result<RootCertStore, Unfit> {
         roots.add_parsable_certificates(webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().cloned());
         return Ok(roots);
     };
-    for certificate in CertificateDer::pem_slice_iter(pem) {
-        let certificate = certificate.ok().ok_or(Unfit::CaBundle("is not PEM"))?;
-        roots.add(certificate).ok().ok_or(Unfit::CaBundle("holds a certificate that can't be read"))?;
+    let fault = |fault| Unfit::CaBundle(format!("is a file {fault}"));
+    anchors(&pem::authorities(pem).map_err(fault)?).map_err(fault)
+}
+
+/// What is trusted where these are.
+pub(crate) fn anchors(authorities: &[pem::Block]) -> Result<RootCertStore, pem::Fault> {
+    let mut roots = RootCertStore::empty();
+    for block in authorities {
+        roots.add(CertificateDer::from(block.der.as_slice())).map_err(|_malformed| pem::unreadable(block.line))?;
     }
-    if roots.is_empty() { Err(Unfit::CaBundle("holds no certificate")) } else { Ok(roots) }
+    Ok(roots)
 }
 
 /// Reads a body; `None` if it is longer than `max` bytes, and then no more of it is read than that.

@@ -1,5 +1,7 @@
 //! What is repeated, and what is said where nobody is there.
 
+use tonic::metadata::MetadataValue;
+
 use super::*;
 
 #[test]

@@ -10,11 +10,15 @@ use std::{
 use super::{
     Auth, Caller, Keys, Merchants, ServiceAccounts,
     faults::At,
+    limits,
     reader::{Found, Reader},
     source,
     vault::base_url,
 };
-use crate::model::{MerchantId, Number};
+use crate::{
+    model::{MerchantId, Number},
+    outbound, pem, text,
+};
 
 /// Stands for one whole segment of a caller's id, and alone for all merchants.
 pub const WILDCARD: &str = "*";
@@ -61,8 +65,8 @@ fn service_accounts(mut table: Reader<'_, '_>) -> Option<ServiceAccounts> {
     if !table.has("issuer") {
         table.fault(table.at(), "issuer", ISSUER);
     }
-    let issuer = text(&mut table, "issuer");
-    let audience = text(&mut table, "audience").unwrap_or_else(|| AUDIENCE.to_owned());
+    let issuer = words(&mut table, "issuer");
+    let audience = words(&mut table, "audience").unwrap_or_else(|| AUDIENCE.to_owned());
     let file = path(&mut table, "jwks_file");
     let url_at = table.has("jwks_url").then(|| table.at());
     let keys_url = url(&mut table, "jwks_url", JWKS_URL);
@@ -71,13 +75,14 @@ fn service_accounts(mut table: Reader<'_, '_>) -> Option<ServiceAccounts> {
     }
     let token_review = table.boolean("token_review", false).value;
     let review_url = url(&mut table, "token_review_url", TOKEN_REVIEW_URL);
-    let ca_file = path(&mut table, "ca_file");
-    if let Some(why) = ca_file.as_ref().and_then(|path| source::probe(path).err()) {
-        let message = format!("names a file that {why}: give the API server's CA in PEM, by a path relative to this file");
-        table.fault(table.at(), "ca_file", message);
+    let ca_file = path(&mut table, "ca_file").or_else(|| Some(PathBuf::from(CLUSTER_CA)).filter(|path| path.exists()));
+    if let Some(why) = ca_file.as_ref().and_then(|path| authorities(path).err()) {
+        table.fault(table.at(), "ca_file", format!("names a file {why}"));
     }
-    let ca_file = ca_file.or_else(|| Some(PathBuf::from(CLUSTER_CA)).filter(|path| path.exists()));
     let token_file = path(&mut table, "token_file").unwrap_or_else(|| PathBuf::from(OWN_TOKEN));
+    if let Err(why) = own_token(&token_file) {
+        table.fault(table.at(), "token_file", format!("names a file that {why}"));
+    }
     table.finish();
     let keys = match file {
         Some(file) => Keys::File(file),
@@ -87,8 +92,25 @@ fn service_accounts(mut table: Reader<'_, '_>) -> Option<ServiceAccounts> {
     Some(ServiceAccounts { issuer: issuer?, audience, keys, review, ca_file, token_file })
 }
 
+/// Whether the API server's authorities can be read now. They are read anew for each request, and not by a reload.
+fn authorities(path: &Path) -> Result<(), String> {
+    let unreadable = |why| format!("that {why}: give the API server's CA in PEM, by a path relative to this file");
+    let contents = source::read(path, limits::CA_BYTES).map_err(unreadable)?;
+    pem::authorities(&contents.bytes).and_then(|blocks| outbound::anchors(&blocks)).map_err(|fault| fault.to_string())?;
+    Ok(())
+}
+
+/// Whether the broker's own token can be sent as it is now. It need not be there yet, and is read anew for each request.
+fn own_token(path: &Path) -> Result<(), String> {
+    match source::read(path, limits::TOKEN_BYTES) {
+        Ok(contents) => text::token(&contents.bytes).map(drop).map_err(|flaw| flaw.to_string()),
+        Err(source::Unreadable::Io(_)) => Ok(()),
+        Err(why) => Err(format!("{why}: name the broker's own projected token")),
+    }
+}
+
 /// A string that says something.
-fn text(table: &mut Reader<'_, '_>, key: &'static str) -> Option<String> {
+fn words(table: &mut Reader<'_, '_>, key: &'static str) -> Option<String> {
     let Found { value, at } = table.string(key)?;
     if value.is_empty() {
         table.fault(at, key, "is empty: give a value, or remove the key");

@@ -8,10 +8,6 @@ use std::{
 };
 
 use http::{HeaderName, HeaderValue, header};
-use rustls::{
-    RootCertStore,
-    pki_types::{CertificateDer, pem::PemObject as _},
-};
 
 use super::{
     CaFile, Renewal, Vault,
@@ -19,7 +15,7 @@ use super::{
     limits,
     reader::{Found, Reader, shown},
 };
-use crate::{secret::Secret, x509};
+use crate::{outbound, pem, secret::Secret, x509};
 
 /// Headers that the sign-in or the connection sets itself: another value would change whom it signs in, or how its body is read.
 pub const RESERVED_HEADERS: [HeaderName; 16] = [
@@ -151,28 +147,13 @@ fn is_name(host: &str) -> bool {
 
 /// Reads the CA file and sees that it is good for something.
 pub(super) fn ca_file(table: &Reader<'_, '_>, Found { value, at }: Found<Cow<'_, str>>) -> Option<CaFile> {
-    let fault = |why: String| table.fault(at, "ca_file", why);
+    let fault = |why: String| table.fault(at, "ca_file", format!("names a file {why}"));
     let (path, contents) = table.findings().source().read_beside(&value, limits::CA_BYTES);
-    let pem = match contents {
-        Ok(contents) => contents.bytes.to_vec(),
-        Err(why) => {
-            fault(format!("names a file that {why}: give a PEM file, by a path relative to this one"));
-            return None;
-        }
-    };
-    let (mut roots, mut not_after) = (RootCertStore::empty(), None);
-    for certificate in CertificateDer::pem_slice_iter(&pem) {
-        let certificate = certificate.ok().inspect(|certificate| not_after = x509::first_end(not_after, certificate));
-        if certificate.and_then(|certificate| roots.add(certificate).ok()).is_none() {
-            fault("names a file with a certificate that can't be read: give the CA's certificates in PEM".to_owned());
-            return None;
-        }
-    }
-    if roots.is_empty() {
-        fault("names a file without a certificate: give the CA's certificates in PEM (-----BEGIN CERTIFICATE-----)".to_owned());
-        return None;
-    }
-    Some(CaFile { path, pem, not_after })
+    let contents = contents.map_err(|why| fault(format!("that {why}: give a PEM file, by a path relative to this one"))).ok()?;
+    let blocks = pem::authorities(&contents.bytes).map_err(|why| fault(why.to_string())).ok()?;
+    outbound::anchors(&blocks).map_err(|why| fault(why.to_string())).ok()?;
+    let not_after = blocks.iter().fold(None, |first, block| x509::first_end(first, &block.der));
+    Some(CaFile { path, pem: pem::write(&blocks).to_vec(), not_after })
 }
 
 /// Reads the extra headers.
@@ -192,7 +173,7 @@ fn headers(table: Reader<'_, '_>) -> Vec<(String, Secret)> {
             fault("stands here twice, since upper and lower case don't matter: remove one");
         } else if value.len() > limits::HEADER_BYTES {
             fault("has a value longer than 4 KiB: shorten it");
-        } else if HeaderValue::from_str(&value).is_err() || value.trim_ascii() != value {
+        } else if !value.is_ascii() || HeaderValue::from_str(&value).is_err() || value.trim_ascii() != value {
             fault("has a value that a header can't carry: use visible ASCII, with spaces only in between");
         } else {
             headers.push((parsed.as_str().to_owned(), Secret::from(value.into_owned())));

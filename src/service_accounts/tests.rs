@@ -163,5 +163,5 @@ fn settings_that_cannot_be_used_are_told() {
     assert!(matches!(missing, Err(BuildError::CaFile(words)) if words.contains("does not exist")));
     fs::write(dir.path().join("ca.crt"), "nothing").expect("it can be written");
     let empty = build(&|settings| settings.ca_file = Some(dir.path().join("ca.crt")));
-    assert!(matches!(empty, Err(BuildError::CaFile(words)) if words.contains("no certificate")));
+    assert!(matches!(empty, Err(BuildError::CaFile(words)) if words.contains("without a certificate")));
 }

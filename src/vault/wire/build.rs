@@ -45,7 +45,7 @@ pub enum BuildError {
     BaseUrl,
     /// The CA bundle.
     #[error("the CA bundle {0}")]
-    CaBundle(&'static str),
+    CaBundle(String),
     /// A header, by its name.
     #[error("the header {name:?} {fault}")]
     Header {
