@@ -17,6 +17,7 @@ use crate::{
 };
 
 mod access;
+mod accounts;
 mod choice;
 mod credentials;
 mod faults;
@@ -196,18 +197,27 @@ pub struct Auth {
 /// `[auth.service_accounts]`: callers that show a Kubernetes service account's token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceAccounts {
-    /// What `iss` must be.
-    pub issuer: String,
+    /// Whose tokens are taken: at least one, each once.
+    pub issuers: Vec<Issuer>,
     /// What `aud` must hold.
     pub audience: String,
-    /// Where the cluster's keys are.
-    pub keys: Keys,
     /// Where to ask whether a token still holds, if that is wanted.
     pub review: Option<String>,
     /// The only CAs that the API server's certificate may come from, in PEM; none: the public ones.
     pub ca_file: Option<PathBuf>,
     /// The broker's own token for the API server.
     pub token_file: PathBuf,
+}
+
+/// An issuer of tokens, and where its keys are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Issuer {
+    /// What `iss` must be.
+    pub name: String,
+    /// Its keys; no other issuer's tokens are verified with them unless it has the same.
+    pub keys: Keys,
+    /// Whether the broker may show its own token to whoever publishes them: not to another cluster.
+    pub with_token: bool,
 }
 
 /// Where a cluster's keys are (a JWKS, RFC 7517).

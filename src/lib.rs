@@ -39,6 +39,8 @@ pub mod flight;
 #[cfg(feature = "server")]
 pub mod grpc;
 #[cfg(feature = "server")]
+mod jwks;
+#[cfg(feature = "server")]
 pub mod metrics;
 #[cfg(feature = "server")]
 pub mod model;

@@ -6,7 +6,6 @@
 
 mod api;
 mod keys;
-mod published;
 mod review;
 mod token;
 
@@ -41,12 +40,10 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
 /// checks itself.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// What `iss` has to be.
-    pub issuer: String,
+    /// Whose tokens are taken: at least one.
+    pub issuers: Vec<Issuer>,
     /// What `aud` has to contain.
     pub audience: String,
-    /// Where the signing keys are published.
-    pub keys: KeySource,
     /// The URL of the TokenReview API; `None`: tokens are judged offline only, and a deleted pod's is good until it ends.
     pub review: Option<String>,
     /// The API server's authorities (PEM), read anew for each request; `None`: those compiled in.
@@ -55,6 +52,17 @@ pub struct Settings {
     /// keys carries it if the file is there and the server is the cluster's own (vouched for by `ca_file`, or on loopback over
     /// plain http): keys may also be published by a stranger, who could use it.
     pub token_file: PathBuf,
+}
+
+/// An issuer, and the only keys that its tokens may be signed with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Issuer {
+    /// What `iss` has to be.
+    pub name: String,
+    /// Where its signing keys are published. Issuers with the same source share what is fetched.
+    pub keys: KeySource,
+    /// Whether a request for them may carry the broker's own token.
+    pub with_token: bool,
 }
 
 /// Where the signing keys (a JWKS) are.
@@ -111,18 +119,24 @@ pub enum Unverified {
     Unavailable(&'static str),
 }
 
-/// Verifies the tokens of one cluster.
+/// Verifies the tokens of one cluster, or of those that a migration is between.
 pub struct ServiceAccounts {
-    rules: Rules,
-    keys: Keys,
+    trusted: Vec<Trusted>,
     reviews: Option<Reviews>,
     clock: Arc<dyn Clock>,
+}
+
+/// What a token of one issuer has to say, and the keys it may be signed with.
+struct Trusted {
+    rules: Rules,
+    keys: Arc<Keys>,
 }
 
 impl fmt::Debug for ServiceAccounts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let reviews = self.reviews.is_some();
-        f.debug_struct("ServiceAccounts").field("rules", &self.rules).field("reviews", &reviews).finish_non_exhaustive()
+        let rules: Vec<_> = self.trusted.iter().map(|trusted| &trusted.rules).collect();
+        f.debug_struct("ServiceAccounts").field("rules", &rules).field("reviews", &reviews).finish_non_exhaustive()
     }
 }
 
@@ -136,15 +150,11 @@ impl ServiceAccounts {
     }
 
     fn with_timeouts(settings: Settings, clock: Arc<dyn Clock>, timeouts: Timeouts) -> Result<Self, BuildError> {
-        let source = match settings.keys {
-            KeySource::Url(text) => Source::Url(url(&text, "keys")?),
-            KeySource::File(path) => Source::File(path.into()),
-        };
         let review = settings.review.map(|text| url(&text, "TokenReview API")).transpose()?;
         let api = Arc::new(Api::new(settings.ca_file, settings.token_file, timeouts)?);
-        let rules = Rules::new(&settings.issuer, &settings.audience);
+        let trusted = trusted(&settings.issuers, &settings.audience, &api, &clock, timeouts)?;
         let reviews = review.map(|url| Reviews::new(Arc::clone(&api), url, settings.audience, Arc::clone(&clock), timeouts));
-        Ok(Self { rules, keys: Keys::new(api, source, Arc::clone(&clock), timeouts), reviews, clock })
+        Ok(Self { trusted, reviews, clock })
     }
 
     /// Whose token this is. `bearer` is the text behind `Bearer `. Dropping the future loses nothing that others wait for.
@@ -153,13 +163,45 @@ impl ServiceAccounts {
     /// Says why it can't be told, in words that may be handed to the caller.
     pub async fn verify(&self, bearer: &str) -> Result<ServiceAccount, Unverified> {
         let presented = Presented::parse(bearer)?;
-        let key = self.keys.find(presented.kid()).await?;
-        let account = presented.check(&key, &self.rules, self.clock.now().wall)?;
+        // What the token says of its issuer only chooses by whose keys and rules it is judged.
+        let trusted = self.trusted.iter().find(|trusted| trusted.rules.issuer() == presented.issuer());
+        let Trusted { rules, keys } = trusted.ok_or(Unverified::Refused(token::OTHER_ISSUER))?;
+        let key = keys.find(presented.kid()).await?;
+        let account = presented.check(&key, rules, self.clock.now().wall)?;
         if let Some(reviews) = &self.reviews {
             reviews.review(bearer, &account).await?;
         }
         Ok(account)
     }
+}
+
+/// Each issuer with its keys; those that are published in one place are fetched once.
+fn trusted(
+    issuers: &[Issuer],
+    audience: &str,
+    api: &Arc<Api>,
+    clock: &Arc<dyn Clock>,
+    timeouts: Timeouts,
+) -> Result<Vec<Trusted>, BuildError> {
+    let mut sources: Vec<(&KeySource, Arc<Keys>)> = Vec::new();
+    let mut trusted = Vec::with_capacity(issuers.len());
+    for Issuer { name, keys, with_token } in issuers {
+        let known = sources.iter().find(|(source, _)| *source == keys).map(|(_, keys)| Arc::clone(keys));
+        let shared = match known {
+            Some(shared) => shared,
+            None => {
+                let source = match keys {
+                    KeySource::Url(text) => Source::Url { url: url(text, "keys")?, with_token: *with_token },
+                    KeySource::File(path) => Source::File(path.as_path().into()),
+                };
+                let shared = Arc::new(Keys::new(Arc::clone(api), source, name.clone(), Arc::clone(clock), timeouts));
+                sources.push((keys, Arc::clone(&shared)));
+                shared
+            }
+        };
+        trusted.push(Trusted { rules: Rules::new(name, audience), keys: shared });
+    }
+    Ok(trusted)
 }
 
 fn url(text: &str, what: &'static str) -> Result<Url, BuildError> {

@@ -13,6 +13,7 @@ use tempfile::TempDir;
 use tracing::Level;
 
 mod access;
+mod accounts;
 mod cost;
 mod credentials;
 mod faulty;

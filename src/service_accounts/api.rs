@@ -19,12 +19,13 @@ use zeroize::Zeroizing;
 use super::{BuildError, Timeouts, lock};
 use crate::{
     config::read_file,
+    jwks,
     outbound::{self, Unfit},
     text::{self, Flaw},
 };
 
-/// Longest body that is read, in bytes: 64 RSA keys of 4,096 bits take 64 KiB, and a review's answer is its token and a little.
-pub(super) const BODY_MAX: usize = 256 * 1024;
+/// Longest body that is read, in bytes: that of keys; a review's answer is its token and a little.
+pub(super) const BODY_MAX: usize = jwks::BYTES_MAX;
 /// Longest file of certificates.
 const CA_MAX: u64 = 1 << 20;
 /// Longest token of our own: what a request's headers may have in all.
@@ -80,11 +81,12 @@ impl Api {
         })
     }
 
-    /// The keys: the body of an answer of 200.
-    pub(super) async fn get(&self, url: &Url) -> Result<Zeroizing<Vec<u8>>, Failed> {
+    /// The keys: the body of an answer of 200. `with_token`: whether they may be asked for as ourselves.
+    pub(super) async fn get(&self, url: &Url, with_token: bool) -> Result<Zeroizing<Vec<u8>>, Failed> {
         let client = self.client().await?;
         let mut request = client.get(url.clone());
-        if (self.ca_file.is_some() || url.scheme() == "http")
+        if with_token
+            && (self.ca_file.is_some() || url.scheme() == "http")
             && let Some(token) = self.own_token().await?
         {
             request = request.header(AUTHORIZATION, token);

@@ -150,8 +150,9 @@ fn callers_and_service_accounts_are_read() {
     assert!(matches!(&first.merchants, Merchants::Only(two) if two.len() == 2));
     assert_eq!((second.merchants.clone(), second.numbers.clone()), (Merchants::All, None));
     let accounts = config.auth.service_accounts.expect("is there");
-    assert_eq!((accounts.issuer.as_str(), accounts.audience.as_str()), ("https://example.org", "token-broker"));
-    assert!(matches!(accounts.keys, Keys::File(path) if path.is_absolute() && path.ends_with("jwks")));
+    let [issuer] = &accounts.issuers[..] else { panic!("{accounts:?}") };
+    assert_eq!((issuer.name.as_str(), accounts.audience.as_str()), ("https://example.org", "token-broker"));
+    assert!(matches!(&issuer.keys, Keys::File(path) if path.is_absolute() && path.ends_with("jwks")));
     assert_eq!(accounts.review.as_deref(), Some("https://kubernetes.default.svc/apis/authentication.k8s.io/v1/tokenreviews"));
 
     let own = |token: &[u8]| {
