@@ -20,7 +20,7 @@ use thiserror::Error;
 use tokio::time::{Instant, sleep, timeout_at};
 use tonic::{
     Code, Request, Status,
-    transport::{Channel, Endpoint},
+    transport::{Channel, Endpoint, Uri},
 };
 use tonic_types::StatusExt as _;
 
@@ -149,10 +149,11 @@ impl Client {
         let secure = named.scheme_str() == Some("https");
         let port = named.port_u16().unwrap_or(if secure { 443 } else { 80 });
         let token_file = security.token_file.clone();
+        let told = files::without_dot(endpoint).unwrap_or_else(|| named.clone());
         // An address is where to connect to; what is asked for, and whose certificate it must be, stays the name.
         let at = move |address| {
             let url = format!("{}://{address}", if secure { "https" } else { "http" });
-            Some(prepare_at(&url, &security, named.host()).ok()?.origin(named.clone()))
+            Some(prepare_at(&url, &security, told.host()).ok()?.origin(told.clone()))
         };
         let route = Route::Balanced(Arc::new(Replicas::new(host, port, at)));
         Ok(Self { route, timeout: DEFAULT_TIMEOUT, token_file })
@@ -251,8 +252,14 @@ fn prepare_at(endpoint: &str, security: &Security, name: Option<&str>) -> Result
         (Some(parsed), Some(_)) if parsed.uri().scheme_str() == Some("https") => parsed,
         _ => return Err(ClientError::Endpoint(endpoint.to_owned())),
     };
+    // A dot at the end of the host is for the look-up alone.
+    let told = files::without_dot(endpoint);
+    if let Some(told) = &told {
+        parsed = parsed.origin(told.clone());
+    }
     if let Some(ca) = &security.ca_pem {
         let mut tls = files::tls(security, ca)?;
+        let name = name.or(told.as_ref().and_then(Uri::host));
         if let Some(name) = name {
             tls = tls.domain_name(name);
         }

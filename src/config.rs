@@ -42,6 +42,8 @@ pub use reading::Glance;
 pub(crate) use source::read as read_file;
 pub use tls::Tls;
 pub use vault::RESERVED_HEADERS;
+#[cfg(test)]
+pub(crate) use vault::base_url;
 
 /// A configuration that can be used, and what a person should look at nevertheless.
 #[derive(Debug)]
@@ -143,7 +145,8 @@ pub enum LogFormat {
 /// `[vault]`: where and how to sign in.
 #[derive(Clone, Debug)]
 pub struct Vault {
-    /// `https://…`, or `http://…` on loopback; scheme and host in lower case, no user, query or fragment, no `/` at the end.
+    /// `https://…`, or `http://…` on loopback; scheme and host in lower case, no user, query or fragment, no `/` at the end. A dot at the
+    /// end of the host is there if it was written.
     pub base_url: String,
     /// The only CAs that the vault's certificate may come from, instead of the public ones.
     pub ca_file: Option<CaFile>,

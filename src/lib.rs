@@ -10,6 +10,8 @@ mod readme {}
 #[cfg(feature = "client")]
 pub mod client;
 #[cfg(feature = "client")]
+mod host;
+#[cfg(feature = "client")]
 mod pem;
 #[cfg(feature = "client")]
 pub mod proto;

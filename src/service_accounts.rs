@@ -28,7 +28,7 @@ use self::{
     review::Reviews,
     token::{Presented, Rules},
 };
-use crate::clock::Clock;
+use crate::{clock::Clock, outbound::Target};
 
 /// How long a connection to the API server may take to come about: it is in the same cluster.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -150,9 +150,21 @@ impl ServiceAccounts {
     }
 
     fn with_timeouts(settings: Settings, clock: Arc<dyn Clock>, timeouts: Timeouts) -> Result<Self, BuildError> {
-        let review = settings.review.map(|text| url(&text, "TokenReview API")).transpose()?;
-        let api = Arc::new(Api::new(settings.ca_file, settings.token_file, timeouts)?);
-        let trusted = trusted(&settings.issuers, &settings.audience, &api, &clock, timeouts)?;
+        let mut absolute = Vec::new();
+        let review = settings.review.map(|text| url(&text, "TokenReview API", &mut absolute)).transpose()?;
+        let sources = sources(&settings.issuers, &mut absolute)?;
+        let api = Arc::new(Api::new(settings.ca_file, settings.token_file, absolute, timeouts)?);
+        // Keys that are published in one place are fetched once.
+        let mut known: Vec<(&KeySource, Arc<Keys>)> = Vec::new();
+        let mut trusted = Vec::with_capacity(sources.len());
+        for (issuer, source) in sources {
+            let shared = known.iter().find(|(source, _)| **source == issuer.keys).map(|(_, keys)| Arc::clone(keys));
+            let keys = shared.unwrap_or_else(|| {
+                Arc::new(Keys::new(Arc::clone(&api), source, issuer.name.clone(), Arc::clone(&clock), timeouts))
+            });
+            known.push((&issuer.keys, Arc::clone(&keys)));
+            trusted.push(Trusted { rules: Rules::new(&issuer.name, &settings.audience), keys });
+        }
         let reviews = review.map(|url| Reviews::new(Arc::clone(&api), url, settings.audience, Arc::clone(&clock), timeouts));
         Ok(Self { trusted, reviews, clock })
     }
@@ -175,39 +187,23 @@ impl ServiceAccounts {
     }
 }
 
-/// Each issuer with its keys; those that are published in one place are fetched once.
-fn trusted(
-    issuers: &[Issuer],
-    audience: &str,
-    api: &Arc<Api>,
-    clock: &Arc<dyn Clock>,
-    timeouts: Timeouts,
-) -> Result<Vec<Trusted>, BuildError> {
-    let mut sources: Vec<(&KeySource, Arc<Keys>)> = Vec::new();
-    let mut trusted = Vec::with_capacity(issuers.len());
-    for Issuer { name, keys, with_token } in issuers {
-        let known = sources.iter().find(|(source, _)| *source == keys).map(|(_, keys)| Arc::clone(keys));
-        let shared = match known {
-            Some(shared) => shared,
-            None => {
-                let source = match keys {
-                    KeySource::Url(text) => Source::Url { url: url(text, "keys")?, with_token: *with_token },
-                    KeySource::File(path) => Source::File(path.as_path().into()),
-                };
-                let shared = Arc::new(Keys::new(Arc::clone(api), source, name.clone(), Arc::clone(clock), timeouts));
-                sources.push((keys, Arc::clone(&shared)));
-                shared
-            }
+/// Each issuer, and where its keys are.
+fn sources<'s>(issuers: &'s [Issuer], absolute: &mut Vec<String>) -> Result<Vec<(&'s Issuer, Source)>, BuildError> {
+    let source = |issuer: &'s Issuer| {
+        let source = match &issuer.keys {
+            KeySource::Url(text) => Source::Url { url: url(text, "keys", absolute)?, with_token: issuer.with_token },
+            KeySource::File(path) => Source::File(path.as_path().into()),
         };
-        trusted.push(Trusted { rules: Rules::new(name, audience), keys: shared });
-    }
-    Ok(trusted)
+        Ok((issuer, source))
+    };
+    issuers.iter().map(source).collect()
 }
 
-fn url(text: &str, what: &'static str) -> Result<Url, BuildError> {
-    let url = Url::parse(text).ok().ok_or(BuildError::Url(what))?;
-    let bare = url.username().is_empty() && url.password().is_none() && url.fragment().is_none();
-    if bare && url.has_host() && matches!(url.scheme(), "http" | "https") { Ok(url) } else { Err(BuildError::Url(what)) }
+/// The URL, whose host goes to the names to look up with a dot if that is how it is written.
+fn url(text: &str, what: &'static str, absolute: &mut Vec<String>) -> Result<Url, BuildError> {
+    let Target { url, absolute: host } = Target::parse(text).ok_or(BuildError::Url(what))?;
+    absolute.extend(host);
+    Ok(url)
 }
 
 /// How long things may take; tests are less patient.

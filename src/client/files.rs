@@ -1,4 +1,4 @@
-//! What a caller brings to be known by: PEM and a token, as people and kubelet write them.
+//! What a caller gives to find the broker and to be known by: a host, PEM and a token, as people and kubelet write them.
 //!
 //! Must never hand on PEM that the library behind would read a part of, nor a token that is not in its file as it is.
 
@@ -6,12 +6,12 @@ use std::{fs, io, path::Path};
 
 use tonic::{
     metadata::{Ascii, MetadataValue},
-    transport::{Certificate, ClientTlsConfig, Identity},
+    transport::{Certificate, ClientTlsConfig, Identity, Uri},
 };
 use zeroize::Zeroizing;
 
 use super::{ClientError, Security};
-use crate::{pem, text};
+use crate::{host, pem, text};
 
 /// TLS with this CA, and our certificate if there is one.
 pub(super) fn tls(security: &Security, ca_pem: &[u8]) -> Result<ClientTlsConfig, ClientError> {
@@ -25,6 +25,11 @@ pub(super) fn tls(security: &Security, ca_pem: &[u8]) -> Result<ClientTlsConfig,
         tls = tls.identity(Identity::from_pem(&*pem::write(&chain.certificates), &*pem::write([&key.key])));
     }
     Ok(tls)
+}
+
+/// What a server is told to be where its host is written with a dot at the end; `None` where it isn't.
+pub(super) fn without_dot(endpoint: &str) -> Option<Uri> {
+    host::without_dot(endpoint).and_then(|(url, _)| url.parse().ok())
 }
 
 /// The token in a file, as `authorization` has it.

@@ -49,6 +49,8 @@ pub(super) enum Failed {
 pub(super) struct Api {
     ca_file: Option<PathBuf>,
     token_file: Arc<Path>,
+    /// Hosts that are looked up with a dot at their end.
+    absolute: Vec<String>,
     timeouts: Timeouts,
     trusting: Mutex<Trusting>,
 }
@@ -62,20 +64,26 @@ struct Trusting {
 }
 
 impl Api {
-    pub(super) fn new(ca_file: Option<PathBuf>, token_file: PathBuf, timeouts: Timeouts) -> Result<Self, BuildError> {
+    pub(super) fn new(
+        ca_file: Option<PathBuf>,
+        token_file: PathBuf,
+        absolute: Vec<String>,
+        timeouts: Timeouts,
+    ) -> Result<Self, BuildError> {
         let ca_pem = match &ca_file {
             Some(path) => {
                 Some(read_file(path, CA_MAX).map_err(|why| BuildError::CaFile(format!("{} {why}", path.display())))?.bytes)
             }
             None => None,
         };
-        let client = client(ca_pem.as_deref().map(Vec::as_slice), timeouts).map_err(|unfit| match unfit {
+        let client = client(ca_pem.as_deref().map(Vec::as_slice), &absolute, timeouts).map_err(|unfit| match unfit {
             Unfit::CaBundle(fault) => BuildError::CaFile(fault),
             Unfit::Client(cause) => BuildError::Client(cause),
         })?;
         Ok(Self {
             ca_file,
             token_file: token_file.into(),
+            absolute,
             timeouts,
             trusting: Mutex::new(Trusting { ca_pem, client, fault: None }),
         })
@@ -111,8 +119,10 @@ impl Api {
         let made = match read {
             Ok(ca_pem) if trusting.ca_pem.as_ref() == Some(&ca_pem) => Ok(None),
             Ok(ca_pem) => {
-                client(Some(&ca_pem), self.timeouts).map(|client| Some((ca_pem, client))).map_err(|unfit| match unfit {
-                    Unfit::CaBundle(fault) | Unfit::Client(fault) => fault,
+                client(Some(&ca_pem), &self.absolute, self.timeouts).map(|client| Some((ca_pem, client))).map_err(|unfit| {
+                    match unfit {
+                        Unfit::CaBundle(fault) | Unfit::Client(fault) => fault,
+                    }
                 })
             }
             Err(why) => Err(why.to_string()),
@@ -155,8 +165,8 @@ impl Api {
     }
 }
 
-fn client(ca_pem: Option<&[u8]>, timeouts: Timeouts) -> Result<Client, Unfit> {
-    let builder = outbound::builder(ca_pem)?
+fn client(ca_pem: Option<&[u8]>, absolute: &[String], timeouts: Timeouts) -> Result<Client, Unfit> {
+    let builder = outbound::builder(ca_pem, absolute.to_vec())?
         .connect_timeout(timeouts.connect)
         .timeout(timeouts.request)
         .pool_max_idle_per_host(IDLE_CONNECTIONS);

@@ -195,3 +195,41 @@ async fn a_secret_that_is_not_what_it_looks_like_is_a_fault_that_says_so() {
     setting.options.users = vec![token_broker_sandbox::User::new(MERCHANT, NUMBER, secret)];
     setting.start().await.good_token().await;
 }
+
+#[tokio::test]
+async fn hosts_are_taken_with_a_dot_at_their_end_and_refused_where_nobody_could_be_asked() {
+    for (url, words) in [
+        ("https://vault.example.org.", None),
+        ("https://vault.example.org.:8443/v1/", None),
+        ("https://vault.example.org..", Some("neither a DNS name nor an IP address")),
+        ("https://192.0.2.1.", Some("leave that out")),
+        ("https://xn--a.example.org", Some("neither a DNS name nor an IP address")),
+    ] {
+        let accounts = |key: &str| {
+            format!("[vault]\nbase_url = \"https://a\"\n[auth.service_accounts]\nissuer = \"a\"\n{key} = \"{url}\"\n")
+        };
+        let callers = "[[callers]]\nid = \"a\"\nmerchants = []\n";
+        for (config, key) in [
+            (format!("[vault]\nbase_url = \"{url}\"\n"), "vault.base_url"),
+            (accounts("jwks_url") + callers, "auth.service_accounts.jwks_url"),
+            (accounts("token_review_url") + callers, "auth.service_accounts.token_review_url"),
+            #[cfg(feature = "traces")]
+            (
+                format!("[vault]\nbase_url = \"https://a\"\n[traces]\nendpoint = \"{}\"\n", url.replace("https", "http")),
+                "traces.endpoint",
+            ),
+        ] {
+            let (code, said) = check(config.as_bytes(), &[]).await;
+            assert_eq!(code, Some(if words.is_some() { 78 } else { 0 }), "{config}\n{said}");
+            assert!(words.is_none_or(|words| said.contains(&format!(": {key}: ")) && said.contains(words)), "{config}\n{said}");
+        }
+    }
+    // This machine's own name is in no DNS, whatever stands behind it.
+    let stage = Setting::default().start().await;
+    let port = stage.sandbox.url().rsplit_once(':').expect("has a port").1.to_owned();
+    let config =
+        format!("[vault]\nbase_url = \"http://localhost.:{port}\"\n[grpc]\nlame_duck = \"0s\"\n{}", user(NUMBER, PASSWORD));
+    let files = written(&[("config.toml", config.as_bytes())]);
+    let broker = crate::support::Running::start(&files.path().join("config.toml")).await;
+    broker.client.token(MERCHANT, NUMBER).await.expect("there is a token");
+}
