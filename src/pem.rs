@@ -317,7 +317,10 @@ fn kind(label: &[u8]) -> Result<Kind, Words> {
             return Err(("begins a private key that TLS has no use for", "give PKCS #8, PKCS #1 or SEC 1, not encrypted"));
         }
         b"PUBLIC KEY" | b"RSA PUBLIC KEY" => {
-            return Err(("begins a public key, which has no use here", "give the certificate that holds it"));
+            return Err((
+                "begins a public key, which has no use here",
+                "give the certificate, or the private key, that it belongs to",
+            ));
         }
         b"CERTIFICATE REQUEST" | b"NEW CERTIFICATE REQUEST" => {
             return Err(("begins a request for a certificate", "give the certificate that the CA made of it"));
