@@ -11,16 +11,16 @@
 //! # }
 //! ```
 
+mod files;
 mod replicas;
 
-use std::{collections::HashMap, error::Error as _, fmt, fs, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::HashMap, error::Error as _, fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use thiserror::Error;
 use tokio::time::{Instant, sleep, timeout_at};
 use tonic::{
     Code, Request, Status,
-    metadata::MetadataValue,
-    transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
+    transport::{Channel, Endpoint, Uri},
 };
 use tonic_types::StatusExt as _;
 
@@ -67,7 +67,7 @@ enum Route {
 pub struct Security {
     /// The CA of the broker's certificate, in PEM; needed for `https://`.
     pub ca_pem: Option<Vec<u8>>,
-    /// Our certificate, with those that lead to its CA, and its key, both in PEM.
+    /// Our certificate, with those that lead to its CA, and its key, both in PEM; one text with all of it may stand for both.
     pub identity_pem: Option<(Vec<u8>, Vec<u8>)>,
     /// A projected service-account token, read anew for each call since it is replaced from time to time.
     pub token_file: Option<PathBuf>,
@@ -149,10 +149,11 @@ impl Client {
         let secure = named.scheme_str() == Some("https");
         let port = named.port_u16().unwrap_or(if secure { 443 } else { 80 });
         let token_file = security.token_file.clone();
+        let told = files::without_dot(endpoint).unwrap_or_else(|| named.clone());
         // An address is where to connect to; what is asked for, and whose certificate it must be, stays the name.
         let at = move |address| {
             let url = format!("{}://{address}", if secure { "https" } else { "http" });
-            Some(prepare_at(&url, &security, named.host()).ok()?.origin(named.clone()))
+            Some(prepare_at(&url, &security, told.host()).ok()?.origin(told.clone()))
         };
         let route = Route::Balanced(Arc::new(Replicas::new(host, port, at)));
         Ok(Self { route, timeout: DEFAULT_TIMEOUT, token_file })
@@ -231,11 +232,7 @@ impl Client {
         let mut request = Request::new(message);
         request.set_timeout(time);
         if let Some(path) = &self.token_file {
-            let unreadable = |source| ClientError::TokenFile { path: path.clone(), source };
-            let token = fs::read_to_string(path).map_err(unreadable)?;
-            let value = MetadataValue::try_from(format!("Bearer {}", token.trim()));
-            let mut value = value.map_err(|_not_ascii| unreadable(std::io::ErrorKind::InvalidData.into()))?;
-            value.set_sensitive(true);
+            let value = files::bearer(path).map_err(|source| ClientError::TokenFile { path: path.clone(), source })?;
             request.metadata_mut().insert("authorization", value);
         }
         Ok(request)
@@ -255,11 +252,14 @@ fn prepare_at(endpoint: &str, security: &Security, name: Option<&str>) -> Result
         (Some(parsed), Some(_)) if parsed.uri().scheme_str() == Some("https") => parsed,
         _ => return Err(ClientError::Endpoint(endpoint.to_owned())),
     };
+    // A dot at the end of the host is for the look-up alone.
+    let told = files::without_dot(endpoint);
+    if let Some(told) = &told {
+        parsed = parsed.origin(told.clone());
+    }
     if let Some(ca) = &security.ca_pem {
-        let mut tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca));
-        if let Some((certificate, key)) = &security.identity_pem {
-            tls = tls.identity(Identity::from_pem(certificate, key));
-        }
+        let mut tls = files::tls(security, ca)?;
+        let name = name.or(told.as_ref().and_then(Uri::host));
         if let Some(name) = name {
             tls = tls.domain_name(name);
         }

@@ -17,6 +17,7 @@ use crate::{
 };
 
 mod access;
+mod accounts;
 mod choice;
 mod credentials;
 mod faults;
@@ -41,6 +42,8 @@ pub use reading::Glance;
 pub(crate) use source::read as read_file;
 pub use tls::Tls;
 pub use vault::RESERVED_HEADERS;
+#[cfg(test)]
+pub(crate) use vault::base_url;
 
 /// A configuration that can be used, and what a person should look at nevertheless.
 #[derive(Debug)]
@@ -142,7 +145,8 @@ pub enum LogFormat {
 /// `[vault]`: where and how to sign in.
 #[derive(Clone, Debug)]
 pub struct Vault {
-    /// `https://…`, or `http://…` on loopback; scheme and host in lower case, no user, query or fragment, no `/` at the end.
+    /// `https://…`, or `http://…` on loopback; scheme and host in lower case, no user, query or fragment, no `/` at the end. A dot at the
+    /// end of the host is there if it was written.
     pub base_url: String,
     /// The only CAs that the vault's certificate may come from, instead of the public ones.
     pub ca_file: Option<CaFile>,
@@ -169,7 +173,7 @@ pub struct Vault {
 pub struct CaFile {
     /// Where it was read.
     pub path: PathBuf,
-    /// Its contents: PEM, with at least one certificate, all of them fit to be trust anchors.
+    /// Its certificates, at least one and all of them fit to be trust anchors, in PEM that any reader takes as it is meant.
     pub pem: Vec<u8>,
     /// The end of the one that ends first; none where none of them says.
     pub not_after: Option<SystemTime>,
@@ -196,18 +200,27 @@ pub struct Auth {
 /// `[auth.service_accounts]`: callers that show a Kubernetes service account's token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceAccounts {
-    /// What `iss` must be.
-    pub issuer: String,
+    /// Whose tokens are taken: at least one, each once.
+    pub issuers: Vec<Issuer>,
     /// What `aud` must hold.
     pub audience: String,
-    /// Where the cluster's keys are.
-    pub keys: Keys,
     /// Where to ask whether a token still holds, if that is wanted.
     pub review: Option<String>,
     /// The only CAs that the API server's certificate may come from, in PEM; none: the public ones.
     pub ca_file: Option<PathBuf>,
     /// The broker's own token for the API server.
     pub token_file: PathBuf,
+}
+
+/// An issuer of tokens, and where its keys are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Issuer {
+    /// What `iss` must be.
+    pub name: String,
+    /// Its keys; no other issuer's tokens are verified with them unless it has the same.
+    pub keys: Keys,
+    /// Whether the broker may show its own token to whoever publishes them: not to another cluster.
+    pub with_token: bool,
 }
 
 /// Where a cluster's keys are (a JWKS, RFC 7517).

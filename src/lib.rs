@@ -10,7 +10,13 @@ mod readme {}
 #[cfg(feature = "client")]
 pub mod client;
 #[cfg(feature = "client")]
+mod host;
+#[cfg(feature = "client")]
+mod pem;
+#[cfg(feature = "client")]
 pub mod proto;
+#[cfg(feature = "client")]
+mod text;
 
 #[cfg(feature = "server")]
 pub mod admin;
@@ -34,6 +40,8 @@ pub mod expiry;
 pub mod flight;
 #[cfg(feature = "server")]
 pub mod grpc;
+#[cfg(feature = "server")]
+mod jwks;
 #[cfg(feature = "server")]
 pub mod metrics;
 #[cfg(feature = "server")]

@@ -3,16 +3,25 @@
 //! Must never take a default of reqwest's that follows redirects or proxies, sends again, or trusts what nobody named; must
 //! never read a body without a limit.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use reqwest::{Client, ClientBuilder, Response, redirect, retry};
+use reqwest::{
+    Client, ClientBuilder, Response, Url,
+    dns::{Addrs, Name, Resolve, Resolving},
+    redirect, retry,
+};
 use rustls::{
     ClientConfig, RootCertStore,
     crypto::aws_lc_rs,
-    pki_types::{CertificateDer, pem::PemObject},
+    pki_types::CertificateDer,
     version::{TLS12, TLS13},
 };
 use zeroize::Zeroizing;
+
+use crate::{host, pem};
+
+#[cfg(test)]
+mod tests;
 
 /// How long an unused connection is kept. Servers and what stands before them forget theirs after a time of their own, down to
 /// the second that is the least `Keep-Alive: timeout` can say (gunicorn: 2 s, Node and Apache: 5 s), and not all of them tell; a
@@ -26,15 +35,46 @@ const HEADERS_MAX: usize = 512;
 #[derive(Debug)]
 pub(crate) enum Unfit {
     /// In words that fit behind "the CA bundle".
-    CaBundle(&'static str),
+    CaBundle(String),
     /// TLS or the client itself.
     Client(String),
 }
 
+/// Where requests go.
+#[derive(Clone, Debug)]
+pub(crate) struct Target {
+    /// Without a dot at the end of its host.
+    pub(crate) url: Url,
+    /// The host, where a dot stands at its end: that is how it is looked up, and no search domain is tried.
+    pub(crate) absolute: Option<String>,
+}
+
+impl Target {
+    /// A URL that a request may go to: `https://` or `http://` with a host, and without user and fragment.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let dotless = host::without_dot(text);
+        let url = Url::parse(dotless.as_ref().map_or(text, |(url, _)| url)).ok()?;
+        let bare = url.username().is_empty() && url.password().is_none() && url.fragment().is_none();
+        let fit = bare && url.has_host() && matches!(url.scheme(), "http" | "https");
+        let absolute = dotless.and_then(|_| url.domain().map(str::to_owned));
+        fit.then_some(Self { url, absolute })
+    }
+}
+
 /// What every client of ours has in common; its timeouts are its owner's to add. Trusts the authorities in `ca_pem` and no
-/// others; without any, those compiled in.
-pub(crate) fn builder(ca_pem: Option<&[u8]>) -> Result<ClientBuilder, Unfit> {
+/// others; without any, those compiled in. `absolute`: those of the [`Target`]s it is for.
+pub(crate) fn builder(ca_pem: Option<&[u8]>, absolute: Vec<String>) -> Result<ClientBuilder, Unfit> {
+    builder_with(ca_pem, Dotted { absolute, look_up: |asked| tokio::net::lookup_host((asked, 0)) })
+}
+
+fn builder_with<L, F, A>(ca_pem: Option<&[u8]>, resolver: Dotted<L>) -> Result<ClientBuilder, Unfit>
+where
+    L: Fn(String) -> F + Send + Sync + 'static,
+    F: Future<Output = std::io::Result<A>> + Send + 'static,
+    A: Iterator<Item = SocketAddr> + Send + 'static,
+{
     Ok(Client::builder()
+        .dns_resolver(Arc::new(resolver))
         .user_agent(concat!("token-broker/", env!("CARGO_PKG_VERSION")))
         // A redirect of 307 or 308 would carry the secret to another host.
         .redirect(redirect::Policy::none())
@@ -49,6 +89,25 @@ pub(crate) fn builder(ca_pem: Option<&[u8]>) -> Result<ClientBuilder, Unfit> {
         .http1_ignore_invalid_headers_in_responses(true)
         .http1_max_headers(HEADERS_MAX)
         .tls_backend_preconfigured(tls(ca_pem)?))
+}
+
+/// Looks names up as the system does, those that were written with a dot at their end with that.
+struct Dotted<L> {
+    absolute: Vec<String>,
+    look_up: L,
+}
+
+impl<L, F, A> Resolve for Dotted<L>
+where
+    L: Fn(String) -> F + Send + Sync,
+    F: Future<Output = std::io::Result<A>> + Send + 'static,
+    A: Iterator<Item = SocketAddr> + Send + 'static,
+{
+    fn resolve(&self, name: Name) -> Resolving {
+        let dot = if self.absolute.iter().any(|absolute| absolute == name.as_str()) { "." } else { "" };
+        let looking = (self.look_up)(format!("{}{dot}", name.as_str()));
+        Box::pin(async { Ok(Box::new(looking.await?) as Addrs) })
+    }
 }
 
 /// The client, once its owner has added the rest.
@@ -74,11 +133,17 @@ pub(crate) fn roots(ca_pem: Option<&[u8]>) -> Result<RootCertStore, Unfit> {
         roots.add_parsable_certificates(webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().cloned());
         return Ok(roots);
     };
-    for certificate in CertificateDer::pem_slice_iter(pem) {
-        let certificate = certificate.ok().ok_or(Unfit::CaBundle("is not PEM"))?;
-        roots.add(certificate).ok().ok_or(Unfit::CaBundle("holds a certificate that can't be read"))?;
+    let fault = |fault| Unfit::CaBundle(format!("is a file {fault}"));
+    anchors(&pem::authorities(pem).map_err(fault)?).map_err(fault)
+}
+
+/// What is trusted where these are.
+pub(crate) fn anchors(authorities: &[pem::Block]) -> Result<RootCertStore, pem::Fault> {
+    let mut roots = RootCertStore::empty();
+    for block in authorities {
+        roots.add(CertificateDer::from(block.der.as_slice())).map_err(|_malformed| pem::unreadable(block.line))?;
     }
-    if roots.is_empty() { Err(Unfit::CaBundle("holds no certificate")) } else { Ok(roots) }
+    Ok(roots)
 }
 
 /// Reads a body; `None` if it is longer than `max` bytes, and then no more of it is read than that.

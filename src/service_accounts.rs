@@ -6,7 +6,6 @@
 
 mod api;
 mod keys;
-mod published;
 mod review;
 mod token;
 
@@ -29,7 +28,7 @@ use self::{
     review::Reviews,
     token::{Presented, Rules},
 };
-use crate::clock::Clock;
+use crate::{clock::Clock, outbound::Target};
 
 /// How long a connection to the API server may take to come about: it is in the same cluster.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -41,12 +40,10 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
 /// checks itself.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// What `iss` has to be.
-    pub issuer: String,
+    /// Whose tokens are taken: at least one.
+    pub issuers: Vec<Issuer>,
     /// What `aud` has to contain.
     pub audience: String,
-    /// Where the signing keys are published.
-    pub keys: KeySource,
     /// The URL of the TokenReview API; `None`: tokens are judged offline only, and a deleted pod's is good until it ends.
     pub review: Option<String>,
     /// The API server's authorities (PEM), read anew for each request; `None`: those compiled in.
@@ -55,6 +52,17 @@ pub struct Settings {
     /// keys carries it if the file is there and the server is the cluster's own (vouched for by `ca_file`, or on loopback over
     /// plain http): keys may also be published by a stranger, who could use it.
     pub token_file: PathBuf,
+}
+
+/// An issuer, and the only keys that its tokens may be signed with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Issuer {
+    /// What `iss` has to be.
+    pub name: String,
+    /// Where its signing keys are published. Issuers with the same source share what is fetched.
+    pub keys: KeySource,
+    /// Whether a request for them may carry the broker's own token.
+    pub with_token: bool,
 }
 
 /// Where the signing keys (a JWKS) are.
@@ -111,18 +119,24 @@ pub enum Unverified {
     Unavailable(&'static str),
 }
 
-/// Verifies the tokens of one cluster.
+/// Verifies the tokens of one cluster, or of those that a migration is between.
 pub struct ServiceAccounts {
-    rules: Rules,
-    keys: Keys,
+    trusted: Vec<Trusted>,
     reviews: Option<Reviews>,
     clock: Arc<dyn Clock>,
+}
+
+/// What a token of one issuer has to say, and the keys it may be signed with.
+struct Trusted {
+    rules: Rules,
+    keys: Arc<Keys>,
 }
 
 impl fmt::Debug for ServiceAccounts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let reviews = self.reviews.is_some();
-        f.debug_struct("ServiceAccounts").field("rules", &self.rules).field("reviews", &reviews).finish_non_exhaustive()
+        let rules: Vec<_> = self.trusted.iter().map(|trusted| &trusted.rules).collect();
+        f.debug_struct("ServiceAccounts").field("rules", &rules).field("reviews", &reviews).finish_non_exhaustive()
     }
 }
 
@@ -136,15 +150,23 @@ impl ServiceAccounts {
     }
 
     fn with_timeouts(settings: Settings, clock: Arc<dyn Clock>, timeouts: Timeouts) -> Result<Self, BuildError> {
-        let source = match settings.keys {
-            KeySource::Url(text) => Source::Url(url(&text, "keys")?),
-            KeySource::File(path) => Source::File(path.into()),
-        };
-        let review = settings.review.map(|text| url(&text, "TokenReview API")).transpose()?;
-        let api = Arc::new(Api::new(settings.ca_file, settings.token_file, timeouts)?);
-        let rules = Rules::new(&settings.issuer, &settings.audience);
+        let mut absolute = Vec::new();
+        let review = settings.review.map(|text| url(&text, "TokenReview API", &mut absolute)).transpose()?;
+        let sources = sources(&settings.issuers, &mut absolute)?;
+        let api = Arc::new(Api::new(settings.ca_file, settings.token_file, absolute, timeouts)?);
+        // Keys that are published in one place are fetched once.
+        let mut known: Vec<(&KeySource, Arc<Keys>)> = Vec::new();
+        let mut trusted = Vec::with_capacity(sources.len());
+        for (issuer, source) in sources {
+            let shared = known.iter().find(|(source, _)| **source == issuer.keys).map(|(_, keys)| Arc::clone(keys));
+            let keys = shared.unwrap_or_else(|| {
+                Arc::new(Keys::new(Arc::clone(&api), source, issuer.name.clone(), Arc::clone(&clock), timeouts))
+            });
+            known.push((&issuer.keys, Arc::clone(&keys)));
+            trusted.push(Trusted { rules: Rules::new(&issuer.name, &settings.audience), keys });
+        }
         let reviews = review.map(|url| Reviews::new(Arc::clone(&api), url, settings.audience, Arc::clone(&clock), timeouts));
-        Ok(Self { rules, keys: Keys::new(api, source, Arc::clone(&clock), timeouts), reviews, clock })
+        Ok(Self { trusted, reviews, clock })
     }
 
     /// Whose token this is. `bearer` is the text behind `Bearer `. Dropping the future loses nothing that others wait for.
@@ -153,8 +175,11 @@ impl ServiceAccounts {
     /// Says why it can't be told, in words that may be handed to the caller.
     pub async fn verify(&self, bearer: &str) -> Result<ServiceAccount, Unverified> {
         let presented = Presented::parse(bearer)?;
-        let key = self.keys.find(presented.kid()).await?;
-        let account = presented.check(&key, &self.rules, self.clock.now().wall)?;
+        // What the token says of its issuer only chooses by whose keys and rules it is judged.
+        let trusted = self.trusted.iter().find(|trusted| trusted.rules.issuer() == presented.issuer());
+        let Trusted { rules, keys } = trusted.ok_or(Unverified::Refused(token::OTHER_ISSUER))?;
+        let key = keys.find(presented.kid()).await?;
+        let account = presented.check(&key, rules, self.clock.now().wall)?;
         if let Some(reviews) = &self.reviews {
             reviews.review(bearer, &account).await?;
         }
@@ -162,10 +187,23 @@ impl ServiceAccounts {
     }
 }
 
-fn url(text: &str, what: &'static str) -> Result<Url, BuildError> {
-    let url = Url::parse(text).ok().ok_or(BuildError::Url(what))?;
-    let bare = url.username().is_empty() && url.password().is_none() && url.fragment().is_none();
-    if bare && url.has_host() && matches!(url.scheme(), "http" | "https") { Ok(url) } else { Err(BuildError::Url(what)) }
+/// Each issuer, and where its keys are.
+fn sources<'s>(issuers: &'s [Issuer], absolute: &mut Vec<String>) -> Result<Vec<(&'s Issuer, Source)>, BuildError> {
+    let source = |issuer: &'s Issuer| {
+        let source = match &issuer.keys {
+            KeySource::Url(text) => Source::Url { url: url(text, "keys", absolute)?, with_token: issuer.with_token },
+            KeySource::File(path) => Source::File(path.as_path().into()),
+        };
+        Ok((issuer, source))
+    };
+    issuers.iter().map(source).collect()
+}
+
+/// The URL, whose host goes to the names to look up with a dot if that is how it is written.
+fn url(text: &str, what: &'static str, absolute: &mut Vec<String>) -> Result<Url, BuildError> {
+    let Target { url, absolute: host } = Target::parse(text).ok_or(BuildError::Url(what))?;
+    absolute.extend(host);
+    Ok(url)
 }
 
 /// How long things may take; tests are less patient.

@@ -37,16 +37,20 @@ pub(super) fn asked(config: &Config, former: Option<&Asked>, clock: &Arc<dyn Clo
 
 fn account_settings(accounts: &config::ServiceAccounts) -> service_accounts::Settings {
     service_accounts::Settings {
-        issuer: accounts.issuer.clone(),
+        issuers: accounts.issuers.iter().map(issuer).collect(),
         audience: accounts.audience.clone(),
-        keys: match &accounts.keys {
-            config::Keys::Url(url) => KeySource::Url(url.clone()),
-            config::Keys::File(path) => KeySource::File(path.clone()),
-        },
         review: accounts.review.clone(),
         ca_file: accounts.ca_file.clone(),
         token_file: accounts.token_file.clone(),
     }
+}
+
+fn issuer(config::Issuer { name, keys, with_token }: &config::Issuer) -> service_accounts::Issuer {
+    let keys = match keys {
+        config::Keys::Url(url) => KeySource::Url(url.clone()),
+        config::Keys::File(path) => KeySource::File(path.clone()),
+    };
+    service_accounts::Issuer { name: name.clone(), keys, with_token: *with_token }
 }
 
 pub(super) fn flight_settings(config: &config::Vault, sign_in: Arc<dyn SignIn>) -> flight::Settings {

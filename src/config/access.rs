@@ -1,4 +1,4 @@
-//! `[auth]`, `[auth.service_accounts]` and `[[callers]]`: who may call, and for whom.
+//! `[auth]` and `[[callers]]`: who may call, and for whom.
 //!
 //! Must never let an entry mean more callers than it says: a wildcard is one whole segment, and never a trust domain.
 
@@ -8,27 +8,15 @@ use std::{
 };
 
 use super::{
-    Auth, Caller, Keys, Merchants, ServiceAccounts,
+    Auth, Caller, Merchants, accounts,
     faults::At,
     reader::{Found, Reader},
-    source,
-    vault::base_url,
 };
 use crate::model::{MerchantId, Number};
 
 /// Stands for one whole segment of a caller's id, and alone for all merchants.
 pub const WILDCARD: &str = "*";
 
-/// What callers' tokens are asked to be for.
-const AUDIENCE: &str = "token-broker";
-/// Where a cluster publishes its keys, for whoever shows a service account's token.
-const JWKS_URL: &str = "https://kubernetes.default.svc/openid/v1/jwks";
-/// Where it says whether a token still holds.
-const TOKEN_REVIEW_URL: &str = "https://kubernetes.default.svc/apis/authentication.k8s.io/v1/tokenreviews";
-/// Where Kubernetes mounts the CA of its API server …
-const CLUSTER_CA: &str = "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt";
-/// … and the pod's own token for it.
-const OWN_TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
 /// Longest id: the longest SPIFFE id (SPIFFE-ID, 2.3).
 const ID_MAX: usize = 2_048;
 const SERVICE_ACCOUNT: &str = "system:serviceaccount:";
@@ -49,63 +37,16 @@ pub(super) fn read_auth(table: Option<Reader<'_, '_>>) -> Access {
     (access.auth.allow_unauthenticated, access.allow_at) = (allow.value, allow.at);
     if let Some(accounts) = table.table("service_accounts", "auth.service_accounts") {
         access.accounts_at = accounts.at();
-        access.auth.service_accounts = service_accounts(accounts);
+        access.auth.service_accounts = accounts::read(accounts);
     }
     table.finish();
     access
-}
-
-fn service_accounts(mut table: Reader<'_, '_>) -> Option<ServiceAccounts> {
-    const ISSUER: &str = "is missing: give the cluster's issuer, such as \"https://kubernetes.default.svc.cluster.local\" (kubectl get --raw \
-         /.well-known/openid-configuration shows it)";
-    if !table.has("issuer") {
-        table.fault(table.at(), "issuer", ISSUER);
-    }
-    let issuer = text(&mut table, "issuer");
-    let audience = text(&mut table, "audience").unwrap_or_else(|| AUDIENCE.to_owned());
-    let file = path(&mut table, "jwks_file");
-    let url_at = table.has("jwks_url").then(|| table.at());
-    let keys_url = url(&mut table, "jwks_url", JWKS_URL);
-    if let (Some(at), Some(_)) = (url_at, &file) {
-        table.fault(at, "jwks_url", "stands beside jwks_file: keep one of the two");
-    }
-    let token_review = table.boolean("token_review", false).value;
-    let review_url = url(&mut table, "token_review_url", TOKEN_REVIEW_URL);
-    let ca_file = path(&mut table, "ca_file");
-    if let Some(why) = ca_file.as_ref().and_then(|path| source::probe(path).err()) {
-        let message = format!("names a file that {why}: give the API server's CA in PEM, by a path relative to this file");
-        table.fault(table.at(), "ca_file", message);
-    }
-    let ca_file = ca_file.or_else(|| Some(PathBuf::from(CLUSTER_CA)).filter(|path| path.exists()));
-    let token_file = path(&mut table, "token_file").unwrap_or_else(|| PathBuf::from(OWN_TOKEN));
-    table.finish();
-    let keys = match file {
-        Some(file) => Keys::File(file),
-        None => Keys::Url(keys_url?),
-    };
-    let review = if token_review { Some(review_url?) } else { None };
-    Some(ServiceAccounts { issuer: issuer?, audience, keys, review, ca_file, token_file })
-}
-
-/// A string that says something.
-fn text(table: &mut Reader<'_, '_>, key: &'static str) -> Option<String> {
-    let Found { value, at } = table.string(key)?;
-    if value.is_empty() {
-        table.fault(at, key, "is empty: give a value, or remove the key");
-    }
-    Some(value.into_owned())
 }
 
 /// A path, from where the configuration file stands.
 pub(super) fn path(table: &mut Reader<'_, '_>, key: &'static str) -> Option<PathBuf> {
     let Found { value, .. } = table.string(key)?;
     Some(table.findings().source().path().parent().unwrap_or(Path::new("")).join(&*value))
-}
-
-/// `https://…`, or `http://…` on loopback.
-fn url(table: &mut Reader<'_, '_>, key: &'static str, default: &str) -> Option<String> {
-    let Some(Found { value, at }) = table.string(key) else { return Some(default.to_owned()) };
-    base_url(&value).map_err(|why| table.fault(at, key, why)).ok()
 }
 
 /// `[[callers]]`.

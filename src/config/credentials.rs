@@ -21,6 +21,7 @@ use super::{
 use crate::{
     model::{MerchantId, Number, UserKey},
     secret::Secret,
+    text,
 };
 
 /// The users of one file: what a reload reads again when the file has changed.
@@ -193,12 +194,7 @@ fn read_password_file(
         open.password_files += 1;
         open.first_password_file = open.first_password_file.or(Some(at));
     }
-    let Ok(text) = std::str::from_utf8(&contents.bytes) else {
-        fault("names a file that is not UTF-8: save it as UTF-8");
-        return None;
-    };
-    // Editors and `echo` end a file with a line break; it is the file's, and only one is.
-    let password = text.strip_suffix('\n').map_or(text, |line| line.strip_suffix('\r').unwrap_or(line));
+    let password = text::secret(&contents.bytes).map_err(|flaw| fault(&format!("names a file that {flaw}"))).ok()?;
     checked(table, at, "password_file", Secret::from(password))
 }
 
@@ -208,7 +204,14 @@ fn checked(table: &Reader<'_, '_>, at: At, key: &str, password: Secret) -> Optio
         table.fault(at, key, "is empty: give the user's password");
     } else if bytes > limits::PASSWORD_BYTES {
         table.fault(at, key, "is longer than a password can be: 4 KiB at most");
+    } else if let Err(flaw) = text::is_one_line(password.expose()) {
+        table.fault(at, key, flaw.to_string());
     } else {
+        if text::has_unseen(password.expose()) {
+            let message = "has a character that nobody sees, as copying from a page leaves it, and it will be sent along: see whether the \
+                           password has it, or type it anew";
+            table.findings().warn(at, table.key(key), message);
+        }
         return Some(password);
     }
     None

@@ -27,6 +27,10 @@ pub(super) const FILE_BYTES: u64 = 64 << 20;
 pub(super) const PASSWORD_BYTES: u64 = 4 << 10;
 /// A CA file's length in bytes: all the public roots together are a fifth of it.
 pub(super) const CA_BYTES: u64 = 1 << 20;
+/// A bearer token's length in bytes: what a request's headers may have in all.
+pub(super) const TOKEN_BYTES: u64 = 16 << 10;
+/// Issuers of callers' tokens: a migration is between two, or three while it is between two others.
+pub(super) const ISSUERS: usize = 8;
 /// Credentials files in all: one a merchant is plenty; a pattern that finds more has strayed into a foreign tree.
 pub(super) const CREDENTIALS_FILES: usize = 10_000;
 /// Extra headers of a sign-in: a gateway wants a few; servers refuse some hundred.

@@ -28,6 +28,12 @@ pub(super) struct Found<T> {
     pub(super) at: At,
 }
 
+/// What may be a string or a list of them.
+pub(super) struct OneOrMore<'i> {
+    pub(super) values: Vec<Found<Cow<'i, str>>>,
+    pub(super) is_list: bool,
+}
+
 /// One table while its keys are taken.
 pub(super) struct Reader<'f, 'i> {
     findings: &'f Findings<'f>,
@@ -209,6 +215,16 @@ impl<'f, 'i> Reader<'f, 'i> {
             return Vec::new();
         };
         array.into_iter().filter_map(|item| self.text(key, found(item))).collect()
+    }
+
+    /// A string, or a list of them.
+    pub(super) fn one_or_more(&mut self, key: &'static str) -> Option<Found<OneOrMore<'i>>> {
+        let Found { value, at } = self.take(key)?;
+        let is_list = value.is_array();
+        let given =
+            if let DeValue::Array(array) = value { array.into_iter().map(found).collect() } else { vec![Found { value, at }] };
+        let values = given.into_iter().filter_map(|one| self.text(key, one)).collect();
+        Some(Found { value: OneOrMore { values, is_list }, at })
     }
 
     /// A table; `name` is its full name.

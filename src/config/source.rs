@@ -12,13 +12,14 @@ use std::{
     sync::Arc,
 };
 
-use zeroize::{Zeroize as _, Zeroizing};
+use zeroize::Zeroizing;
 
 use super::{
     faults::{Fault, Report},
     identity::Seen,
     limits::FILE_BYTES,
 };
+use crate::text::{self, Flaw};
 
 /// The permission bits of "others". The group's are left alone: a Kubernetes volume with `fsGroup` is mounted 0440, and then
 /// its group is the broker's own.
@@ -98,13 +99,15 @@ impl Source {
         let fault = |line, message| Fault { file: Arc::clone(&path), line, key: String::new(), message };
         let mut contents =
             read(&path, FILE_BYTES).map_err(|why| Report::of_fault(fault(None, format!("the file {why}: {remedy}"))))?;
-        let text = String::from_utf8(std::mem::take(&mut *contents.bytes)).map_err(|error| {
-            let good = error.utf8_error().valid_up_to();
-            let mut bytes = error.into_bytes();
-            let line = 1 + bytes.iter().take(good).filter(|byte| **byte == b'\n').count();
-            bytes.zeroize();
-            Report::of_shape(fault(Some(line), "is not UTF-8 from here on: save the file as UTF-8".to_owned()))
-        })?;
+        match text::utf8(&contents.bytes) {
+            Ok(_) => {}
+            Err(Flaw::NotUtf8(line)) => {
+                let message = "is not UTF-8 from here on: save the file as UTF-8".to_owned();
+                return Err(Report::of_shape(fault(Some(line), message)));
+            }
+            Err(flaw) => return Err(Report::of_shape(fault(None, format!("the file {flaw}")))),
+        }
+        let text = String::from_utf8(std::mem::take(&mut *contents.bytes)).unwrap_or_default();
         let text = Zeroizing::new(text);
         Ok(Self { text, open_to_others: contents.open_to_others, breaks: OnceCell::new(), beside: RefCell::default(), path })
     }

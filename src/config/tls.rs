@@ -2,22 +2,25 @@
 //!
 //! Must never take a key that doesn't fit its certificate, nor repeat anything of a key in a fault.
 
-use std::{borrow::Cow, fmt, sync::Arc, time::SystemTime};
+use std::{borrow::Cow, fmt, slice, sync::Arc, time::SystemTime};
 
 use rustls::{
     Error, InconsistentKeys, RootCertStore,
     crypto::aws_lc_rs,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs1KeyDer, PrivatePkcs8KeyDer, PrivateSec1KeyDer},
     sign::CertifiedKey,
 };
-use zeroize::Zeroize as _;
 
 use super::{
     limits,
     reader::{Found, Reader},
-    source::{Contents, Unreadable},
+    source::Contents,
 };
-use crate::x509;
+use crate::{outbound, pem, x509};
+
+const CERTIFICATE: &str = "certificate_file";
+const KEY: &str = "key_file";
+const CLIENT_CA: &str = "client_ca_file";
 
 /// What the broker shows callers, and asks of them.
 #[derive(Clone)]
@@ -53,14 +56,14 @@ impl fmt::Debug for Tls {
 
 /// Reads the table; none where it is at fault.
 pub(super) fn read(mut table: Reader<'_, '_>) -> Option<Tls> {
-    for key in ["certificate_file", "key_file"] {
+    for key in [CERTIFICATE, KEY] {
         if !table.has(key) {
             table.fault(table.at(), key, "is missing: name a PEM file, by a path relative to this one");
         }
     }
-    let certificate_file = table.string("certificate_file");
-    let key_file = table.string("key_file");
-    let client_ca_file = table.string("client_ca_file");
+    let certificate_file = table.string(CERTIFICATE);
+    let key_file = table.string(KEY);
+    let client_ca_file = table.string(CLIENT_CA);
     let tls = put_together(&table, certificate_file, key_file, client_ca_file);
     table.finish();
     tls
@@ -74,24 +77,38 @@ fn put_together(
     key_file: Named<'_>,
     client_ca_file: Named<'_>,
 ) -> Option<Tls> {
-    let at = certificate_file.as_ref().map(|found| found.at);
-    let chain = certificate_file.and_then(|found| certificates(table, "certificate_file", found));
-    let key = key_file.and_then(|found| private_key(table, found));
-    let client_ca = client_ca_file.map(|found| roots(table, found));
-    let (chain, key, at) = (chain?, key?, at?);
-    let fault = |message: &str| table.fault(at, "certificate_file", message);
-    let facts = chain.first().and_then(|first| x509::Facts::read(first).ok());
-    let Some(facts) = facts else {
-        fault("names a file whose first certificate can't be read: give the broker's certificate first, then its CA's");
+    let (at, key_at) = (certificate_file.as_ref().map(|found| found.at), key_file.as_ref().map(|found| found.at));
+    let chain = certificate_file.and_then(|found| chain(table, &found));
+    let key = key_file.and_then(|found| private_key(table, &found));
+    let client_ca = client_ca_file.map(|found| roots(table, &found));
+    let (chain, key, at, key_at) = (chain?, key?, at?, key_at?);
+    let fault = |message: &str| table.fault(at, CERTIFICATE, message);
+    if let Err(stray) = chain.goes_with(&key) {
+        fault(&format!("names a file {stray}"));
         return None;
-    };
-    let mut key = key;
-    let certified = CertifiedKey::from_der(chain, key.clone_key(), &aws_lc_rs::default_provider());
-    key.zeroize();
-    let certified = match certified {
+    }
+    if let Some(line) = key.unused(&chain) {
+        let message = format!(
+            "names a file with a certificate, in line {line}, that is not in certificate_file, and so is shown to nobody: put it there, \
+             or take it out"
+        );
+        table.findings().warn(key_at, table.key(KEY), message);
+    }
+    let certificates: Vec<CertificateDer<'static>> =
+        chain.certificates.iter().map(|block| CertificateDer::from(block.der.to_vec())).collect();
+    let not_after = x509::Facts::read(certificates.first()?).ok()?.not_after;
+    // By reference: what takes the key over copies it, and doesn't wipe that.
+    let signing = aws_lc_rs::sign::any_supported_type(&der(&key.key));
+    let certified = match signing
+        .map(|key| CertifiedKey::new(certificates, key))
+        .and_then(|pair| pair.keys_match().map(|()| pair))
+    {
         Ok(certified) => certified,
         Err(Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => {
-            fault("names a certificate that key_file's key doesn't belong to: give the two that were made together");
+            fault(
+                "names a certificate that key_file's key doesn't belong to: give the two that were made together, the broker's own \
+                 certificate first, then those that lead to its CA",
+            );
             return None;
         }
         Err(_) => {
@@ -103,60 +120,65 @@ fn put_together(
         Some(roots) => roots.map(|(roots, not_after)| (Some(Arc::new(roots)), not_after))?,
         None => (None, None),
     };
-    Some(Tls { certificate: Arc::new(certified), not_after: facts.not_after, client_ca, client_ca_not_after })
+    Some(Tls { certificate: Arc::new(certified), not_after, client_ca, client_ca_not_after })
 }
 
-fn read_file(table: &Reader<'_, '_>, key: &'static str, Found { value, at }: &Found<impl AsRef<str>>) -> Option<Contents> {
-    let unreadable = |why: Unreadable| {
-        table.fault(*at, key, format!("names a file that {why}: give a PEM file, by a path relative to this one"))
-    };
-    table.findings().source().read_beside(value.as_ref(), limits::CA_BYTES).1.map_err(unreadable).ok()
+/// The key, as rustls takes it.
+fn der(key: &pem::Block) -> PrivateKeyDer<'_> {
+    match key.kind {
+        pem::Kind::Pkcs1 => PrivateKeyDer::from(PrivatePkcs1KeyDer::from(key.der.as_slice())),
+        pem::Kind::Sec1 => PrivateKeyDer::from(PrivateSec1KeyDer::from(key.der.as_slice())),
+        pem::Kind::Pkcs8 | pem::Kind::Certificate | pem::Kind::Curve => {
+            PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.der.as_slice()))
+        }
+    }
 }
 
-fn certificates(
+/// Reads a file, and what of its PEM is asked for.
+fn read_pem<T>(
     table: &Reader<'_, '_>,
     key: &'static str,
-    found: Found<impl AsRef<str>>,
-) -> Option<Vec<CertificateDer<'static>>> {
-    let contents = read_file(table, key, &found)?;
-    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&contents.bytes).collect();
-    match chain {
-        Ok(chain) if !chain.is_empty() => Some(chain),
-        Ok(_) => {
-            table.fault(found.at, key, "names a file without a certificate: give it in PEM (-----BEGIN CERTIFICATE-----)");
-            None
-        }
-        Err(_) => {
-            table.fault(found.at, key, "names a file that is not PEM: give certificates between their BEGIN and END lines");
-            None
-        }
-    }
+    Found { value, at }: &Found<impl AsRef<str>>,
+    read: impl FnOnce(&Contents) -> Result<T, pem::Fault>,
+) -> Option<T> {
+    let fault = |why: String| table.fault(*at, key, format!("names a file {why}"));
+    let contents = table.findings().source().read_beside(value.as_ref(), limits::CA_BYTES).1;
+    let contents = contents.map_err(|why| fault(format!("that {why}: give a PEM file, by a path relative to this one"))).ok()?;
+    read(&contents).map_err(|why| fault(why.to_string())).ok()
 }
 
-fn private_key(table: &Reader<'_, '_>, found: Found<impl AsRef<str>>) -> Option<PrivateKeyDer<'static>> {
-    const KEY: &str = "key_file";
-    let contents = read_file(table, KEY, &found)?;
-    if contents.open_to_others {
-        let message = "holds the broker's key, and every user of this machine can get at it: take that away (chmod o-rwx)";
-        table.findings().warn(found.at, table.key(KEY), message);
-    }
-    let key = PrivateKeyDer::from_pem_slice(&contents.bytes).ok();
-    if key.is_none() {
-        table.fault(found.at, KEY, "names a file without a private key in PEM: give PKCS #8, PKCS #1 or SEC 1, not encrypted");
-    }
-    key
+fn chain(table: &Reader<'_, '_>, found: &Found<impl AsRef<str>>) -> Option<pem::Chain> {
+    read_pem(table, CERTIFICATE, found, |contents| {
+        let chain = pem::Chain::read(&contents.bytes)?;
+        for (index, block) in chain.certificates.iter().enumerate() {
+            // Of those behind ours nothing is asked but that they are certificates.
+            let readable = if index == 0 {
+                x509::Facts::read(&block.der).is_ok()
+            } else {
+                outbound::anchors(slice::from_ref(block)).is_ok()
+            };
+            if !readable {
+                return Err(pem::unreadable(block.line));
+            }
+        }
+        Ok(chain)
+    })
 }
 
-fn roots(table: &Reader<'_, '_>, found: Found<impl AsRef<str>>) -> Option<(RootCertStore, Option<SystemTime>)> {
-    const KEY: &str = "client_ca_file";
-    let at = found.at;
-    let (mut roots, mut not_after) = (RootCertStore::empty(), None);
-    for certificate in certificates(table, KEY, found)? {
-        not_after = x509::first_end(not_after, &certificate);
-        if roots.add(certificate).is_err() {
-            table.fault(at, KEY, "names a file with a certificate that can't be a CA's: give the CAs of callers' certificates");
-            return None;
+fn private_key(table: &Reader<'_, '_>, found: &Found<impl AsRef<str>>) -> Option<pem::Key> {
+    read_pem(table, KEY, found, |contents| {
+        if contents.open_to_others {
+            let message = "holds the broker's key, and every user of this machine can get at it: take that away (chmod o-rwx)";
+            table.findings().warn(found.at, table.key(KEY), message);
         }
-    }
-    Some((roots, not_after))
+        pem::Key::read(&contents.bytes)
+    })
+}
+
+fn roots(table: &Reader<'_, '_>, found: &Found<impl AsRef<str>>) -> Option<(RootCertStore, Option<SystemTime>)> {
+    read_pem(table, CLIENT_CA, found, |contents| {
+        let blocks = pem::authorities(&contents.bytes)?;
+        let not_after = blocks.iter().fold(None, |first, block| x509::first_end(first, &block.der));
+        Ok((outbound::anchors(&blocks)?, not_after))
+    })
 }

@@ -8,10 +8,6 @@ use std::{
 };
 
 use http::{HeaderName, HeaderValue, header};
-use rustls::{
-    RootCertStore,
-    pki_types::{CertificateDer, pem::PemObject as _},
-};
 
 use super::{
     CaFile, Renewal, Vault,
@@ -19,7 +15,12 @@ use super::{
     limits,
     reader::{Found, Reader, shown},
 };
-use crate::{secret::Secret, x509};
+use crate::{
+    outbound::{self, Target},
+    pem,
+    secret::Secret,
+    x509,
+};
 
 /// Headers that the sign-in or the connection sets itself: another value would change whom it signs in, or how its body is read.
 pub const RESERVED_HEADERS: [HeaderName; 16] = [
@@ -83,7 +84,7 @@ pub(super) fn read(table: Option<Reader<'_, '_>>, findings: &Findings<'_>) -> Op
 ///
 /// Stricter than RFC 3986, so that no two parsers can read another host out of it. No fault repeats the URL: it may hold a
 /// password.
-pub(super) fn base_url(url: &str) -> Result<String, &'static str> {
+pub(crate) fn base_url(url: &str) -> Result<String, &'static str> {
     address(url, false)
 }
 
@@ -109,9 +110,16 @@ pub(super) fn address(url: &str, plaintext: bool) -> Result<String, &'static str
         _ => (authority, None),
     };
     let host = host.to_ascii_lowercase();
+    // A dot at the end of a name keeps search domains out, and is looked up with it; this machine's own name is in no DNS.
+    let (bare, dot) = match host.strip_suffix('.') {
+        Some(bare) if is_name(bare) => (bare, if bare == "localhost" { "" } else { "." }),
+        Some(bare) if bare.parse::<Ipv4Addr>().is_ok() => return Err("has a dot behind its IP address: leave that out"),
+        Some(_) | None => (host.as_str(), ""),
+    };
+    let host = bare;
     let loopback = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
         Some(address) => address.parse::<Ipv6Addr>().ok().map(|address| IpAddr::V6(address).to_canonical().is_loopback()),
-        None if is_name(&host) => Some(host == "localhost"),
+        None if is_name(host) => Some(host == "localhost"),
         None => host.parse::<Ipv4Addr>().ok().map(|address| address.is_loopback()),
     }
     .ok_or(HOST)?;
@@ -134,7 +142,9 @@ pub(super) fn address(url: &str, plaintext: bool) -> Result<String, &'static str
         return Err(PATH);
     }
     let slash = if path.is_empty() { "" } else { "/" };
-    Ok(format!("{scheme}://{host}{port}{slash}{path}"))
+    let url = format!("{scheme}://{host}{dot}{port}{slash}{path}");
+    // What looks like a name and is none to whoever makes the request, as `xn--a`.
+    Target::parse(&url).map(|_target| url).ok_or(HOST)
 }
 
 /// Whether a host is a DNS name, and not an IPv4 address in one of the ways that only some parsers know (`127.1`, `0x7f.1`).
@@ -151,28 +161,13 @@ fn is_name(host: &str) -> bool {
 
 /// Reads the CA file and sees that it is good for something.
 pub(super) fn ca_file(table: &Reader<'_, '_>, Found { value, at }: Found<Cow<'_, str>>) -> Option<CaFile> {
-    let fault = |why: String| table.fault(at, "ca_file", why);
+    let fault = |why: String| table.fault(at, "ca_file", format!("names a file {why}"));
     let (path, contents) = table.findings().source().read_beside(&value, limits::CA_BYTES);
-    let pem = match contents {
-        Ok(contents) => contents.bytes.to_vec(),
-        Err(why) => {
-            fault(format!("names a file that {why}: give a PEM file, by a path relative to this one"));
-            return None;
-        }
-    };
-    let (mut roots, mut not_after) = (RootCertStore::empty(), None);
-    for certificate in CertificateDer::pem_slice_iter(&pem) {
-        let certificate = certificate.ok().inspect(|certificate| not_after = x509::first_end(not_after, certificate));
-        if certificate.and_then(|certificate| roots.add(certificate).ok()).is_none() {
-            fault("names a file with a certificate that can't be read: give the CA's certificates in PEM".to_owned());
-            return None;
-        }
-    }
-    if roots.is_empty() {
-        fault("names a file without a certificate: give the CA's certificates in PEM (-----BEGIN CERTIFICATE-----)".to_owned());
-        return None;
-    }
-    Some(CaFile { path, pem, not_after })
+    let contents = contents.map_err(|why| fault(format!("that {why}: give a PEM file, by a path relative to this one"))).ok()?;
+    let blocks = pem::authorities(&contents.bytes).map_err(|why| fault(why.to_string())).ok()?;
+    outbound::anchors(&blocks).map_err(|why| fault(why.to_string())).ok()?;
+    let not_after = blocks.iter().fold(None, |first, block| x509::first_end(first, &block.der));
+    Some(CaFile { path, pem: pem::write(&blocks).to_vec(), not_after })
 }
 
 /// Reads the extra headers.
@@ -192,7 +187,7 @@ fn headers(table: Reader<'_, '_>) -> Vec<(String, Secret)> {
             fault("stands here twice, since upper and lower case don't matter: remove one");
         } else if value.len() > limits::HEADER_BYTES {
             fault("has a value longer than 4 KiB: shorten it");
-        } else if HeaderValue::from_str(&value).is_err() || value.trim_ascii() != value {
+        } else if !value.is_ascii() || HeaderValue::from_str(&value).is_err() || value.trim_ascii() != value {
             fault("has a value that a header can't carry: use visible ASCII, with spaces only in between");
         } else {
             headers.push((parsed.as_str().to_owned(), Secret::from(value.into_owned())));
@@ -230,6 +225,11 @@ mod tests {
             ("http://[::1]:1", "http://[::1]:1"),
             ("http://[::ffff:127.0.0.1]", "http://[::ffff:127.0.0.1]"),
             ("https://my_vault", "https://my_vault"),
+            ("https://API.example.org./", "https://api.example.org."),
+            ("https://api.example.org.:8443/v1/", "https://api.example.org.:8443/v1"),
+            ("https://vault.", "https://vault."),
+            ("https://localhost.:8080", "https://localhost:8080"),
+            ("http://LOCALHOST.:8080/", "http://localhost:8080"),
         ] {
             assert_eq!(base_url(url).as_deref(), Ok(expected), "{url}");
         }
@@ -248,6 +248,18 @@ mod tests {
             ("http://0x7f.0.0.1", "host"),
             ("https://0177.0.0.1", "host"),
             ("https://api.0x7f", "host"),
+            ("https://api.0x7f.", "host"),
+            ("https://api.example.org..", "host"),
+            ("https://.", "host"),
+            ("https://.api.example.org", "host"),
+            ("https://xn--a.example.org", "host"),
+            ("https://xn--.example.org", "host"),
+            ("https://192.0.2.1.", "dot behind its IP address"),
+            ("http://127.0.0.1.:8080", "dot behind its IP address"),
+            ("https://127.1.", "host"),
+            ("https://[::1].", "host"),
+            ("http://api.example.org.", "plaintext"),
+            ("http://localhost.example.org.", "plaintext"),
             ("https://", "host"),
             ("https:///path", "host"),
             ("https://a..b", "host"),

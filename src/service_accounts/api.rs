@@ -13,16 +13,19 @@ use reqwest::{
     Client, RequestBuilder, StatusCode, Url,
     header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue},
 };
+use tracing::warn;
 use zeroize::Zeroizing;
 
 use super::{BuildError, Timeouts, lock};
 use crate::{
     config::read_file,
+    jwks,
     outbound::{self, Unfit},
+    text::{self, Flaw},
 };
 
-/// Longest body that is read, in bytes: 64 RSA keys of 4,096 bits take 64 KiB, and a review's answer is its token and a little.
-pub(super) const BODY_MAX: usize = 256 * 1024;
+/// Longest body that is read, in bytes: that of keys; a review's answer is its token and a little.
+pub(super) const BODY_MAX: usize = jwks::BYTES_MAX;
 /// Longest file of certificates.
 const CA_MAX: u64 = 1 << 20;
 /// Longest token of our own: what a request's headers may have in all.
@@ -46,6 +49,8 @@ pub(super) enum Failed {
 pub(super) struct Api {
     ca_file: Option<PathBuf>,
     token_file: Arc<Path>,
+    /// Hosts that are looked up with a dot at their end.
+    absolute: Vec<String>,
     timeouts: Timeouts,
     trusting: Mutex<Trusting>,
 }
@@ -54,28 +59,42 @@ pub(super) struct Api {
 struct Trusting {
     ca_pem: Option<Zeroizing<Vec<u8>>>,
     client: Client,
+    /// Why the file as it is now isn't taken, as the log was told.
+    fault: Option<String>,
 }
 
 impl Api {
-    pub(super) fn new(ca_file: Option<PathBuf>, token_file: PathBuf, timeouts: Timeouts) -> Result<Self, BuildError> {
+    pub(super) fn new(
+        ca_file: Option<PathBuf>,
+        token_file: PathBuf,
+        absolute: Vec<String>,
+        timeouts: Timeouts,
+    ) -> Result<Self, BuildError> {
         let ca_pem = match &ca_file {
             Some(path) => {
                 Some(read_file(path, CA_MAX).map_err(|why| BuildError::CaFile(format!("{} {why}", path.display())))?.bytes)
             }
             None => None,
         };
-        let client = client(ca_pem.as_deref().map(Vec::as_slice), timeouts).map_err(|unfit| match unfit {
-            Unfit::CaBundle(fault) => BuildError::CaFile(fault.to_owned()),
+        let client = client(ca_pem.as_deref().map(Vec::as_slice), &absolute, timeouts).map_err(|unfit| match unfit {
+            Unfit::CaBundle(fault) => BuildError::CaFile(fault),
             Unfit::Client(cause) => BuildError::Client(cause),
         })?;
-        Ok(Self { ca_file, token_file: token_file.into(), timeouts, trusting: Mutex::new(Trusting { ca_pem, client }) })
+        Ok(Self {
+            ca_file,
+            token_file: token_file.into(),
+            absolute,
+            timeouts,
+            trusting: Mutex::new(Trusting { ca_pem, client, fault: None }),
+        })
     }
 
-    /// The keys: the body of an answer of 200.
-    pub(super) async fn get(&self, url: &Url) -> Result<Zeroizing<Vec<u8>>, Failed> {
+    /// The keys: the body of an answer of 200. `with_token`: whether they may be asked for as ourselves.
+    pub(super) async fn get(&self, url: &Url, with_token: bool) -> Result<Zeroizing<Vec<u8>>, Failed> {
         let client = self.client().await?;
         let mut request = client.get(url.clone());
-        if (self.ca_file.is_some() || url.scheme() == "http")
+        if with_token
+            && (self.ca_file.is_some() || url.scheme() == "http")
             && let Some(token) = self.own_token().await?
         {
             request = request.header(AUTHORIZATION, token);
@@ -91,16 +110,37 @@ impl Api {
         exchange(request.header(ACCEPT, JSON), StatusCode::CREATED).await
     }
 
-    /// A client that trusts what the CA file says now; the last one, if it can't be read or says nothing.
+    /// A client that trusts what the CA file says now; the last one, if it can't be read or is at fault.
     async fn client(&self) -> Result<Client, Failed> {
         let Some(path) = self.ca_file.clone() else { return Ok(lock(&self.trusting).client.clone()) };
-        let ca_pem = blocking(move || read_file(&path, CA_MAX).ok().map(|contents| contents.bytes)).await?;
+        let file = path.clone();
+        let read = blocking(move || read_file(&file, CA_MAX).map(|contents| contents.bytes)).await?;
         let mut trusting = lock(&self.trusting);
-        if let Some(ca_pem) = ca_pem
-            && trusting.ca_pem.as_ref() != Some(&ca_pem)
-            && let Ok(client) = client(Some(&ca_pem), self.timeouts)
-        {
-            *trusting = Trusting { ca_pem: Some(ca_pem), client };
+        let made = match read {
+            Ok(ca_pem) if trusting.ca_pem.as_ref() == Some(&ca_pem) => Ok(None),
+            Ok(ca_pem) => {
+                client(Some(&ca_pem), &self.absolute, self.timeouts).map(|client| Some((ca_pem, client))).map_err(|unfit| {
+                    match unfit {
+                        Unfit::CaBundle(fault) | Unfit::Client(fault) => fault,
+                    }
+                })
+            }
+            Err(why) => Err(why.to_string()),
+        };
+        let fault = match made {
+            Ok(None) => None,
+            Ok(Some((ca_pem, client))) => {
+                (trusting.ca_pem, trusting.client) = (Some(ca_pem), client);
+                None
+            }
+            Err(fault) => Some(fault),
+        };
+        // Once for each state of the file: each request looks at it.
+        if trusting.fault != fault {
+            if let Some(fault) = &fault {
+                warn!(file = %path.display(), "the API server's CA file {fault}; what it said before is trusted on");
+            }
+            trusting.fault = fault;
         }
         Ok(trusting.client.clone())
     }
@@ -109,20 +149,24 @@ impl Api {
     async fn own_token(&self) -> Result<Option<HeaderValue>, Failed> {
         let path = Arc::clone(&self.token_file);
         let Some(contents) = blocking(move || read_file(&path, TOKEN_MAX).ok()).await? else { return Ok(None) };
-        let token = contents.bytes.trim_ascii();
+        let token = match text::token(&contents.bytes) {
+            Ok(token) => token,
+            Err(Flaw::Empty) => return Ok(None),
+            Err(_) => return Err(Failed::Away("the file of the broker's own token holds something else: `check` says what")),
+        };
         let mut value = Zeroizing::new(Vec::with_capacity("Bearer ".len() + token.len()));
         value.extend_from_slice(b"Bearer ");
-        value.extend_from_slice(token);
+        value.extend_from_slice(token.as_bytes());
         let mut value = HeaderValue::from_maybe_shared(Bytes::from_owner(value)).ok();
         if let Some(value) = &mut value {
             value.set_sensitive(true);
         }
-        Ok(value.filter(|_| !token.is_empty()))
+        Ok(value)
     }
 }
 
-fn client(ca_pem: Option<&[u8]>, timeouts: Timeouts) -> Result<Client, Unfit> {
-    let builder = outbound::builder(ca_pem)?
+fn client(ca_pem: Option<&[u8]>, absolute: &[String], timeouts: Timeouts) -> Result<Client, Unfit> {
+    let builder = outbound::builder(ca_pem, absolute.to_vec())?
         .connect_timeout(timeouts.connect)
         .timeout(timeouts.request)
         .pool_max_idle_per_host(IDLE_CONNECTIONS);

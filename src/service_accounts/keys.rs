@@ -20,11 +20,11 @@ use super::{
     Tasks, Timeouts, Unverified,
     api::{Api, BODY_MAX, Failed, blocking},
     lock,
-    published::{Key, KeySet},
 };
 use crate::{
     clock::{Clock, Moment},
     config::read_file,
+    jwks::{self, Key, KeySet, Published, Unusable},
 };
 
 /// From the beginning of one fetch to the next: anybody may send tokens with key ids of their own making.
@@ -36,7 +36,11 @@ const AWAY: &str = "the cluster's signing keys can't be had now: try again";
 
 /// Where the keys are.
 pub(super) enum Source {
-    Url(Url),
+    Url {
+        url: Url,
+        /// Whether the request may carry our own token.
+        with_token: bool,
+    },
     File(Arc<Path>),
 }
 
@@ -49,6 +53,8 @@ pub(super) struct Keys {
 struct Shared {
     api: Arc<Api>,
     source: Source,
+    /// Whose they are; the first of several.
+    issuer: String,
     clock: Arc<dyn Clock>,
     timeouts: Timeouts,
     state: Mutex<State>,
@@ -63,6 +69,8 @@ struct State {
     fetching: Option<watch::Receiver<bool>>,
     /// The last one failed.
     failing: bool,
+    /// What is published and can't be used, as the log was told.
+    unusable: Vec<Unusable>,
 }
 
 struct Held {
@@ -77,7 +85,13 @@ impl State {
     }
 
     /// What it means that a key is not there: only who has asked knows that it is not published.
-    fn unknown(&self) -> Unverified {
+    fn unknown(&self, kid: &str) -> Unverified {
+        if self.unusable.iter().any(|unusable| unusable.is(kid)) {
+            return Unverified::Refused(
+                "the token is signed with a key that the broker can't verify, whose log says why: have the cluster sign with RSA, P-256, \
+                 P-384 or Ed25519",
+            );
+        }
         if self.failing || self.held.is_none() {
             return Unverified::Unavailable(AWAY);
         }
@@ -88,8 +102,8 @@ impl State {
 }
 
 impl Keys {
-    pub(super) fn new(api: Arc<Api>, source: Source, clock: Arc<dyn Clock>, timeouts: Timeouts) -> Self {
-        let shared = Shared { api, source, clock, timeouts, state: Mutex::default() };
+    pub(super) fn new(api: Arc<Api>, source: Source, issuer: String, clock: Arc<dyn Clock>, timeouts: Timeouts) -> Self {
+        let shared = Shared { api, source, issuer, clock, timeouts, state: Mutex::default() };
         Self { shared: Arc::new(shared), tasks: Tasks::default() }
     }
 
@@ -104,13 +118,13 @@ impl Keys {
                 }
                 return Ok(key);
             }
-            self.fetch(&mut state, now).ok_or_else(|| state.unknown())?
+            self.fetch(&mut state, now).ok_or_else(|| state.unknown(kid))?
         };
         if timeout(self.shared.timeouts.request, fetching.wait_for(|over| *over)).await.is_err() {
             return Err(Unverified::Unavailable(AWAY));
         }
         let state = self.shared.state();
-        state.find(kid).ok_or_else(|| state.unknown())
+        state.find(kid).ok_or_else(|| state.unknown(kid))
     }
 
     /// Whether the key is here, without looking for it.
@@ -148,28 +162,38 @@ impl Shared {
     async fn refresh(&self, began: Moment) {
         let late = Failed::Away("its answer took too long");
         let result = timeout(self.timeouts.request, self.read()).await.unwrap_or(Err(late));
-        let failure = result.as_ref().err().copied();
+        let (keys, unusable) = match result {
+            Ok(Published { keys, unusable, .. }) => (keys.map_err(Failed::Away), Some(unusable)),
+            Err(failed) => (Err(failed), None),
+        };
+        let failure = keys.as_ref().err().copied();
         let (failed_before, none) = {
             let mut state = self.state();
             state.fetching = None;
-            if let Ok(keys) = result {
+            if let Ok(keys) = keys {
                 state.held = Some(Held { keys, at: began });
+            }
+            if let Some(unusable) = unusable {
+                self.tell_of(&unusable, &state.unusable);
+                state.unusable = unusable;
             }
             (mem::replace(&mut state.failing, failure.is_some()), state.held.is_none())
         };
         // Once in a row of failures: callers may bring one about every ten seconds.
         match failure {
-            None if failed_before => info!("the cluster's signing keys can be had again"),
+            None if failed_before => info!(issuer = self.issuer, "the cluster's signing keys can be had again"),
             None => {}
             Some(_) if failed_before => {}
             Some(Failed::Away(cause)) => {
                 warn!(
+                    issuer = self.issuer,
                     cause,
                     no_keys_at_all = none,
                     "the cluster's signing keys can't be had: the last ones go on serving, if any"
                 );
             }
             Some(Failed::Denied) => warn!(
+                issuer = self.issuer,
                 no_keys_at_all = none,
                 "the API server does not give the broker its signing keys: bind the ClusterRole \
                  system:service-account-issuer-discovery to the broker's service account, and name the cluster's CA file, \
@@ -178,9 +202,16 @@ impl Shared {
         }
     }
 
-    async fn read(&self) -> Result<KeySet, Failed> {
+    /// Once for each, for as long as it is published: keys are fetched every few minutes.
+    fn tell_of(&self, unusable: &[Unusable], told: &[Unusable]) {
+        for unusable in unusable.iter().filter(|unusable| !unusable.is_among(told)) {
+            warn!(issuer = self.issuer, "of the cluster's signing keys {unusable}");
+        }
+    }
+
+    async fn read(&self) -> Result<Published, Failed> {
         let body = match &self.source {
-            Source::Url(url) => self.api.get(url).await?,
+            Source::Url { url, with_token } => self.api.get(url, *with_token).await?,
             Source::File(path) => {
                 let path = Arc::clone(path);
                 let limit = u64::try_from(BODY_MAX).unwrap_or(u64::MAX);
@@ -188,6 +219,6 @@ impl Shared {
                 contents.ok_or(Failed::Away("the file can't be read, or is too long"))?.bytes
             }
         };
-        KeySet::parse(&body).map_err(Failed::Away)
+        Ok(jwks::read(&body))
     }
 }

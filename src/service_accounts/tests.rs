@@ -16,6 +16,7 @@ use crate::clock::{Moment, SystemClock};
 
 mod cluster;
 mod fetching;
+mod issuers;
 mod reviewing;
 mod signer;
 mod tokens;
@@ -66,7 +67,7 @@ impl World {
     fn new(cluster: Cluster, review: bool, timeouts: Timeouts) -> Self {
         let url = cluster.url();
         Self::with(cluster, timeouts, |settings| {
-            settings.keys = KeySource::Url(format!("{url}/openid/v1/jwks"));
+            settings.issuers[0].keys = KeySource::Url(format!("{url}/openid/v1/jwks"));
             settings.review = review.then(|| format!("{url}/apis/authentication.k8s.io/v1/tokenreviews"));
         })
     }
@@ -122,13 +123,16 @@ impl World {
 
 fn settings(dir: &Path) -> Settings {
     Settings {
-        issuer: ISSUER.to_owned(),
+        issuers: vec![issuer(ISSUER, KeySource::File(dir.join("jwks")))],
         audience: AUDIENCE.to_owned(),
-        keys: KeySource::File(dir.join("jwks")),
         review: None,
         ca_file: None,
         token_file: dir.join("token"),
     }
+}
+
+fn issuer(name: &str, keys: KeySource) -> Issuer {
+    Issuer { name: name.to_owned(), keys, with_token: true }
 }
 
 fn good() -> Result<String, Unverified> {
@@ -154,7 +158,7 @@ fn settings_that_cannot_be_used_are_told() {
     };
     assert!(build(&|_| {}).is_ok(), "no file has to be there yet");
     for url in ["", "file:///jwks", "https://", "https://a:b@example.org/", "https://example.org/#a"] {
-        let keys = build(&|settings| settings.keys = KeySource::Url(url.to_owned()));
+        let keys = build(&|settings| settings.issuers[0].keys = KeySource::Url(url.to_owned()));
         assert_eq!(keys.err(), Some(BuildError::Url("keys")), "{url}");
         let review = build(&|settings| settings.review = Some(url.to_owned()));
         assert_eq!(review.err(), Some(BuildError::Url("TokenReview API")), "{url}");
@@ -163,5 +167,35 @@ fn settings_that_cannot_be_used_are_told() {
     assert!(matches!(missing, Err(BuildError::CaFile(words)) if words.contains("does not exist")));
     fs::write(dir.path().join("ca.crt"), "nothing").expect("it can be written");
     let empty = build(&|settings| settings.ca_file = Some(dir.path().join("ca.crt")));
-    assert!(matches!(empty, Err(BuildError::CaFile(words)) if words.contains("no certificate")));
+    assert!(matches!(empty, Err(BuildError::CaFile(words)) if words.contains("without a certificate")));
+}
+
+/// What was logged.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    /// Takes what this thread logs, as long as both of these live.
+    fn taking(&self) -> (tracing::Dispatch, tracing::subscriber::DefaultGuard) {
+        let sink = self.clone();
+        let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_ansi(false);
+        // While there is one subscriber only, another test's thread, which has none, could switch the line off for all.
+        let another = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::default());
+        (another, tracing::subscriber::set_default(subscriber.with_writer(move || sink.clone()).finish()))
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8(lock(&self.0).clone()).expect("logs are text")
+    }
+}
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        lock(&self.0).extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }

@@ -4,10 +4,12 @@
 
 use std::time::{Duration, SystemTime};
 
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, Validation, errors::ErrorKind};
 use serde::Deserialize;
 
-use super::{ServiceAccount, Unverified, published::Key};
+use super::{ServiceAccount, Unverified};
+use crate::jwks::Key;
 
 /// Longest token that is looked at, in bytes. Kubernetes' have 1,000 to 2,000, with long names 4,000.
 const TOKEN_MAX: usize = 8 * 1024;
@@ -16,6 +18,8 @@ const TOKEN_MAX: usize = 8 * 1024;
 const LEEWAY: Duration = Duration::from_secs(10);
 /// The claims without which a token is refused. Each token that the TokenRequest API hands out has them.
 const REQUIRED: [&str; 5] = ["iss", "aud", "exp", "nbf", "sub"];
+/// Header, claims and signature.
+const PARTS: usize = 3;
 const PREFIX: &str = "system:serviceaccount:";
 /// Longest namespace: a label of DNS.
 const NAMESPACE_MAX: usize = 63;
@@ -27,9 +31,17 @@ const NO_JWT: &str =
 const INCOMPLETE: &str = "the token lacks iss, aud, exp, nbf or sub, or one of them is not as Kubernetes writes it: \
                           send a projected service-account token";
 
-/// What every token has to say.
+/// A token that none of the issuers made whom the broker takes tokens of.
+pub(super) const OTHER_ISSUER: &str = "the token is from another issuer: send one of the cluster whose tokens the broker takes";
+const OTHER_ALGORITHM: &str = "the token is signed with an algorithm that the broker can't verify: have the cluster sign with RSA, P-256, \
+                               P-384 or Ed25519";
+
+/// What every token of one issuer has to say.
 #[derive(Debug)]
-pub(super) struct Rules(Validation);
+pub(super) struct Rules {
+    issuer: String,
+    validation: Validation,
+}
 
 impl Rules {
     pub(super) fn new(issuer: &str, audience: &str) -> Self {
@@ -41,12 +53,17 @@ impl Rules {
         // jsonwebtoken reads the machine's clock itself; `Claims::judge` does the same by ours.
         validation.validate_exp = false;
         validation.validate_nbf = false;
-        Self(validation)
+        Self { issuer: issuer.to_owned(), validation }
+    }
+
+    /// Whose tokens these are for.
+    pub(super) fn issuer(&self) -> &str {
+        &self.issuer
     }
 
     /// For a token that was signed in this way, and in no other.
     fn with(&self, algorithm: Algorithm) -> Validation {
-        Validation { algorithms: vec![algorithm], ..self.0.clone() }
+        Validation { algorithms: vec![algorithm], ..self.validation.clone() }
     }
 }
 
@@ -55,6 +72,7 @@ pub(super) struct Presented<'a> {
     token: &'a str,
     algorithm: Algorithm,
     kid: String,
+    issuer: String,
 }
 
 impl<'a> Presented<'a> {
@@ -65,14 +83,21 @@ impl<'a> Presented<'a> {
             ));
         }
         // `none` and what else is unknown has no name in `Algorithm` and fails here.
-        let header = jsonwebtoken::decode_header(token).ok().ok_or(Unverified::Refused(NO_JWT))?;
+        let header = jsonwebtoken::decode_header(token).ok();
+        let header = header.ok_or_else(|| Unverified::Refused(if is_signed(token) { OTHER_ALGORITHM } else { NO_JWT }))?;
         if header.crit.is_some() {
             return Err(Unverified::Refused("the token has critical headers, which Kubernetes does not use: send its own token"));
         }
         let kid = header.kid.filter(|kid| !kid.is_empty()).ok_or(Unverified::Refused(
             "the token does not name the key that signed it (kid): send the pod's projected service-account token",
         ))?;
-        Ok(Self { token, algorithm: header.alg, kid })
+        let Issued { iss } = part(token, 1)?.ok_or(Unverified::Refused(INCOMPLETE))?;
+        Ok(Self { token, algorithm: header.alg, kid, issuer: iss })
+    }
+
+    /// Who it says issued it.
+    pub(super) fn issuer(&self) -> &str {
+        &self.issuer
     }
 
     /// The key it says it was signed with.
@@ -92,16 +117,39 @@ impl<'a> Presented<'a> {
     }
 }
 
+/// A part of a token, unverified; `None` where it is JSON of another shape, or none.
+fn part<T: for<'de> Deserialize<'de>>(token: &str, index: usize) -> Result<Option<T>, Unverified> {
+    let encoded = token.split('.').nth(index).ok_or(Unverified::Refused(NO_JWT))?;
+    let json = URL_SAFE_NO_PAD.decode(encoded).ok().ok_or(Unverified::Refused(NO_JWT))?;
+    Ok(serde_json::from_slice(&json).ok())
+}
+
+/// Whether it is a JWT all the same, with an algorithm that has no name in `Algorithm`.
+fn is_signed(token: &str) -> bool {
+    #[derive(Deserialize)]
+    struct Header {
+        alg: String,
+    }
+    let is_other = |Header { alg }: Header| !alg.eq_ignore_ascii_case("none") && alg.parse::<Algorithm>().is_err();
+    token.split('.').count() == PARTS && part(token, 0).ok().flatten().is_some_and(is_other)
+}
+
 /// What is wrong with a token; never in the error's own words, which may quote it.
 fn words(kind: &ErrorKind) -> &'static str {
     #[allow(clippy::wildcard_enum_match_arm, reason = "the crate may add to it at any time")]
     match kind {
-        ErrorKind::InvalidIssuer => "the token is from another issuer: send one of the cluster whose tokens the broker takes",
+        ErrorKind::InvalidIssuer => OTHER_ISSUER,
         ErrorKind::InvalidAudience => "the token is for another audience: mount a projected token with the broker's audience",
         ErrorKind::MissingRequiredClaim(_) | ErrorKind::Json(_) => INCOMPLETE,
         ErrorKind::InvalidSignature => "the token's signature is wrong: send it as it is in its file",
         _ => NO_JWT,
     }
+}
+
+/// Who says so, before it is known whether that is true.
+#[derive(Deserialize)]
+struct Issued {
+    iss: String,
 }
 
 /// The claims that are judged here; issuer and audience have been.

@@ -21,7 +21,7 @@ use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
 use tracing::warn;
 
 use super::{BuildError, Context, Kind};
-use crate::config;
+use crate::{config, host};
 
 /// Whose spans these are.
 const SERVICE: &str = "token-broker";
@@ -87,8 +87,16 @@ impl Traces {
             .map_err(|error| fault(&error))?
             .connect_timeout(SEND_TIMEOUT)
             .timeout(SEND_TIMEOUT);
+        // The dot is for the look-up alone.
+        let dotless = host::without_dot(&settings.endpoint);
+        if let Some((url, _)) = &dotless {
+            endpoint = endpoint.origin(url.parse().map_err(|error: http::uri::InvalidUri| fault(&error))?);
+        }
         if let Some(ca) = &settings.ca_file {
-            let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(&ca.pem));
+            let mut tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(&ca.pem));
+            if let Some((_, name)) = dotless {
+                tls = tls.domain_name(name);
+            }
             endpoint = endpoint.tls_config(tls).map_err(|error| fault(&error))?;
         }
         let exporter = SpanExporter::builder().with_tonic().with_channel(endpoint.connect_lazy()).with_timeout(SEND_TIMEOUT);

@@ -78,6 +78,14 @@ def test_is_in_order(variant, tmp_path, pair):
     assert (", 1 warning" if variant in {"open", "traces"} else ", 0 warnings") in told
 
 
+def test_a_migration_between_issuers_is_in_order(tmp_path, pair):
+    issuers = {"auth": {"serviceAccounts": {"issuer": ["https://old.example.org", "https://new.example.org"]}}}
+    for number, variant in enumerate(["service-accounts", "offline-keys"]):
+        done = check(lay_out(render(issuers, variant=variant), tmp_path / str(number), pair))
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert ", 0 warnings" in done.stdout
+
+
 def test_the_policy_is_that_of_the_values(tmp_path, pair):
     path = lay_out(render(variant="reviewed"), tmp_path, pair)
     user = ("--merchant-id", "bece038f-2e46-49f4-b25e-89cd38d6dc16", "--number", "+447871239999")

@@ -130,6 +130,22 @@ def test_keys_from_a_file_need_no_token():
     assert {"ca_file", "token_file"} <= set(accounts)
 
 
+def test_a_migration_has_several_issuers_with_one_set_of_keys_or_one_each():
+    def accounts(values, variant):
+        return config({"auth": {"serviceAccounts": values}}, variant)["auth"]["service_accounts"]
+
+    issuers = ["https://old.example.org", "https://new.example.org"]
+    asked = accounts({"issuer": issuers}, "service-accounts")
+    assert asked["issuer"] == issuers
+    assert "jwks_file" not in asked
+    assert accounts({"issuer": issuers}, "offline-keys")["jwks_file"] == "/etc/token-broker/jwks/jwks.json"
+    keys = {"key": ["old.json", "new.json"]}
+    assert accounts({"issuer": issuers, "jwksConfigMap": keys}, "offline-keys")["jwks_file"] == [
+        "/etc/token-broker/jwks/old.json",
+        "/etc/token-broker/jwks/new.json",
+    ]
+
+
 def test_without_admin_there_is_no_such_table():
     assert "admin" not in config(variant="offline-keys")
     assert config(variant="offline-keys")["vault"]["renewal"] == "at_expiry"

@@ -13,6 +13,13 @@ CALLER = {"id": "a.example.org", "merchants": ["*"]}
 WRONG = {
     "a key nobody knows": ({"replicas": 2}, "replicas"),
     "one deep inside": ({"auth": {"serviceAccounts": {"tokenreview": True}}}, "tokenreview"),
+    "no issuer in the list": ({"auth": {"serviceAccounts": {"issuer": []}}}, "/auth/serviceAccounts/issuer"),
+    "an issuer twice": ({"auth": {"serviceAccounts": {"issuer": ["a", "a"]}}}, "/auth/serviceAccounts/issuer"),
+    "an issuer that is empty": ({"auth": {"serviceAccounts": {"issuer": ["a", ""]}}}, "/auth/serviceAccounts/issuer"),
+    "a path for keys": (
+        {"auth": {"serviceAccounts": {"jwksConfigMap": {"key": ["a", "../b"]}}}},
+        "/auth/serviceAccounts/jwksConfigMap/key",
+    ),
     "an unknown level": ({"log": {"level": "loud"}}, "/log/level"),
     "a duration without a unit": ({"vault": {"timeout": "10"}}, "/vault/timeout"),
     "a number for a duration": ({"vault": {"timeout": 10}}, "/vault/timeout"),

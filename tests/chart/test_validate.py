@@ -41,6 +41,16 @@ FAULTS = {
         "unset one of the two",
     ),
     "tokens in plaintext": ({"tls": {"secretName": ""}}, "auth.serviceAccounts.enabled needs TLS", "set tls.secretName"),
+    "keys of one issuer of two": (
+        {"auth": {"serviceAccounts": {"issuer": ["a", "b"], "jwksConfigMap": {"name": "a", "key": ["a"]}}}},
+        "auth.serviceAccounts.jwksConfigMap.key has 1 entries for 2 of auth.serviceAccounts.issuer",
+        "give one for each",
+    ),
+    "keys of two for one issuer": (
+        {"auth": {"serviceAccounts": {"jwksConfigMap": {"name": "a", "key": ["a", "b"]}}}},
+        "auth.serviceAccounts.jwksConfigMap.key has 2 entries for 1 of auth.serviceAccounts.issuer",
+        "or one alone that serves all",
+    ),
     "reviews of nothing": (
         {"auth": {"serviceAccounts": {"enabled": False, "tokenReview": True}}, "tls": {"clientCa": {"secretName": "a"}}},
         "auth.serviceAccounts.tokenReview has no effect",

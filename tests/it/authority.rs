@@ -43,6 +43,16 @@ impl Authority {
         Self { issuer: Issuer::new(params, key), pem }
     }
 
+    /// A CA whose certificate is signed by this one.
+    pub(crate) fn intermediate(&self) -> Self {
+        let key = KeyPair::generate().expect("keys can be made");
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, "an intermediate CA");
+        let pem = params.signed_by(&key, &self.issuer).expect("the parameters are good").pem();
+        Self { issuer: Issuer::new(params, key), pem }
+    }
+
     /// A certificate that holds between these instants.
     pub(crate) fn issue(&self, names: &[Name<'_>], from: SystemTime, until: SystemTime) -> Issued {
         let mut params = CertificateParams::default();

@@ -22,6 +22,7 @@ mod complaints;
 mod contract;
 mod expiry;
 mod faults_of_ours;
+mod files;
 mod identity;
 mod lifecycle;
 mod outage;

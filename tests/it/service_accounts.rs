@@ -138,3 +138,30 @@ async fn over_tls_either_will_do_and_of_both_the_certificate_counts() {
     let said = Said::of(ask(&stage, &good, security(Some(&[Name::Common("cards")])), &endpoint).await.expect_err("nameless"));
     said.check(Code::Unauthenticated, "CALLER_UNAUTHENTICATED");
 }
+
+#[tokio::test]
+async fn between_two_issuers_each_token_is_judged_by_its_own_keys() {
+    const NEW: &str = "https://new.example.org";
+    let (old, new) = (Cluster::new(), Cluster::new());
+    let jwks = [old.jwks(), new.jwks()];
+    let prepare = move |directory: &Path| {
+        for (name, jwks) in ["old", "new"].iter().zip(&jwks) {
+            fs::write(directory.join(name), jwks).expect("is written");
+        }
+    };
+    let rest = accounts("")
+        .replace(&format!("issuer = \"{ISSUER}\""), &format!("issuer = [\"{ISSUER}\", \"{NEW}\"]"))
+        .replace("jwks_file = \"jwks\"", "jwks_file = [\"old\", \"new\"]");
+    let stage = Setting { rest, prepare: Some(Box::new(prepare)), ..Setting::default() }.start().await;
+    let ask = |token: String| {
+        let stage = &stage;
+        async move { ask(stage, &token, Security::default(), &stage.endpoint).await }
+    };
+    let from = |cluster: &Cluster, issuer: &'static str| cluster.token(|claims| claims["iss"] = json!(issuer));
+    ask(from(&old, ISSUER)).await.expect("the old issuer's pods are known");
+    ask(from(&new, NEW)).await.expect("and the new one's");
+    for token in [from(&old, NEW), from(&new, ISSUER), from(&new, "https://other.example.org")] {
+        let said = Said::of(ask(token).await.expect_err("nobody knows it"));
+        said.check(Code::Unauthenticated, "CALLER_UNAUTHENTICATED");
+    }
+}

@@ -7,7 +7,10 @@ use crate::config::{Keys, Merchants};
 
 /// A certificate and its key, both in PEM.
 fn pair() -> (String, String) {
-    let key = KeyPair::generate().expect("keys can be made");
+    pair_of(KeyPair::generate().expect("keys can be made"))
+}
+
+fn pair_of(key: KeyPair) -> (String, String) {
     let certificate = CertificateParams::new(["localhost".to_owned()]).expect("is a name").self_signed(&key).expect("is good");
     (certificate.pem(), key.serialize_pem())
 }
@@ -56,6 +59,18 @@ fn who_is_let_in_is_spelled_out() {
 }
 
 #[test]
+fn keys_of_every_kind_are_taken() {
+    use rcgen::{PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ECDSA_P521_SHA512, PKCS_ED25519, PKCS_RSA_SHA256};
+    let text = format!("{VAULT}{TLS}");
+    for kind in [&PKCS_ECDSA_P256_SHA256, &PKCS_ECDSA_P384_SHA384, &PKCS_ECDSA_P521_SHA512, &PKCS_ED25519, &PKCS_RSA_SHA256] {
+        let (certificate, key) = pair_of(KeyPair::generate_for(kind).expect("keys can be made"));
+        let files = [("main.toml", text.as_bytes()), ("crt", certificate.as_bytes()), ("key", key.as_bytes())];
+        let loaded = load_in(&directory(&files)).unwrap_or_else(|faults| panic!("{kind:?}: {faults}"));
+        assert!(loaded.config.grpc.tls.is_some());
+    }
+}
+
+#[test]
 fn a_certificate_needs_its_own_key() {
     let (certificate, key) = pair();
     let (other, _) = pair();
@@ -71,9 +86,21 @@ fn a_certificate_needs_its_own_key() {
             "grpc.tls.certificate_file",
             "can't be read",
         ),
+        (
+            &*format!("{certificate}{certificate}").replace("END", "end"),
+            &*key,
+            &*certificate,
+            4,
+            "grpc.tls.certificate_file",
+            "END line",
+        ),
+        (&*format!("{certificate}{other}{}", pair().1), &*key, &*certificate, 4, "grpc.tls.certificate_file", "other than"),
         (&*certificate, &*certificate, &*certificate, 5, "grpc.tls.key_file", "without a private key"),
         (&*certificate, encrypted, &*certificate, 5, "grpc.tls.key_file", "not encrypted"),
-        (&*certificate, &*key, &*key, 6, "grpc.tls.client_ca_file", "without a certificate"),
+        (&*certificate, &*format!("{key}{key}"), &*certificate, 5, "grpc.tls.key_file", "second private key"),
+        (&*certificate, &*key, &*key, 6, "grpc.tls.client_ca_file", "private key"),
+        (&*certificate, &*key, &*format!("{certificate}{key}"), 6, "grpc.tls.client_ca_file", "private key"),
+        (&*certificate, &*key, "", 6, "grpc.tls.client_ca_file", "without a certificate"),
     ] {
         let text = format!("{VAULT}{TLS}client_ca_file = 'ca'\n{CALLER}");
         let files =
@@ -82,6 +109,25 @@ fn a_certificate_needs_its_own_key() {
         assert_eq!(faults.iter().map(line_and_key).collect::<Vec<_>>(), [(line, expected)], "{faults}");
         assert!(faults.to_string().contains(word), "{faults}");
     }
+    // However they are written, all of them are taken: those that lead to the CA, and all CAs.
+    let chain = format!("{}{}\u{feff}{other}", certificate.trim_end(), other.trim_end());
+    let both = format!("{key}{chain}");
+    for (certificate, key, ca) in [(&chain, &key, &chain), (&both, &both, &chain), (&chain, &both, &chain.replace('\n', "\r"))] {
+        let text = format!("{VAULT}{USER}{TLS}client_ca_file = 'ca'\n{CALLER}");
+        let files =
+            [("main.toml", text.as_bytes()), ("crt", certificate.as_bytes()), ("key", key.as_bytes()), ("ca", ca.as_bytes())];
+        let Loaded { config, warnings } = load_in(&directory(&files)).expect("is good");
+        let tls = config.grpc.tls.expect("is there");
+        assert_eq!((tls.certificate.cert.len(), tls.client_ca.map(|roots| roots.len())), (3, Some(3)));
+        assert_eq!(warnings, []);
+    }
+    let text = format!("{VAULT}{USER}{TLS}[auth]\nallow_unauthenticated = true\n");
+    let files = [("main.toml", text.as_bytes()), ("crt", certificate.as_bytes()), ("key", both.as_bytes())];
+    let warnings = load_in(&directory(&files)).expect("is good").warnings;
+    let shown: Vec<_> =
+        warnings.iter().map(|warning| (line_and_key(warning), warning.message.contains("shown to nobody"))).collect();
+    assert_eq!(shown, [((9, "grpc.tls.key_file"), true)], "{warnings:?}");
+
     expect_faults(
         &format!("{VAULT}[grpc.tls]\nx = 1\n"),
         &[
@@ -104,9 +150,26 @@ fn callers_and_service_accounts_are_read() {
     assert!(matches!(&first.merchants, Merchants::Only(two) if two.len() == 2));
     assert_eq!((second.merchants.clone(), second.numbers.clone()), (Merchants::All, None));
     let accounts = config.auth.service_accounts.expect("is there");
-    assert_eq!((accounts.issuer.as_str(), accounts.audience.as_str()), ("https://example.org", "token-broker"));
-    assert!(matches!(accounts.keys, Keys::File(path) if path.is_absolute() && path.ends_with("jwks")));
+    let [issuer] = &accounts.issuers[..] else { panic!("{accounts:?}") };
+    assert_eq!((issuer.name.as_str(), accounts.audience.as_str()), ("https://example.org", "token-broker"));
+    assert!(matches!(&issuer.keys, Keys::File(path) if path.is_absolute() && path.ends_with("jwks")));
     assert_eq!(accounts.review.as_deref(), Some("https://kubernetes.default.svc/apis/authentication.k8s.io/v1/tokenreviews"));
+
+    let own = |token: &[u8]| {
+        let directory = with_pair(&format!("{ACCOUNTS}token_file = 'own'\n{CALLER}"));
+        fs::write(directory.path().join("own"), token).expect("a file");
+        load_in(&directory).map_or_else(|faults| faults.to_string(), |_loaded| "good".to_owned())
+    };
+    assert_eq!(own(b"a.b.c\n"), "good");
+    for (token, word) in
+        [(&b"\xef\xbb\xbfa.b.c"[..], "byte-order mark"), (b"a.b.c\nd", "one token"), (b"a\0b\0", "UTF-16"), (b"", "empty")]
+    {
+        let said = own(token);
+        assert!(
+            said.contains("main.toml:3: auth.service_accounts.token_file: names a file that ") && said.contains(word),
+            "{said}"
+        );
+    }
 
     expect_faults(
         &format!(

@@ -59,11 +59,9 @@ fn password_files_are_taken_exactly() {
         (&b"1234Qwerty"[..], "1234Qwerty"),
         (b"1234Qwerty\n", "1234Qwerty"),
         (b"1234Qwerty\r\n", "1234Qwerty"),
-        (b"1234Qwerty\n\n", "1234Qwerty\n"),
-        (b"1234Qwerty\r", "1234Qwerty\r"),
+        (b" 1234Qwerty  \n", " 1234Qwerty  "),
         (b" \t\n", " \t"),
-        (b"\n\n", "\n"),
-        ("pä\0ß".as_bytes(), "pä\0ß"),
+        ("pä ß".as_bytes(), "pä ß"),
         (&[&long[..], b"\r\n"].concat(), std::str::from_utf8(&long).expect("is ASCII")),
     ] {
         let loaded = load_in(&with_password_file(contents)).expect("is good");
@@ -74,6 +72,15 @@ fn password_files_are_taken_exactly() {
         (b"\n", "empty"),
         (b"\r\n", "empty"),
         (b"1234Qwerty\xff", "UTF-8"),
+        (b"\xef\xbb\xbf1234Qwerty\n", "byte-order mark"),
+        (b"\xff\xfe1\x002\x00\n\x00", "UTF-16"),
+        (b"1\x002\x00\n\x00", "UTF-16"),
+        (b"1234Qwerty\n\n", "more than one line"),
+        (b"\n1234Qwerty\n", "more than one line"),
+        (b"1234Qwerty\r", "more than one line"),
+        (b"password: 1234Qwerty\nuser: x\n", "more than one line"),
+        (b"1234\0Qwerty\n", "NUL"),
+        (b"1234Qwerty\x1a", "control character"),
         (&[&long[..], b"x"].concat(), "4 KiB"),
         (&[&long[..], b"\r\n\n"].concat(), "4 KiB"),
     ] {
@@ -86,6 +93,21 @@ fn password_files_are_taken_exactly() {
         expect_faults(&text, &[(6, "users.password_file", word)]);
     }
     expect_faults(&format!("{VAULT}{}", USER.replace("1234Qwerty", &"x".repeat(4097))), &[(6, "users.password", "4 KiB")]);
+    for (value, word) in [
+        ("\u{feff}1234Qwerty", "byte-order mark"),
+        ("1234Qwerty\\uFEFF", "byte-order mark"),
+        ("1234Qwerty\\n", "more than one line"),
+        ("1234Qwerty\\r\\n", "more than one line"),
+        ("\"\"\n1234Qwerty\n\"\"", "more than one line"),
+        ("1234\\u0000Qwerty", "NUL"),
+        ("1234Qwerty\\u0007", "control character"),
+    ] {
+        expect_faults(&format!("{VAULT}{}", USER.replace("1234Qwerty", value)), &[(6, "users.password", word)]);
+    }
+    for (value, warned) in [("1234Qwerty\u{200b}", true), ("\u{a0}1234Qwerty", true), (" 1234Qwerty ", false)] {
+        let warnings: &[_] = if warned { &[(6, "users.password")] } else { &[] };
+        expect_warnings(&format!("{VAULT}{}", USER.replace("1234Qwerty", value)), warnings);
+    }
 }
 
 pub(super) fn with_password_file(contents: &[u8]) -> TempDir {

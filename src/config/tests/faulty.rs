@@ -35,6 +35,17 @@ fn syntax_errors_and_wrong_types_are_told_alone() {
         &[(2, "grpc.drain", "\"1s\""), (3, "grpc.listen", "a boolean"), (5, "log.level", "an integer")],
     );
     assert_eq!(faults_of(&[("main.toml", b"x = 1\n\xff\n")]), [("main.toml".to_owned(), 2, String::new())]);
+    // A mark at the beginning means nothing in TOML; another encoding is said to be one.
+    let wide = |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>();
+    let (plain, marked) = (format!("{VAULT}x = 1\n"), format!("\u{feff}{VAULT}x = 1\n"));
+    assert_eq!(faults_of(&[("main.toml", marked.as_bytes())]), [("main.toml".to_owned(), 3, "vault.x".to_owned())]);
+    for text in [wide(&plain), wide(&marked)] {
+        let main = format!("credentials_files = ['users.toml']\n{VAULT}");
+        for files in [vec![("main.toml", &*text)], vec![("main.toml", main.as_bytes()), ("users.toml", &*text)]] {
+            let faults = load_in(&directory(&files)).expect_err("is UTF-16").to_string();
+            assert!(faults.contains("the file is UTF-16") && faults.contains("save it as UTF-8"), "{faults}");
+        }
+    }
 }
 
 #[test]
@@ -60,7 +71,7 @@ timeout = \"99ms\"
 max_concurrent_sign_ins = 0
 refusal_hold = \"-1s\"
 renewal = \"later\"
-headers = { Host = \"x\", \"X Y\" = \"x\", A = \" x\", B = \"1\", b = \"2\" }
+headers = { Host = \"x\", \"X Y\" = \"x\", A = \" x\", C = \"x\u{e4}\", B = \"1\", b = \"2\" }
 ca_file = \"missing.crt\"
 
 [[users]]
@@ -102,6 +113,7 @@ attempt = 4294967296
             (21, "vault.headers.Host", "remove it"),
             (21, "vault.headers.\"X Y\"", "not the name"),
             (21, "vault.headers.A", "can't carry"),
+            (21, "vault.headers.C", "can't carry"),
             (21, "vault.headers.b", "twice"),
             (22, "vault.ca_file", "does not exist"),
             (24, "users.merchant_id", "is missing"),
@@ -157,9 +169,12 @@ fn tables_that_contradict_each_other_are_refused() {
 fn ca_files_hold_certificates() {
     for (contents, word) in [
         ("", "without a certificate"),
-        ("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", "without a certificate"),
-        ("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "can't be read"),
-        (&format!("{}-----BEGIN CERTIFICATE-----\n", ca()), "can't be read"),
+        ("-----BEGIN PRIVATE KEY-----\nMAMCAQA=\n-----END PRIVATE KEY-----\n", "line 1 begins a private key"),
+        ("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "line 1 begins a block whose contents can't be read"),
+        ("-----BEGIN CERTIFICATE-----\nMAMCAQA=\n-----END CERTIFICATE-----\n", "line 1 begins a certificate that can't be read"),
+        (&format!("{}-----BEGIN CERTIFICATE-----\n", ca()), "line 4 begins a block that does not end"),
+        (&format!("{}{}", ca(), ca().replace("CERTIFICATE", "TRUSTED CERTIFICATE")), "line 4 begins a TRUSTED CERTIFICATE"),
+        (&format!("{}# {}", ca(), ca()), "line 4 begins a block otherwise"),
         (&"\n".repeat((1 << 20) + 1), "longer than 1 MiB"),
     ] {
         let directory = directory(&[("main.toml", format!("{VAULT}ca_file = 'c'").as_bytes()), ("c", contents.as_bytes())]);

@@ -93,7 +93,7 @@ async fn old_keys_are_renewed_behind_the_callers_back() {
     world.cluster.publish(&[&new]);
     world.clock.pass(301 * SECOND);
     assert_eq!(world.verify_claims(&old, &world.claims()).await, good());
-    until(|| world.accounts.keys.holds("k2")).await;
+    until(|| world.accounts.trusted[0].keys.holds("k2")).await;
     assert!(refused(&world.verify_claims(&old, &world.claims()).await, "does not publish"), "it was withdrawn");
 }
 
@@ -234,7 +234,8 @@ async fn only_the_authorities_that_the_file_names_now_are_trusted() {
     let world = World::with(cluster, PATIENT, |settings| {
         let ca_file = settings.token_file.with_file_name("ca.crt");
         fs::write(&ca_file, &other_ca).expect("it can be written");
-        (settings.keys, settings.ca_file) = (KeySource::Url(url), Some(ca_file));
+        settings.issuers[0].keys = KeySource::Url(url);
+        settings.ca_file = Some(ca_file);
     });
     let token = signer.token(&world.claims());
     assert!(unavailable(&world.verify(&token).await));

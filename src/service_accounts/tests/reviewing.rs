@@ -147,11 +147,7 @@ async fn fifty_callers_share_one_review() {
 #[tokio::test]
 async fn a_log_names_the_remedy_once_a_minute_and_nothing_of_the_tokens() {
     let log = Log::default();
-    let sink = log.clone();
-    let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_ansi(false);
-    // While there is one subscriber only, another test's thread, which has none, could switch the line off for all.
-    let _another = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::default());
-    let _logging = tracing::subscriber::set_default(subscriber.with_writer(move || sink.clone()).finish());
+    let _logging = log.taking();
     let (world, _, token) = world(PATIENT);
     for (status, times) in [(403, 1), (401, 1), (500, 1)] {
         world.cluster.review_does(Does::Answers(status, "the body".to_owned()));
@@ -164,26 +160,5 @@ async fn a_log_names_the_remedy_once_a_minute_and_nothing_of_the_tokens() {
     assert_eq!(log.text().matches("create tokenreviews").count(), 2);
     for secret in [&token, OWN_TOKEN, "the body", "tokenreviews HTTP", "/apis/"] {
         assert!(!log.text().contains(secret), "{secret}");
-    }
-}
-
-/// What was logged.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Log {
-    fn text(&self) -> String {
-        String::from_utf8(lock(&self.0).clone()).expect("logs are text")
-    }
-}
-
-impl std::io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        lock(&self.0).extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
     }
 }

@@ -80,7 +80,7 @@ async fn a_published_shared_secret_is_no_key() {
     let message = message(&json!({ "alg": "HS256", "kid": "h1" }), &world.claims().to_string());
     let key = EncodingKey::from_secret(b"published");
     let signature = crypto::sign(message.as_bytes(), &key, Algorithm::HS256).expect("anything is a secret");
-    assert!(refused(&world.verify(&format!("{message}.{signature}")).await, "does not publish"));
+    assert!(refused(&world.verify(&format!("{message}.{signature}")).await, "can't verify"));
 }
 
 #[tokio::test]

@@ -7,15 +7,12 @@ use std::{
     time::Duration,
 };
 
-use reqwest::{
-    Url,
-    header::{HeaderMap, HeaderName, HeaderValue},
-};
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 
 use super::Vault;
 use crate::clock::Clock;
 use crate::config;
-use crate::outbound::{self, Unfit};
+use crate::outbound::{self, Target, Unfit};
 use crate::secret::Secret;
 
 /// The share of the timeout that one attempt to connect may take: two attempts and the answer itself fit.
@@ -48,7 +45,7 @@ pub enum BuildError {
     BaseUrl,
     /// The CA bundle.
     #[error("the CA bundle {0}")]
-    CaBundle(&'static str),
+    CaBundle(String),
     /// A header, by its name.
     #[error("the header {name:?} {fault}")]
     Header {
@@ -77,8 +74,8 @@ impl Vault {
     /// # Errors
     /// Says which setting can't be used.
     pub fn new(settings: Settings, clock: Arc<dyn Clock>) -> Result<Self, BuildError> {
-        let endpoint = endpoint(&settings.base_url)?;
-        let builder = outbound::builder(settings.ca_pem.as_deref())?
+        let Target { url: endpoint, absolute } = endpoint(&settings.base_url)?;
+        let builder = outbound::builder(settings.ca_pem.as_deref(), absolute.into_iter().collect())?
             .default_headers(headers(&settings.headers)?)
             .connect_timeout(settings.timeout / CONNECT_SHARE)
             .pool_max_idle_per_host(settings.max_connections);
@@ -94,15 +91,12 @@ impl Vault {
     }
 }
 
-fn endpoint(base_url: &str) -> Result<Url, BuildError> {
-    let base = Url::parse(base_url).ok().ok_or(BuildError::BaseUrl)?;
-    let bare = base.username().is_empty() && base.password().is_none() && base.query().is_none() && base.fragment().is_none();
-    if !bare || !base.has_host() || !matches!(base.scheme(), "http" | "https") {
-        return Err(BuildError::BaseUrl);
-    }
-    let mut endpoint = base.clone();
-    endpoint.set_path(&format!("{}{PATH}", base.path().trim_end_matches('/')));
-    Ok(endpoint)
+fn endpoint(base_url: &str) -> Result<Target, BuildError> {
+    let Target { mut url, absolute } =
+        Target::parse(base_url).filter(|base| base.url.query().is_none()).ok_or(BuildError::BaseUrl)?;
+    let path = format!("{}{PATH}", url.path().trim_end_matches('/'));
+    url.set_path(&path);
+    Ok(Target { url, absolute })
 }
 
 fn headers(given: &[(String, Secret)]) -> Result<HeaderMap, BuildError> {

@@ -105,7 +105,11 @@ issuer = {{ .issuer | toJson }}
 audience = {{ .audience | toJson }}
 {{- with .jwksConfigMap }}
 {{- if .name }}
+{{- if kindIs "slice" .key }}
+jwks_file = [{{ range $index, $key := .key }}{{ if $index }}, {{ end }}{{ printf "%s/jwks/%s" $files $key | toJson }}{{ end }}]
+{{- else }}
 jwks_file = {{ printf "%s/jwks/%s" $files .key | toJson }}
+{{- end }}
 {{- end }}
 {{- end }}
 token_review = {{ .tokenReview }}
