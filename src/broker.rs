@@ -138,7 +138,7 @@ impl Broker {
         user.touch(self.second(now.mono));
 
         let held = self.cache.get(&user.key);
-        let rejected = held.as_ref().map(|held| held.id()).filter(|id| names(&request.rejected_token_id, *id));
+        let rejected = held.as_ref().map(|held| held.id()).filter(|id| name(&request.rejected_token_ids, *id));
         if let Some(token) = rejected {
             self.flights.rejected(&user, token);
         }
@@ -379,9 +379,13 @@ fn renewal(begin_by: Option<Instant>) -> Want<'static> {
     Want { serves, begin_by, min_remaining: Duration::ZERO, urgent: false, span: None }
 }
 
-/// Whether a caller's text is this id; hex of either case.
-fn names(text: &str, id: TokenId) -> bool {
-    !text.is_empty() && text.eq_ignore_ascii_case(&id.to_string())
+/// Whether this id is among a caller's texts; hex of either case.
+fn name(texts: &[String], id: TokenId) -> bool {
+    // Most calls name none, and then the id needs no text.
+    !texts.is_empty() && {
+        let id = id.to_string();
+        texts.iter().any(|text| text.eq_ignore_ascii_case(&id))
+    }
 }
 
 /// A little before the deadline.

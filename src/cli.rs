@@ -83,9 +83,9 @@ struct Get {
     /// The token must live at least this long, such as 90s.
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     min_remaining: Option<Duration>,
-    /// The token_id of a token that the vault's API answered with 401.
-    #[arg(long, value_name = "TOKEN_ID", default_value = "")]
-    rejected_token_id: String,
+    /// The token_id of a token that the vault's API answered with 401; may be given more than once.
+    #[arg(long = "rejected-token-id", value_name = "TOKEN_ID")]
+    rejected_token_ids: Vec<String>,
     /// Wait at most this long for the answer.
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
     timeout: Duration,
@@ -292,7 +292,10 @@ fn get(get: Get) -> ExitCode {
         Err(error) => return failed(&error),
     };
     let raw = get.raw;
-    match runtime.block_on(ask(get)) {
+    let answer = runtime.block_on(ask(get));
+    // A look-up that hangs has a thread of its own, which nobody waits for.
+    runtime.shutdown_background();
+    match answer {
         Ok(token) => print(&token, raw),
         Err(error) => {
             eprintln!("{}", error.in_words());
@@ -312,7 +315,7 @@ async fn ask(get: Get) -> Result<Token, ClientError> {
         token_file: get.token_file,
     };
     let client = Client::with_security(&get.endpoint, security)?.timeout(get.timeout);
-    let query = Query { min_remaining: get.min_remaining, rejected_token_id: get.rejected_token_id };
+    let query = Query { min_remaining: get.min_remaining, rejected_token_ids: get.rejected_token_ids };
     client.token_with(&get.merchant_id, &get.number, query).await
 }
 

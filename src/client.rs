@@ -12,6 +12,7 @@
 //! ```
 
 mod files;
+mod memory;
 mod replicas;
 
 use std::{collections::HashMap, error::Error as _, fmt, path::PathBuf, sync::Arc, time::Duration};
@@ -24,7 +25,7 @@ use tonic::{
 };
 use tonic_types::StatusExt as _;
 
-use self::replicas::Replicas;
+use self::{memory::Memory, replicas::Replicas};
 pub use crate::proto::v1::Token;
 use crate::proto::v1::{GetTokenRequest, token_broker_service_client::TokenBrokerServiceClient};
 
@@ -41,6 +42,8 @@ const KEEPALIVE_EVERY: Duration = Duration::from_secs(30);
 
 /// … and is given up if it does not answer within this.
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// The broker tells its own end of the deadline, with details: so long after it the client stops waiting for that.
+const GRACE: Duration = Duration::from_millis(200);
 /// Most tries of one call of a [balanced](Client::balanced) client: the most that gRPC's own retry policy allows is five.
 const TRIES_MAX: u32 = 4;
 /// Before a call is tried again at another replica because one was lost: once for each try before.
@@ -54,6 +57,8 @@ pub struct Client {
     route: Route,
     timeout: Duration,
     token_file: Option<PathBuf>,
+    /// Shared by all clones: a complaint goes along with each call for its user, whoever makes it.
+    memory: Arc<Memory>,
 }
 
 #[derive(Clone, Debug)]
@@ -89,8 +94,9 @@ impl fmt::Debug for Security {
 pub struct Query {
     /// It must live at least this long: up to 7 days.
     pub min_remaining: Option<Duration>,
-    /// The `token_id` of a token that the vault's API answered with 401; empty for none.
-    pub rejected_token_id: String,
+    /// The `token_id`s of this user's tokens that the vault's API answered with 401. The client remembers them while the tokens would
+    /// have lived, and sends them with each call for the user, since each replica has a token of its own.
+    pub rejected_token_ids: Vec<String>,
 }
 
 /// Why there is no token.
@@ -130,7 +136,7 @@ impl Client {
     /// [`ClientError::Endpoint`] and [`ClientError::Security`].
     pub fn with_security(endpoint: &str, security: Security) -> Result<Self, ClientError> {
         let route = Route::One(prepare(endpoint, &security)?.connect_lazy());
-        Ok(Self { route, timeout: DEFAULT_TIMEOUT, token_file: security.token_file })
+        Ok(Self { route, timeout: DEFAULT_TIMEOUT, token_file: security.token_file, memory: Arc::default() })
     }
 
     /// A client of all replicas behind a name, such as a headless service's: `http://token-broker-headless.cards.svc:50051`.
@@ -156,10 +162,10 @@ impl Client {
             Some(prepare_at(&url, &security, told.host()).ok()?.origin(told.clone()))
         };
         let route = Route::Balanced(Arc::new(Replicas::new(host, port, at)));
-        Ok(Self { route, timeout: DEFAULT_TIMEOUT, token_file })
+        Ok(Self { route, timeout: DEFAULT_TIMEOUT, token_file, memory: Arc::default() })
     }
 
-    /// Sets the time a call may take; at most [`TIMEOUT_MAX`].
+    /// Sets the time a call may take, look-up, connecting and handshake included; at most [`TIMEOUT_MAX`].
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout.min(TIMEOUT_MAX);
@@ -178,7 +184,9 @@ impl Client {
     ///
     /// # Errors
     /// The same.
+    #[allow(clippy::disallowed_methods, reason = "the call's time is counted from here")]
     pub async fn token_with(&self, merchant_id: &str, number: &str, query: Query) -> Result<Token, ClientError> {
+        let began = Instant::now();
         let message = GetTokenRequest {
             merchant_id: merchant_id.to_owned(),
             number: number.to_owned(),
@@ -186,20 +194,31 @@ impl Client {
                 seconds: i64::try_from(least.as_secs()).unwrap_or(i64::MAX),
                 nanos: i32::try_from(least.subsec_nanos()).unwrap_or_default(),
             }),
-            rejected_token_id: query.rejected_token_id,
+            rejected_token_ids: self.memory.rejected(merchant_id, number, &query.rejected_token_ids, began),
         };
+        let end = began + self.timeout;
         let answer = match &self.route {
-            Route::One(channel) => ask(channel, self.request(message, self.timeout)?).await,
-            Route::Balanced(replicas) => self.ask_around(replicas, message).await?,
+            Route::One(channel) => {
+                let asked = ask(channel, self.request(message, self.timeout)?, self.timeout);
+                timeout_at(end + GRACE, asked).await.unwrap_or_else(|_elapsed| Err(late(self.timeout)))
+            }
+            Route::Balanced(replicas) => self.ask_around(replicas, message, end).await?,
         };
-        answer.map_err(|status| ClientError::Status(Box::new(status)))
+        let token = answer.map_err(|status| ClientError::Status(Box::new(status)))?;
+        let left = token.expires_in.and_then(|left| Duration::try_from(left).ok()).unwrap_or_default();
+        self.memory.given(merchant_id, number, &token.token_id, left, Instant::now());
+        Ok(token)
     }
 
     /// Asks one replica after the other, as long as that helps and there is time.
     #[allow(clippy::disallowed_methods, reason = "nothing else tells how much of the call's time is left")]
-    async fn ask_around(&self, replicas: &Replicas, message: GetTokenRequest) -> Result<Result<Token, Status>, ClientError> {
-        let end = Instant::now() + self.timeout;
-        let late = || Status::deadline_exceeded("the time for the call is over");
+    async fn ask_around(
+        &self,
+        replicas: &Replicas,
+        message: GetTokenRequest,
+        end: Instant,
+    ) -> Result<Result<Token, Status>, ClientError> {
+        let late = || late(self.timeout);
         let mut tries = 0;
         loop {
             tries += 1;
@@ -209,7 +228,7 @@ impl Client {
                 Err(_elapsed) => return Ok(Err(late())),
             };
             let request = self.request(message.clone(), end.saturating_duration_since(Instant::now()))?;
-            let Ok(answer) = timeout_at(end, ask(&replica.channel, request)).await else { return Ok(Err(late())) };
+            let Ok(answer) = timeout_at(end, ask(&replica.channel, request, self.timeout)).await else { return Ok(Err(late())) };
             let Err(status) = &answer else { return Ok(answer) };
             let pause = match Again::after(status) {
                 Again::Lost => {
@@ -269,8 +288,20 @@ fn prepare_at(endpoint: &str, security: &Security, name: Option<&str>) -> Result
     Ok(parsed.http2_keep_alive_interval(KEEPALIVE_EVERY).keep_alive_timeout(KEEPALIVE_TIMEOUT))
 }
 
-async fn ask(channel: &Channel, request: Request<GetTokenRequest>) -> Result<Token, Status> {
-    let answer = TokenBrokerServiceClient::new(channel.clone()).get_token(request).await?;
+/// The time of a call is over, and nobody has said anything: not the name server, not the broker's port, not the broker.
+fn late(timeout: Duration) -> Status {
+    let time = humantime_seconds(timeout);
+    Status::deadline_exceeded(format!(
+        "there was no answer within {time}, look-up and connecting included: check the endpoint and whether the broker is up, or give more time"
+    ))
+}
+
+async fn ask(channel: &Channel, request: Request<GetTokenRequest>, timeout: Duration) -> Result<Token, Status> {
+    let answer = TokenBrokerServiceClient::new(channel.clone()).get_token(request).await.map_err(|status| {
+        // The channel's own end of the deadline, which tonic calls CANCELLED; the broker's word has no source.
+        let own = status.code() == Code::Cancelled && status.source().is_some();
+        if own { late(timeout) } else { status }
+    })?;
     answer.into_inner().token.ok_or_else(|| Status::internal("the broker's answer holds no token"))
 }
 

@@ -211,7 +211,7 @@ fn refused(error: &BrokerError, id: &RequestId) -> Response<Body> {
 }
 
 fn malformed((field, fault): (&'static str, &str)) -> BrokerError {
-    BrokerError::InvalidRequest(vec![FieldFault { field, fault: fault.to_owned() }])
+    BrokerError::InvalidRequest(vec![FieldFault { field: field.into(), fault: fault.to_owned() }])
 }
 
 fn handler<S>(server: S) -> (&'static str, Handler)

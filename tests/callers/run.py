@@ -22,6 +22,7 @@ from cluster import ADMIN_PORT, CALLERS, MERCHANT, PORT, ROOT, VAULT, Cluster, c
 PASSWORD = "only for the test"  # noqa: S105 - a password of nobody
 PAGE = ROOT / "docs/callers.md"
 CALL_SECONDS = 40
+REPLICAS = (2, 3)
 NOBODY = "+12025550123"
 
 GRPC = f'[grpc]\nlisten = "ADDRESS:{PORT}"\nlame_duck = "0s"\n'
@@ -94,22 +95,38 @@ def try_language(language, environment, user):
     return faults + ask(language, environment, NOBODY, "USER_NOT_CONFIGURED", wrong_exit)
 
 
+def try_replicas(here, pods, language, environment, user):
+    """All tokens of a user are called back, and each replica holds one: a caller has a good one after a call for each, and one more."""
+    faults = []
+    for pod in pods:
+        here.names.addresses = [pod.address]
+        faults += ask(language, environment, number(user), "200 with token")
+    here.names.addresses = [pod.address for pod in pods]
+    control("revoke", {"all": True})
+    calls = sum(len(pod.audited("decision")) for pod in pods)
+    faults += ask(language, environment, number(user), "200 with token")
+    calls = sum(len(pod.audited("decision")) for pod in pods) - calls
+    if not 1 < calls <= len(pods) + 1:
+        faults.append(f"{calls} calls for a good token, of {len(pods)} replicas")
+    return faults
+
+
 def run(options):
     faults, ran = compare_page(options.write), []
     with Cluster(options.broker, options.sandbox) as here, tempfile.TemporaryDirectory() as built:
         identities.make(here.directory, cluster.SERVICE)
         ready, skipped = languages.prepare(options.only or languages.LANGUAGES, pathlib.Path(built))
-        users = 2 * len(ready) * len(MODES)
+        users = (2 * len(MODES) + len(REPLICAS)) * len(ready)
         here.vault(users, PASSWORD)
         credentials = "".join(
             f'[[users]]\nmerchant_id = "{MERCHANT}"\nnumber = "{number(user)}"\npassword = "{PASSWORD}"\n'
             for user in range(users)
         )
         user = 0
+        # So that a complaint is heard soon after the sign-in.
+        floor = 'min_sign_in_interval = "0s"\n'
+        admin = f'[admin]\nlisten = "ADDRESS:{ADMIN_PORT}"\n[vault]\nbase_url = "http://{VAULT}"\n'
         for index, (mode, (tables, files)) in enumerate(MODES.items()):
-            admin = f'[admin]\nlisten = "ADDRESS:{ADMIN_PORT}"\n[vault]\nbase_url = "http://{VAULT}"\n'
-            # So that a complaint is heard soon after the sign-in.
-            floor = 'min_sign_in_interval = "0s"\n'
             pod = here.pod(index, GRPC + tables + admin + floor + credentials)
             here.names.addresses = [pod.address]
             where = {name: str(here.directory / file) for name, file in files.items()}
@@ -122,6 +139,16 @@ def run(options):
                 user += 2
                 faults += [f"{name}, {mode}: {fault}" for fault in found]
                 ran.append(f"{name}, {mode}: {'FAILED' if found else 'ok'}")
+        pods = [here.pod(len(MODES) + n, GRPC + admin + floor + credentials) for n in range(max(REPLICAS))]
+        where = {"TOKEN_BROKER_TARGET": here.target(), "TOKEN_BROKER_URL": f"http://{cluster.SERVICE}:{PORT}"}
+        where["VAULT_URL"] = f"http://{VAULT}"
+        for count in REPLICAS:
+            for name, language in ready.items():
+                environment = cluster.plain_environment() | language.environment | where
+                found = try_replicas(here, pods[:count], language, environment, user)
+                user += 1
+                faults += [f"{name}, {count} replicas: {fault}" for fault in found]
+                ran.append(f"{name}, {count} replicas: {'FAILED' if found else 'ok'}")
         for line in ran:
             print(line)
         for language in ready.values():

@@ -1,6 +1,6 @@
 //! `check`, `serve` and `get` as a person meets them.
 
-use std::process::Output;
+use std::{process::Output, time::Duration};
 
 use token_broker_sandbox::{Fault, Options, Sandbox};
 use tokio::process::Command;
@@ -53,6 +53,24 @@ async fn a_port_that_is_taken_is_named_with_its_key() {
     let (code, _, stderr) = run(&["serve", "--config", path.to_str().expect("is UTF-8")]).await;
     assert_eq!(code, Some(1));
     assert!(stderr.contains("grpc.listen") && stderr.contains(&address.to_string()), "{stderr}");
+}
+
+/// A peer that accepts and says nothing is waited for as long as the caller says, whatever the client is busy with.
+#[tokio::test]
+async fn get_ends_at_its_time_whoever_is_silent() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = silent.local_addr().expect("is bound");
+    let ca = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(ca.path(), crate::authority::Authority::new().pem).expect("is written");
+    let ca = ca.path().to_str().expect("is UTF-8");
+    let user = ["--merchant-id", MERCHANT, "--number", NUMBER, "--timeout", "1s"];
+    for (endpoint, more) in [(format!("http://{address}"), &[][..]), (format!("https://{address}"), &["--ca-file", ca])] {
+        let arguments = [&["get", "--endpoint", &endpoint], &user[..], more].concat();
+        let ended = tokio::time::timeout(Duration::from_secs(15), run(&arguments)).await;
+        let (code, _, stderr) = ended.expect("it ends at its time, not at a connection's 40 s");
+        assert_eq!(code, Some(75), "{stderr}");
+        assert!(stderr.contains("within 1 s"), "{stderr}");
+    }
 }
 
 #[tokio::test]

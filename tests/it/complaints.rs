@@ -1,4 +1,4 @@
-//! `rejected_token_id` and `min_remaining`: what callers may ask beyond "a token", within the floor.
+//! `rejected_token_ids` and `min_remaining`: what callers may ask beyond "a token", within the floor.
 
 use std::time::{Duration, Instant};
 
@@ -26,16 +26,75 @@ async fn a_rejected_token_is_replaced_once_after_the_floor_and_late_reporters_ge
     assert_eq!(stage.sandbox.sign_ins(), 2);
 }
 
+/// A caller whose calls go round meets a dead token at each replica, and the complaint about one must reach the one that it is about.
+#[tokio::test]
+async fn a_sequential_caller_of_n_replicas_has_a_good_token_after_n_and_one_calls() {
+    for replicas in [1_usize, 2, 3, 5] {
+        let stage = Setting::vault("min_sign_in_interval = \"0s\"").start().await;
+        let mut clients = vec![stage.client.clone()];
+        let mut running = Vec::new();
+        for _ in 1..replicas {
+            let replica = stage.replica().await;
+            clients.push(replica.client.clone());
+            running.push(replica);
+        }
+        for client in &clients {
+            client.token(MERCHANT, NUMBER).await.expect("there is a token");
+        }
+        stage.sandbox.revoke_all();
+        let mut rejected = Vec::new();
+        for call in 1.. {
+            assert!(call <= replicas + 1, "{replicas} replicas, and no good token after {call} calls");
+            let client = &clients[call % replicas];
+            let query = token_broker::client::Query { rejected_token_ids: rejected.clone(), ..Default::default() };
+            let token = client.token_with(MERCHANT, NUMBER, query).await.expect("there is a token");
+            if stage.sandbox.is_live(&token.access_token) {
+                break;
+            }
+            rejected.push(token.token_id);
+        }
+    }
+}
+
+/// What the client was told of goes along with the calls after it, and a token that the vault insists on is not complained of for ever.
+#[tokio::test]
+async fn the_client_remembers_complaints() {
+    let mut setting = Setting::vault("min_sign_in_interval = \"0s\"");
+    setting.options.mode = Mode::SameToken;
+    let stage = setting.start().await;
+    let dead = stage.good_token().await;
+    stage.sandbox.script(Fault::html(503));
+    Said::of(stage.complain(&dead.token_id).await.expect_err("the vault is down"));
+    // The complaint stands, so the token that is held is not good enough; the vault insists on it.
+    tokio::time::timeout(Duration::from_secs(10), async { while stage.token().await.is_err() {} }).await.expect("back-off ends");
+    let sign_ins = stage.sandbox.sign_ins();
+    assert!(sign_ins >= 3, "{sign_ins}");
+    for _ in 0..3 {
+        assert_eq!(stage.good_token().await.token_id, dead.token_id);
+    }
+    assert_eq!(stage.sandbox.sign_ins(), sign_ins);
+}
+
+#[tokio::test]
+async fn more_ids_than_the_contract_takes_are_a_fault() {
+    let stage = Setting::default().start().await;
+    let query = |n: usize| token_broker::client::Query { rejected_token_ids: vec!["x".to_owned(); n], ..Default::default() };
+    let client = token_broker::client::Client::new(&stage.endpoint).expect("is an endpoint");
+    client.token_with(MERCHANT, NUMBER, query(16)).await.expect("there is a token");
+    let said = Said::of(client.token_with(MERCHANT, NUMBER, query(17)).await.expect_err("is too many"));
+    said.check(Code::InvalidArgument, "INVALID_REQUEST");
+}
+
 #[tokio::test]
 async fn a_complaint_whose_deadline_ends_before_the_floor_is_told_the_rest() {
     let stage = Setting::default().start().await;
     let dead = stage.good_token().await;
     let hurried = stage.client.clone().timeout(Duration::from_secs(1));
-    let query = token_broker::client::Query { rejected_token_id: dead.token_id.clone(), ..Default::default() };
+    let query = token_broker::client::Query { rejected_token_ids: vec![dead.token_id.clone()], ..Default::default() };
     let said = Said::of(hurried.token_with(MERCHANT, NUMBER, query).await.expect_err("the floor is 5 s"));
     said.check(Code::Unavailable, "SIGN_IN_TOO_SOON");
     assert!(said.retry.is_some_and(|wait| wait > Duration::from_secs(3) && wait <= Duration::from_secs(5)), "{said:?}");
-    assert_eq!(stage.good_token().await.token_id, dead.token_id, "others go on getting it");
+    assert_eq!(stage.others_token().await.token_id, dead.token_id, "others go on getting it");
     assert_eq!(stage.sandbox.sign_ins(), 1);
 }
 
@@ -46,7 +105,7 @@ async fn a_complaint_that_fails_is_told_why_and_others_keep_the_token() {
     stage.sandbox.script(Fault::html(503));
     let said = Said::of(stage.complain(&dead.token_id).await.expect_err("the vault is down"));
     said.check(Code::Unavailable, "VAULT_UNAVAILABLE");
-    assert_eq!(stage.good_token().await.token_id, dead.token_id);
+    assert_eq!(stage.others_token().await.token_id, dead.token_id);
     stage.sandbox.assert_script_used_up();
 }
 
@@ -103,7 +162,7 @@ async fn replicas_that_revoke_each_others_tokens_count_what_slows_them_down() {
     }
     // Doubled from 1 s, since the configured floor is less than that.
     let hurried = stage.client.clone().timeout(Duration::from_millis(500));
-    let query = token_broker::client::Query { rejected_token_id: ours.token_id, ..Default::default() };
+    let query = token_broker::client::Query { rejected_token_ids: vec![ours.token_id], ..Default::default() };
     let said = Said::of(hurried.token_with(MERCHANT, NUMBER, query).await.expect_err("the floor is 2 s"));
     said.check(Code::Unavailable, "SIGN_IN_TOO_SOON");
     assert!(said.retry.is_some_and(|wait| wait > Duration::from_millis(1_300)), "{said:?}");

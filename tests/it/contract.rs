@@ -42,12 +42,12 @@ async fn every_field_at_fault_is_named_at_once_and_the_vault_hears_nothing() {
         merchant_id: "a b".to_owned(),
         number: "07871239999".to_owned(),
         min_remaining: Some(prost_types::Duration { seconds: -1, nanos: 0 }),
-        rejected_token_id: "x".repeat(65),
+        rejected_token_ids: vec![String::new(), "x".repeat(65)],
     };
     let status = call(&stage, request).await.expect_err("is malformed");
     let details = status.get_error_details();
     let fields: Vec<_> = details.bad_request().expect("is there").field_violations.iter().map(|v| v.field.as_str()).collect();
-    assert_eq!(fields, ["merchant_id", "number", "min_remaining", "rejected_token_id"]);
+    assert_eq!(fields, ["merchant_id", "number", "min_remaining", "rejected_token_ids[1]"]);
     assert_eq!(status.code(), Code::InvalidArgument);
     let info = details.error_info().expect("is there");
     assert_eq!((info.reason.as_str(), info.domain.as_str()), ("INVALID_REQUEST", "token-broker"));

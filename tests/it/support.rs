@@ -162,12 +162,18 @@ impl Stage {
         self.token().await.expect("there is a token")
     }
 
+    /// What a caller gets who has complained of nothing.
+    pub(crate) async fn others_token(&self) -> Token {
+        let other = Client::new(&self.endpoint).expect("is an endpoint").timeout(PATIENCE);
+        other.token(MERCHANT, NUMBER).await.expect("there is a token")
+    }
+
     pub(crate) async fn refused(&self) -> Said {
         Said::of(self.token().await.expect_err("there is no token"))
     }
 
     pub(crate) async fn complain(&self, token_id: &str) -> Result<Token, ClientError> {
-        let query = Query { rejected_token_id: token_id.to_owned(), ..Query::default() };
+        let query = Query { rejected_token_ids: vec![token_id.to_owned()], ..Query::default() };
         self.client.token_with(MERCHANT, NUMBER, query).await
     }
 

@@ -26,6 +26,9 @@ import (
 // A call's whole time, repeats included: a sign-in takes up to ten seconds.
 const callTime = 15 * time.Second
 
+// So often a token is complained of: no more replicas hold a dead one, and the contract takes 16 ids.
+const replicasMax = 16
+
 // Asking twice does no harm. How long to wait between is what the broker's pushback says; the backoff here is for errors without
 // one: a broker that goes away, or none there.
 const serviceConfig = `{
@@ -88,10 +91,10 @@ func connect() (*grpc.ClientConn, error) {
 	return grpc.Dial(os.Getenv("TOKEN_BROKER_TARGET"), options...) // since 1.63: NewClient
 }
 
-func getToken(broker pb.TokenBrokerServiceClient, merchant, number, rejected string) (*pb.Token, error) {
+func getToken(broker pb.TokenBrokerServiceClient, merchant, number string, rejected []string) (*pb.Token, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), callTime)
 	defer cancel()
-	request := &pb.GetTokenRequest{MerchantId: merchant, Number: number, RejectedTokenId: rejected}
+	request := &pb.GetTokenRequest{MerchantId: merchant, Number: number, RejectedTokenIds: rejected}
 	reply, err := broker.GetToken(ctx, request)
 	return reply.GetToken(), err
 }
@@ -133,14 +136,16 @@ func run(merchant, number string) error {
 	}
 	defer connection.Close()
 	broker := pb.NewTokenBrokerServiceClient(connection)
-	token, err := getToken(broker, merchant, number, "")
+	token, err := getToken(broker, merchant, number, nil)
 	if err != nil {
 		return errors.New(inWords(err))
 	}
 	answered, err := callVault(token)
-	if err == nil && answered == http.StatusUnauthorized {
-		// The vault knows this token no more: once, ask for the next.
-		if token, err = getToken(broker, merchant, number, token.GetTokenId()); err != nil {
+	var rejected []string
+	for err == nil && answered == http.StatusUnauthorized && len(rejected) < replicasMax {
+		// The vault knows this token no more: ask for the next. Each replica has its own, so all ids go along.
+		rejected = append(rejected, token.GetTokenId())
+		if token, err = getToken(broker, merchant, number, rejected); err != nil {
 			return errors.New(inWords(err))
 		}
 		answered, err = callVault(token)

@@ -13,6 +13,8 @@ use tokio::{
 
 /// A call's whole time, repeats included: a sign-in takes up to ten seconds.
 const CALL_TIME: Duration = Duration::from_secs(15);
+/// So often a token is complained of: no more replicas hold a dead one, and the contract takes 16 ids.
+const REPLICAS_MAX: u32 = 16;
 
 /// One client for the whole process: clones share its connections, one to each replica.
 fn connect() -> Result<Client, Box<dyn Error>> {
@@ -45,9 +47,11 @@ async fn run(merchant: &str, number: &str) -> Result<(), Box<dyn Error>> {
     let broker = connect()?;
     let mut token = broker.token(merchant, number).await?;
     let mut status = call_vault(&token).await?;
-    if status == 401 {
-        // The vault knows this token no more: once, ask for the next.
-        let query = Query { rejected_token_id: token.token_id, ..Query::default() };
+    let mut rejected = 0;
+    while status == 401 && rejected < REPLICAS_MAX {
+        // The vault knows this token no more: ask for the next. Each replica has its own; the client remembers what it was told.
+        rejected += 1;
+        let query = Query { rejected_token_ids: vec![token.token_id], ..Query::default() };
         token = broker.token_with(merchant, number, query).await?;
         status = call_vault(&token).await?;
     }

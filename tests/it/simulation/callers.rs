@@ -1,6 +1,6 @@
 //! Callers that want anything a caller may want, and look at what they get.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use token_broker::{
     broker::{Answer, Broker, BrokerError, Outcome, Request},
@@ -27,7 +27,7 @@ pub(crate) async fn call_on(
     run: Duration,
 ) {
     let began = Instant::now();
-    let mut seen = String::new();
+    let mut seen = VecDeque::new();
     while began.elapsed() < run {
         let pause = if random.u8(..4) == 0 { random.u64(..20_000) } else { random.u64(..500) };
         sleep(Duration::from_millis(pause)).await;
@@ -36,13 +36,18 @@ pub(crate) async fn call_on(
         let request = Request {
             key,
             min_remaining: if random.u8(..10) == 0 { Duration::from_secs(random.u64(..100)) } else { Duration::ZERO },
-            rejected_token_id: if random.u8(..6) == 0 { seen.clone() } else { String::new() },
+            rejected_token_ids: if random.u8(..6) == 0 {
+                seen.iter().take(random.usize(1..=3)).cloned().collect()
+            } else {
+                Vec::new()
+            },
             deadline: Instant::now() + patience,
             span: Span::default(),
         };
         let cancelled_after = (random.u8(..4) == 0).then(|| Duration::from_millis(random.u64(..400)));
         if let Some(id) = call(&broker, &world, request, patience, cancelled_after).await {
-            seen = id;
+            seen.push_front(id);
+            seen.truncate(3);
         }
     }
 }
@@ -56,7 +61,7 @@ async fn call(
 ) -> Option<String> {
     world.called();
     let before = world.now();
-    let plain = request.min_remaining.is_zero() && request.rejected_token_id.is_empty();
+    let plain = request.min_remaining.is_zero() && request.rejected_token_ids.is_empty();
     let had = world.with(&request.key, |facts| facts.valid(before).cloned());
     let (configured, generation) = world.configured(&request.key);
     let calling = broker.get_token(&CallerId::Anonymous, &request);
@@ -117,7 +122,7 @@ fn check(world: &World, request: &Request, answer: &Answer, now: token_broker::c
     world.check(!left.is_zero(), || format!("{} got an expired token", request.key));
     world.check(left >= request.min_remaining, || format!("{} got {left:?} instead of {:?}", request.key, request.min_remaining));
     let id = answer.held.id().to_string();
-    let complained = !request.rejected_token_id.is_empty() && id == request.rejected_token_id;
+    let complained = request.rejected_token_ids.contains(&id);
     // The token complained of comes back only as the vault's last word, never from the cache.
     let cached = matches!(answer.outcome, Outcome::Hit | Outcome::Due | Outcome::Kept);
     world.check(!(complained && cached), || format!("{} complained of a token and got it from the cache", request.key));

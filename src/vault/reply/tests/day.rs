@@ -114,7 +114,7 @@ async fn a_day(vault: Arc<Closed>, users: usize, seed: u64) {
             let request = Request {
                 key: user.key,
                 min_remaining: Duration::ZERO,
-                rejected_token_id: String::new(),
+                rejected_token_ids: Vec::new(),
                 deadline,
                 span: Span::default(),
             };
