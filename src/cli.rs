@@ -13,7 +13,7 @@ use tokio::{
 use tracing::{info, warn};
 
 use crate::{
-    app::{App, Listeners, Reloading, Stop},
+    app::{App, Listeners, Reloading, Stop, descriptors},
     client::{Client, ClientError, DEFAULT_ENDPOINT, Query, Security, Token},
     clock,
     config::{self, Config, Fault, Files, Loaded},
@@ -219,7 +219,8 @@ async fn serve_config(
     info!(version = env!("CARGO_PKG_VERSION"), "token-broker starts");
     let hup = Arc::new(Notify::new());
     let reloading = Reloading { files, warnings, hup: Arc::clone(&hup), level: Some(logs.level.clone()) };
-    let app = App::new(config)?.reloading(reloading);
+    let seats = descriptors::take(&config);
+    let app = App::new(config)?.seats(seats).reloading(reloading);
     let metrics = app.metrics();
     let told = stop.clone();
     tokio::join!(app.run(listeners, stop.clone()), async {

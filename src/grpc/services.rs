@@ -10,10 +10,6 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use tokio::time::{timeout, timeout_at};
 use tonic::{Status, body::Body, server::NamedService};
-use tonic_health::{
-    pb::health_server::HealthServer,
-    server::{HealthReporter, HealthService},
-};
 use tower_service::Service;
 use tracing::info;
 
@@ -21,6 +17,7 @@ use super::{
     Api,
     call::{Call, Watch},
     deadline::{self, CallTimeout},
+    health::Health,
     identity::{Identity, Peer},
     request_id::{self, RequestId},
     status,
@@ -41,6 +38,9 @@ const TIMEOUT_FAULT: (&str, &str) = ("grpc-timeout", "is not 1 to 8 digits and a
 const MESSAGE_FAULT: (&str, &str) = ("message", "is longer than 4 KiB, or broke off");
 /// The handler answers by its deadline; this much later the call is ended for it.
 const HANDLER_SLACK: Duration = Duration::from_millis(2);
+
+/// The method of health that goes on.
+const WATCH: &str = "Watch";
 
 /// The full name of the service, as health knows it.
 pub const SERVICE: &str = <TokenBrokerServiceServer<Api> as NamedService>::NAME;
@@ -88,7 +88,7 @@ impl Services {
     /// Where the compiled-in descriptors are broken.
     pub fn all(
         api: Api,
-        health: HealthReporter,
+        health: &Health,
         identity: Identity,
         watch: Arc<Watch>,
         call_timeout: CallTimeout,
@@ -102,7 +102,7 @@ impl Services {
         };
         let server = TokenBrokerServiceServer::new(api).max_decoding_message_size(REQUEST_MAX);
         Ok(Self {
-            health: handler(HealthServer::new(HealthService::from_health_reporter(health))),
+            health: handler(health.server()),
             reflection: Arc::new([handler(reflection().build_v1()?), handler(reflection().build_v1alpha()?)]),
             broker: Some(Ours { server, identity, watch, call_timeout }),
         })
@@ -110,9 +110,14 @@ impl Services {
 
     /// Health alone, for probes.
     #[must_use]
-    pub fn health_only(health: HealthReporter) -> Self {
-        let health = handler(HealthServer::new(HealthService::from_health_reporter(health)));
-        Self { health, reflection: Arc::default(), broker: None }
+    pub fn health_only(health: &Health) -> Self {
+        Self { health: handler(health.server()), reflection: Arc::default(), broker: None }
+    }
+
+    /// Whether a call with this path lasts as long as its client likes.
+    pub(super) fn lasts(&self, path: &str) -> bool {
+        let Some((service, method)) = path.strip_prefix('/').and_then(|path| path.split_once('/')) else { return false };
+        (service == self.health.0 && method == WATCH) || self.reflection.iter().any(|(name, _)| *name == service)
     }
 
     /// Answers one call.
@@ -208,6 +213,11 @@ impl Ours {
 fn refused(error: &BrokerError, id: &RequestId) -> Response<Body> {
     info!(request_id = %id, reason = error.reason(), %error, "no token");
     status::from_error(error, id).into_http()
+}
+
+/// What lasts ends like this when its connection is to go.
+pub(super) fn shutting_down() -> Status {
+    status::from_error(&BrokerError::ShuttingDown, &RequestId::given(None))
 }
 
 fn malformed((field, fault): (&'static str, &str)) -> BrokerError {

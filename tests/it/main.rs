@@ -24,6 +24,7 @@ mod expiry;
 mod faults_of_ours;
 mod identity;
 mod lifecycle;
+mod limits;
 mod outage;
 mod python;
 mod refusals;
