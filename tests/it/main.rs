@@ -26,6 +26,7 @@ mod identity;
 mod lifecycle;
 mod limits;
 mod outage;
+mod outputs;
 mod python;
 mod refusals;
 mod reload;
