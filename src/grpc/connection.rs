@@ -42,8 +42,9 @@ const STREAM_WINDOW: u32 = 64 * 1024;
 const CONNECTION_WINDOW: u32 = 128 * 1024;
 /// HTTP/2's smallest and default: no frame of ours comes near it.
 const FRAME_MAX: u32 = 16 * 1024;
-/// Metadata of a call, decoded: a projected service-account token has about 2 KiB.
-const HEADER_LIST_MAX: u32 = 16 * 1024;
+/// Metadata of a call, decoded, that is read at all: beyond this the stream is refused by HTTP/2, with 431 and no words. Four times
+/// what is taken (`services::METADATA_MAX`), so that whoever brings too much is told.
+const HEADER_LIST_MAX: u32 = 64 * 1024;
 /// Unsent bytes kept per stream: a reply with the largest token fits.
 const SEND_BUFFER_MAX: usize = 64 * 1024;
 /// Streams reset by the client before we looked at them (CVE-2023-44487, "rapid reset"), before the connection ends: a broker

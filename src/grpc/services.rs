@@ -5,11 +5,11 @@
 use std::{convert::Infallible, fmt, future::Future, panic::AssertUnwindSafe, pin::Pin, sync::Arc, time::Duration};
 
 use futures_util::FutureExt as _;
-use http::{Request, Response, header::AUTHORIZATION, request::Parts};
+use http::{HeaderMap, Request, Response, header::AUTHORIZATION, request::Parts};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use tokio::time::{timeout, timeout_at};
-use tonic::{Status, body::Body, server::NamedService};
+use tonic::{Code, Status, body::Body, server::NamedService};
 use tower_service::Service;
 use tracing::info;
 
@@ -30,6 +30,11 @@ use crate::{
 
 /// Longest request message, in bytes: its four fields take 300.
 const REQUEST_MAX: usize = 4 * 1024;
+/// Largest metadata that is taken, in bytes as HTTP/2 counts them (RFC 9113, 6.5.2): a projected service-account token has about
+/// 2 KiB. What is beyond it is dropped at once, so that a connection's calls hold no more.
+const METADATA_MAX: usize = 16 * 1024;
+/// What HTTP/2 adds for each field.
+const FIELD_OVERHEAD: usize = 32;
 /// A request's message is here by then: it is one small frame, sent right behind the headers.
 const MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
 /// What is wrong with a `grpc-timeout` that can't be read.
@@ -123,6 +128,14 @@ impl Services {
     /// Answers one call.
     pub(crate) fn respond(&self, request: Request<Incoming>, peer: &Arc<Peer>) -> Responding {
         let service = request.uri().path().strip_prefix('/').and_then(|path| path.split_once('/')).map(|(service, _)| service);
+        if metadata_size(&request) > METADATA_MAX {
+            let id = RequestId::given(request.headers().get(request_id::KEY));
+            let response = match &self.broker {
+                Some(ours) if service == Some(SERVICE) => ours.brought_too_much(request.headers()),
+                Some(_) | None => status::too_much_metadata(&id).into_http(),
+            };
+            return Box::pin(std::future::ready(Ok(response)));
+        }
         match (&self.broker, service) {
             (Some(ours), Some(SERVICE)) => Box::pin(ours.clone().respond(request, Arc::clone(peer))),
             (_, Some(service)) if service == self.health.0 => (self.health.1)(request),
@@ -143,6 +156,25 @@ impl Ours {
             Ok(_) => handler(request).await,
             Err(error) => Ok(refused(&error, &RequestId::given(request.headers().get(request_id::KEY)))),
         }
+    }
+
+    /// A call whose metadata is not looked at any further.
+    fn brought_too_much(&self, headers: &HeaderMap) -> Response<Body> {
+        let call = Call::begin(&self.watch, headers);
+        info!(request_id = %call.id, reason = status::MALFORMED, "no token: the metadata is larger than 16 KiB");
+        let outcome = Outcome::TurnedAway;
+        audit::decision(&Decision {
+            caller: None,
+            user: None,
+            verdict: Verdict::Failed,
+            reason: status::MALFORMED,
+            outcome: outcome.as_str(),
+            token_id: None,
+            request_id: call.id.as_str(),
+            trace_id: call.trace_id(),
+        });
+        call.end(Code::ResourceExhausted, status::MALFORMED, outcome);
+        status::too_much_metadata(&call.id).into_http()
     }
 
     async fn respond(mut self, request: Request<Incoming>, peer: Arc<Peer>) -> Result<Response<Body>, Infallible> {
@@ -207,6 +239,12 @@ impl Ours {
             Err(_elapsed) => Err(BrokerError::DeadlineExceeded),
         }
     }
+}
+
+/// The size of a request's metadata, as HTTP/2 counts it.
+fn metadata_size<B>(request: &Request<B>) -> usize {
+    let fields = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + FIELD_OVERHEAD);
+    fields.sum::<usize>() + request.uri().path().len() + FIELD_OVERHEAD
 }
 
 /// A call that never got to the broker.

@@ -222,3 +222,51 @@ async fn one_address_may_not_shake_hands_in_all_places() {
     let read = timeout(Duration::from_millis(500), other.read(&mut [0])).await;
     assert!(read.is_err(), "the crowd takes places of its own only: {read:?}");
 }
+
+/// A call with so many bytes of metadata beside its own; its status, reason and text.
+async fn with_metadata(broker: &Process, path: &str, bytes: usize) -> (String, Vec<u8>) {
+    let mut bare = crate::support::Bare::connect(&broker.endpoint()).await;
+    let mut request = http::Request::post(path).header("content-type", "application/grpc").header("x-request-id", "many-words");
+    for n in 0..bytes / 1_000 {
+        request = request.header(format!("x-{n:06}"), "v".repeat(1_000 - 8 - 32));
+    }
+    let message =
+        http_body_util::BodyExt::map_err(http_body_util::Full::new(bytes::Bytes::from_static(&[0; 5])), |never| match never {});
+    let request = request.body(tonic::body::Body::new(message)).expect("is a request");
+    let answer = tower_service::Service::call(&mut bare, request).await.expect("it is answered");
+    let value = |name: &str| answer.headers().get(name).map(|value| value.as_bytes().to_vec()).unwrap_or_default();
+    if answer.headers().contains_key("grpc-status") {
+        let details = value("grpc-status-details-bin");
+        let details = base64::Engine::decode(&base64::engine::general_purpose::STANDARD_NO_PAD, details).expect("is base64");
+        return (String::from_utf8(value("grpc-status")).expect("is text"), details);
+    }
+    let trailers =
+        http_body_util::BodyExt::collect(answer.into_body()).await.expect("it ends").trailers().cloned().unwrap_or_default();
+    (trailers.get("grpc-status").map(|status| status.to_str().expect("is text").to_owned()).unwrap_or_default(), Vec::new())
+}
+
+#[tokio::test]
+async fn more_metadata_than_fits_is_refused_with_a_reason() {
+    let sandbox = Sandbox::start(Options::default()).await.expect("starts");
+    let broker = Process::serve(&config(&sandbox), &[]).await;
+    let ours = "/tokenbroker.v1.TokenBrokerService/GetToken";
+    let (status, _) = with_metadata(&broker, ours, 15_000).await;
+    assert_eq!(status, "3", "it fits, and its message names no user");
+    for path in [ours, "/grpc.health.v1.Health/Check", "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"] {
+        for bytes in [17_000, 32_000, 60_000] {
+            let (status, details) = with_metadata(&broker, path, bytes).await;
+            assert_eq!(status, "8", "RESOURCE_EXHAUSTED: {path} {bytes}");
+            let details = String::from_utf8_lossy(&details).into_owned();
+            for word in ["INVALID_REQUEST", "token-broker", "metadata", "many-words"] {
+                assert!(details.contains(word), "{word}: {details:?}");
+            }
+        }
+    }
+    let (status, _) = with_metadata(&broker, "/grpc.health.v1.Health/Check", 15_000).await;
+    assert_eq!(status, "0");
+    let metrics = http(&broker.address("admin"), "/metrics").await;
+    let counted = "token_broker_calls_total{code=\"RESOURCE_EXHAUSTED\",reason=\"INVALID_REQUEST\",outcome=\"turned_away\"} 3";
+    assert!(metrics.contains(counted), "{metrics}");
+    let audited = broker.log().lines().filter(|line| line.contains("\"audit\"") && line.contains("many-words")).count();
+    assert_eq!(audited, 4, "each call once: {}", broker.log());
+}
