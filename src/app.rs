@@ -2,6 +2,7 @@
 //!
 //! Must never hold a rule of its own, nor take longer than `lame_duck` + `drain` to end.
 
+pub mod descriptors;
 mod live;
 mod settings;
 
@@ -16,10 +17,10 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic_health::{ServingStatus, server::HealthReporter};
 use tracing::{info, warn};
 
 use self::{
+    descriptors::Seats,
     live::{Live, Times},
     settings::{asked, flight_settings, labels_callers, policy, vault_settings},
 };
@@ -33,9 +34,12 @@ use crate::{
     grpc::{
         Api,
         call::Watch,
+        connection,
         deadline::CallTimeout,
+        health::Health,
+        house::{Guest, House},
         identity::{Identity, Peer},
-        listener::{self, Ending},
+        listener::{self, Ending, Ground},
         services::{ReflectionError, SERVICE, Services},
         tls::{self, Tls},
     },
@@ -139,7 +143,8 @@ pub struct App {
     clock: Arc<dyn Clock>,
     in_force: watch::Receiver<InForce>,
     services: Services,
-    health: HealthReporter,
+    health: Health,
+    seats: Seats,
     /// Ends the waits of calls.
     closing: CancellationToken,
     times: watch::Receiver<Times>,
@@ -204,13 +209,13 @@ impl App {
         let snapshot = Snapshot { users: Users::new(mem::take(&mut config.users)), policy: policy(&config) };
         let broker = Broker::new(snapshot, cache, flights, agenda, Arc::clone(&clock), idle_after, closing.clone());
         let broker = Arc::new(broker);
-        let health = HealthReporter::new();
+        let health = Health::new();
         let call_timeout = CallTimeout::new(config.grpc.call_timeout);
         let identity = Identity::new(asked(&config, None, &clock)?, Arc::clone(&clock));
         let api = Api::new(Arc::clone(&broker));
         let watch_calls = Arc::new(Watch::new(Arc::clone(&clock), Arc::clone(&metrics), traces.clone()));
         watch_calls.label_callers(labels_callers(&config));
-        let services = Services::all(api, health.clone(), identity.clone(), Arc::clone(&watch_calls), call_timeout.clone())?;
+        let services = Services::all(api, &health, identity.clone(), Arc::clone(&watch_calls), call_timeout.clone())?;
         let (changing, times) = watch::channel(Times::from(&config.grpc));
         let shown = match &config.grpc.tls {
             Some(tls) => Some(watch::channel(Arc::new(tls::Current::new(tls)?))),
@@ -240,6 +245,7 @@ impl App {
             in_force,
             services,
             health,
+            seats: Seats::default(),
             closing,
             times,
             tls,
@@ -252,6 +258,13 @@ impl App {
     #[must_use]
     pub fn metrics(&self) -> Arc<Metrics> {
         Arc::clone(&self.metrics)
+    }
+
+    /// Takes so many connections and no more.
+    #[must_use]
+    pub fn seats(mut self, seats: Seats) -> Self {
+        self.seats = seats;
+        self
     }
 
     /// Lets it follow its configuration while it runs.
@@ -271,14 +284,14 @@ impl App {
         let reload = self.follow(&upkeep);
         let shown = self.shown(phases, reload);
         // Known from the first connection on.
-        self.health.set_service_status(SERVICE, ServingStatus::NotServing).await;
+        self.health.set(SERVICE, false);
         self.listen(listeners, shown, &tasks, &ending);
-        self.health.set_service_status(SERVICE, ServingStatus::Serving).await;
+        self.health.set(SERVICE, true);
         phase.send_replace(Phase::Ready);
         info!(users = self.broker.users(), "ready");
 
         stop.begin.cancelled().await;
-        self.health.set_service_status(SERVICE, ServingStatus::NotServing).await;
+        self.health.set(SERVICE, false);
         phase.send_replace(Phase::Draining);
         let Times { lame_duck, drain, .. } = *self.times.borrow();
         info!(lame_duck_s = lame_duck.as_secs_f64(), drain_s = drain.as_secs_f64(), "shutting down: not ready any more");
@@ -310,26 +323,30 @@ impl App {
 
     fn listen(&self, listeners: Listeners, shown: Shown, tasks: &TaskTracker, ending: &Ending) {
         let address = |listener: &TcpListener| listener.local_addr().map(|address| address.to_string()).unwrap_or_default();
+        let ground = Ground { tasks: tasks.clone(), ending: ending.clone(), clock: Arc::clone(&self.clock) };
+        let places = House::new(self.seats.grpc, false);
         for listener in listeners.grpc {
             info!(port = "grpc", address = address(&listener), tls = self.tls.is_some(), "listening");
             let guests = Guests { services: self.services.clone(), times: self.times.clone(), ending: ending.clone() };
             let tls = self.tls.clone();
-            let serve = move |stream, from| guests.clone().serve(stream, from, tls.clone());
-            tasks.spawn(listener::accept(listener, listener::CONNECTIONS_MAX, tasks.clone(), ending.clone(), serve));
+            let serve = move |stream, from, guest| guests.clone().serve(stream, from, guest, tls.clone());
+            tasks.spawn(listener::accept(listener, "grpc", Arc::clone(&places), ground.clone(), serve));
         }
-        let health = Services::health_only(self.health.clone());
+        let health = Services::health_only(&self.health);
+        let places = House::new(self.seats.health, true);
         for listener in listeners.health {
             info!(port = "health", address = address(&listener), "listening");
             let guests = Guests { services: health.clone(), times: self.times.clone(), ending: ending.clone() };
-            let serve = move |stream, from| guests.clone().serve(stream, from, None);
-            tasks.spawn(listener::accept(listener, listener::CONNECTIONS_MAX, tasks.clone(), ending.clone(), serve));
+            let serve = move |stream, from, guest| guests.clone().serve(stream, from, guest, None);
+            tasks.spawn(listener::accept(listener, "health", Arc::clone(&places), ground.clone(), serve));
         }
         let router = admin::router(shown);
+        let places = House::new(self.seats.admin, true);
         for listener in listeners.admin {
             info!(port = "admin", address = address(&listener), "listening");
             let (router, each) = (router.clone(), ending.clone());
-            let serve = move |stream, _| admin::serve(stream, router.clone(), each.clone());
-            tasks.spawn(listener::accept(listener, admin::CONNECTIONS_MAX, tasks.clone(), ending.clone(), serve));
+            let serve = move |stream, _, guest| admin::serve(stream, router.clone(), guest, each.clone());
+            tasks.spawn(listener::accept(listener, "admin", Arc::clone(&places), ground.clone(), serve));
         }
     }
 
@@ -337,10 +354,6 @@ impl App {
     async fn end(&self, drain: Duration, tasks: &TaskTracker, ending: &Ending) {
         let ends = self.clock.now().mono + drain;
         ending.goaway.cancel();
-        // Watches of health never end by themselves.
-        let mut health = self.health.clone();
-        health.clear_service_status("").await;
-        health.clear_service_status(SERVICE).await;
         tasks.close();
         let last_words = LAST_WORDS.min(drain / 2);
         let in_time = timeout(drain - last_words, tasks.wait()).await;
@@ -369,12 +382,12 @@ struct Guests {
 }
 
 impl Guests {
-    async fn serve(self, stream: TcpStream, from: SocketAddr, tls: Option<Tls>) {
+    async fn serve(self, stream: TcpStream, from: SocketAddr, guest: Arc<Guest>, tls: Option<Tls>) {
         let Self { services, times, ending } = self;
         let age = times.borrow().connection_age(fastrand::f64());
         let Some(tls) = tls else {
             let peer = Peer::in_plaintext(from.ip().to_canonical().is_loopback());
-            return listener::serve(stream, peer, services, ending, sleep(age)).await;
+            return connection::serve(stream, peer, services, guest, ending, sleep(age)).await;
         };
         let secured = tokio::select! {
             () = ending.goaway.cancelled() => return,
@@ -387,6 +400,6 @@ impl Guests {
                 () = vouched.revoked() => info!("a connection ends: no client CA vouches for its certificate any more"),
             }
         };
-        listener::serve(stream, peer, services, ending, leave).await;
+        connection::serve(stream, peer, services, guest, ending, leave).await;
     }
 }

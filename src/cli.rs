@@ -2,7 +2,7 @@
 //!
 //! Must never print a secret that was not asked for: `get` prints the token, on standard output, and nothing else does.
 
-use std::{fs, io::Write as _, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use std::{fs, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 use tokio::{
@@ -13,13 +13,16 @@ use tokio::{
 use tracing::{info, warn};
 
 use crate::{
-    app::{App, Listeners, Reloading, Stop},
+    app::{App, Listeners, Reloading, Stop, descriptors},
     client::{Client, ClientError, DEFAULT_ENDPOINT, Query, Security, Token},
     clock,
     config::{self, Config, Fault, Files, Loaded},
     model::{CallerId, MerchantId, Number, UserKey},
     policy::{Denial, Leave, Policy},
-    telemetry::{self, Logs},
+    telemetry::{
+        self, Logs,
+        output::{self, complain},
+    },
 };
 
 /// The command line is at fault (clap's own).
@@ -116,23 +119,29 @@ pub fn run() -> ExitCode {
     }
 }
 
+/// Says what was asked. The exit code says it too, so that nothing hangs on its being read.
+fn tell(line: impl std::fmt::Display) {
+    output::print(line).ok();
+}
+
 fn check(Check { configured, caller, merchant_id, number }: Check) -> ExitCode {
     forbid_core_dumps();
     let path = configured.config;
     match config::load(&path) {
         Ok(Loaded { config, warnings }) => {
             for warning in &warnings {
-                eprintln!("warning: {warning}");
+                complain(format_args!("warning: {warning}"), None);
             }
             if let (Some(caller), Some(merchant_id), Some(number)) = (caller, merchant_id, number) {
                 return explain(&config, &caller, merchant_id, number);
             }
             let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
-            println!("{}: in order, {}, {}", path.display(), count(config.users.len(), "user"), count(warnings.len(), "warning"));
+            let (users, warned) = (count(config.users.len(), "user"), count(warnings.len(), "warning"));
+            tell(format_args!("{}: in order, {users}, {warned}", path.display()));
             ExitCode::SUCCESS
         }
         Err(faults) => {
-            eprintln!("{faults}");
+            complain(faults, None);
             ExitCode::from(EXIT_CONFIG)
         }
     }
@@ -146,7 +155,7 @@ fn explain(config: &Config, caller: &str, merchant_id: String, number: String) -
     let (merchant, number) = match parsed {
         Ok(parsed) => parsed,
         Err(fault) => {
-            eprintln!("error: {fault}");
+            complain(format_args!("error: {fault}"), None);
             return ExitCode::from(EXIT_USAGE);
         }
     };
@@ -163,14 +172,14 @@ fn explain(config: &Config, caller: &str, merchant_id: String, number: String) -
     let known = config.users.iter().any(|user| user.key == key);
     match verdict {
         Ok(why) => {
-            println!("allowed: {caller} may ask for {key}: {why}");
+            tell(format_args!("allowed: {caller} may ask for {key}: {why}"));
             if !known {
-                println!("but that user is not configured: the answer would be NOT_FOUND");
+                tell("but that user is not configured: the answer would be NOT_FOUND");
             }
             ExitCode::SUCCESS
         }
         Err(why) => {
-            println!("denied: {caller} may not ask for {key}: {why}");
+            tell(format_args!("denied: {caller} may not ask for {key}: {why}"));
             ExitCode::FAILURE
         }
     }
@@ -181,7 +190,7 @@ fn serve(path: &std::path::Path) -> ExitCode {
     let (files, Loaded { config, warnings }) = match Files::open(path) {
         Ok(opened) => opened,
         Err(faults) => {
-            eprintln!("{faults}");
+            complain(faults, Some(output::PATIENCE));
             return ExitCode::from(EXIT_CONFIG);
         }
     };
@@ -219,12 +228,13 @@ async fn serve_config(
     info!(version = env!("CARGO_PKG_VERSION"), "token-broker starts");
     let hup = Arc::new(Notify::new());
     let reloading = Reloading { files, warnings, hup: Arc::clone(&hup), level: Some(logs.level.clone()) };
-    let app = App::new(config)?.reloading(reloading);
+    let seats = descriptors::take(&config);
+    let app = App::new(config)?.seats(seats).reloading(reloading);
     let metrics = app.metrics();
     let told = stop.clone();
     tokio::join!(app.run(listeners, stop.clone()), async {
         tokio::select! {
-            () = signals.told(&told, &hup) => {}
+            () = signals.told(&told, &hup, logs) => {}
             () = logs.tell_of_dropped(&metrics) => {}
             () = stop.ended.cancelled() => {}
         }
@@ -249,13 +259,14 @@ impl Signals {
     }
 
     /// SIGTERM begins the end; a second signal, or SIGINT, skips the lame-duck time. SIGHUP asks for the configuration to be
-    /// read again.
-    async fn told(mut self, stop: &Stop, reload: &Notify) {
+    /// read again, and for the audit trail's file to be looked at, as after its rotation.
+    async fn told(mut self, stop: &Stop, reload: &Notify, logs: &Logs) {
         loop {
             let interrupted = tokio::select! {
                 _ = self.terminate.recv() => false,
                 _ = self.interrupt.recv() => true,
                 _ = self.hangup.recv() => {
+                    logs.look();
                     reload.notify_one();
                     continue;
                 }
@@ -270,7 +281,8 @@ impl Signals {
 
 fn forbid_core_dumps() {
     if let Err(error) = no_core_dumps() {
-        eprintln!("warning: core dumps can't be turned off ({error}); they would hold passwords");
+        let text = format_args!("warning: core dumps can't be turned off ({error}); they would hold passwords");
+        complain(text, Some(output::PATIENCE));
     }
 }
 
@@ -282,7 +294,7 @@ fn no_core_dumps() -> Result<(), rustix::io::Errno> {
 }
 
 fn failed(error: &dyn std::error::Error) -> ExitCode {
-    eprintln!("error: {error}");
+    complain(format_args!("error: {error}"), Some(output::PATIENCE));
     ExitCode::FAILURE
 }
 
@@ -298,7 +310,7 @@ fn get(get: Get) -> ExitCode {
     match answer {
         Ok(token) => print(&token, raw),
         Err(error) => {
-            eprintln!("{}", error.in_words());
+            complain(error.in_words(), None);
             if error.is_temporary() { ExitCode::from(EXIT_TEMPORARY) } else { ExitCode::FAILURE }
         }
     }
@@ -334,8 +346,7 @@ fn print(token: &Token, raw: bool) -> ExitCode {
         });
         format!("{json:#}")
     };
-    // A reader that went away is no reason to panic, as `println!` would.
-    match writeln!(std::io::stdout(), "{text}") {
+    match output::print(text) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failed(&error),
     }

@@ -17,7 +17,10 @@ use crate::{
 };
 
 pub mod call;
+pub mod connection;
 pub mod deadline;
+pub mod health;
+pub mod house;
 pub mod identity;
 pub mod listener;
 mod request_id;

@@ -3,16 +3,14 @@
 //! Must never let a slow reader of either stall a call: lines go through bounded queues, and what does not fit is dropped,
 //! counted and said. Must never print a panic's text, which may hold anything, nor mix the two.
 
+mod lines;
+pub mod output;
+mod trail;
+
 use std::{
-    fs, io,
-    os::unix::fs::OpenOptionsExt as _,
-    panic,
+    io, panic,
     path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-        mpsc,
-    },
+    sync::{Arc, mpsc},
     thread,
     time::Duration,
 };
@@ -20,7 +18,6 @@ use std::{
 use thiserror::Error;
 use tokio::time::sleep;
 use tracing::{error, warn};
-use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{
     Layer as _, Registry,
     filter::{LevelFilter, Targets},
@@ -30,8 +27,10 @@ use tracing_subscriber::{
     util::SubscriberInitExt as _,
 };
 
+use self::{lines::Lines, output::Stdout, trail::Trail};
 use crate::{
     audit,
+    clock::SystemClock,
     config::{Audit, Log, LogFormat},
     metrics::Metrics,
 };
@@ -41,13 +40,13 @@ const LINES_MAX: usize = 16_384;
 
 /// Most lines of the audit trail waiting to be written: a second and more of calls as fast as they come, about 32 MiB.
 const AUDIT_LINES_MAX: usize = 65_536;
-/// Lines that have gathered are written at once, up to so many bytes: a write each would cost a busy broker more than the lines.
-const GATHERED_MAX: usize = 64 * 1024;
-/// Who may read the audit trail's file: its owner, whom the operator chooses.
-const AUDIT_FILE_MODE: u32 = 0o600;
-
-/// What waits in the queues at the end has this long to be written: a disk takes both in less.
-const LAST_LINES: Duration = Duration::from_secs(2);
+/// What waits in the queues at the end is written as long as somebody takes it: a disk takes both in less, and of a reader that takes
+/// nothing for this many turns …
+const STILL_TURNS: u32 = 20;
+/// … of this length no more is expected …
+const TURN: Duration = Duration::from_millis(100);
+/// … nor of any after so many.
+const TURNS_MAX: u32 = 50;
 
 /// The target of this crate's lines.
 const OURS: &str = "token_broker";
@@ -79,13 +78,8 @@ fn filter(level: tracing::Level) -> Targets {
 pub struct Logs {
     /// Its level.
     pub level: Level,
-    /// Write what is left when dropped.
-    guards: [WorkerGuard; 2],
-    dropped: ErrorCounter,
-    /// Lines of the audit trail that found the queue full.
-    unaudited: ErrorCounter,
-    /// Those that could not be written.
-    unwritten: Arc<AtomicUsize>,
+    log: Lines,
+    trail: Lines,
 }
 
 /// Logging can't start.
@@ -94,6 +88,9 @@ pub enum StartError {
     /// A logger is installed already.
     #[error(transparent)]
     Installed(#[from] tracing_subscriber::util::TryInitError),
+    /// There is no thread to write.
+    #[error("no thread can be started to write the log: {0}")]
+    Thread(#[source] io::Error),
     /// The audit trail's file can't be written to.
     #[error("audit.file: {} can't be added to: {source}: mend its permissions, or name another file", path.display())]
     AuditFile {
@@ -110,46 +107,60 @@ impl Logs {
         let (mut told, mut told_audit) = (0, 0);
         loop {
             sleep(DROPPED_EVERY).await;
-            let dropped = self.dropped.dropped_lines();
+            let dropped = self.log.lost();
             if dropped > told {
-                warn!(lines = dropped - told, "log lines were dropped: whatever reads them is too slow");
+                // Counted first: whoever reads of it may look.
                 metrics.log_lines_lost.inc_by(u64::try_from(dropped - told).unwrap_or(u64::MAX));
+                warn!(lines = dropped - told, "log lines were dropped: whatever reads them is too slow, or gone");
                 told = dropped;
             }
-            let unaudited = lost_lines(&self.unaudited, &self.unwritten);
+            let unaudited = self.trail.lost();
             if unaudited > told_audit {
                 let lines = unaudited - told_audit;
-                error!(lines, "lines of the audit trail were lost: whatever takes them is too slow, or full");
                 metrics.audit_lines_lost.inc_by(u64::try_from(lines).unwrap_or(u64::MAX));
+                error!(lines, "lines of the audit trail were lost: whatever takes them is too slow, or full");
                 told_audit = unaudited;
             }
         }
     }
-}
 
-impl Logs {
-    /// Writes what is left, for a moment at most, and says on standard error what of the audit trail was lost in all.
+    /// Looks whether the audit trail's file is still the one that its path names, and opens that if it is not.
+    pub fn look(&self) {
+        self.trail.look();
+    }
+
+    /// Writes what is left, for a moment at most, and says on standard error what was lost in all.
     pub fn end(self) {
-        let Self { guards, unaudited, unwritten, .. } = self;
+        let Self { log, trail, .. } = self;
         let (ended, end) = mpsc::sync_channel(1);
+        let queues = (trail.clone(), log.clone());
         // Apart, since whatever reads standard output may be stuck, and the end of the process must not be.
-        let dropping = thread::Builder::new().name("last lines".to_owned()).spawn(move || {
-            drop(guards);
+        let ending = thread::Builder::new().name("last lines".to_owned()).spawn(move || {
+            queues.0.end();
+            queues.1.end();
             // Nobody may wait any more.
             ended.send(()).ok();
         });
-        let written = dropping.is_ok() && end.recv_timeout(LAST_LINES).is_ok();
-        let lost = lost_lines(&unaudited, &unwritten);
-        if lost > 0 || !written {
-            let rest = if written { "" } else { ", and what waited at the end was not written" };
-            eprintln!("warning: {lost} lines of the audit trail were lost{rest}");
+        let waiting = || trail.waiting().saturating_add(log.waiting());
+        let (mut still, mut before) = (0, waiting());
+        for _ in 0..TURNS_MAX {
+            if ending.is_err() || !matches!(end.recv_timeout(TURN), Err(mpsc::RecvTimeoutError::Timeout)) {
+                break;
+            }
+            let now = waiting();
+            still = if now < before { 0 } else { still + 1 };
+            before = now;
+            if still >= STILL_TURNS {
+                break;
+            }
+        }
+        let lost = |lines: &Lines| lines.lost().saturating_add(lines.waiting());
+        for (what, lost) in [("log", lost(&log)), ("audit trail", lost(&trail))] {
+            if lost > 0 {
+                output::complain(format_args!("warning: {lost} lines of the {what} were lost"), Some(output::PATIENCE));
+            }
         }
     }
-}
-
-/// Those that found the queue full, and those that could not be written.
-fn lost_lines(dropped: &ErrorCounter, unwritten: &AtomicUsize) -> usize {
-    dropped.dropped_lines().saturating_add(unwritten.load(Ordering::Relaxed))
 }
 
 /// Starts logging.
@@ -157,61 +168,31 @@ fn lost_lines(dropped: &ErrorCounter, unwritten: &AtomicUsize) -> usize {
 /// # Errors
 /// Where a logger is installed already, or the audit trail's file can't be opened.
 pub fn start(log: &Log, trail: &Audit) -> Result<Logs, StartError> {
-    let (writer, guard) = NonBlockingBuilder::default().buffered_lines_limit(LINES_MAX).lossy(true).finish(io::stdout());
-    let unwritten = Arc::default();
-    let (audit_writer, audit_guard) = audit_writer(trail, &unwritten)?;
-    let (dropped, unaudited) = (writer.error_counter(), audit_writer.error_counter());
-    let (filter, level) = reload::Layer::new(filter(log.level));
-    let ours = match log.format {
-        LogFormat::Json => fmt::layer().json().flatten_event(true).with_current_span(false).with_writer(writer).boxed(),
-        LogFormat::Text => fmt::layer().with_ansi(false).with_writer(writer).boxed(),
+    let stdout = Stdout::default();
+    let trail = match &trail.file {
+        None => Lines::start("audit", AUDIT_LINES_MAX, stdout.clone()),
+        Some(path) => {
+            let file = Trail::open(path, Arc::new(SystemClock));
+            let file = file.map_err(|source| StartError::AuditFile { path: path.clone(), source })?;
+            Lines::start("audit", AUDIT_LINES_MAX, file)
+        }
     };
-    let trail = fmt::layer().json().flatten_event(true).with_current_span(false).with_level(false).with_writer(audit_writer);
+    let trail = trail.map_err(StartError::Thread)?;
+    let lines = Lines::start("log", LINES_MAX, stdout).map_err(StartError::Thread)?;
+    let (filter, level) = reload::Layer::new(filter(log.level));
+    // What goes wrong in the library is not said either: it would be with `eprintln!`.
+    let ours = fmt::layer().log_internal_errors(false).with_writer(lines.clone());
+    let ours = match log.format {
+        LogFormat::Json => ours.json().flatten_event(true).with_current_span(false).boxed(),
+        LogFormat::Text => ours.with_ansi(false).boxed(),
+    };
+    let audited = fmt::layer().log_internal_errors(false).with_writer(trail.clone());
+    let audited = audited.json().flatten_event(true).with_current_span(false).with_level(false);
     let only = Targets::new().with_target(audit::TARGET, LevelFilter::TRACE);
-    tracing_subscriber::registry().with(ours.with_filter(filter)).with(trail.with_filter(only)).try_init()?;
+    tracing_subscriber::registry().with(ours.with_filter(filter)).with(audited.with_filter(only)).try_init()?;
     panic::set_hook(Box::new(|panic| {
         let location = panic.location().map(ToString::to_string);
         error!(location, thread = thread::current().name(), "a task panicked");
     }));
-    Ok(Logs { level: Level(level), guards: [guard, audit_guard], dropped, unaudited, unwritten })
-}
-
-fn audit_writer(trail: &Audit, unwritten: &Arc<AtomicUsize>) -> Result<(NonBlocking, WorkerGuard), StartError> {
-    let builder = NonBlockingBuilder::default().buffered_lines_limit(AUDIT_LINES_MAX).lossy(true).thread_name("audit");
-    let counted = |to| Counted { to, gathered: Vec::with_capacity(GATHERED_MAX), lines: 0, failures: Arc::clone(unwritten) };
-    let Some(path) = &trail.file else { return Ok(builder.finish(counted(Box::new(io::stdout()) as _))) };
-    let file = fs::OpenOptions::new().append(true).create(true).mode(AUDIT_FILE_MODE).open(path);
-    let file = file.map_err(|source| StartError::AuditFile { path: path.clone(), source })?;
-    Ok(builder.finish(counted(Box::new(file))))
-}
-
-/// Writes what has gathered at once, and counts what can't be written, say to a full disk: the queue's own thread passes over that
-/// in silence.
-struct Counted {
-    to: Box<dyn io::Write + Send>,
-    gathered: Vec<u8>,
-    lines: usize,
-    failures: Arc<AtomicUsize>,
-}
-
-impl io::Write for Counted {
-    /// A whole line each time.
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.gathered.extend_from_slice(line);
-        self.lines += 1;
-        if self.gathered.len() >= GATHERED_MAX {
-            self.flush()?;
-        }
-        Ok(line.len())
-    }
-
-    /// Called whenever the queue is empty.
-    fn flush(&mut self) -> io::Result<()> {
-        if self.to.write_all(&self.gathered).and_then(|()| self.to.flush()).is_err() {
-            self.failures.fetch_add(self.lines, Ordering::Relaxed);
-        }
-        self.gathered.clear();
-        self.lines = 0;
-        Ok(())
-    }
+    Ok(Logs { level: Level(level), log: lines, trail })
 }

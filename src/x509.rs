@@ -18,9 +18,16 @@ pub struct Facts {
     pub not_before: SystemTime,
     /// Nor after this one.
     pub not_after: SystemTime,
-    /// Every URI among its subject alternative names.
+    /// The names in it.
+    pub names: Result<Names, Unreadable>,
+}
+
+/// Those of its subject alternative names that can name a caller.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Names {
+    /// Every URI among them.
     pub uris: Vec<String>,
-    /// Every DNS name among them.
+    /// Every DNS name.
     pub dns_names: Vec<String>,
 }
 
@@ -28,16 +35,25 @@ impl Facts {
     /// Reads a certificate.
     ///
     /// # Errors
-    /// Where it is no certificate in DER, or its names can't be read.
+    /// Where it is no certificate in DER, or not such as RFC 5280 has them; names that can't be read are told apart.
     pub fn read(der: &[u8]) -> Result<Self, Unreadable> {
         let certificate = Certificate::from_der(der).map_err(|_malformed| Unreadable)?;
         let body = certificate.tbs_certificate();
-        let names = body.get_extension::<SubjectAltName>().map_err(|_malformed| Unreadable)?;
-        let (mut uris, mut dns_names) = (Vec::new(), Vec::new());
-        for name in names.into_iter().flat_map(|(_critical, SubjectAltName(names))| names) {
+        let names = body.get_extension::<SubjectAltName>().map_err(|_malformed| Unreadable);
+        let names = names.map(|names| Names::of(names.map(|(_critical, SubjectAltName(names))| names).unwrap_or_default()));
+        let validity = body.validity();
+        let (not_before, not_after) = (validity.not_before.to_system_time(), validity.not_after.to_system_time());
+        Ok(Self { not_before, not_after, names })
+    }
+}
+
+impl Names {
+    fn of(names: Vec<GeneralName>) -> Self {
+        let mut found = Self::default();
+        for name in names {
             match name {
-                GeneralName::UniformResourceIdentifier(uri) => uris.push(uri.as_str().to_owned()),
-                GeneralName::DnsName(name) => dns_names.push(name.as_str().to_owned()),
+                GeneralName::UniformResourceIdentifier(uri) => found.uris.push(uri.as_str().to_owned()),
+                GeneralName::DnsName(name) => found.dns_names.push(name.as_str().to_owned()),
                 GeneralName::OtherName(_)
                 | GeneralName::Rfc822Name(_)
                 | GeneralName::DirectoryName(_)
@@ -46,13 +62,7 @@ impl Facts {
                 | GeneralName::RegisteredId(_) => {}
             }
         }
-        let validity = body.validity();
-        Ok(Self {
-            not_before: validity.not_before.to_system_time(),
-            not_after: validity.not_after.to_system_time(),
-            uris,
-            dns_names,
-        })
+        found
     }
 }
 
@@ -63,6 +73,6 @@ pub fn first_end(before: Option<SystemTime>, certificate: &[u8]) -> Option<Syste
     before.into_iter().chain(ends).min()
 }
 
-/// It is no certificate, or has names that can't be read.
+/// It can't be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unreadable;

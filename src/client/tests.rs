@@ -118,7 +118,7 @@ async fn a_dot_at_the_end_of_a_host_is_for_the_look_up_alone() {
         let security = Security { ca_pem: Some(certificate.pem().into_bytes()), ..Security::default() };
         let endpoint = prepare(&format!("https://broker.example.org{dot}:50051"), &security).expect("is one");
         let channel = endpoint.connect_with_connector_lazy(connector);
-        ask(&channel, Request::new(GetTokenRequest::default())).await.expect_err("it is refused");
+        ask(&channel, Request::new(GetTokenRequest::default()), DEFAULT_TIMEOUT).await.expect_err("it is refused");
         let mut names = Vec::new();
         for _ in 0..3 {
             names.push(telling.recv().await.flatten().expect("is told"));

@@ -13,11 +13,18 @@ use crate::{
     clock::Clock,
     model::CallerId,
     service_accounts::{ServiceAccounts, Unverified},
-    x509::Facts,
+    x509::{Facts, Names},
 };
 
 /// What service meshes and SPIRE put into certificates.
 const SPIFFE: &str = "spiffe://";
+
+/// What a client is told whose certificate is malformed in a way that the handshake lets pass.
+const UNREADABLE: &str =
+    "your certificate can't be read: have it issued with dates, serial number and extensions as RFC 5280 has them";
+/// And where that is so of its names only.
+const NAMES_UNREADABLE: &str =
+    "your certificate's names can't be read: have it issued with subject alternative names as RFC 5280 has them, in ASCII";
 
 /// What a connection says of its client: the same for all its calls.
 #[derive(Clone, Debug)]
@@ -30,7 +37,8 @@ pub struct Peer {
 #[derive(Clone, Debug)]
 struct Certificate {
     caller: Result<CallerId, &'static str>,
-    not_after: SystemTime,
+    /// None where that can't be read; then there is no caller either.
+    not_after: Option<SystemTime>,
 }
 
 impl Peer {
@@ -44,8 +52,12 @@ impl Peer {
     #[must_use]
     pub fn over_tls(certificate: Option<&CertificateDer<'_>>) -> Self {
         let certificate = certificate.map(|der| match Facts::read(der) {
-            Ok(facts) => Certificate { not_after: facts.not_after, caller: name_in(facts) },
-            Err(_) => Certificate { not_after: SystemTime::UNIX_EPOCH, caller: Err("your certificate's names can't be read") },
+            Ok(Facts { not_after, names: Ok(names), .. }) => Certificate { not_after: Some(not_after), caller: name_in(names) },
+            Ok(Facts { not_after, names: Err(_), .. }) => {
+                Certificate { not_after: Some(not_after), caller: Err(NAMES_UNREADABLE) }
+            }
+            // The handshake looked at its dates and signature; it reads less strictly, and less.
+            Err(_) => Certificate { not_after: None, caller: Err(UNREADABLE) },
         });
         Self { certificate, private: true }
     }
@@ -53,8 +65,8 @@ impl Peer {
 
 /// The one name in a certificate: with any URI, exactly one and it is a SPIFFE id (X509-SVID, 2); else the one DNS name. Never the
 /// subject, which nobody checks.
-fn name_in(facts: Facts) -> Result<CallerId, &'static str> {
-    let Facts { uris, dns_names, .. } = facts;
+fn name_in(names: Names) -> Result<CallerId, &'static str> {
+    let Names { uris, dns_names } = names;
     let one = |mut names: Vec<String>, fault| match (names.pop(), names.is_empty()) {
         (Some(name), true) => Ok(name),
         _ => Err(fault),
@@ -125,7 +137,7 @@ impl Identity {
         let refused = |why| BrokerError::Unauthenticated { why };
         if let Some(certificate) = &peer.certificate {
             // Connections outlive certificates.
-            if self.clock.now().wall > certificate.not_after {
+            if certificate.not_after.is_some_and(|end| self.clock.now().wall > end) {
                 return Err(refused("your certificate has ended since you connected: connect again with the next one"));
             }
             return certificate.caller.clone().map_err(refused);
@@ -162,14 +174,9 @@ fn bearer(headers: &HeaderMap) -> Result<&str, &'static str> {
 mod tests {
     use super::*;
 
-    fn facts(uris: &[&str], dns_names: &[&str]) -> Facts {
+    fn names(uris: &[&str], dns_names: &[&str]) -> Names {
         let all = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-        Facts {
-            not_before: SystemTime::UNIX_EPOCH,
-            not_after: SystemTime::UNIX_EPOCH,
-            uris: all(uris),
-            dns_names: all(dns_names),
-        }
+        Names { uris: all(uris), dns_names: all(dns_names) }
     }
 
     #[test]
@@ -189,9 +196,18 @@ mod tests {
             (vec![], vec!["spiffe://example.org/x"], None),
             (vec![], vec![], None),
         ] {
-            let found = name_in(facts(&uris, &dns_names)).ok();
+            let found = name_in(names(&uris, &dns_names)).ok();
             assert_eq!(found, expected.map(|name| CallerId::Named(name.into())), "{uris:?} {dns_names:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_is_no_certificate_is_told_so_and_not_that_it_has_ended() {
+        let asked = Asked { at_all: true, ..Asked::default() };
+        let identity = Identity::new(asked, Arc::new(crate::clock::SystemClock));
+        let peer = Peer::over_tls(Some(&CertificateDer::from(&b"nonsense"[..])));
+        let refused = identity.of(&peer, &HeaderMap::new()).await;
+        assert_eq!(refused, Err(BrokerError::Unauthenticated { why: UNREADABLE }));
     }
 
     #[test]

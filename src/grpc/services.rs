@@ -5,15 +5,11 @@
 use std::{convert::Infallible, fmt, future::Future, panic::AssertUnwindSafe, pin::Pin, sync::Arc, time::Duration};
 
 use futures_util::FutureExt as _;
-use http::{Request, Response, header::AUTHORIZATION, request::Parts};
+use http::{HeaderMap, Request, Response, header::AUTHORIZATION, request::Parts};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use tokio::time::{timeout, timeout_at};
-use tonic::{Status, body::Body, server::NamedService};
-use tonic_health::{
-    pb::health_server::HealthServer,
-    server::{HealthReporter, HealthService},
-};
+use tonic::{Code, Status, body::Body, server::NamedService};
 use tower_service::Service;
 use tracing::info;
 
@@ -21,6 +17,7 @@ use super::{
     Api,
     call::{Call, Watch},
     deadline::{self, CallTimeout},
+    health::Health,
     identity::{Identity, Peer},
     request_id::{self, RequestId},
     status,
@@ -33,6 +30,11 @@ use crate::{
 
 /// Longest request message, in bytes: its four fields take 300.
 const REQUEST_MAX: usize = 4 * 1024;
+/// Largest metadata that is taken, in bytes as HTTP/2 counts them (RFC 9113, 6.5.2): a projected service-account token has about
+/// 2 KiB. What is beyond it is dropped at once, so that a connection's calls hold no more.
+const METADATA_MAX: usize = 16 * 1024;
+/// What HTTP/2 adds for each field.
+const FIELD_OVERHEAD: usize = 32;
 /// A request's message is here by then: it is one small frame, sent right behind the headers.
 const MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
 /// What is wrong with a `grpc-timeout` that can't be read.
@@ -41,6 +43,9 @@ const TIMEOUT_FAULT: (&str, &str) = ("grpc-timeout", "is not 1 to 8 digits and a
 const MESSAGE_FAULT: (&str, &str) = ("message", "is longer than 4 KiB, or broke off");
 /// The handler answers by its deadline; this much later the call is ended for it.
 const HANDLER_SLACK: Duration = Duration::from_millis(2);
+
+/// The method of health that goes on.
+const WATCH: &str = "Watch";
 
 /// The full name of the service, as health knows it.
 pub const SERVICE: &str = <TokenBrokerServiceServer<Api> as NamedService>::NAME;
@@ -88,7 +93,7 @@ impl Services {
     /// Where the compiled-in descriptors are broken.
     pub fn all(
         api: Api,
-        health: HealthReporter,
+        health: &Health,
         identity: Identity,
         watch: Arc<Watch>,
         call_timeout: CallTimeout,
@@ -102,7 +107,7 @@ impl Services {
         };
         let server = TokenBrokerServiceServer::new(api).max_decoding_message_size(REQUEST_MAX);
         Ok(Self {
-            health: handler(HealthServer::new(HealthService::from_health_reporter(health))),
+            health: handler(health.server()),
             reflection: Arc::new([handler(reflection().build_v1()?), handler(reflection().build_v1alpha()?)]),
             broker: Some(Ours { server, identity, watch, call_timeout }),
         })
@@ -110,14 +115,27 @@ impl Services {
 
     /// Health alone, for probes.
     #[must_use]
-    pub fn health_only(health: HealthReporter) -> Self {
-        let health = handler(HealthServer::new(HealthService::from_health_reporter(health)));
-        Self { health, reflection: Arc::default(), broker: None }
+    pub fn health_only(health: &Health) -> Self {
+        Self { health: handler(health.server()), reflection: Arc::default(), broker: None }
+    }
+
+    /// Whether a call with this path lasts as long as its client likes.
+    pub(super) fn lasts(&self, path: &str) -> bool {
+        let Some((service, method)) = path.strip_prefix('/').and_then(|path| path.split_once('/')) else { return false };
+        (service == self.health.0 && method == WATCH) || self.reflection.iter().any(|(name, _)| *name == service)
     }
 
     /// Answers one call.
     pub(crate) fn respond(&self, request: Request<Incoming>, peer: &Arc<Peer>) -> Responding {
         let service = request.uri().path().strip_prefix('/').and_then(|path| path.split_once('/')).map(|(service, _)| service);
+        if metadata_size(&request) > METADATA_MAX {
+            let id = RequestId::given(request.headers().get(request_id::KEY));
+            let response = match &self.broker {
+                Some(ours) if service == Some(SERVICE) => ours.brought_too_much(request.headers()),
+                Some(_) | None => status::too_much_metadata(&id).into_http(),
+            };
+            return Box::pin(std::future::ready(Ok(response)));
+        }
         match (&self.broker, service) {
             (Some(ours), Some(SERVICE)) => Box::pin(ours.clone().respond(request, Arc::clone(peer))),
             (_, Some(service)) if service == self.health.0 => (self.health.1)(request),
@@ -138,6 +156,25 @@ impl Ours {
             Ok(_) => handler(request).await,
             Err(error) => Ok(refused(&error, &RequestId::given(request.headers().get(request_id::KEY)))),
         }
+    }
+
+    /// A call whose metadata is not looked at any further.
+    fn brought_too_much(&self, headers: &HeaderMap) -> Response<Body> {
+        let call = Call::begin(&self.watch, headers);
+        info!(request_id = %call.id, reason = status::MALFORMED, "no token: the metadata is larger than 16 KiB");
+        let outcome = Outcome::TurnedAway;
+        audit::decision(&Decision {
+            caller: None,
+            user: None,
+            verdict: Verdict::Failed,
+            reason: status::MALFORMED,
+            outcome: outcome.as_str(),
+            token_id: None,
+            request_id: call.id.as_str(),
+            trace_id: call.trace_id(),
+        });
+        call.end(Code::ResourceExhausted, status::MALFORMED, outcome);
+        status::too_much_metadata(&call.id).into_http()
     }
 
     async fn respond(mut self, request: Request<Incoming>, peer: Arc<Peer>) -> Result<Response<Body>, Infallible> {
@@ -204,10 +241,21 @@ impl Ours {
     }
 }
 
+/// The size of a request's metadata, as HTTP/2 counts it.
+fn metadata_size<B>(request: &Request<B>) -> usize {
+    let fields = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + FIELD_OVERHEAD);
+    fields.sum::<usize>() + request.uri().path().len() + FIELD_OVERHEAD
+}
+
 /// A call that never got to the broker.
 fn refused(error: &BrokerError, id: &RequestId) -> Response<Body> {
     info!(request_id = %id, reason = error.reason(), %error, "no token");
     status::from_error(error, id).into_http()
+}
+
+/// What lasts ends like this when its connection is to go.
+pub(super) fn shutting_down() -> Status {
+    status::from_error(&BrokerError::ShuttingDown, &RequestId::given(None))
 }
 
 fn malformed((field, fault): (&'static str, &str)) -> BrokerError {

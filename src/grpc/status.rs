@@ -139,6 +139,17 @@ pub(crate) fn from_error(error: &BrokerError, request_id: &RequestId) -> Status 
     Status::with_error_details_and_metadata(code(error), error.to_string(), details, metadata)
 }
 
+/// What a call is told whose metadata is more than is taken.
+#[must_use]
+pub(crate) fn too_much_metadata(id: &RequestId) -> Status {
+    let mut details = ErrorDetails::new();
+    details.set_error_info(MALFORMED, DOMAIN, HashMap::new());
+    details.set_request_info(id.as_str(), "");
+    details.set_bad_request(vec![FieldViolation::new("metadata", "is larger than 16 KiB: send less")]);
+    // Not INVALID_ARGUMENT: it is what gRPC's own libraries say.
+    Status::with_error_details(Code::ResourceExhausted, "the metadata is larger than 16 KiB: send less", details)
+}
+
 /// Gives the errors that the gRPC library makes by itself the contract's shape: those without details come from a message that
 /// could not be read, or a method that is none.
 pub(crate) fn completed(response: Response<Body>, id: impl FnOnce() -> RequestId) -> Response<Body> {

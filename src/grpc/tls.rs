@@ -3,13 +3,13 @@
 //! Must never resume a session (the certificate would not be looked at again), wait for a client without end, nor go on serving a
 //! connection whose client no CA vouches for any more.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, future::poll_fn, io, num::NonZero, pin::pin, sync::Arc, task::Poll, thread, time::Duration};
 
 use rustls::{
     ServerConfig,
     crypto::aws_lc_rs,
     pki_types::{CertificateDer, UnixTime},
-    server::{NoServerSessionStorage, WebPkiClientVerifier, danger::ClientCertVerifier},
+    server::{Acceptor, NoServerSessionStorage, WebPkiClientVerifier, danger::ClientCertVerifier},
     sign::SingleCertAndKey,
     version::{TLS12, TLS13},
 };
@@ -19,7 +19,7 @@ use tokio::{
     sync::{Semaphore, watch},
     time::timeout,
 };
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 use tracing::debug;
 
 use super::identity::Peer;
@@ -29,10 +29,12 @@ use crate::{
     metrics::{Metrics, Shaken},
 };
 
-/// A handshake takes two round trips and, on a busy machine, some milliseconds of CPU.
+/// A handshake takes two round trips and, on a busy machine, some milliseconds of CPU. Whoever stops in the middle has nothing
+/// but its place on the listener, and gives that up first.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Handshakes at once: each is about 0.3 ms of CPU, and 30 KiB; a thousand pods that come at once are through in a second.
-const HANDSHAKES_MAX: usize = 256;
+/// One core in so many works on handshakes at a time, about 0.3 ms on each, so that calls don't wait for a herd of them: a thousand
+/// pods that come at once are through in a second. Whoever is waited for holds none.
+const ONE_CORE_IN: usize = 2;
 /// HTTP/2, and nothing else, is spoken here.
 const ALPN: &[u8] = b"h2";
 
@@ -40,7 +42,7 @@ const ALPN: &[u8] = b"h2";
 #[derive(Clone)]
 pub struct Tls {
     current: watch::Receiver<Arc<Current>>,
-    handshakes: Arc<Semaphore>,
+    cores: Arc<Semaphore>,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
 }
@@ -117,35 +119,53 @@ impl Tls {
     /// TLS with what `current` holds, as it changes.
     #[must_use]
     pub fn new(current: watch::Receiver<Arc<Current>>, clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Self {
-        Self { current, handshakes: Arc::new(Semaphore::new(HANDSHAKES_MAX)), clock, metrics }
+        let all = thread::available_parallelism().map_or(1, NonZero::get);
+        Self { current, cores: Arc::new(Semaphore::new((all / ONE_CORE_IN).max(1))), clock, metrics }
     }
 
     /// Shakes hands; none where the client doesn't, in time, or can't be trusted.
     pub async fn handshake(&self, stream: TcpStream) -> Option<Secured> {
         let mut watched = self.current.clone();
         let current = Arc::clone(&watched.borrow_and_update());
-        let shaking = async {
-            // Whoever says nothing takes no place from those who do.
-            stream.peek(&mut [0]).await.ok()?;
-            // Never closed.
-            let _place = self.handshakes.acquire().await.ok()?;
-            TlsAcceptor::from(Arc::clone(&current.server))
-                .accept(stream)
-                .await
-                .map_err(|error| debug!(%error, "no handshake"))
-                .ok()
-        };
-        let shaken = timeout(HANDSHAKE_TIMEOUT, shaking).await;
-        self.metrics.handshake(match &shaken {
-            Ok(Some(_)) => Shaken::Done,
-            Ok(None) => Shaken::Refused,
-            Err(_elapsed) => Shaken::TimedOut,
-        });
-        let stream = shaken.ok().flatten()?;
+        // Counted also where its place is wanted, and this is dropped in the middle.
+        let mut counted = Counted { metrics: &self.metrics, became: Shaken::TimedOut };
+        let shaken = timeout(HANDSHAKE_TIMEOUT, self.shake(stream, Arc::clone(&current.server))).await.ok()?;
+        counted.became = if shaken.is_ok() { Shaken::Done } else { Shaken::Refused };
+        drop(counted);
+        let stream = shaken.map_err(|error| debug!(%error, "no handshake")).ok()?;
         let chain: Vec<_> =
             stream.get_ref().1.peer_certificates().unwrap_or_default().iter().map(|der| der.clone().into_owned()).collect();
         let peer = Peer::over_tls(chain.first());
         Some(Secured { stream, peer, vouched: Vouched { chain, watched, clock: Arc::clone(&self.clock) } })
+    }
+}
+
+impl Tls {
+    async fn shake(&self, stream: TcpStream, server: Arc<ServerConfig>) -> io::Result<TlsStream<TcpStream>> {
+        // What the client begins with is read whole before anything is worked out for it.
+        let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+        let mut shaking = pin!(hello.into_stream(server));
+        let begun = {
+            let _core = self.cores.acquire().await.map_err(io::Error::other)?;
+            // Once, so that the core is free again while the client is waited for.
+            poll_fn(|cx| Poll::Ready(shaking.as_mut().poll(cx))).await
+        };
+        match begun {
+            Poll::Ready(shaken) => shaken,
+            Poll::Pending => shaking.await,
+        }
+    }
+}
+
+/// Counts a handshake once it is over.
+struct Counted<'a> {
+    metrics: &'a Metrics,
+    became: Shaken,
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.metrics.handshake(self.became);
     }
 }
 

@@ -98,6 +98,81 @@ async fn the_trail_goes_to_a_file_that_only_its_owner_reads() {
     assert!(!broker.log().contains("\"target\":\"audit\""), "not in both");
 }
 
+/// Nobody may lose a line by what is done to the file while it is written to.
+#[tokio::test]
+async fn a_file_that_is_renamed_deleted_or_replaced_is_opened_anew_and_loses_no_line() {
+    let sandbox = Sandbox::start(Options::default()).await.expect("starts");
+    let directory = tempfile::tempdir().expect("a directory");
+    let (file, old) = (directory.path().join("trail.jsonl"), directory.path().join("trail.jsonl.1"));
+    let broker = Process::serve(&config(&sandbox, "info", &format!("[audit]\nfile = \"{}\"\n", file.display())), &[]).await;
+    let client = Client::new(&broker.endpoint()).expect("is an endpoint");
+    let read = |path: &Path| fs::read_to_string(path).unwrap_or_default();
+    let ask = async |n: usize| {
+        for _ in 0..n {
+            client.token(MERCHANT, "+447871230000").await.expect_err("nobody knows it");
+        }
+    };
+    ask(3).await;
+    lines(|| read(&file), "decision", 3).await;
+    // As logrotate does: what is written before the signal may go either way.
+    fs::rename(&file, &old).expect("is renamed");
+    ask(2).await;
+    broker.signal(Signal::HUP);
+    broker.line_like("the audit trail's file was renamed, replaced or deleted").await;
+    ask(4).await;
+    lines(|| format!("{}{}", read(&old), read(&file)), "decision", 9).await;
+    assert!(read(&old).lines().count() <= 5 && read(&file).lines().count() >= 4, "{}", read(&old));
+    // Without a signal, and without lines before it: the file is there again as soon as there is one.
+    fs::remove_file(&file).expect("is removed");
+    ask(1).await;
+    assert_eq!(lines(|| read(&file), "decision", 1).await.len(), 1);
+    assert_eq!(fs::metadata(&file).expect("is there").permissions().mode() & 0o777, 0o600);
+    // Another file in its place.
+    let other = directory.path().join("other");
+    fs::write(&other, "").expect("is written");
+    fs::rename(&other, &file).expect("is renamed");
+    ask(2).await;
+    lines(|| read(&file), "decision", 2).await;
+    // After a signal it is there though nothing is said.
+    fs::rename(&file, &old).expect("is renamed");
+    broker.signal(Signal::HUP);
+    let there = async {
+        while !file.exists() {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(PATIENCE, there).await.expect("it is made");
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_opened_anew_is_said_and_the_old_one_goes_on() {
+    let sandbox = Sandbox::start(Options::default()).await.expect("starts");
+    let directory = tempfile::tempdir().expect("a directory");
+    let (inside, away) = (directory.path().join("log"), directory.path().join("away"));
+    fs::create_dir(&inside).expect("is made");
+    let file = inside.join("trail.jsonl");
+    let rest = format!("[admin]\nlisten = \"127.0.0.1:0\"\n[audit]\nfile = \"{}\"\n", file.display());
+    let broker = Process::serve(&config(&sandbox, "info", &rest), &[]).await;
+    let client = Client::new(&broker.endpoint()).expect("is an endpoint");
+    fs::rename(&inside, &away).expect("is renamed");
+    for _ in 0..5 {
+        client.token(MERCHANT, "+447871230000").await.expect_err("nobody knows it");
+    }
+    broker.line_like("the audit trail's file can't be opened anew").await;
+    let moved = away.join("trail.jsonl");
+    lines(|| fs::read_to_string(&moved).expect("is there"), "decision", 5).await;
+    // It is gone for good: what is written to it nobody will read.
+    fs::remove_file(&moved).expect("is removed");
+    client.token(MERCHANT, "+447871230000").await.expect_err("nobody knows it");
+    broker.line_like("lines of the audit trail were lost").await;
+    assert_eq!(broker.log().matches("can't be opened anew").count(), 1, "once a minute: {}", broker.log());
+    fs::create_dir(&inside).expect("is made");
+    broker.signal(Signal::HUP);
+    broker.line_like("the audit trail's file was renamed, replaced or deleted").await;
+    client.token(MERCHANT, "+447871230000").await.expect_err("nobody knows it");
+    lines(|| fs::read_to_string(&file).unwrap_or_default(), "decision", 1).await;
+}
+
 #[tokio::test]
 async fn lines_that_cannot_be_written_are_counted_and_said() {
     let sandbox = Sandbox::start(Options::default()).await.expect("starts");

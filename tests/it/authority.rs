@@ -68,6 +68,22 @@ impl Authority {
         self.sign(params)
     }
 
+    /// One that holds now, whose names are these bytes: an extension as nobody should write it.
+    pub(crate) fn with_names(&self, der: Vec<u8>) -> Issued {
+        let mut params = CertificateParams::default();
+        params.custom_extensions.push(rcgen::CustomExtension::from_oid_content(&[2, 5, 29, 17], der));
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        self.sign(params)
+    }
+
+    /// One that holds now and has a name, with a serial number longer than RFC 5280 allows.
+    pub(crate) fn with_a_long_serial_number(&self, name: &str) -> Issued {
+        let mut params = CertificateParams::new([name.to_owned()]).expect("the name is good");
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        params.serial_number = Some(rcgen::SerialNumber::from_slice(&[0x7f; 40]));
+        self.sign(params)
+    }
+
     /// One that holds now.
     pub(crate) fn client(&self, names: &[Name<'_>]) -> Issued {
         let now = SystemTime::now();

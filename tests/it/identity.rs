@@ -81,6 +81,37 @@ async fn a_certificate_is_one_name_and_only_listed_names_may() {
     assert!(said.check(Code::Unauthenticated, unknown).error.to_string().contains("client certificate"));
 }
 
+/// The handshake checks less of a certificate than it takes to know whom it names.
+#[tokio::test]
+async fn a_certificate_that_cannot_be_read_is_told_so_and_not_that_it_has_ended() {
+    let ca = Authority::new();
+    let stage = secured(&ca, &caller("cards.example.org", "merchants = [\"*\"]")).await;
+    let mut seen = 0;
+    for issued in [
+        // A DNS name with a byte that is no ASCII; one that ends too soon; no names at all; a serial number of 40 bytes.
+        ca.with_names(vec![0x30, 0x05, 0x82, 0x03, b'a', 0xff, b'b']),
+        ca.with_names(vec![0x30, 0x05, 0x82, 0x7f, b'a', b'b', b'c']),
+        ca.with_names(vec![0x04, 0x01, 0x00]),
+        ca.with_names(Vec::new()),
+        ca.with_a_long_serial_number("cards.example.org"),
+    ] {
+        let security = token_broker::client::Security {
+            ca_pem: Some(ca.pem.clone().into_bytes()),
+            identity_pem: Some((issued.certificate.into_bytes(), issued.key.into_bytes())),
+            token_file: None,
+        };
+        // Some our own client does not show, and some the handshake refuses.
+        let Ok(client) = token_broker::client::Client::with_security(&stage.secure_endpoint(), security) else { continue };
+        let error = client.token(MERCHANT, NUMBER).await.expect_err("nobody is named");
+        let Some(reason) = error.reason() else { continue };
+        let text = error.to_string();
+        assert_eq!(reason, "CALLER_UNAUTHENTICATED", "{text}");
+        assert!(text.contains("can't be read") && !text.contains("has ended"), "{text}");
+        seen += 1;
+    }
+    assert!(seen >= 2, "{seen}");
+}
+
 #[tokio::test]
 async fn strangers_and_certificates_out_of_time_get_no_handshake() {
     let (ca, stranger) = (Authority::new(), Authority::new());

@@ -8,13 +8,14 @@ use token_broker_sandbox::{Fault, Options, Sandbox};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
+    time::timeout,
 };
 use tonic::Code;
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 use crate::{
     process::Process,
-    support::{MERCHANT, NUMBER, PASSWORD, Said, http, user},
+    support::{MERCHANT, NUMBER, PASSWORD, PATIENCE, Said, http, user},
 };
 
 const SERVICE: &str = "tokenbroker.v1.TokenBrokerService";
@@ -120,4 +121,82 @@ async fn sigint_or_a_second_sigterm_skips_the_lame_duck() {
         }
         assert!(broker.ended(Duration::from_secs(5)).await.success(), "{signals:?}: {}", broker.log());
     }
+}
+
+async fn channel(endpoint: &str) -> tonic::transport::Channel {
+    tonic::transport::Endpoint::from_shared(endpoint.to_owned()).expect("is a URL").connect().await.expect("it listens")
+}
+
+#[tokio::test]
+async fn what_lasts_as_long_as_its_client_likes_does_not_hold_up_the_end() {
+    use tonic_reflection::pb::{
+        v1::server_reflection_client::ServerReflectionClient, v1alpha::server_reflection_client::ServerReflectionClient as Older,
+    };
+    let sandbox = Sandbox::start(Options::default()).await.expect("starts");
+    let mut broker = Process::serve(&config(&sandbox, "0s", "15s"), &[]).await;
+    let (endpoint, probes) = (broker.endpoint(), format!("http://{}", broker.address("health")));
+    let mut newer = ServerReflectionClient::new(channel(&endpoint).await);
+    let mut newer = newer.server_reflection_info(tokio_stream::pending()).await.expect("it begins").into_inner();
+    let mut older = Older::new(channel(&endpoint).await);
+    let older = older.server_reflection_info(tokio_stream::pending()).await.expect("it begins").into_inner();
+    let mut watches = Vec::new();
+    for (endpoint, service) in [(&endpoint, ""), (&endpoint, SERVICE), (&endpoint, "nobody"), (&probes, ""), (&probes, SERVICE)] {
+        let mut watch = HealthClient::new(channel(endpoint).await);
+        let watch = watch.watch(HealthCheckRequest { service: service.to_owned() }).await.expect("it begins").into_inner();
+        watches.push(watch);
+    }
+    // A watch whose message never comes, and half a request on the admin port.
+    let mut bare = crate::support::Bare::connect(&endpoint).await;
+    let request = http::Request::post("/grpc.health.v1.Health/Watch").header("content-type", "application/grpc");
+    let body = tonic::body::Body::new(Never);
+    let unsaid = tokio::spawn(async move { tower_service::Service::call(&mut bare, request.body(body).expect("is one")).await });
+    let mut half = TcpStream::connect(broker.address("admin")).await.expect("it listens");
+    half.write_all(b"GET /livez HTTP/1.1\r\nhost:").await.expect("it reads");
+    half.flush().await.expect("it reads");
+
+    let before = Instant::now();
+    broker.signal(Signal::TERM);
+    let said = newer.message().await.expect_err("it is ended");
+    assert_eq!(said.code(), Code::Unavailable, "{said:?}");
+    assert!(broker.ended(PATIENCE).await.success(), "{}", broker.log());
+    assert!(before.elapsed() < Duration::from_secs(5), "none of it is a call: {:?}", before.elapsed());
+    drop((older, watches, unsaid, half));
+}
+
+/// A message that never comes.
+struct Never;
+
+impl http_body::Body for Never {
+    type Data = bytes::Bytes;
+    type Error = tonic::Status;
+
+    fn poll_frame(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<http_body::Frame<Self::Data>, Self::Error>>> {
+        std::task::Poll::Pending
+    }
+}
+
+#[tokio::test]
+async fn a_watch_of_an_unknown_service_says_so_and_goes_on() {
+    let sandbox = Sandbox::start(Options::default()).await.expect("starts");
+    let mut broker = Process::serve(&config(&sandbox, "1s", "2s"), &[]).await;
+    let (unknown, known) = ("tokenbroker.v2.TokenBrokerService", SERVICE);
+    for endpoint in [broker.endpoint(), format!("http://{}", broker.address("health"))] {
+        let mut health = HealthClient::new(channel(&endpoint).await);
+        let asked = HealthCheckRequest { service: unknown.to_owned() };
+        let mut watch = health.watch(asked.clone()).await.expect("it begins").into_inner();
+        let first = timeout(PATIENCE, watch.message()).await.expect("at once").expect("no error").expect("it goes on");
+        assert_eq!(first.status, 3, "SERVICE_UNKNOWN");
+        timeout(Duration::from_millis(300), watch.message()).await.expect_err("nothing has changed, and it goes on");
+        assert_eq!(health.check(asked).await.expect_err("Check has a code for it").code(), Code::NotFound);
+    }
+    let mut health = HealthClient::new(channel(&broker.endpoint()).await);
+    let mut watch = health.watch(HealthCheckRequest { service: known.to_owned() }).await.expect("it begins").into_inner();
+    assert_eq!(watch.message().await.expect("no error").expect("it goes on").status, 1);
+    broker.signal(Signal::TERM);
+    assert_eq!(watch.message().await.expect("no error").expect("it goes on").status, 2, "NOT_SERVING");
+    assert_eq!(watch.message().await.expect_err("the end").code(), Code::Unavailable);
+    assert!(broker.ended(PATIENCE).await.success(), "{}", broker.log());
 }

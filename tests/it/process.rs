@@ -42,9 +42,22 @@ impl Process {
     /// Starts the broker and waits until it is ready.
     pub(crate) async fn serve(config: &str, environment: &[(&str, &str)]) -> Self {
         let (files, path) = written(config);
-        let mut child = Command::new(BINARY)
+        let mut command = Command::new(BINARY);
+        command.envs(environment.iter().copied());
+        Self::start(command, files, path).await
+    }
+
+    /// The same with this many descriptors, softly and at most.
+    pub(crate) async fn with_descriptors(config: &str, soft: u32, hard: u32) -> Self {
+        let (files, path) = written(config);
+        let mut command = Command::new("prlimit");
+        command.arg(format!("--nofile={soft}:{hard}")).arg(BINARY);
+        Self::start(command, files, path).await
+    }
+
+    async fn start(mut command: Command, files: TempDir, path: PathBuf) -> Self {
+        let mut child = command
             .args([Path::new("serve"), Path::new("--config"), &path])
-            .envs(environment.iter().copied())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true)

@@ -1,0 +1,98 @@
+//! How many files and sockets the system lets the process open, and what of them is for whom.
+//!
+//! Must never let connections take the descriptors that sign-ins, probes and files need.
+
+use std::{fs, io};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tracing::{info, warn};
+
+use crate::{admin, config::Config, grpc::listener};
+
+/// Kept beside those for sign-ins: the configuration's files, the trail's, the API server, a collector of traces, name servers, and
+/// sockets of connections that are being accepted or closed.
+const OTHERS: usize = 32;
+/// Where the descriptors in use can't be counted: the outputs, the runtime's own, listeners.
+const IN_USE: usize = 24;
+/// Health and admin port get this part each of what is left, up to their most: a probe takes one for a moment.
+const PART_OF_PROBES: usize = 8;
+
+/// How many connections each port takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seats {
+    /// `grpc.listen`.
+    pub grpc: usize,
+    /// `grpc.health_listen`.
+    pub health: usize,
+    /// `admin.listen`.
+    pub admin: usize,
+}
+
+impl Default for Seats {
+    fn default() -> Self {
+        Self { grpc: listener::CONNECTIONS_MAX, health: listener::CONNECTIONS_MAX, admin: admin::CONNECTIONS_MAX }
+    }
+}
+
+impl Seats {
+    /// Shares out what a limit leaves: first what sign-ins and files need, half of it at most, then the probes' ports.
+    fn of(limit: usize, in_use: usize, sign_ins: usize, ports: (bool, bool)) -> Self {
+        let kept = (sign_ins.saturating_add(OTHERS)).min(limit / 2);
+        let left = limit.saturating_sub(in_use).saturating_sub(kept);
+        let part = |there: bool, most: usize| if there { (left / PART_OF_PROBES).clamp(1, most) } else { 0 };
+        let most = Self::default();
+        let (health, admin) = (part(ports.0, most.health), part(ports.1, most.admin));
+        Self { grpc: left.saturating_sub(health + admin).clamp(1, most.grpc), health, admin }
+    }
+}
+
+/// Takes as many descriptors as the process may have, and says what that makes. To be called once all ports are bound.
+#[must_use]
+pub fn take(config: &Config) -> Seats {
+    let before = getrlimit(Resource::Nofile);
+    if let (Some(soft), maximum) = (before.current, before.maximum)
+        && maximum.is_none_or(|hard| soft < hard)
+        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
+    {
+        warn!(error = %io::Error::from(error), soft, "the soft limit of descriptors can't be raised");
+    }
+    let now = getrlimit(Resource::Nofile).current;
+    let limit = now.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+    let in_use = fs::read_dir("/proc/self/fd").map_or(IN_USE, Iterator::count);
+    let ports = (config.grpc.health_listen.is_some(), config.admin.is_some());
+    let sign_ins = config.vault.max_concurrent_sign_ins;
+    let seats = Seats::of(limit, in_use, sign_ins, ports);
+    let Seats { grpc, health, admin } = seats;
+    info!(soft_before = before.current, limit = now, in_use, grpc, health, admin, "descriptors: connections that are taken");
+    if grpc < listener::CONNECTIONS_MAX {
+        warn!(
+            grpc,
+            most = listener::CONNECTIONS_MAX,
+            "few descriptors: fewer connections are taken than could be; raise the hard limit (ulimit -Hn, LimitNOFILE=) to 32768"
+        );
+    }
+    seats
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sign_ins_and_probes_have_theirs_and_nothing_goes_beyond_the_limit() {
+        assert_eq!(Seats::of(1 << 20, 20, 64, (true, true)), Seats::default());
+        assert_eq!(Seats::of(usize::MAX, 20, 64, (true, true)), Seats::default());
+        assert_eq!(Seats::of(1 << 20, 20, 64, (false, false)), Seats { health: 0, admin: 0, ..Seats::default() });
+        assert_eq!(Seats::of(300, 20, 64, (true, true)), Seats { grpc: 138, health: 23, admin: 23 });
+        for limit in [64, 100, 256, 300, 1_024, 4_096, 20_000] {
+            for sign_ins in [1, 64, 10_000] {
+                let in_use = 20;
+                let Seats { grpc, health, admin } = Seats::of(limit, in_use, sign_ins, (true, true));
+                let left = limit - in_use - grpc - health - admin;
+                assert!(left >= (sign_ins + OTHERS).min(limit / 2), "{limit} {sign_ins}");
+                assert!(grpc >= health && health >= 1 && admin >= 1);
+            }
+        }
+        assert_eq!(Seats::of(10, 20, 64, (true, true)), Seats { grpc: 1, health: 1, admin: 1 });
+    }
+}

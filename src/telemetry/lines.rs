@@ -1,0 +1,151 @@
+//! Lines on their way out: a bounded queue, and a thread that writes what has gathered.
+//!
+//! Must never make whoever says something wait: what finds the queue full is lost, and counted.
+
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+        mpsc::{Receiver, SyncSender, sync_channel},
+    },
+    thread,
+};
+
+use tracing_subscriber::fmt::MakeWriter;
+
+/// Lines that have gathered are written at once, up to so many bytes: a write each would cost a busy broker more than the lines.
+const GATHERED_MAX: usize = 64 * 1024;
+
+/// Where lines end.
+pub(super) trait Sink: Send + 'static {
+    /// Writes so many lines; how many of them were lost.
+    fn put(&mut self, lines: &[u8], count: usize) -> usize;
+
+    /// Looks whether its place is still the right one.
+    fn look(&mut self) {}
+}
+
+/// A queue of lines; clones are the same one.
+#[derive(Clone, Debug)]
+pub(super) struct Lines {
+    to: SyncSender<Job>,
+    counts: Arc<Counts>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    lost: AtomicUsize,
+    /// Those that were neither written nor lost yet.
+    waiting: AtomicUsize,
+}
+
+#[derive(Debug)]
+enum Job {
+    Line(Vec<u8>),
+    Look,
+    /// All before it was written.
+    End(SyncSender<()>),
+}
+
+impl Lines {
+    /// A queue of `most` lines before `sink`.
+    pub(super) fn start(name: &str, most: usize, sink: impl Sink) -> io::Result<Self> {
+        let (to, jobs) = sync_channel(most);
+        let counts = Arc::new(Counts::default());
+        let writer = Writer { sink, jobs, counts: Arc::clone(&counts) };
+        thread::Builder::new().name(name.to_owned()).spawn(move || writer.run())?;
+        Ok(Self { to, counts })
+    }
+
+    /// How many were lost so far, to a full queue or a sink that failed.
+    pub(super) fn lost(&self) -> usize {
+        self.counts.lost.load(Ordering::Relaxed)
+    }
+
+    /// How many wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.counts.waiting.load(Ordering::Relaxed)
+    }
+
+    /// Has the sink look at its place, once there is time for that: it does before each write anyway.
+    pub(super) fn look(&self) {
+        self.to.try_send(Job::Look).ok();
+    }
+
+    /// Waits until what was said before is written, and its thread has ended. As long as that takes.
+    pub(super) fn end(&self) {
+        let (ended, end) = sync_channel(1);
+        if self.to.send(Job::End(ended)).is_ok() {
+            // Either way it is over.
+            end.recv().ok();
+        }
+    }
+}
+
+impl io::Write for &Lines {
+    /// A whole line each time.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.counts.waiting.fetch_add(1, Ordering::Relaxed);
+        if self.to.try_send(Job::Line(line.to_vec())).is_err() {
+            self.counts.waiting.fetch_sub(1, Ordering::Relaxed);
+            self.counts.lost.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Lines {
+    type Writer = &'a Self;
+
+    fn make_writer(&'a self) -> Self::Writer {
+        self
+    }
+}
+
+/// The thread.
+struct Writer<S> {
+    sink: S,
+    jobs: Receiver<Job>,
+    counts: Arc<Counts>,
+}
+
+impl<S: Sink> Writer<S> {
+    fn run(mut self) {
+        let mut gathered = Vec::with_capacity(GATHERED_MAX);
+        while let Ok(first) = self.jobs.recv() {
+            let (mut next, mut count) = (Some(first), 0);
+            let mut other = None;
+            while let Some(job) = next.take() {
+                let Job::Line(line) = job else {
+                    other = Some(job);
+                    break;
+                };
+                gathered.extend_from_slice(&line);
+                count += 1;
+                if gathered.len() < GATHERED_MAX {
+                    next = self.jobs.try_recv().ok();
+                }
+            }
+            if count > 0 {
+                let lost = self.sink.put(&gathered, count);
+                self.counts.lost.fetch_add(lost, Ordering::Relaxed);
+                self.counts.waiting.fetch_sub(count, Ordering::Relaxed);
+                gathered.clear();
+            }
+            match other {
+                Some(Job::Look) => self.sink.look(),
+                Some(Job::End(ended)) => {
+                    // Whoever waited may have gone.
+                    ended.send(()).ok();
+                    return;
+                }
+                Some(Job::Line(_)) | None => {}
+            }
+        }
+    }
+}
