@@ -13,6 +13,8 @@ use tokio::time::Instant;
 
 /// The contract's bound on the ids in one call; as many tokens are remembered of a user.
 pub(super) const IDS_MAX: usize = 16;
+/// Its bound on one id, in characters.
+const ID_MAX: usize = 64;
 /// Users of whom tokens are remembered, at most: each takes up to 2 KiB. Beyond that, whose last token ends first is forgotten.
 const USERS_MAX: usize = 10_000;
 /// No token lives longer, so a complaint of one that was not seen here is remembered for so long.
@@ -40,7 +42,8 @@ impl Memory {
             return ids;
         }
         let known = room(&mut users, user, now);
-        for id in &ids {
+        // What the broker would refuse is the caller's to mend, and must not spoil the calls after it.
+        for id in ids.iter().filter(|id| id.chars().count() <= ID_MAX) {
             match known.iter_mut().find(|known| known.token_id.eq_ignore_ascii_case(id)) {
                 Some(known) => known.rejected = true,
                 None => keep(known, Known { token_id: id.clone(), ends: now + LIFETIME_MAX, rejected: true }),
@@ -119,6 +122,9 @@ mod tests {
         assert!(memory.rejected("m", "other", &[], now).is_empty(), "another user's");
         given("b", 90);
         assert!(rejected(&[], 61).is_empty(), "the vault insists on it");
+        let long = "x".repeat(65);
+        assert_eq!(rejected(&[&long], 61), [long.as_str()]);
+        assert!(rejected(&[], 61).is_empty(), "a call that is refused spoils no other");
         for n in 0..100 {
             assert!(rejected(&[&format!("x{n}")], 70).len() <= IDS_MAX);
         }

@@ -96,7 +96,7 @@ def try_language(language, environment, user):
 
 
 def try_replicas(here, pods, language, environment, user):
-    """All tokens of a user are called back, and each replica holds one: a caller has a good one after a call for each, and one more."""
+    """All tokens of a user are called back, one at each replica: a caller has a good one after a call for each and one more."""
     faults = []
     for pod in pods:
         here.names.addresses = [pod.address]
