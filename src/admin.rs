@@ -130,10 +130,12 @@ async fn readyz(State(shown): State<Shown>) -> (StatusCode, &'static str) {
 pub async fn serve(stream: TcpStream, router: Router, guest: Arc<Guest>, ending: Ending) {
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(HEAD_MAX);
+    let leaving = Arc::clone(&guest);
     let requests = Requests { router: TowerToHyperService::new(router), guest };
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), requests));
     tokio::select! {
         _ended = connection.as_mut() => return,
+        () = leaving.told_to_leave() => return,
         () = ending.goaway.cancelled() => connection.as_mut().graceful_shutdown(),
     }
     // What ends a connection early is its client's affair.

@@ -30,7 +30,7 @@ use super::{
     house::{Guest, UnderWay},
     identity::Peer,
     listener::Ending,
-    services::{self, Services},
+    services::{self, Link, Services},
 };
 
 /// Most calls at once on a connection. Generous, since hits would queue in the client behind calls that wait for the vault;
@@ -76,7 +76,7 @@ pub async fn serve<S>(
 {
     let io = Stream { inner: stream, read: 0, guest: Arc::clone(&guest) };
     let over = CancellationToken::new();
-    let service = Calls { services, peer: Arc::new(peer), guest: Arc::clone(&guest), over: over.clone() };
+    let service = Calls { services, link: Arc::new(Link { peer, guest: Arc::clone(&guest), over: over.clone() }) };
     let mut leave = pin!(leave);
     let mut connection = pin!(builder().serve_connection(TokioIo::new(io), service));
 
@@ -141,10 +141,7 @@ fn builder() -> http2::Builder<TokioExecutor> {
 /// A connection's calls.
 struct Calls {
     services: Services,
-    peer: Arc<Peer>,
-    guest: Arc<Guest>,
-    /// Ends what would last.
-    over: CancellationToken,
+    link: Arc<Link>,
 }
 
 impl hyper::service::Service<Request<Incoming>> for Calls {
@@ -153,14 +150,14 @@ impl hyper::service::Service<Request<Incoming>> for Calls {
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let under_way = self.guest.begins();
+        let under_way = self.link.guest.begins();
         let lasts = self.services.lasts(request.uri().path());
-        let responding = self.services.respond(request, &self.peer);
+        let responding = self.services.respond(request, &self.link);
         if !lasts {
             return Box::pin(async move { responding.await.map(|r| r.map(|body| Answer::Call { body, _counted: under_way })) });
         }
         drop(under_way);
-        let over = self.over.clone();
+        let over = self.link.over.clone();
         Box::pin(async move {
             let response = tokio::select! {
                 response = responding => response?,

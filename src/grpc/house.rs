@@ -1,7 +1,7 @@
 //! Who has a place on a listener, and who gives one up when there are none left.
 //!
-//! Must never let strangers keep out those who have something to ask, hold more places than it was given, nor take any from a
-//! call under way (but where all answers are made at once, as probes' are).
+//! Must never let strangers keep out those who have something to ask, hold more places than it was given, nor take any from who
+//! has asked and waits for the answer (but where all answers are made at once, as probes' are).
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -120,6 +120,7 @@ impl House {
             greeted: AtomicBool::default(),
             served: AtomicBool::default(),
             under_way: AtomicUsize::default(),
+            asked: AtomicUsize::default(),
             last: AtomicU64::new(number),
             leave: CancellationToken::new(),
             house: Arc::clone(self),
@@ -145,8 +146,8 @@ impl Rooms {
         oldest.is_some_and(|guest| self.tell_to_leave(&guest))
     }
 
-    /// Who can best go does: the stranger that has said nothing for the longest; else, of those without a call under way, who
-    /// never made one; else one of the address with the most guests, idle for the longest. It is looked for among all, which
+    /// Who can best go does: the stranger that has said nothing for the longest; else, of those who wait for no answer, who
+    /// never began a call; else one of the address with the most guests, idle for the longest. It is looked for among all, which
     /// takes half a millisecond in the fullest house; whoever makes that happen has shaken hands for it.
     fn part(&mut self, busy_may_go: bool) -> bool {
         let guest = self.strangers.first_key_value().map(|(_, guest)| Arc::clone(guest)).or_else(|| {
@@ -155,7 +156,8 @@ impl Rooms {
             let last = |guest: &Guest| {
                 (guest.served.load(Ordering::Relaxed), usize::MAX - crowd(guest), guest.last.load(Ordering::Relaxed))
             };
-            let idle = staying().filter(|guest| guest.is_idle()).min_by_key(|guest| last(guest));
+            let waits = |guest: &Guest| guest.asked.load(Ordering::Relaxed) > 0;
+            let idle = staying().filter(|guest| !waits(guest)).min_by_key(|guest| last(guest));
             let busy = || staying().filter(|_| busy_may_go).min_by_key(|guest| last(guest));
             idle.or_else(busy).cloned()
         });
@@ -216,8 +218,10 @@ pub struct Guest {
     from: IpAddr,
     greeted: AtomicBool,
     served: AtomicBool,
-    /// Its calls that count.
+    /// Its calls that count at the end.
     under_way: AtomicUsize,
+    /// Those of them that have said all they had to: for these it keeps its place.
+    asked: AtomicUsize,
     /// How many had come when it last made a call.
     last: AtomicU64,
     leave: CancellationToken,
@@ -246,6 +250,13 @@ impl Guest {
         UnderWay(Arc::clone(self))
     }
 
+    /// It has asked all it had to, and waits for an answer now.
+    #[must_use]
+    pub fn asks(self: &Arc<Self>) -> Asked {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        Asked(Arc::clone(self))
+    }
+
     /// Whether no call of its is under way.
     #[must_use]
     pub fn is_idle(&self) -> bool {
@@ -266,6 +277,16 @@ impl Drop for UnderWay {
     fn drop(&mut self) {
         self.0.last.store(self.0.house.arrivals.load(Ordering::Relaxed), Ordering::Relaxed);
         self.0.under_way.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// One call that waits for its answer.
+#[derive(Debug)]
+pub struct Asked(Arc<Guest>);
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        self.0.asked.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -297,7 +318,7 @@ mod tests {
         let stranger = comes(&house, 4).await; // For this one the first that never asked went.
         assert!(goes(&recent) && !goes(&idle) && !goes(&busy));
         drop(recent);
-        let under_way = busy.0.begins();
+        let under_way = (busy.0.begins(), busy.0.asks());
         let greeted = comes(&house, 5).await;
         assert!(goes(&stranger), "it said nothing");
         drop(stranger);
@@ -307,7 +328,7 @@ mod tests {
         assert!(goes(&idle) && !goes(&greeted), "it was idle for longer");
         drop(idle);
         next.0.greet();
-        let calls = [next.0.begins(), greeted.0.begins()];
+        let calls = [next.0.asks(), greeted.0.asks()];
         let last = comes(&house, 7).await;
         let fifth = house.enter(address(8)).await;
         assert!(fifth.place.is_none() || goes(&last), "of calls under way none is ended");
@@ -347,7 +368,7 @@ mod tests {
         let house = House::new(2, true);
         let stuck = comes(&house, 1).await;
         stuck.0.greet();
-        let under_way = stuck.0.begins();
+        let under_way = stuck.0.asks();
         let next = comes(&house, 1).await;
         assert!(goes(&stuck) && !goes(&next));
         drop(under_way);

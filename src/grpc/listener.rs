@@ -19,8 +19,8 @@ use crate::clock::Clock;
 pub const CONNECTIONS_MAX: usize = 8_192;
 /// Pause after a failed accept: the usual cause, no descriptors left, passes only when connections end.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Whoever has to give its place up, and has spoken before, is told so within this.
-const PARTING: Duration = Duration::from_millis(100);
+/// Whoever has to give its place up, and has spoken before, is told so within this: GOAWAY is one write.
+const PARTING: Duration = Duration::from_millis(20);
 /// What happens again and again is told this often, with its number.
 const TOLD_EVERY: Duration = Duration::from_secs(60);
 

@@ -8,7 +8,8 @@ use futures_util::FutureExt as _;
 use http::{HeaderMap, Request, Response, header::AUTHORIZATION, request::Parts};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
-use tokio::time::{timeout, timeout_at};
+use tokio::time::{sleep, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, body::Body, server::NamedService};
 use tower_service::Service;
 use tracing::info;
@@ -18,6 +19,7 @@ use super::{
     call::{Call, Watch},
     deadline::{self, CallTimeout},
     health::Health,
+    house::Guest,
     identity::{Identity, Peer},
     request_id::{self, RequestId},
     status,
@@ -37,6 +39,8 @@ const METADATA_MAX: usize = 16 * 1024;
 const FIELD_OVERHEAD: usize = 32;
 /// A request's message is here by then: it is one small frame, sent right behind the headers.
 const MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
+/// And by then where the connection is to go: it may be on its way.
+const LATE_MESSAGE: Duration = Duration::from_millis(500);
 /// What is wrong with a `grpc-timeout` that can't be read.
 const TIMEOUT_FAULT: (&str, &str) = ("grpc-timeout", "is not 1 to 8 digits and a unit, such as 500m");
 /// What is wrong with a message that can't be taken.
@@ -54,6 +58,24 @@ pub const SERVICE: &str = <TokenBrokerServiceServer<Api> as NamedService>::NAME;
 pub(super) type Responding = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 /// A service beside ours, behind one type.
 type Handler = Arc<dyn Fn(Request<Incoming>) -> Responding + Send + Sync>;
+
+/// What the calls of one connection have in common.
+pub(super) struct Link {
+    /// What it says of its client.
+    pub(super) peer: Peer,
+    /// Its place.
+    pub(super) guest: Arc<Guest>,
+    /// Cancelled once it is to go: what lasts ends, and what was not asked by then.
+    pub(super) over: CancellationToken,
+}
+
+impl Link {
+    /// Ends when a message that isn't here will not be waited for any more.
+    async fn hurried(&self) {
+        self.over.cancelled().await;
+        sleep(LATE_MESSAGE).await;
+    }
+}
 
 /// The services of one port.
 #[derive(Clone)]
@@ -126,7 +148,7 @@ impl Services {
     }
 
     /// Answers one call.
-    pub(crate) fn respond(&self, request: Request<Incoming>, peer: &Arc<Peer>) -> Responding {
+    pub(super) fn respond(&self, request: Request<Incoming>, link: &Arc<Link>) -> Responding {
         let service = request.uri().path().strip_prefix('/').and_then(|path| path.split_once('/')).map(|(service, _)| service);
         if metadata_size(&request) > METADATA_MAX {
             let id = RequestId::given(request.headers().get(request_id::KEY));
@@ -137,10 +159,19 @@ impl Services {
             return Box::pin(std::future::ready(Ok(response)));
         }
         match (&self.broker, service) {
-            (Some(ours), Some(SERVICE)) => Box::pin(ours.clone().respond(request, Arc::clone(peer))),
-            (_, Some(service)) if service == self.health.0 => (self.health.1)(request),
+            (Some(ours), Some(SERVICE)) => Box::pin(ours.clone().respond(request, Arc::clone(link))),
+            (_, Some(service)) if service == self.health.0 => {
+                let (answering, link) = ((self.health.1)(request), Arc::clone(link));
+                Box::pin(async move {
+                    tokio::select! {
+                        biased;
+                        response = answering => response,
+                        () = link.hurried() => Ok(shutting_down().into_http()),
+                    }
+                })
+            }
             (Some(ours), Some(service)) => match self.reflection.iter().find(|(name, _)| *name == service) {
-                Some((_, handler)) => Box::pin(ours.clone().describe(Arc::clone(handler), request, Arc::clone(peer))),
+                Some((_, handler)) => Box::pin(ours.clone().describe(Arc::clone(handler), request, Arc::clone(link))),
                 None => unimplemented(),
             },
             (None, _) | (_, None) => unimplemented(),
@@ -150,8 +181,8 @@ impl Services {
 
 impl Ours {
     /// Reflection.
-    async fn describe(self, handler: Handler, request: Request<Incoming>, peer: Arc<Peer>) -> Result<Response<Body>, Infallible> {
-        let identified = timeout(MESSAGE_TIMEOUT, self.identity.of(&peer, request.headers())).await;
+    async fn describe(self, handler: Handler, request: Request<Incoming>, link: Arc<Link>) -> Result<Response<Body>, Infallible> {
+        let identified = timeout(MESSAGE_TIMEOUT, self.identity.of(&link.peer, request.headers())).await;
         match identified.unwrap_or(Err(BrokerError::DeadlineExceeded)) {
             Ok(_) => handler(request).await,
             Err(error) => Ok(refused(&error, &RequestId::given(request.headers().get(request_id::KEY)))),
@@ -177,10 +208,10 @@ impl Ours {
         status::too_much_metadata(&call.id).into_http()
     }
 
-    async fn respond(mut self, request: Request<Incoming>, peer: Arc<Peer>) -> Result<Response<Body>, Infallible> {
+    async fn respond(mut self, request: Request<Incoming>, link: Arc<Link>) -> Result<Response<Body>, Infallible> {
         let (head, body) = request.into_parts();
         let call = Call::begin(&self.watch, &head.headers);
-        Ok(match self.answer(head, body, &peer, &call).await {
+        Ok(match self.answer(head, body, &link, &call).await {
             Ok(response) => {
                 let response = status::completed(response, || call.id.clone());
                 // Whatever the handler did not see, the library refused: a message that is none, or another method.
@@ -213,21 +244,29 @@ impl Ours {
         &mut self,
         mut head: Parts,
         body: Incoming,
-        peer: &Peer,
+        link: &Link,
         call: &Arc<Call>,
     ) -> Result<Response<Body>, BrokerError> {
         let timeout =
             deadline::timeout(&head.headers, self.call_timeout.get()).map_err(|deadline::Malformed| malformed(TIMEOUT_FAULT))?;
         let deadline = call.received + timeout;
-        let caller = timeout_at(deadline, self.identity.of(peer, &head.headers)).await;
+        let caller = timeout_at(deadline, self.identity.of(&link.peer, &head.headers)).await;
         call.is_known(deadline, caller.unwrap_or(Err(BrokerError::DeadlineExceeded))?);
         // Whole before anything else: a message that never comes holds a place for this long and no longer.
         let message = Limited::new(body, REQUEST_MAX).collect();
-        let message = match timeout_at(deadline.min(call.received + MESSAGE_TIMEOUT), message).await {
+        let in_time = timeout_at(deadline.min(call.received + MESSAGE_TIMEOUT), message);
+        let message = tokio::select! {
+            biased;
+            message = in_time => message,
+            () = link.hurried() => return Err(BrokerError::ShuttingDown),
+        };
+        let message = match message {
             Ok(Ok(message)) => message.to_bytes(),
             Ok(Err(_too_long_or_broken)) => return Err(malformed(MESSAGE_FAULT)),
             Err(_elapsed) => return Err(BrokerError::DeadlineExceeded),
         };
+        // From here on it keeps its place.
+        let _asked = link.guest.asks();
         head.extensions.insert(Arc::clone(call));
         // Its work is done: the token need not be copied on.
         head.headers.remove(AUTHORIZATION);

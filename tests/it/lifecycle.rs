@@ -145,11 +145,12 @@ async fn what_lasts_as_long_as_its_client_likes_does_not_hold_up_the_end() {
         let watch = watch.watch(HealthCheckRequest { service: service.to_owned() }).await.expect("it begins").into_inner();
         watches.push(watch);
     }
-    // A watch whose message never comes, and half a request on the admin port.
-    let mut bare = crate::support::Bare::connect(&endpoint).await;
-    let request = http::Request::post("/grpc.health.v1.Health/Watch").header("content-type", "application/grpc");
-    let body = tonic::body::Body::new(Never);
-    let unsaid = tokio::spawn(async move { tower_service::Service::call(&mut bare, request.body(body).expect("is one")).await });
+    // Calls whose message never comes, and half a request on the admin port.
+    let mut unsaid = Vec::new();
+    for path in ["/grpc.health.v1.Health/Watch", "/grpc.health.v1.Health/Check", "/tokenbroker.v1.TokenBrokerService/GetToken"] {
+        let mut bare = crate::support::Bare::connect(&endpoint).await;
+        unsaid.push(tokio::spawn(async move { bare.begin(path).await }));
+    }
     let mut half = TcpStream::connect(broker.address("admin")).await.expect("it listens");
     half.write_all(b"GET /livez HTTP/1.1\r\nhost:").await.expect("it reads");
     half.flush().await.expect("it reads");
@@ -160,22 +161,11 @@ async fn what_lasts_as_long_as_its_client_likes_does_not_hold_up_the_end() {
     assert_eq!(said.code(), Code::Unavailable, "{said:?}");
     assert!(broker.ended(PATIENCE).await.success(), "{}", broker.log());
     assert!(before.elapsed() < Duration::from_secs(5), "none of it is a call: {:?}", before.elapsed());
-    drop((older, watches, unsaid, half));
-}
-
-/// A message that never comes.
-struct Never;
-
-impl http_body::Body for Never {
-    type Data = bytes::Bytes;
-    type Error = tonic::Status;
-
-    fn poll_frame(
-        self: std::pin::Pin<&mut Self>,
-        _: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<Result<http_body::Frame<Self::Data>, Self::Error>>> {
-        std::task::Poll::Pending
+    for call in unsaid {
+        let answer = call.await.expect("no panic").expect("it is answered");
+        assert_eq!(answer.headers().get("grpc-status").expect("it is refused"), "14", "{answer:?}");
     }
+    drop((older, watches, half));
 }
 
 #[tokio::test]

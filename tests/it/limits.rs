@@ -7,6 +7,7 @@ use token_broker_sandbox::{Options, Sandbox};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
+    sync::Notify,
     time::{Instant, timeout},
 };
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
@@ -14,7 +15,7 @@ use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use crate::{
     authority::{Authority, Name, client},
     process::Process,
-    support::{MERCHANT, NUMBER, PASSWORD, PATIENCE, http, user},
+    support::{Bare, MERCHANT, NUMBER, PASSWORD, PATIENCE, http, user},
 };
 
 /// Far less than strangers have time to say something, which is 10 s, and more than a busy machine takes.
@@ -162,6 +163,30 @@ async fn nobody_keeps_probes_from_the_health_port() {
     drop((crowd, watches));
 }
 
+#[tokio::test]
+async fn calls_that_are_begun_and_never_made_keep_nobody_out() {
+    let sandbox = Sandbox::start(sandbox_options()).await.expect("starts");
+    let broker = Process::with_descriptors(&config(&sandbox), 300, 300).await;
+    for path in ["/tokenbroker.v1.TokenBrokerService/GetToken", "/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"] {
+        let mut beginning = tokio::task::JoinSet::new();
+        for _ in 0..200 {
+            let (mut bare, begun) = (Bare::connect(&broker.endpoint()).await, Arc::new(Notify::new()));
+            let mut other = bare.clone();
+            let sent = Arc::clone(&begun);
+            beginning.spawn(async move {
+                let beginning = bare.begin(path);
+                sent.notify_one();
+                beginning.await.is_ok()
+            });
+            begun.notified().await;
+            // Once this is answered the other has been begun, if it was let in.
+            tower_service::Service::call(&mut other, http::Request::new(tonic::body::Body::empty())).await.ok();
+        }
+        is_healthy(&broker.address("grpc")).await;
+        gives_a_token(&broker.endpoint(), NUMBER).await;
+    }
+}
+
 fn tls(sandbox: &Sandbox, directory: &std::path::Path, ca: &Authority) -> String {
     ca.server().write(directory);
     std::fs::write(directory.join("ca.crt"), &ca.pem).expect("is written");
@@ -225,7 +250,7 @@ async fn one_address_may_not_shake_hands_in_all_places() {
 
 /// A call with so many bytes of metadata beside its own; its status, reason and text.
 async fn with_metadata(broker: &Process, path: &str, bytes: usize) -> (String, Vec<u8>) {
-    let mut bare = crate::support::Bare::connect(&broker.endpoint()).await;
+    let mut bare = Bare::connect(&broker.endpoint()).await;
     let mut request = http::Request::post(path).header("content-type", "application/grpc").header("x-request-id", "many-words");
     for n in 0..bytes / 1_000 {
         request = request.header(format!("x-{n:06}"), "v".repeat(1_000 - 8 - 32));

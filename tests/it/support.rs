@@ -258,6 +258,29 @@ impl Bare {
     }
 }
 
+impl Bare {
+    /// Begins a call whose message never comes.
+    pub(crate) async fn begin(&mut self, path: &str) -> Result<http::Response<Incoming>, hyper::Error> {
+        let request = http::Request::post(path).header("content-type", "application/grpc");
+        self.call(request.body(Body::new(Never)).expect("is a request")).await
+    }
+}
+
+/// A message that never comes.
+struct Never;
+
+impl http_body::Body for Never {
+    type Data = bytes::Bytes;
+    type Error = tonic::Status;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Self::Data>, Self::Error>>> {
+        Poll::Pending
+    }
+}
+
 impl Service<http::Request<Body>> for Bare {
     type Response = http::Response<Incoming>;
     type Error = hyper::Error;
