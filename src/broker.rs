@@ -138,13 +138,12 @@ impl Broker {
         user.touch(self.second(now.mono));
 
         let held = self.cache.get(&user.key);
-        let rejected = held.as_ref().map(|held| held.id()).filter(|id| names(&request.rejected_token_id, *id));
-        if let Some(token) = rejected {
+        if let Some(token) = held.as_ref().map(|held| held.id()).filter(|id| names(&request.rejected_token_ids, *id)) {
             self.flights.rejected(&user, token);
         }
         let serves = |held: &HeldToken, now: Moment| {
             let left = held.left_at(now);
-            !left.is_zero() && left >= request.min_remaining && Some(held.id()) != rejected
+            !left.is_zero() && left >= request.min_remaining && !names(&request.rejected_token_ids, held.id())
         };
         if let Some(held) = held.filter(|held| serves(held, now)) {
             return match held.freshness(now) {
@@ -377,9 +376,13 @@ fn renewal(begin_by: Option<Instant>) -> Want<'static> {
     Want { serves, begin_by, min_remaining: Duration::ZERO, urgent: false, span: None }
 }
 
-/// Whether a caller's text is this id; hex of either case.
-fn names(text: &str, id: TokenId) -> bool {
-    !text.is_empty() && text.eq_ignore_ascii_case(&id.to_string())
+/// Whether this id is among a caller's; hex of either case.
+fn names(rejected: &[String], id: TokenId) -> bool {
+    // Nearly all calls name none, and then no id is written out.
+    !rejected.is_empty() && {
+        let id = id.to_string();
+        rejected.iter().any(|text| text.eq_ignore_ascii_case(&id))
+    }
 }
 
 /// A little before the deadline.

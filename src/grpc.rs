@@ -30,7 +30,9 @@ use request_id::RequestId;
 
 /// Longest `min_remaining`: the contract's, and no token is taken to live longer.
 const MIN_REMAINING_MAX: Duration = Duration::from_secs(7 * 24 * 3_600);
-/// Longest `rejected_token_id`, in characters; ours have 32.
+/// Most `rejected_token_ids`: a caller has one of each replica, and more replicas than that are nobody's.
+const REJECTED_TOKEN_IDS_MAX: usize = 16;
+/// Longest of them, in characters; ours have 32.
 const REJECTED_TOKEN_ID_MAX: usize = 64;
 /// How every token is presented (RFC 6750), whatever case the vault writes it in.
 const TOKEN_TYPE: &str = "Bearer";
@@ -118,15 +120,12 @@ fn parse(message: GetTokenRequest, deadline: Instant, span: &Span) -> Result<Wan
     let merchant = or_fault(MerchantId::parse(message.merchant_id), "merchant_id", &mut faults);
     let number = or_fault(Number::parse(message.number), "number", &mut faults);
     let min_remaining = or_fault(parse_min_remaining(message.min_remaining), "min_remaining", &mut faults);
-    if message.rejected_token_id.chars().count() > REJECTED_TOKEN_ID_MAX {
-        let fault = "is longer than 64 characters: give the token_id of the answer, not the token".to_owned();
-        faults.push(FieldFault { field: "rejected_token_id", fault });
-    }
+    check_rejected(&message.rejected_token_ids, &mut faults);
     match (merchant, number, min_remaining) {
         (Some(merchant), Some(number), Some(min_remaining)) if faults.is_empty() => Ok(Wanted {
             key: UserKey { merchant, number },
             min_remaining,
-            rejected_token_id: message.rejected_token_id,
+            rejected_token_ids: message.rejected_token_ids,
             deadline,
             span: span.clone(),
         }),
@@ -135,7 +134,20 @@ fn parse(message: GetTokenRequest, deadline: Instant, span: &Span) -> Result<Wan
 }
 
 fn or_fault<T>(result: Result<T, &'static str>, field: &'static str, faults: &mut Vec<FieldFault>) -> Option<T> {
-    result.map_err(|fault| faults.push(FieldFault { field, fault: fault.to_owned() })).ok()
+    result.map_err(|fault| faults.push(FieldFault { field: field.into(), fault: fault.to_owned() })).ok()
+}
+
+/// Names each that is too long by its place; where there are too many, only that is said.
+fn check_rejected(ids: &[String], faults: &mut Vec<FieldFault>) {
+    if ids.len() > REJECTED_TOKEN_IDS_MAX {
+        let fault = "has more than 16 ids: give those of the tokens that were rejected last".to_owned();
+        faults.push(FieldFault { field: "rejected_token_ids".into(), fault });
+        return;
+    }
+    for (place, _) in ids.iter().enumerate().filter(|(_, id)| id.chars().count() > REJECTED_TOKEN_ID_MAX) {
+        let fault = "is longer than 64 characters: give the token_id of the answer, not the token".to_owned();
+        faults.push(FieldFault { field: format!("rejected_token_ids[{place}]").into(), fault });
+    }
 }
 
 fn parse_min_remaining(value: Option<prost_types::Duration>) -> Result<Duration, &'static str> {

@@ -16,8 +16,8 @@ pub struct Request {
     pub key: UserKey,
     /// The token must live at least this long.
     pub min_remaining: Duration,
-    /// The `token_id`, in hex, of a token that the vault's API refused; empty for none.
-    pub rejected_token_id: String,
+    /// The `token_id`s, in hex, of tokens that the vault's API refused; most name what other replicas hold.
+    pub rejected_token_ids: Vec<String>,
     /// When the caller stops waiting.
     pub deadline: Instant,
     /// The call's span, which a sign-in that it begins or joins is linked to.

@@ -2,7 +2,10 @@
 //!
 //! Must never hold a secret, a number in clear, or a text of the vault's beyond its name for the error.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    borrow::Cow,
+    time::{Duration, SystemTime},
+};
 
 use thiserror::Error;
 
@@ -136,8 +139,8 @@ impl BrokerError {
 /// A field at fault.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FieldFault {
-    /// The field's name in the request.
-    pub field: &'static str,
+    /// The field's name in the request, with the place in it where it is a list.
+    pub field: Cow<'static, str>,
     /// What is wrong with it and what to do, in words that follow the name and don't repeat the value.
     pub fault: String,
 }

@@ -122,7 +122,8 @@ pub(crate) fn from_error(error: &BrokerError, request_id: &RequestId) -> Status 
     details.set_error_info(error.reason(), DOMAIN, details_metadata(error));
     details.set_request_info(request_id.as_str(), "");
     if let BrokerError::InvalidRequest(faults) = error {
-        let violations: Vec<_> = faults.iter().map(|FieldFault { field, fault }| FieldViolation::new(*field, fault)).collect();
+        let violations: Vec<_> =
+            faults.iter().map(|FieldFault { field, fault }| FieldViolation::new(field.as_ref(), fault)).collect();
         details.set_bad_request(violations);
     }
     let mut metadata = MetadataMap::new();
@@ -148,7 +149,7 @@ pub(crate) fn completed(response: Response<Body>, id: impl FnOnce() -> RequestId
     let Some(status) = Status::from_header_map(headers) else { return response };
     if matches!(status.code(), Code::Internal | Code::OutOfRange | Code::Unknown | Code::Cancelled) {
         let fault = "could not be read as one tokenbroker.v1.GetTokenRequest".to_owned();
-        return from_error(&BrokerError::InvalidRequest(vec![FieldFault { field: "message", fault }]), &id()).into_http();
+        return from_error(&BrokerError::InvalidRequest(vec![FieldFault { field: "message".into(), fault }]), &id()).into_http();
     }
     // Another method, or a compression that is not offered.
     let mut details = ErrorDetails::new();

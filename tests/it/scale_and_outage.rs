@@ -145,11 +145,11 @@ impl House {
         token_id: &str,
         patience: Duration,
     ) -> impl Future<Output = Result<Answer, BrokerError>> + Send + use<> {
-        let (broker, key, rejected_token_id) = (Arc::clone(&self.broker), self.users[user].clone(), token_id.to_owned());
+        let (broker, key, rejected_token_ids) = (Arc::clone(&self.broker), self.users[user].clone(), vec![token_id.to_owned()]);
         let request = Request {
             key,
             min_remaining: Duration::ZERO,
-            rejected_token_id,
+            rejected_token_ids,
             deadline: Instant::now() + patience,
             span: Span::default(),
         };
@@ -172,7 +172,7 @@ async fn ask(broker: Arc<Broker>, key: UserKey, patience: Duration) -> (Result<A
     let request = Request {
         key,
         min_remaining: Duration::ZERO,
-        rejected_token_id: String::new(),
+        rejected_token_ids: Vec::new(),
         deadline: before + patience,
         span: Span::default(),
     };

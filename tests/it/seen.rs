@@ -256,7 +256,7 @@ async fn no_surface_shows_a_number_a_password_or_a_token() {
     let mut broker = Process::serve(&text(&users), &[]).await;
     let client = Client::new(&broker.endpoint()).expect("is an endpoint");
     let first = client.token(MERCHANT, NUMBER).await.expect("there is a token");
-    let query = token_broker::client::Query { rejected_token_id: first.token_id.clone(), ..Default::default() };
+    let query = token_broker::client::Query { rejected_token_ids: vec![first.token_id.clone()], ..Default::default() };
     let second = client.token_with(MERCHANT, NUMBER, query).await.expect("there is another");
     client.token(MERCHANT, other).await.expect_err("its password is wrong");
     client.token(MERCHANT, &format!("{NUMBER}x")).await.expect_err("is malformed");

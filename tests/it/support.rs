@@ -167,7 +167,7 @@ impl Stage {
     }
 
     pub(crate) async fn complain(&self, token_id: &str) -> Result<Token, ClientError> {
-        let query = Query { rejected_token_id: token_id.to_owned(), ..Query::default() };
+        let query = Query { rejected_token_ids: vec![token_id.to_owned()], ..Query::default() };
         self.client.token_with(MERCHANT, NUMBER, query).await
     }
 

@@ -36,7 +36,7 @@ pub(crate) async fn call_on(
         let request = Request {
             key,
             min_remaining: if random.u8(..10) == 0 { Duration::from_secs(random.u64(..100)) } else { Duration::ZERO },
-            rejected_token_id: if random.u8(..6) == 0 { seen.clone() } else { String::new() },
+            rejected_token_ids: if random.u8(..6) == 0 { vec![seen.clone()] } else { Vec::new() },
             deadline: Instant::now() + patience,
             span: Span::default(),
         };
@@ -56,7 +56,7 @@ async fn call(
 ) -> Option<String> {
     world.called();
     let before = world.now();
-    let plain = request.min_remaining.is_zero() && request.rejected_token_id.is_empty();
+    let plain = request.min_remaining.is_zero() && request.rejected_token_ids.is_empty();
     let had = world.with(&request.key, |facts| facts.valid(before).cloned());
     let (configured, generation) = world.configured(&request.key);
     let calling = broker.get_token(&CallerId::Anonymous, &request);
@@ -117,7 +117,7 @@ fn check(world: &World, request: &Request, answer: &Answer, now: token_broker::c
     world.check(!left.is_zero(), || format!("{} got an expired token", request.key));
     world.check(left >= request.min_remaining, || format!("{} got {left:?} instead of {:?}", request.key, request.min_remaining));
     let id = answer.held.id().to_string();
-    let complained = !request.rejected_token_id.is_empty() && id == request.rejected_token_id;
+    let complained = !request.rejected_token_ids.is_empty() && request.rejected_token_ids.contains(&id);
     // The token complained of comes back only as the vault's last word, never from the cache.
     let cached = matches!(answer.outcome, Outcome::Hit | Outcome::Due | Outcome::Kept);
     world.check(!(complained && cached), || format!("{} complained of a token and got it from the cache", request.key));
