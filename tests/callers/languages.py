@@ -105,15 +105,8 @@ def debian(name, packages):
     return cached(name, " ".join(packages), make)
 
 
-def old_protoc(root, work, *arguments):
-    """Debian's protoc is older than 22 and doesn't know `debug_redact`: the contract without it is the same on the wire."""
-    copy = work / "proto" / CONTRACT
-    copy.parent.mkdir(parents=True, exist_ok=True)
-    copy.write_text((PROTO / CONTRACT).read_text().replace(" [debug_redact = true]", ""))
-    protoc(root, work / "proto", copy, *arguments)
-
-
 def protoc(root, folder, file, *arguments):
+    """Debian's, which is 3.21."""
     environment = os.environ | {"LD_LIBRARY_PATH": str(root / "usr/lib/x86_64-linux-gnu")}
     command = [root / "usr/bin/protoc", f"-I{folder}", f"-I{root / 'usr/include'}", *arguments, file]
     run(command, "protoc", env=environment)
@@ -195,7 +188,7 @@ class Go:
             for option in ("module=example.org/app", f"M{CONTRACT}=example.org/app/tokenbrokerv1")
         ]
         plugins = [f"--plugin={root / 'usr/bin' / plugin}" for plugin in ("protoc-gen-go", "protoc-gen-go-grpc")]
-        old_protoc(root, work / "go", *plugins, f"--go_out={app}", f"--go-grpc_out={app}", *options)
+        protoc(root, PROTO, CONTRACT, *plugins, f"--go_out={app}", f"--go-grpc_out={app}", *options)
         program = work / "go/caller"
         environment = os.environ | {
             "GO111MODULE": "off",
@@ -225,7 +218,7 @@ class Java:
         generated, classes = work / "java/generated", work / "java/classes"
         generated.mkdir(parents=True)
         plugin = f"--plugin=protoc-gen-grpc-java={root / 'usr/bin/grpc_java_plugin'}"
-        old_protoc(root, work / "java", plugin, f"--java_out={generated}", f"--grpc-java_out={generated}")
+        protoc(root, PROTO, CONTRACT, plugin, f"--java_out={generated}", f"--grpc-java_out={generated}")
         # The package of google.rpc's messages is older than ErrorInfo.
         protos = pathlib.Path(error_details_pb2.__file__).parents[2]
         protoc(root, protos, protos / "google/rpc/error_details.proto", f"--java_out={generated}")

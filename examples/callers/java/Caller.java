@@ -20,12 +20,15 @@ import java.net.http.HttpResponse;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.time.Duration;
+import java.util.HashMap;
+import java.util.HashSet;
+import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.concurrent.Executor;
 import java.util.concurrent.TimeUnit;
-import tokenbroker.v1.TokenBroker.GetTokenRequest;
-import tokenbroker.v1.TokenBroker.Token;
+import tokenbroker.v1.GetTokenRequest;
+import tokenbroker.v1.Token;
 import tokenbroker.v1.TokenBrokerServiceGrpc;
 import tokenbroker.v1.TokenBrokerServiceGrpc.TokenBrokerServiceBlockingStub;
 
@@ -38,6 +41,9 @@ import tokenbroker.v1.TokenBrokerServiceGrpc.TokenBrokerServiceBlockingStub;
 public final class Caller {
     /** A call's whole time, repeats included: a sign-in takes up to ten seconds. */
     private static final long CALL_SECONDS = 15;
+
+    /** Most ids that one call can name: more than there are replicas. */
+    private static final int REJECTED_MAX = 16;
 
     /** Numbers are doubles here. */
     private static final Map<String, ?> SERVICE_CONFIG = Map.of(
@@ -100,9 +106,44 @@ public final class Caller {
             .build();
     }
 
-    private static Token getToken(TokenBrokerServiceBlockingStub broker, String merchant, String number, String rejected) {
-        var request = GetTokenRequest.newBuilder().setMerchantId(merchant).setNumber(number).setRejectedTokenId(rejected);
-        return broker.withDeadlineAfter(CALL_SECONDS, TimeUnit.SECONDS).getToken(request.build()).getToken();
+    /** The tokens that the vault's API answered with 401, while they would have lived. One for the whole process. */
+    private static final class Rejected {
+        private final Map<List<String>, LinkedHashMap<String, Long>> ends = new HashMap<>();
+
+        synchronized void add(String merchant, String number, Token token) {
+            var now = System.nanoTime();
+            ends.values().forEach(ids -> ids.values().removeIf(end -> end - now <= 0));
+            ends.values().removeIf(Map::isEmpty);
+            var ids = ends.computeIfAbsent(List.of(merchant, number), user -> new LinkedHashMap<>());
+            ids.put(token.getTokenId(), now + TimeUnit.SECONDS.toNanos(token.getExpiresIn().getSeconds()));
+            if (ids.size() > REJECTED_MAX) {
+                ids.remove(ids.keySet().iterator().next());
+            }
+        }
+
+        synchronized void forget(String merchant, String number, String tokenId) {
+            ends.getOrDefault(List.of(merchant, number), new LinkedHashMap<>()).remove(tokenId);
+        }
+
+        synchronized List<String> ids(String merchant, String number) {
+            var now = System.nanoTime();
+            return ends.getOrDefault(List.of(merchant, number), new LinkedHashMap<>()).entrySet().stream()
+                .filter(id -> id.getValue() - now > 0).map(Map.Entry::getKey).toList();
+        }
+    }
+
+    private static final Rejected REJECTED = new Rejected();
+
+    private static Token getToken(TokenBrokerServiceBlockingStub broker, String merchant, String number) {
+        // Named with each call: replicas hold tokens of their own, and any of them may answer.
+        var named = REJECTED.ids(merchant, number);
+        var request = GetTokenRequest.newBuilder().setMerchantId(merchant).setNumber(number).addAllRejectedTokenIds(named);
+        var token = broker.withDeadlineAfter(CALL_SECONDS, TimeUnit.SECONDS).getToken(request.build()).getToken();
+        if (named.contains(token.getTokenId())) {
+            // The vault insists on it: named again, it would only cost a sign-in with each call.
+            REJECTED.forget(merchant, number, token.getTokenId());
+        }
+        return token;
     }
 
     /** The code, the broker's reason and the wait, where it says so. */
@@ -137,11 +178,14 @@ public final class Caller {
             broker = broker.withCallCredentials(new TokenFile(tokenFile));
         }
         try {
-            var token = getToken(broker, arguments[0], arguments[1], "");
+            var token = getToken(broker, arguments[0], arguments[1]);
             var status = callVault(token);
-            if (status == 401) {
-                // The vault knows this token no more: once, ask for the next.
-                token = getToken(broker, arguments[0], arguments[1], token.getTokenId());
+            // The vault knows this token no more, and maybe none of those that other replicas hold. One that comes back all the
+            // same is its last word.
+            var complained = new HashSet<String>();
+            while (status == 401 && complained.size() < REJECTED_MAX && complained.add(token.getTokenId())) {
+                REJECTED.add(arguments[0], arguments[1], token);
+                token = getToken(broker, arguments[0], arguments[1]);
                 status = callVault(token);
             }
             System.out.println(status + " with token " + token.getTokenId());
