@@ -65,7 +65,7 @@ impl One {
         let state = state.wait_for(|state| !matches!(state, State::Trying)).await;
         match &*state.map_err(|_ended| Status::unavailable("the client ends"))? {
             State::Reached(reached) => Ok(reached.clone()),
-            State::Failed(why) => Err(Status::unavailable(format!("{} can't be reached: {why}", self.endpoint.uri()))),
+            State::Failed(why) => Err(Status::unavailable(format!("{} can't be reached: {why}", self.host()))),
             // Lost by another call in this very moment.
             State::Idle | State::Trying => Err(Status::unavailable("the connection was lost")),
         }
@@ -85,6 +85,11 @@ impl One {
     /// Whether there is no connection yet.
     pub(super) fn is_trying(&self) -> bool {
         matches!(*self.state.borrow(), State::Trying)
+    }
+
+    /// Of the URL no more than this: it may hold a password.
+    fn host(&self) -> &str {
+        self.endpoint.uri().host().unwrap_or_default()
     }
 
     fn attempt(&self) {

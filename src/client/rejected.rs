@@ -168,7 +168,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn names_them_for_their_user_alone_and_while_they_would_have_lived() {
-        let (rejected, now) = (Rejected::default(), Instant::now());
+        let (rejected, now) = (Rejected::default(), crate::client::now());
         rejected.answered("m", "1", &[], &token("a", 60), now);
         rejected.note("m", "1", "a", None, now + SECOND);
         rejected.note("m", "1", "b", Some(90 * SECOND), now + SECOND);
@@ -184,7 +184,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_token_that_the_vault_insists_on_is_named_no_more() {
-        let (rejected, now) = (Rejected::default(), Instant::now());
+        let (rejected, now) = (Rejected::default(), crate::client::now());
         rejected.note("m", "1", "a", None, now);
         rejected.answered("m", "1", &[], &token("a", 60), now);
         assert_eq!(named(&rejected, "1", now), ["a"], "an answer to a call from before says nothing");
@@ -196,7 +196,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn stays_small_and_keeps_the_newest() {
-        let (rejected, now) = (Rejected::default(), Instant::now());
+        let (rejected, now) = (Rejected::default(), crate::client::now());
         for n in 0..20 {
             rejected.note("m", "1", &format!("id-{n}"), None, now);
         }

@@ -19,6 +19,7 @@ fn repeats_only_what_a_repeat_may_help() {
         (lost(Code::Unavailable), "elsewhere, this one is lost"),
         (lost(Code::Unknown), "elsewhere, this one is lost"),
         (lost(Code::DeadlineExceeded), "no"),
+        (Status::from_error(Box::new(TimeoutExpired(()))), "no"),
         (Status::unavailable("it ends"), "elsewhere"),
         (pushed(Status::unavailable("wait"), "300"), "after 300ms"),
         (pushed(Status::resource_exhausted("wait"), "1"), "after 1ms"),
