@@ -138,13 +138,12 @@ impl Broker {
         user.touch(self.second(now.mono));
 
         let held = self.cache.get(&user.key);
-        let rejected = held.as_ref().map(|held| held.id()).filter(|id| name(&request.rejected_token_ids, *id));
-        if let Some(token) = rejected {
+        if let Some(token) = held.as_ref().map(|held| held.id()).filter(|id| names(&request.rejected_token_ids, *id)) {
             self.flights.rejected(&user, token);
         }
         let serves = |held: &HeldToken, now: Moment| {
             let left = held.left_at(now);
-            !left.is_zero() && left >= request.min_remaining && Some(held.id()) != rejected
+            !left.is_zero() && left >= request.min_remaining && !names(&request.rejected_token_ids, held.id())
         };
         if let Some(held) = held.filter(|held| serves(held, now)) {
             return match held.freshness(now) {
@@ -379,12 +378,12 @@ fn renewal(begin_by: Option<Instant>) -> Want<'static> {
     Want { serves, begin_by, min_remaining: Duration::ZERO, urgent: false, span: None }
 }
 
-/// Whether this id is among a caller's texts; hex of either case.
-fn name(texts: &[String], id: TokenId) -> bool {
-    // Most calls name none, and then the id needs no text.
-    !texts.is_empty() && {
+/// Whether this id is among a caller's; hex of either case.
+fn names(rejected: &[String], id: TokenId) -> bool {
+    // Nearly all calls name none, and then no id is written out.
+    !rejected.is_empty() && {
         let id = id.to_string();
-        texts.iter().any(|text| text.eq_ignore_ascii_case(&id))
+        rejected.iter().any(|text| text.eq_ignore_ascii_case(&id))
     }
 }
 

@@ -9,13 +9,15 @@ use tokio::{
     runtime::Builder,
     signal::unix::{SignalKind, signal},
     sync::Notify,
+    time::timeout_at,
 };
+use tonic::Status;
 use tracing::{info, warn};
 
 use crate::{
     app::{App, Listeners, Reloading, Stop, descriptors},
-    client::{Client, ClientError, DEFAULT_ENDPOINT, Query, Security, Token},
-    clock,
+    client::{Client, ClientError, DEFAULT_ENDPOINT, Query, Security, TIMEOUT_MAX, Token, apart::Apart},
+    clock::{self, Clock as _},
     config::{self, Config, Fault, Files, Loaded},
     model::{CallerId, MerchantId, Number, UserKey},
     policy::{Denial, Leave, Policy},
@@ -86,10 +88,10 @@ struct Get {
     /// The token must live at least this long, such as 90s.
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     min_remaining: Option<Duration>,
-    /// The token_id of a token that the vault's API answered with 401; may be given more than once.
+    /// The token_id of a token that the vault's API answered with 401; may be given up to 16 times.
     #[arg(long = "rejected-token-id", value_name = "TOKEN_ID")]
     rejected_token_ids: Vec<String>,
-    /// Wait at most this long for the answer.
+    /// Take at most this long, from the look-up of the broker's name to the answer.
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
     timeout: Duration,
     /// Print the token alone.
@@ -304,10 +306,10 @@ fn get(get: Get) -> ExitCode {
         Err(error) => return failed(&error),
     };
     let raw = get.raw;
-    let answer = runtime.block_on(ask(get));
-    // A look-up that hangs has a thread of its own, which nobody waits for.
+    let asked = runtime.block_on(ask(get));
+    // Whatever is still under way: nobody waits for it any more.
     runtime.shutdown_background();
-    match answer {
+    match asked {
         Ok(token) => print(&token, raw),
         Err(error) => {
             complain(error.in_words(), None);
@@ -317,18 +319,36 @@ fn get(get: Get) -> ExitCode {
 }
 
 async fn ask(get: Get) -> Result<Token, ClientError> {
-    let read = |path: &PathBuf| fs::read(path).map_err(|error| ClientError::Security(format!("{}: {error}", path.display())));
-    let security = Security {
-        ca_pem: get.ca_file.as_ref().map(read).transpose()?,
-        identity_pem: match (&get.certificate_file, &get.key_file) {
-            (Some(certificate), Some(key)) => Some((read(certificate)?, read(key)?)),
-            _ => None,
-        },
-        token_file: get.token_file,
+    let end = clock::SystemClock.now().mono + get.timeout.min(TIMEOUT_MAX);
+    let late = || {
+        let text = "the CA, the certificate or the key could not be read in time";
+        ClientError::Status(Box::new(Status::deadline_exceeded(text)))
     };
-    let client = Client::with_security(&get.endpoint, security)?.timeout(get.timeout);
+    let files = (get.ca_file, get.certificate_file, get.key_file);
+    // Any of them may be a pipe with nobody at its other end.
+    let reading = Apart::default();
+    let reading = reading.run(move || Ok(read_security(files, get.token_file)));
+    let security = match timeout_at(end, reading).await {
+        Ok(Ok(security)) => security?,
+        Ok(Err(error)) => return Err(ClientError::Security(error.to_string())),
+        Err(_elapsed) => return Err(late()),
+    };
+    let left = end.saturating_duration_since(clock::SystemClock.now().mono);
+    let client = Client::with_security(&get.endpoint, security)?.timeout(left);
     let query = Query { min_remaining: get.min_remaining, rejected_token_ids: get.rejected_token_ids };
     client.token_with(&get.merchant_id, &get.number, query).await
+}
+
+fn read_security(
+    (ca, certificate, key): (Option<PathBuf>, Option<PathBuf>, Option<PathBuf>),
+    token_file: Option<PathBuf>,
+) -> Result<Security, ClientError> {
+    let read = |path: PathBuf| fs::read(&path).map_err(|error| ClientError::Security(format!("{}: {error}", path.display())));
+    let identity_pem = match (certificate, key) {
+        (Some(certificate), Some(key)) => Some((read(certificate)?, read(key)?)),
+        _ => None,
+    };
+    Ok(Security { ca_pem: ca.map(read).transpose()?, identity_pem, token_file })
 }
 
 fn print(token: &Token, raw: bool) -> ExitCode {

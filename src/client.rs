@@ -11,21 +11,25 @@
 //! # }
 //! ```
 
+pub(crate) mod apart;
+mod dial;
+mod error;
 mod files;
-mod memory;
+mod one;
+mod rejected;
 mod replicas;
 
-use std::{collections::HashMap, error::Error as _, fmt, path::PathBuf, sync::Arc, time::Duration};
+use std::{error::Error as _, fmt, fs, io, path::PathBuf, sync::Arc, time::Duration};
 
-use thiserror::Error;
 use tokio::time::{Instant, sleep, timeout_at};
 use tonic::{
-    Code, Request, Status,
+    Code, Request, Status, TimeoutExpired,
+    metadata::{Ascii, MetadataValue},
     transport::{Channel, Endpoint, Uri},
 };
-use tonic_types::StatusExt as _;
 
-use self::{memory::Memory, replicas::Replicas};
+pub use self::error::ClientError;
+use self::{apart::Apart, dial::Dialer, one::One, rejected::Rejected, replicas::Replicas};
 pub use crate::proto::v1::Token;
 use crate::proto::v1::{GetTokenRequest, token_broker_service_client::TokenBrokerServiceClient};
 
@@ -35,15 +39,13 @@ pub const DEFAULT_ENDPOINT: &str = "http://127.0.0.1:50051";
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 /// The longest time a call may take: the broker honours no longer one.
 pub const TIMEOUT_MAX: Duration = Duration::from_secs(600);
-/// A broker that can't be reached in this time is away.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// A connection that is quiet for so long is asked whether it lives; the broker allows it.
+/// A TLS handshake that takes longer is given up.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// A connection that is quiet for so long is asked whether it lives, even while no call is under way: calls may all be too short
+/// to find out. The broker allows it.
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(30);
-
 /// … and is given up if it does not answer within this.
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
-/// The broker tells its own end of the deadline, with details: so long after it the client stops waiting for that.
-const GRACE: Duration = Duration::from_millis(200);
 /// Most tries of one call of a [balanced](Client::balanced) client: the most that gRPC's own retry policy allows is five.
 const TRIES_MAX: u32 = 4;
 /// Before a call is tried again at another replica because one was lost: once for each try before.
@@ -57,13 +59,14 @@ pub struct Client {
     route: Route,
     timeout: Duration,
     token_file: Option<PathBuf>,
-    /// Shared by all clones: a complaint goes along with each call for its user, whoever makes it.
-    memory: Arc<Memory>,
+    /// For a token's file that blocks.
+    reading: Apart,
+    rejected: Arc<Rejected>,
 }
 
 #[derive(Clone, Debug)]
 enum Route {
-    One(Channel),
+    One(Arc<One>),
     Balanced(Arc<Replicas>),
 }
 
@@ -94,31 +97,9 @@ impl fmt::Debug for Security {
 pub struct Query {
     /// It must live at least this long: up to 7 days.
     pub min_remaining: Option<Duration>,
-    /// The `token_id`s of this user's tokens that the vault's API answered with 401. The client remembers them while the tokens would
-    /// have lived, and sends them with each call for the user, since each replica has a token of its own.
+    /// The `token_id`s of the user's tokens that the vault's API answered with 401, beside those that the client remembers; it
+    /// remembers these too. At most 16.
     pub rejected_token_ids: Vec<String>,
-}
-
-/// Why there is no token.
-#[derive(Debug, Error)]
-pub enum ClientError {
-    /// The endpoint is none.
-    #[error("the endpoint {0:?} is not a URL such as {DEFAULT_ENDPOINT}, or https:// and the broker's CA")]
-    Endpoint(String),
-    /// The CA, the certificate or the key can't be used.
-    #[error("TLS can't be set up: {0}: give the broker's CA, and your certificate and its key, in PEM")]
-    Security(String),
-    /// The token's file can't be read.
-    #[error("the service-account token can't be read from {}: {source}", path.display())]
-    TokenFile {
-        /// Where it should be.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The broker's answer, or that there was none.
-    #[error("{}", .0.message())]
-    Status(Box<Status>),
 }
 
 impl Client {
@@ -135,8 +116,8 @@ impl Client {
     /// # Errors
     /// [`ClientError::Endpoint`] and [`ClientError::Security`].
     pub fn with_security(endpoint: &str, security: Security) -> Result<Self, ClientError> {
-        let route = Route::One(prepare(endpoint, &security)?.connect_lazy());
-        Ok(Self { route, timeout: DEFAULT_TIMEOUT, token_file: security.token_file, memory: Arc::default() })
+        let route = Route::One(Arc::new(One::new(prepare(endpoint, &security)?, Dialer::default())));
+        Ok(Self::over(route, security.token_file))
     }
 
     /// A client of all replicas behind a name, such as a headless service's: `http://token-broker-headless.cards.svc:50051`.
@@ -150,6 +131,10 @@ impl Client {
     /// # Errors
     /// [`ClientError::Endpoint`] and [`ClientError::Security`].
     pub fn balanced(endpoint: &str, security: Security) -> Result<Self, ClientError> {
+        Self::balanced_by(endpoint, security, Dialer::default())
+    }
+
+    fn balanced_by(endpoint: &str, security: Security, dialer: Dialer) -> Result<Self, ClientError> {
         let named = prepare(endpoint, &security)?.uri().clone();
         let host = named.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
         let secure = named.scheme_str() == Some("https");
@@ -161,11 +146,16 @@ impl Client {
             let url = format!("{}://{address}", if secure { "https" } else { "http" });
             Some(prepare_at(&url, &security, told.host()).ok()?.origin(told.clone()))
         };
-        let route = Route::Balanced(Arc::new(Replicas::new(host, port, at)));
-        Ok(Self { route, timeout: DEFAULT_TIMEOUT, token_file, memory: Arc::default() })
+        let route = Route::Balanced(Arc::new(Replicas::new(host, port, dialer, at)));
+        Ok(Self::over(route, token_file))
     }
 
-    /// Sets the time a call may take, look-up, connecting and handshake included; at most [`TIMEOUT_MAX`].
+    fn over(route: Route, token_file: Option<PathBuf>) -> Self {
+        let (reading, rejected) = (Apart::default(), Arc::default());
+        Self { route, timeout: DEFAULT_TIMEOUT, token_file, reading, rejected }
+    }
+
+    /// Sets the time a call may take, at most [`TIMEOUT_MAX`]: from the look-up of the broker's name to the answer, repeats included.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout.min(TIMEOUT_MAX);
@@ -186,7 +176,10 @@ impl Client {
     /// The same.
     #[allow(clippy::disallowed_methods, reason = "the call's time is counted from here")]
     pub async fn token_with(&self, merchant_id: &str, number: &str, query: Query) -> Result<Token, ClientError> {
-        let began = Instant::now();
+        let began = now();
+        if query.rejected_token_ids.len() <= rejected::IDS_MAX {
+            query.rejected_token_ids.iter().for_each(|id| self.rejected.note(merchant_id, number, id, None, began));
+        }
         let message = GetTokenRequest {
             merchant_id: merchant_id.to_owned(),
             number: number.to_owned(),
@@ -194,41 +187,72 @@ impl Client {
                 seconds: i64::try_from(least.as_secs()).unwrap_or(i64::MAX),
                 nanos: i32::try_from(least.subsec_nanos()).unwrap_or_default(),
             }),
-            rejected_token_ids: self.memory.rejected(merchant_id, number, &query.rejected_token_ids, began),
+            rejected_token_ids: self.rejected.named(merchant_id, number, query.rejected_token_ids, began),
         };
+        let named = message.rejected_token_ids.clone();
         let end = began + self.timeout;
-        let answer = match &self.route {
-            Route::One(channel) => {
-                let asked = ask(channel, self.request(message, self.timeout)?, self.timeout);
-                timeout_at(end + GRACE, asked).await.unwrap_or_else(|_elapsed| Err(late(self.timeout)))
+        let asking = async {
+            match &self.route {
+                Route::One(one) => self.ask_one(one, message, end).await,
+                Route::Balanced(replicas) => self.ask_around(replicas, message, end).await,
             }
-            Route::Balanced(replicas) => self.ask_around(replicas, message, end).await?,
         };
+        let answer = timeout_at(end, asking).await.unwrap_or_else(|_elapsed| Ok(Err(self.late())))?;
+        let answer = answer.map_err(|status| if is_late(&status) { self.late() } else { status });
         let token = answer.map_err(|status| ClientError::Status(Box::new(status)))?;
-        let left = token.expires_in.and_then(|left| Duration::try_from(left).ok()).unwrap_or_default();
-        self.memory.given(merchant_id, number, &token.token_id, left, Instant::now());
+        self.rejected.answered(merchant_id, number, &named, &token, now());
         Ok(token)
     }
 
+    /// Notes that the vault's API answered this token of the user's with 401. Every later call for the user, of this client and
+    /// of its clones, names it, for as long as it would have lived: the next may be answered by a replica that does not know of
+    /// it. So one caller of N replicas whose tokens have all ended has a good one after N + 1 calls at most.
+    pub fn rejected(&self, merchant_id: &str, number: &str, token: &Token) {
+        self.rejected.note(merchant_id, number, &token.token_id, rejected::life(token), now());
+    }
+
+    /// What is said once a call's time is over.
+    fn late(&self) -> Status {
+        let connecting = match &self.route {
+            Route::One(one) => one.is_trying(),
+            Route::Balanced(replicas) => replicas.are_unknown(),
+        };
+        let within = self.timeout.as_secs_f64();
+        Status::deadline_exceeded(if connecting {
+            format!("no connection within {within:.2} s: the name's look-up, the connection or the TLS handshake took longer")
+        } else {
+            format!("no answer within {within:.2} s")
+        })
+    }
+
+    /// Asks at the one address, once.
+    async fn ask_one(&self, one: &One, message: GetTokenRequest, end: Instant) -> Result<Result<Token, Status>, ClientError> {
+        let reached = match one.reached().await {
+            Ok(reached) => reached,
+            Err(none) => return Ok(Err(none)),
+        };
+        let answer = ask(&reached.channel, self.request(message, end).await?).await;
+        if answer.as_ref().is_err_and(|status| matches!(Again::after(status), Again::Lost)) {
+            one.lost(&reached);
+        }
+        Ok(answer)
+    }
+
     /// Asks one replica after the other, as long as that helps and there is time.
-    #[allow(clippy::disallowed_methods, reason = "nothing else tells how much of the call's time is left")]
     async fn ask_around(
         &self,
         replicas: &Replicas,
         message: GetTokenRequest,
         end: Instant,
     ) -> Result<Result<Token, Status>, ClientError> {
-        let late = || late(self.timeout);
         let mut tries = 0;
         loop {
             tries += 1;
-            let replica = match timeout_at(end, replicas.next()).await {
-                Ok(Ok(replica)) => replica,
-                Ok(Err(none)) => return Ok(Err(none)),
-                Err(_elapsed) => return Ok(Err(late())),
+            let replica = match replicas.next().await {
+                Ok(replica) => replica,
+                Err(none) => return Ok(Err(none)),
             };
-            let request = self.request(message.clone(), end.saturating_duration_since(Instant::now()))?;
-            let Ok(answer) = timeout_at(end, ask(&replica.channel, request, self.timeout)).await else { return Ok(Err(late())) };
+            let answer = ask(&replica.channel, self.request(message.clone(), end).await?).await;
             let Err(status) = &answer else { return Ok(answer) };
             let pause = match Again::after(status) {
                 Again::Lost => {
@@ -240,22 +264,37 @@ impl Client {
                 Again::No => return Ok(answer),
             };
             // Where the wait is longer than the time that is left, the caller learns why at once.
-            if tries == TRIES_MAX || Instant::now() + pause >= end {
+            if tries == TRIES_MAX || now() + pause >= end {
                 return Ok(answer);
             }
             sleep(pause).await;
         }
     }
 
-    fn request(&self, message: GetTokenRequest, time: Duration) -> Result<Request<GetTokenRequest>, ClientError> {
+    /// The message with the time that is left for it, and with our token.
+    async fn request(&self, message: GetTokenRequest, end: Instant) -> Result<Request<GetTokenRequest>, ClientError> {
         let mut request = Request::new(message);
-        request.set_timeout(time);
         if let Some(path) = &self.token_file {
-            let value = files::bearer(path).map_err(|source| ClientError::TokenFile { path: path.clone(), source })?;
+            let value =
+                self.bearer(path.clone()).await.map_err(|source| ClientError::TokenFile { path: path.clone(), source })?;
             request.metadata_mut().insert("authorization", value);
         }
+        request.set_timeout(end.saturating_duration_since(now()));
         Ok(request)
     }
+
+    async fn bearer(&self, path: PathBuf) -> io::Result<MetadataValue<Ascii>> {
+        // A projected token is in memory. What is no regular file, say a pipe, may have nobody at its other end.
+        if fs::metadata(&path)?.is_file() {
+            return files::bearer(&path);
+        }
+        self.reading.run(move || files::bearer(&path)).await
+    }
+}
+
+#[allow(clippy::disallowed_methods, reason = "nothing else tells how much of a call's time is left")]
+fn now() -> Instant {
+    Instant::now()
 }
 
 /// The endpoint with all that every connection has.
@@ -277,32 +316,26 @@ fn prepare_at(endpoint: &str, security: &Security, name: Option<&str>) -> Result
         parsed = parsed.origin(told.clone());
     }
     if let Some(ca) = &security.ca_pem {
-        let mut tls = files::tls(security, ca)?;
+        let mut tls = files::tls(security, ca)?.timeout(HANDSHAKE_TIMEOUT);
         let name = name.or(told.as_ref().and_then(Uri::host));
         if let Some(name) = name {
             tls = tls.domain_name(name);
         }
         parsed = parsed.tls_config(tls).map_err(|error| ClientError::Security(error.to_string()))?;
     }
-    let parsed = parsed.connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true);
-    Ok(parsed.http2_keep_alive_interval(KEEPALIVE_EVERY).keep_alive_timeout(KEEPALIVE_TIMEOUT))
+    let parsed = parsed.http2_keep_alive_interval(KEEPALIVE_EVERY).keep_alive_timeout(KEEPALIVE_TIMEOUT);
+    Ok(parsed.keep_alive_while_idle(true))
 }
 
-/// The time of a call is over, and nobody has said anything: not the name server, not the broker's port, not the broker.
-fn late(timeout: Duration) -> Status {
-    let time = humantime_seconds(timeout);
-    Status::deadline_exceeded(format!(
-        "there was no answer within {time}, look-up and connecting included: check the endpoint and whether the broker is up, or give more time"
-    ))
-}
-
-async fn ask(channel: &Channel, request: Request<GetTokenRequest>, timeout: Duration) -> Result<Token, Status> {
-    let answer = TokenBrokerServiceClient::new(channel.clone()).get_token(request).await.map_err(|status| {
-        // The channel's own end of the deadline, which tonic calls CANCELLED; the broker's word has no source.
-        let own = status.code() == Code::Cancelled && status.source().is_some();
-        if own { late(timeout) } else { status }
-    })?;
+async fn ask(channel: &Channel, request: Request<GetTokenRequest>) -> Result<Token, Status> {
+    let answer = TokenBrokerServiceClient::new(channel.clone()).get_token(request).await?;
     answer.into_inner().token.ok_or_else(|| Status::internal("the broker's answer holds no token"))
+}
+
+/// Whether an error is tonic's own clock, which runs for the same time as ours: it says CANCELLED, as if somebody had.
+fn is_late(status: &Status) -> bool {
+    let causes = std::iter::successors(status.source(), |cause| (*cause).source());
+    causes.into_iter().any(|cause| cause.is::<TimeoutExpired>())
 }
 
 /// Whether to ask again, for a request that does no harm twice.
@@ -320,7 +353,7 @@ impl Again {
     fn after(status: &Status) -> Self {
         // An error with a source was not sent by anyone: it is the connection's. The deadline's is none to repeat.
         if status.source().is_some() {
-            return if status.code() == Code::DeadlineExceeded { Self::No } else { Self::Lost };
+            return if status.code() == Code::DeadlineExceeded || is_late(status) { Self::No } else { Self::Lost };
         }
         if !matches!(status.code(), Code::Unavailable | Code::ResourceExhausted) {
             return Self::No;
@@ -330,75 +363,6 @@ impl Again {
             Some(None) => Self::No,
             None => Self::Elsewhere,
         }
-    }
-}
-
-impl ClientError {
-    /// The broker's reason, such as `CREDENTIALS_REJECTED`; `None` where the broker was not reached.
-    #[must_use]
-    pub fn reason(&self) -> Option<String> {
-        self.status()?.get_details_error_info().map(|info| info.reason)
-    }
-
-    /// What the broker says beside the reason, such as `held_until`.
-    #[must_use]
-    pub fn metadata(&self) -> HashMap<String, String> {
-        self.status().and_then(Status::get_details_error_info).map(|info| info.metadata).unwrap_or_default()
-    }
-
-    /// How long to wait before trying again, where the broker says so.
-    #[must_use]
-    pub fn retry_after(&self) -> Option<Duration> {
-        self.status()?.get_details_retry_info()?.retry_delay
-    }
-
-    /// Whether a later call may fare better without anybody's help.
-    #[must_use]
-    pub fn is_temporary(&self) -> bool {
-        self.status().is_some_and(|status| {
-            matches!(
-                status.code(),
-                Code::Unavailable | Code::ResourceExhausted | Code::DeadlineExceeded | Code::Aborted | Code::Cancelled
-            )
-        })
-    }
-
-    /// The gRPC status, where there is one.
-    #[must_use]
-    pub fn status(&self) -> Option<&Status> {
-        match self {
-            Self::Endpoint(_) | Self::Security(_) | Self::TokenFile { .. } => None,
-            Self::Status(status) => Some(status),
-        }
-    }
-
-    /// Reason, text, fields at fault, wait and request id: for a person.
-    #[must_use]
-    pub fn in_words(&self) -> String {
-        let mut lines = vec![match (self.reason(), self.status()) {
-            (Some(reason), _) => format!("error: {reason}: {self}"),
-            (None, Some(status)) => format!("error: no answer of the broker ({:?}): {self}", status.code()),
-            (None, None) => format!("error: {self}"),
-        }];
-        let mut metadata: Vec<_> = self.metadata().into_iter().filter(|(_, value)| !value.is_empty()).collect();
-        metadata.sort();
-        lines.extend(metadata.into_iter().map(|(key, value)| format!("  {key}: {value}")));
-        if let Some(wait) = self.retry_after() {
-            lines.push(format!("  try again in {}", humantime_seconds(wait)));
-        }
-        if let Some(request) = self.status().and_then(Status::get_details_request_info) {
-            lines.push(format!("  request id: {}", request.request_id));
-        }
-        lines.join("\n")
-    }
-}
-
-/// Whole seconds, rounded up, but milliseconds below one.
-fn humantime_seconds(wait: Duration) -> String {
-    if wait < Duration::from_secs(1) {
-        format!("{} ms", wait.as_millis())
-    } else {
-        format!("{} s", wait.as_millis().div_ceil(1_000))
     }
 }
 

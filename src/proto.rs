@@ -33,3 +33,16 @@ pub mod v1 {
 /// The descriptors of everything above, with comments and imports, for reflection.
 #[cfg(feature = "server")]
 pub(crate) const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
+#[cfg(test)]
+mod tests {
+    use super::v1::{GetTokenResponse, Token};
+
+    #[test]
+    fn no_message_shows_the_token() {
+        let token = Token { access_token: "the secret".to_owned(), token_id: "its id".to_owned(), ..Token::default() };
+        for shown in [format!("{token:?}"), format!("{:#?}", GetTokenResponse { token: Some(token.clone()) })] {
+            assert!(!shown.contains("the secret") && shown.contains("its id"), "{shown}");
+        }
+    }
+}

@@ -16,7 +16,7 @@ pub struct Request {
     pub key: UserKey,
     /// The token must live at least this long.
     pub min_remaining: Duration,
-    /// The `token_id`s, in hex, of tokens that the vault's API refused.
+    /// The `token_id`s, in hex, of tokens that the vault's API refused; most name what other replicas hold.
     pub rejected_token_ids: Vec<String>,
     /// When the caller stops waiting.
     pub deadline: Instant,

@@ -139,7 +139,7 @@ impl BrokerError {
 /// A field at fault.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FieldFault {
-    /// The field's name in the request; of a list, with the place in it.
+    /// The field's name in the request, with the place in it where it is a list.
     pub field: Cow<'static, str>,
     /// What is wrong with it and what to do, in words that follow the name and don't repeat the value.
     pub fault: String,

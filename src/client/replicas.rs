@@ -13,20 +13,19 @@ use std::{
 };
 
 use tokio::{
-    net::lookup_host,
     sync::{mpsc, watch},
     task::JoinSet,
-    time::{sleep, timeout},
+    time::sleep,
 };
 use tonic::{
     Status,
     transport::{Channel, Endpoint},
 };
 
+use super::dial::Dialer;
+
 /// How often the name is looked up: a new replica gets calls, and one that ends none, about as soon as DNS tells.
 const LOOKUP_EVERY: Duration = Duration::from_secs(5);
-/// A look-up that takes longer is given up, and the replicas that are known stay.
-const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 /// The same while a replica that is listed can't be reached, or none is listed.
 const AWAY_PAUSE: Duration = Duration::from_secs(1);
 /// After a replica was lost the name is looked up, and the replica tried again, this soon: its process may just be new.
@@ -59,14 +58,14 @@ pub(super) struct Replicas {
 
 impl Replicas {
     /// Looks `host` up from now on; `at` makes the endpoint of one address.
-    pub(super) fn new<F>(host: String, port: u16, at: F) -> Self
+    pub(super) fn new<F>(host: String, port: u16, dialer: Dialer, at: F) -> Self
     where
         F: Fn(SocketAddr) -> Option<Endpoint> + Send + 'static,
     {
         let (publish, reached) = watch::channel(Reached::default());
         let (lost, losses) = mpsc::channel(LOST_QUEUE);
         let (looking, connecting) = (JoinSet::new(), JoinSet::new());
-        let keeper = Keeper { host, port, at, known: BTreeMap::new(), looking, connecting, next_serial: 0, publish };
+        let keeper = Keeper { host, port, dialer, at, known: BTreeMap::new(), looking, connecting, next_serial: 0, publish };
         let mut task = JoinSet::new();
         task.spawn(keeper.keep(losses));
         Self { reached, lost, turn: AtomicUsize::new(0), _keeper: task }
@@ -82,6 +81,19 @@ impl Replicas {
             Some(replica) => Ok(replica.clone()),
             None => Err(Status::unavailable(trouble.as_deref().unwrap_or_default())),
         }
+    }
+
+    /// Whether it is not known yet if there is any.
+    pub(super) fn are_unknown(&self) -> bool {
+        let reached = self.reached.borrow();
+        reached.replicas.is_empty() && reached.trouble.is_none()
+    }
+
+    /// Waits until so many are reached.
+    #[cfg(test)]
+    pub(super) async fn all(&self, count: usize) {
+        let mut reached = self.reached.clone();
+        reached.wait_for(|reached| reached.replicas.len() == count).await.expect("the keeper lives");
     }
 
     /// Takes a replica out of turn whose connection failed, until it is reached again.
@@ -108,10 +120,11 @@ enum Place {
 struct Keeper<F> {
     host: String,
     port: u16,
+    dialer: Dialer,
     at: F,
     known: BTreeMap<SocketAddr, Place>,
     looking: JoinSet<Result<Vec<SocketAddr>, String>>,
-    connecting: JoinSet<(SocketAddr, Result<Channel, tonic::transport::Error>)>,
+    connecting: JoinSet<(SocketAddr, Result<Channel, String>)>,
     next_serial: u64,
     publish: watch::Sender<Reached>,
 }
@@ -132,8 +145,8 @@ impl<F: Fn(SocketAddr) -> Option<Endpoint>> Keeper<F> {
                 }
                 () = rest.as_mut() => {
                     self.look_up();
-                    // Until it is known what the look-up brought.
-                    rest.set(sleep(LOOKUP_TIMEOUT + LOOKUP_EVERY));
+                    // Until it is known what the look-up brought, which it is in time.
+                    rest.set(sleep(LOOKUP_EVERY * 2));
                 }
             }
         }
@@ -141,12 +154,15 @@ impl<F: Fn(SocketAddr) -> Option<Endpoint>> Keeper<F> {
 
     fn look_up(&mut self) {
         if self.looking.is_empty() {
-            let (host, port) = (self.host.clone(), self.port);
+            let (host, port, dialer) = (self.host.clone(), self.port, self.dialer.clone());
             self.looking.spawn(async move {
-                match timeout(LOOKUP_TIMEOUT, lookup_host((host.as_str(), port))).await {
-                    Ok(Ok(addresses)) => Ok(addresses.collect()),
-                    Ok(Err(error)) => Err(format!("{host} can't be looked up: {error}")),
-                    Err(_late) => Err(format!("{host} can't be looked up: no answer in time")),
+                let with_port = |mut address: SocketAddr| {
+                    address.set_port(port);
+                    address
+                };
+                match dialer.look_up(host.clone()).await {
+                    Ok(addresses) => Ok(addresses.into_iter().map(with_port).collect()),
+                    Err(error) => Err(format!("{host} can't be looked up: {error}")),
                 }
             });
         }
@@ -164,15 +180,15 @@ impl<F: Fn(SocketAddr) -> Option<Endpoint>> Keeper<F> {
         };
         for (address, place) in self.known.iter_mut().filter(|(_, place)| matches!(place, Place::Away)) {
             if let Some(endpoint) = (self.at)(*address) {
-                let address = *address;
-                self.connecting.spawn(async move { (address, endpoint.connect().await) });
+                let (address, dialer) = (*address, self.dialer.clone());
+                self.connecting.spawn(async move { (address, dialer.connect(&endpoint).await) });
                 *place = Place::Trying;
             }
         }
         self.show(trouble);
     }
 
-    fn connected(&mut self, address: SocketAddr, result: Result<Channel, tonic::transport::Error>) {
+    fn connected(&mut self, address: SocketAddr, result: Result<Channel, String>) {
         let mut trouble = None;
         // Otherwise it is listed no more.
         if let Some(place) = self.known.get_mut(&address) {
@@ -181,9 +197,8 @@ impl<F: Fn(SocketAddr) -> Option<Endpoint>> Keeper<F> {
                     self.next_serial += 1;
                     Place::Reached(Replica { channel, serial: self.next_serial })
                 }
-                Err(error) => {
-                    let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
-                    trouble = Some(format!("no replica behind {} can be reached: {error}: {cause}", self.host));
+                Err(why) => {
+                    trouble = Some(format!("no replica behind {} can be reached: {why}", self.host));
                     Place::Away
                 }
             };

@@ -1,5 +1,6 @@
 //! What is repeated, and what is said where nobody is there.
 
+use tokio::task::JoinSet;
 use tonic::metadata::MetadataValue;
 
 use super::*;
@@ -19,6 +20,7 @@ fn repeats_only_what_a_repeat_may_help() {
         (lost(Code::Unavailable), "elsewhere, this one is lost"),
         (lost(Code::Unknown), "elsewhere, this one is lost"),
         (lost(Code::DeadlineExceeded), "no"),
+        (Status::from_error(Box::new(TimeoutExpired(()))), "no"),
         (Status::unavailable("it ends"), "elsewhere"),
         (pushed(Status::unavailable("wait"), "300"), "after 300ms"),
         (pushed(Status::resource_exhausted("wait"), "1"), "after 1ms"),
@@ -118,11 +120,194 @@ async fn a_dot_at_the_end_of_a_host_is_for_the_look_up_alone() {
         let security = Security { ca_pem: Some(certificate.pem().into_bytes()), ..Security::default() };
         let endpoint = prepare(&format!("https://broker.example.org{dot}:50051"), &security).expect("is one");
         let channel = endpoint.connect_with_connector_lazy(connector);
-        ask(&channel, Request::new(GetTokenRequest::default()), DEFAULT_TIMEOUT).await.expect_err("it is refused");
+        ask(&channel, Request::new(GetTokenRequest::default())).await.expect_err("it is refused");
         let mut names = Vec::new();
         for _ in 0..3 {
             names.push(telling.recv().await.flatten().expect("is told"));
         }
         assert_eq!(names, [&*format!("broker.example.org{dot}"), "broker.example.org", "broker.example.org"]);
+    }
+}
+
+/// The replicas of the tests below: each answers with its own token until it is named, as the contract says.
+mod replicas_of_a_vault_that_ended_all_tokens {
+    use std::{
+        collections::HashSet,
+        net::{Ipv4Addr, SocketAddr},
+        sync::Mutex,
+    };
+
+    use tokio::net::TcpListener;
+    use tokio_stream::wrappers::TcpListenerStream;
+    use tonic::{Response, transport::Server};
+
+    use super::*;
+    use crate::proto::v1::{
+        GetTokenResponse,
+        token_broker_service_server::{TokenBrokerService, TokenBrokerServiceServer},
+    };
+
+    struct Broker {
+        name: usize,
+        issued: Mutex<u32>,
+    }
+
+    #[tonic::async_trait]
+    impl TokenBrokerService for Broker {
+        async fn get_token(&self, request: Request<GetTokenRequest>) -> Result<Response<GetTokenResponse>, Status> {
+            let mut issued = self.issued.lock().expect("no panic");
+            let id = |issued: u32| format!("{}-{issued}", self.name);
+            if request.into_inner().rejected_token_ids.contains(&id(*issued)) {
+                *issued += 1;
+            }
+            let expires_in = Some(prost_types::Duration { seconds: 600, nanos: 0 });
+            let token = Token { token_id: id(*issued), expires_in, ..Token::default() };
+            Ok(Response::new(GetTokenResponse { token: Some(token) }))
+        }
+    }
+
+    async fn heals(replicas: u8) {
+        let mut port = 0;
+        let mut addresses = Vec::new();
+        let mut servers = JoinSet::new();
+        for last in 1..=replicas {
+            let listener = TcpListener::bind((Ipv4Addr::new(127, 0, 0, last), port)).await.expect("the port is free");
+            let address = listener.local_addr().expect("is bound");
+            port = address.port();
+            addresses.push(address);
+            let broker = TokenBrokerServiceServer::new(Broker { name: last.into(), issued: Mutex::new(0) });
+            servers.spawn(Server::builder().add_service(broker).serve_with_incoming(TcpListenerStream::new(listener)));
+        }
+        let found: Vec<SocketAddr> = addresses.clone();
+        let dialer = Dialer::new(move |_host| Ok(found.clone()));
+        let url = format!("http://replicas.test:{port}");
+        let broker = Client::balanced_by(&url, Security::default(), dialer).expect("is an endpoint");
+        let Route::Balanced(known) = &broker.route else { panic!("is balanced") };
+        known.all(addresses.len()).await;
+        let mut dead = HashSet::new();
+        for _ in 0..replicas {
+            let token = broker.token("m", "+447871239999").await.expect("there is a token");
+            assert!(token.token_id.ends_with("-0") && dead.insert(token.token_id.clone()), "{token:?} of {dead:?}");
+            broker.rejected("m", "+447871239999", &token);
+        }
+        let token = broker.token("m", "+447871239999").await.expect("there is a token");
+        assert!(token.token_id.ends_with("-1"), "{token:?}");
+        let others = broker.token("m", "+447871230000").await.expect("there is a token");
+        assert!(!dead.contains(&others.token_id) || others.token_id.ends_with("-0"), "another user's are not named");
+    }
+
+    #[tokio::test]
+    async fn one_caller_has_a_good_token_after_a_call_more_than_there_are_replicas() {
+        for replicas in [1, 2, 3] {
+            heals(replicas).await;
+        }
+    }
+}
+
+/// What must not outlast a call, and must not hold the process either.
+mod deadlines {
+    use std::{net::Ipv4Addr, sync::mpsc::sync_channel, thread};
+
+    use super::*;
+
+    const TIME: Duration = Duration::from_millis(200);
+    /// No call of the ones here takes nearly as long, however busy the machine is.
+    const FAR_TOO_LONG: Duration = Duration::from_secs(20);
+
+    /// Ends with the error of `call`; fails if that or the end of its runtime takes far too long.
+    fn in_time<F, C>(call: C) -> ClientError
+    where
+        C: FnOnce() -> F + Send + 'static,
+        F: Future<Output = Result<Token, ClientError>>,
+    {
+        let (done, ended) = sync_channel(1);
+        thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("there is one");
+            let result = runtime.block_on(call());
+            // As `#[tokio::main]` does: it waits for tokio's own threads.
+            drop(runtime);
+            done.send(result).expect("somebody waits");
+        });
+        ended.recv_timeout(FAR_TOO_LONG).expect("ends in time").expect_err("there is no token")
+    }
+
+    #[test]
+    fn a_resolver_that_hangs_holds_neither_a_call_nor_the_process() {
+        for balanced in [false, true] {
+            let (_held, hangs) = sync_channel::<()>(0);
+            let hangs = std::sync::Mutex::new(hangs);
+            let dialer = Dialer::new(move |_host| {
+                drop(hangs.lock().map(|hangs| hangs.recv()));
+                Ok(Vec::new())
+            });
+            let error = in_time(move || async move {
+                let url = "http://slow.test:50051";
+                let broker = if balanced {
+                    Client::balanced_by(url, Security::default(), dialer)?
+                } else {
+                    let one = One::new(prepare(url, &Security::default())?, dialer);
+                    Client::over(Route::One(Arc::new(one)), None)
+                };
+                broker.timeout(TIME).token("m", "+447871239999").await
+            });
+            assert_eq!(error.status().map(Status::code), Some(Code::DeadlineExceeded), "{error}");
+            assert!(error.is_temporary() && error.to_string().contains("look-up"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_peer_that_accepts_and_stays_silent_is_not_waited_for() {
+        // It accepts by the system's queue, and never says a word.
+        let silent = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let address = silent.local_addr().expect("is bound");
+        let ca = rcgen::KeyPair::generate().and_then(|key| rcgen::CertificateParams::default().self_signed(&key));
+        let ca = ca.expect("is made").pem().into_bytes();
+        for (scheme, ca_pem) in [("http", None), ("https", Some(ca))] {
+            for balanced in [false, true] {
+                let (url, security) =
+                    (format!("{scheme}://{address}"), Security { ca_pem: ca_pem.clone(), ..Security::default() });
+                let error = in_time(move || async move {
+                    let make = if balanced { Client::balanced } else { Client::with_security };
+                    make(&url, security)?.timeout(TIME).token("m", "+447871239999").await
+                });
+                assert_eq!(error.status().map(Status::code), Some(Code::DeadlineExceeded), "{scheme} {balanced}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_token_file_that_blocks_is_not_waited_for() {
+        let silent = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let url = format!("http://{}", silent.local_addr().expect("is bound"));
+        let directory = tempfile::tempdir().expect("a directory");
+        let pipe = directory.path().join("token");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().expect("there is mkfifo").success());
+        let error = in_time(move || async move {
+            let security = Security { token_file: Some(pipe), ..Security::default() };
+            Client::with_security(&url, security)?.timeout(TIME).token("m", "+447871239999").await
+        });
+        assert_eq!(error.status().map(Status::code), Some(Code::DeadlineExceeded), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_call_in_a_hurry_leaves_its_connection_to_the_next() {
+        let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
+        let address = listener.local_addr().expect("is bound");
+        let (asked, looked_up) = sync_channel(8);
+        let (go, gone) = sync_channel::<()>(8);
+        let gone = std::sync::Mutex::new(gone);
+        let dialer = Dialer::new(move |_host| {
+            asked.send(()).expect("is counted");
+            drop(gone.lock().map(|gone| gone.recv()));
+            Ok(vec![address])
+        });
+        let url = format!("http://slow.test:{}", address.port());
+        let one = Arc::new(One::new(prepare(&url, &Security::default()).expect("is an endpoint"), dialer));
+        let broker = Client::over(Route::One(Arc::clone(&one)), None).timeout(TIME);
+        broker.token("m", "+447871239999").await.expect_err("its name is looked up");
+        go.send(()).expect("it waits");
+        one.reached().await.expect("the look-up went on");
+        broker.token("m", "+447871239999").await.expect_err("nobody answers");
+        assert_eq!(looked_up.try_iter().count(), 1, "looked up once");
     }
 }

@@ -44,7 +44,7 @@ const LATE_MESSAGE: Duration = Duration::from_millis(500);
 /// What is wrong with a `grpc-timeout` that can't be read.
 const TIMEOUT_FAULT: (&str, &str) = ("grpc-timeout", "is not 1 to 8 digits and a unit, such as 500m");
 /// What is wrong with a message that can't be taken.
-const MESSAGE_FAULT: (&str, &str) = ("message", "is longer than 4 KiB, or broke off");
+const MESSAGE_FAULT: (&str, &str) = ("message", "is longer than 8 KiB, or broke off");
 /// The handler answers by its deadline; this much later the call is ended for it.
 const HANDLER_SLACK: Duration = Duration::from_millis(2);
 

@@ -106,6 +106,7 @@ def debian(name, packages):
 
 
 def protoc(root, folder, file, *arguments):
+    """Debian's, which is 3.21."""
     environment = os.environ | {"LD_LIBRARY_PATH": str(root / "usr/lib/x86_64-linux-gnu")}
     command = [root / "usr/bin/protoc", f"-I{folder}", f"-I{root / 'usr/include'}", *arguments, file]
     run(command, "protoc", env=environment)

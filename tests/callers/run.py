@@ -4,7 +4,8 @@
     python3 tests/callers/run.py [--broker FILE] [--sandbox FILE] [--examples DIRECTORY] [--only LANGUAGE]… [--strict] [--write]
 
 Each language whose compiler or interpreter is here asks by the name of a headless service: in plaintext, over TLS with a
-service account's token, and with a client certificate. Says which ran and which were skipped, and why; --strict takes a skipped
+service account's token, and with a client certificate; and once more with two and with three replicas, all of whose tokens
+have ended. Says which ran and which were skipped, and why; --strict takes a skipped
 one as a failure. Needs the packages of tests/python/requirements.txt, and Linux namespaces.
 """
 
@@ -13,6 +14,7 @@ import pathlib
 import subprocess
 import sys
 import tempfile
+import time
 
 import cluster
 import identities
@@ -22,8 +24,12 @@ from cluster import ADMIN_PORT, CALLERS, MERCHANT, PORT, ROOT, VAULT, Cluster, c
 PASSWORD = "only for the test"  # noqa: S105 - a password of nobody
 PAGE = ROOT / "docs/callers.md"
 CALL_SECONDS = 40
-REPLICAS = (2, 3)
 NOBODY = "+12025550123"
+# So many have tokens that have all ended.
+REPLICAS = (2, 3)
+# `get`'s exit code for what may pass, and by when it must have ended that may take a second.
+TEMPORARY = 75
+SILENCE_SECONDS = 2.5
 
 GRPC = f'[grpc]\nlisten = "ADDRESS:{PORT}"\nlame_duck = "0s"\n'
 TLS = '[grpc.tls]\ncertificate_file = "tls.crt"\nkey_file = "tls.key"\n'
@@ -95,20 +101,52 @@ def try_language(language, environment, user):
     return faults + ask(language, environment, NOBODY, "USER_NOT_CONFIGURED", wrong_exit)
 
 
-def try_replicas(here, pods, language, environment, user):
-    """All tokens of a user are called back, one at each replica: a caller has a good one after a call for each and one more."""
+def get(here, where, merchant, user, *more):
+    command = [here.programs["broker"], "get", "--endpoint", f"http://{where}:{PORT}", *more]
+    command += ["--merchant-id", merchant, "--number", number(user)]
+    return subprocess.run(command, env=cluster.plain_environment(), capture_output=True, text=True, timeout=CALL_SECONDS)
+
+
+def calls_until(here, pods, user, marker):
+    """How many calls for this merchant were heard: a call of our own comes after them in each trail."""
+    total = 0
+    for pod in pods:
+        get(here, pod.address, marker, user)
+        lines = []
+
+        def marked(pod=pod, lines=lines):
+            lines[:] = pod.audited("decision")
+            return any(line.get("merchant_id") == marker for line in lines)
+
+        cluster.wait_until(marked, pod.process, f"the trail of {pod}")
+        total += sum(line.get("merchant_id") == MERCHANT for line in lines)
+    return total
+
+
+def try_dead_tokens(here, language, environment, pods, user):
+    """All replicas' tokens have ended, and one caller asks: a good token after a call more than there are replicas, at most."""
     faults = []
     for pod in pods:
-        here.names.addresses = [pod.address]
-        faults += ask(language, environment, number(user), "200 with token")
-    here.names.addresses = [pod.address for pod in pods]
+        if get(here, pod.address, MERCHANT, user).returncode != 0:
+            faults.append(f"{pod} has no token")
     control("revoke", {"all": True})
-    calls = sum(len(pod.audited("decision")) for pod in pods)
+    before = calls_until(here, pods, user, f"before-{user}")
     faults += ask(language, environment, number(user), "200 with token")
-    calls = sum(len(pod.audited("decision")) for pod in pods) - calls
-    if not 1 < calls <= len(pods) + 1:
-        faults.append(f"{calls} calls for a good token, of {len(pods)} replicas")
+    asked = calls_until(here, pods, user, f"after-{user}") - before
+    if asked > len(pods) + 1:
+        faults.append(f"{asked} calls until there was a good token")
     return faults
+
+
+def try_silence(here):
+    """A name server that says nothing: `get` ends at its time all the same."""
+    began = time.monotonic()
+    done = get(here, cluster.SILENT, MERCHANT, 0, "--timeout", "1s")
+    took = time.monotonic() - began
+    # The resolver itself would give up after three seconds.
+    if done.returncode != TEMPORARY or took > SILENCE_SECONDS or "look-up" not in done.stderr:
+        return [f"get of a name nobody answers for: exit {done.returncode} after {took:.1f} s and:\n{done.stderr}"]
+    return []
 
 
 def run(options):
@@ -139,16 +177,25 @@ def run(options):
                 user += 2
                 faults += [f"{name}, {mode}: {fault}" for fault in found]
                 ran.append(f"{name}, {mode}: {'FAILED' if found else 'ok'}")
-        pods = [here.pod(len(MODES) + n, GRPC + admin + floor + credentials) for n in range(max(REPLICAS))]
-        where = {"TOKEN_BROKER_TARGET": here.target(), "TOKEN_BROKER_URL": f"http://{cluster.SERVICE}:{PORT}"}
-        where["VAULT_URL"] = f"http://{VAULT}"
-        for count in REPLICAS:
+        for replicas in REPLICAS:
+            # In plaintext, each with tokens of its own.
+            pods = [here.pod(10 * replicas + index, GRPC + admin + floor + credentials) for index in range(replicas)]
+            here.names.addresses = [pod.address for pod in pods]
+            where = {
+                "TOKEN_BROKER_TARGET": here.target(),
+                "TOKEN_BROKER_URL": f"http://{cluster.SERVICE}:{PORT}",
+                "VAULT_URL": f"http://{VAULT}",
+            }
             for name, language in ready.items():
                 environment = cluster.plain_environment() | language.environment | where
-                found = try_replicas(here, pods[:count], language, environment, user)
+                found = try_dead_tokens(here, language, environment, pods, user)
                 user += 1
-                faults += [f"{name}, {count} replicas: {fault}" for fault in found]
-                ran.append(f"{name}, {count} replicas: {'FAILED' if found else 'ok'}")
+                what = f"{name}, {replicas} replicas with dead tokens"
+                faults += [f"{what}: {fault}" for fault in found]
+                ran.append(f"{what}: {'FAILED' if found else 'ok'}")
+        silence = try_silence(here)
+        faults += silence
+        ran.append(f"get, a name nobody answers for: {'FAILED' if silence else 'ok'}")
         for line in ran:
             print(line)
         for language in ready.values():

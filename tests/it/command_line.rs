@@ -1,11 +1,15 @@
 //! `check`, `serve` and `get` as a person meets them.
 
-use std::{process::Output, time::Duration};
+use std::{
+    process::Output,
+    time::{Duration, Instant},
+};
 
 use token_broker_sandbox::{Fault, Options, Sandbox};
 use tokio::process::Command;
 
 use crate::{
+    authority::Authority,
     process::{BINARY, Process, written},
     support::{MERCHANT, NUMBER, PASSWORD, Setting, user},
 };
@@ -115,6 +119,58 @@ async fn get_tells_the_reason_and_the_wait_in_words() {
         run(&["get", "--endpoint", "http://127.0.0.1:1", "--merchant-id", MERCHANT, "--number", NUMBER]).await;
     assert_eq!(code, Some(75));
     assert!(stderr.contains("no answer"), "{stderr}");
+}
+
+/// `get` with a time limit of 500 ms; it must end by then, give or take what a busy machine takes to start it.
+async fn get_in_time(more: &[&str]) -> (Option<i32>, String) {
+    let began = Instant::now();
+    let ask = ["get", "--merchant-id", MERCHANT, "--number", NUMBER, "--timeout", "500ms"];
+    let (code, stdout, stderr) = run(&[&ask[..], more].concat()).await;
+    assert!(began.elapsed() > Duration::from_millis(450), "{stderr}");
+    assert!(began.elapsed() < Duration::from_millis(4_500), "{:?}: {stderr}", began.elapsed());
+    assert_eq!(stdout, "");
+    (code, stderr)
+}
+
+#[tokio::test]
+async fn get_ends_at_its_time_whatever_it_waits_for() {
+    // It accepts by the system's queue, and never says a word.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = silent.local_addr().expect("is bound");
+    let (plain, secure) = (format!("http://{address}"), format!("https://{address}"));
+    let files = tempfile::tempdir().expect("a directory");
+    let path = |name: &str| files.path().join(name).to_str().expect("is UTF-8").to_owned();
+    let (ca, pipe) = (path("ca.crt"), path("pipe"));
+    std::fs::write(&ca, Authority::new().pem).expect("is written");
+    assert!(Command::new("mkfifo").arg(&pipe).status().await.expect("there is mkfifo").success());
+    for (more, words) in [
+        (&["--endpoint", &plain][..], "no answer within 0.50 s"),
+        (&["--endpoint", &secure, "--ca-file", &ca], "TLS handshake"),
+        (&["--endpoint", &plain, "--token-file", &pipe], "0.50 s"),
+        (&["--endpoint", &secure, "--ca-file", &pipe], "could not be read in time"),
+        (&["--endpoint", &secure, "--ca-file", &ca, "--certificate-file", &pipe, "--key-file", &ca], "could not be read in time"),
+    ] {
+        let (code, stderr) = get_in_time(more).await;
+        assert_eq!(code, Some(75), "{more:?}: {stderr}");
+        assert!(stderr.contains("DeadlineExceeded") && stderr.contains(words), "{more:?}: {stderr}");
+    }
+}
+
+#[tokio::test]
+async fn get_names_all_tokens_that_were_rejected() {
+    let stage = Setting::vault("min_sign_in_interval = \"0s\"").start().await;
+    let held = stage.good_token().await.token_id;
+    let ask = ["get", "--endpoint", &stage.endpoint, "--merchant-id", MERCHANT, "--number", NUMBER];
+    for (first, second, same) in [("another", "a third", true), ("another", held.as_str(), false)] {
+        let named = ["--rejected-token-id", first, "--rejected-token-id", second];
+        let (code, stdout, stderr) = run(&[&ask[..], &named].concat()).await;
+        assert_eq!(code, Some(0), "{stderr}");
+        assert_eq!(stdout.contains(&held), same, "{stdout}");
+    }
+    let too_many: Vec<_> = (0..17).flat_map(|_| ["--rejected-token-id", "x"]).collect();
+    let (code, _, stderr) = run(&[&ask[..], &too_many].concat()).await;
+    assert_eq!(code, Some(1));
+    assert!(stderr.contains("INVALID_REQUEST") && stderr.contains("rejected_token_ids"), "{stderr}");
 }
 
 #[tokio::test]

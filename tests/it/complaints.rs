@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use token_broker::client::{Client, Query};
 use token_broker_sandbox::{Fault, Mode};
 use tonic::Code;
 
-use crate::support::{MERCHANT, NUMBER, Said, Setting, http, left};
+use crate::support::{MERCHANT, NUMBER, PATIENCE, Said, Setting, http, left};
 
 const SHORT_FLOOR: &str = "min_sign_in_interval = \"300ms\"";
 
@@ -26,55 +27,6 @@ async fn a_rejected_token_is_replaced_once_after_the_floor_and_late_reporters_ge
     assert_eq!(stage.sandbox.sign_ins(), 2);
 }
 
-/// A caller whose calls go round meets a dead token at each replica, and the complaint about one must reach the one that it is about.
-#[tokio::test]
-async fn a_sequential_caller_of_n_replicas_has_a_good_token_after_n_and_one_calls() {
-    for replicas in [1_usize, 2, 3, 5] {
-        let stage = Setting::vault("min_sign_in_interval = \"0s\"").start().await;
-        let mut clients = vec![stage.client.clone()];
-        let mut running = Vec::new();
-        for _ in 1..replicas {
-            let replica = stage.replica().await;
-            clients.push(replica.client.clone());
-            running.push(replica);
-        }
-        for client in &clients {
-            client.token(MERCHANT, NUMBER).await.expect("there is a token");
-        }
-        stage.sandbox.revoke_all();
-        let mut rejected = Vec::new();
-        for call in 1.. {
-            assert!(call <= replicas + 1, "{replicas} replicas, and no good token after {call} calls");
-            let client = &clients[call % replicas];
-            let query = token_broker::client::Query { rejected_token_ids: rejected.clone(), ..Default::default() };
-            let token = client.token_with(MERCHANT, NUMBER, query).await.expect("there is a token");
-            if stage.sandbox.is_live(&token.access_token) {
-                break;
-            }
-            rejected.push(token.token_id);
-        }
-    }
-}
-
-/// What the client was told of goes along with the calls after it, and a token that the vault insists on is not complained of for ever.
-#[tokio::test]
-async fn the_client_remembers_complaints() {
-    let mut setting = Setting::vault("min_sign_in_interval = \"0s\"");
-    setting.options.mode = Mode::SameToken;
-    let stage = setting.start().await;
-    let dead = stage.good_token().await;
-    stage.sandbox.script(Fault::html(503));
-    Said::of(stage.complain(&dead.token_id).await.expect_err("the vault is down"));
-    // The complaint stands, so the token that is held is not good enough; the vault insists on it.
-    tokio::time::timeout(Duration::from_secs(10), async { while stage.token().await.is_err() {} }).await.expect("back-off ends");
-    let sign_ins = stage.sandbox.sign_ins();
-    assert!(sign_ins >= 3, "{sign_ins}");
-    for _ in 0..3 {
-        assert_eq!(stage.good_token().await.token_id, dead.token_id);
-    }
-    assert_eq!(stage.sandbox.sign_ins(), sign_ins);
-}
-
 #[tokio::test]
 async fn more_ids_than_the_contract_takes_are_a_fault() {
     let stage = Setting::default().start().await;
@@ -90,7 +42,7 @@ async fn a_complaint_whose_deadline_ends_before_the_floor_is_told_the_rest() {
     let stage = Setting::default().start().await;
     let dead = stage.good_token().await;
     let hurried = stage.client.clone().timeout(Duration::from_secs(1));
-    let query = token_broker::client::Query { rejected_token_ids: vec![dead.token_id.clone()], ..Default::default() };
+    let query = Query { rejected_token_ids: vec![dead.token_id.clone()], ..Default::default() };
     let said = Said::of(hurried.token_with(MERCHANT, NUMBER, query).await.expect_err("the floor is 5 s"));
     said.check(Code::Unavailable, "SIGN_IN_TOO_SOON");
     assert!(said.retry.is_some_and(|wait| wait > Duration::from_secs(3) && wait <= Duration::from_secs(5)), "{said:?}");
@@ -162,8 +114,84 @@ async fn replicas_that_revoke_each_others_tokens_count_what_slows_them_down() {
     }
     // Doubled from 1 s, since the configured floor is less than that.
     let hurried = stage.client.clone().timeout(Duration::from_millis(500));
-    let query = token_broker::client::Query { rejected_token_ids: vec![ours.token_id], ..Default::default() };
+    let query = Query { rejected_token_ids: vec![ours.token_id], ..Default::default() };
     let said = Said::of(hurried.token_with(MERCHANT, NUMBER, query).await.expect_err("the floor is 2 s"));
     said.check(Code::Unavailable, "SIGN_IN_TOO_SOON");
     assert!(said.retry.is_some_and(|wait| wait > Duration::from_millis(1_300)), "{said:?}");
+}
+
+/// One caller after the other's answer, round robin, with what it remembers of its user.
+async fn heals_after(replicas: usize) {
+    let stage = Setting::vault("min_sign_in_interval = \"0s\"").start().await;
+    let mut clients = vec![stage.client.clone()];
+    let mut running = Vec::new();
+    for _ in 1..replicas {
+        let replica = stage.replica().await;
+        clients.push(replica.client.clone());
+        running.push(replica);
+    }
+    for client in &clients {
+        let token = client.token(MERCHANT, NUMBER).await.expect("there is a token");
+        stage.sandbox.revoke(&token.access_token);
+    }
+    let mut dead = Vec::new();
+    for call in 0..=replicas {
+        let query = Query { rejected_token_ids: dead.clone(), ..Query::default() };
+        let token = clients[call % replicas].token_with(MERCHANT, NUMBER, query).await.expect("there is a token");
+        if stage.sandbox.is_live(&token.access_token) {
+            assert_eq!(call, replicas, "each had a dead one");
+            assert_eq!(stage.sandbox.sign_ins(), u64::try_from(replicas).expect("is small") + 1);
+            return;
+        }
+        assert!(!dead.contains(&token.token_id), "a token that was named came back");
+        dead.push(token.token_id);
+    }
+    panic!("no good token after {} calls of {replicas} replicas", replicas + 1);
+}
+
+#[tokio::test]
+async fn one_caller_of_n_replicas_with_dead_tokens_has_a_good_one_after_n_plus_one_calls() {
+    tokio::join!(heals_after(1), heals_after(2), heals_after(3), heals_after(15));
+}
+
+#[tokio::test]
+async fn a_token_among_many_named_is_found_and_many_others_cost_no_sign_in() {
+    let stage = Setting::vault("min_sign_in_interval = \"0s\"").start().await;
+    let caller = || Client::new(&stage.endpoint).expect("is an endpoint").timeout(PATIENCE);
+    let ours = stage.good_token().await;
+    let others: Vec<_> = (0..15).map(|n| format!("{n:064}")).chain([String::new()]).collect();
+    let query = Query { rejected_token_ids: others.clone(), ..Query::default() };
+    let same = caller().token_with(MERCHANT, NUMBER, query).await.expect("there is a token");
+    assert_eq!((same.token_id.as_str(), stage.sandbox.sign_ins()), (ours.token_id.as_str(), 1));
+    for place in [0, 7, 15] {
+        let held = caller().token(MERCHANT, NUMBER).await.expect("there is a token").token_id;
+        let mut named = others.clone();
+        named[place] = held.to_uppercase();
+        let query = Query { rejected_token_ids: named, ..Query::default() };
+        let next = caller().token_with(MERCHANT, NUMBER, query).await.expect("there is a token");
+        assert_ne!(next.token_id, held, "in place {place}");
+    }
+    assert_eq!(stage.sandbox.sign_ins(), 4);
+}
+
+#[tokio::test]
+async fn the_client_remembers_what_was_rejected_and_believes_a_vault_that_insists() {
+    let mut setting = Setting::vault("min_sign_in_interval = \"0s\"");
+    setting.options.mode = Mode::SameToken;
+    let stage = setting.start().await;
+    let client = stage.client.clone();
+    let token = stage.good_token().await;
+    client.rejected(MERCHANT, NUMBER, &token);
+    assert_eq!(stage.good_token().await.token_id, token.token_id, "the vault insists");
+    assert_eq!(stage.sandbox.sign_ins(), 2, "a clone named it");
+    stage.good_token().await;
+    assert_eq!(stage.sandbox.sign_ins(), 2, "and names it no more");
+
+    stage.sandbox.set_mode(Mode::Fresh);
+    stage.sandbox.revoke(&token.access_token);
+    client.rejected(MERCHANT, NUMBER, &token);
+    let next = stage.good_token().await;
+    assert!(next.token_id != token.token_id && stage.sandbox.is_live(&next.access_token));
+    stage.good_token().await;
+    assert_eq!(stage.sandbox.sign_ins(), 3);
 }

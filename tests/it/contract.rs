@@ -42,17 +42,35 @@ async fn every_field_at_fault_is_named_at_once_and_the_vault_hears_nothing() {
         merchant_id: "a b".to_owned(),
         number: "07871239999".to_owned(),
         min_remaining: Some(prost_types::Duration { seconds: -1, nanos: 0 }),
-        rejected_token_ids: vec![String::new(), "x".repeat(65)],
+        rejected_token_ids: vec!["x".repeat(64), "y".repeat(65), "é".repeat(64), "é".repeat(65)],
     };
     let status = call(&stage, request).await.expect_err("is malformed");
     let details = status.get_error_details();
     let fields: Vec<_> = details.bad_request().expect("is there").field_violations.iter().map(|v| v.field.as_str()).collect();
-    assert_eq!(fields, ["merchant_id", "number", "min_remaining", "rejected_token_ids[1]"]);
+    assert_eq!(fields, ["merchant_id", "number", "min_remaining", "rejected_token_ids[1]", "rejected_token_ids[3]"]);
     assert_eq!(status.code(), Code::InvalidArgument);
     let info = details.error_info().expect("is there");
     assert_eq!((info.reason.as_str(), info.domain.as_str()), ("INVALID_REQUEST", "token-broker"));
     assert!(details.request_info().is_some_and(|request| !request.request_id.is_empty()));
     assert_eq!(stage.sandbox.sign_ins(), 0);
+}
+
+#[tokio::test]
+async fn sixteen_of_the_longest_ids_are_a_request_and_one_more_is_said_to_be_too_many() {
+    let stage = Setting::default().start().await;
+    let naming = |ids: usize, id: &str| GetTokenRequest {
+        merchant_id: MERCHANT.to_owned(),
+        number: NUMBER.to_owned(),
+        rejected_token_ids: vec![id.to_owned(); ids],
+        ..Default::default()
+    };
+    call(&stage, naming(16, &"😀".repeat(64))).await.expect("is a request");
+    for id in [String::new(), "x".repeat(65)] {
+        let status = call(&stage, naming(17, &id)).await.expect_err("is one too many");
+        let details = status.get_error_details();
+        let fields: Vec<_> = details.bad_request().expect("is there").field_violations.iter().map(|v| v.field.as_str()).collect();
+        assert_eq!(fields, ["rejected_token_ids"]);
+    }
 }
 
 #[tokio::test]

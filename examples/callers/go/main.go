@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	pb "example.org/app/tokenbrokerv1"
@@ -26,8 +27,8 @@ import (
 // A call's whole time, repeats included: a sign-in takes up to ten seconds.
 const callTime = 15 * time.Second
 
-// So often a token is complained of: no more replicas hold a dead one, and the contract takes 16 ids.
-const replicasMax = 16
+// Most ids that one call can name: more than there are replicas.
+const rejectedMax = 16
 
 // Asking twice does no harm. How long to wait between is what the broker's pushback says; the backoff here is for errors without
 // one: a broker that goes away, or none there.
@@ -91,11 +92,72 @@ func connect() (*grpc.ClientConn, error) {
 	return grpc.Dial(os.Getenv("TOKEN_BROKER_TARGET"), options...) // since 1.63: NewClient
 }
 
-func getToken(broker pb.TokenBrokerServiceClient, merchant, number string, rejected []string) (*pb.Token, error) {
+type user struct{ merchant, number string }
+
+type deadToken struct {
+	id   string
+	ends time.Time
+}
+
+// rejected are the tokens that the vault's API answered with 401, while they would have lived, the newest last.
+var rejected = struct {
+	sync.Mutex
+	tokens map[user][]deadToken
+}{tokens: map[user][]deadToken{}}
+
+// keep drops those that have ended, and the one that is named.
+func keep(tokens []deadToken, not string) (kept []deadToken) {
+	for _, dead := range tokens {
+		if time.Now().Before(dead.ends) && dead.id != not {
+			kept = append(kept, dead)
+		}
+	}
+	return kept
+}
+
+func reject(of user, token *pb.Token) {
+	rejected.Lock()
+	defer rejected.Unlock()
+	for other, tokens := range rejected.tokens {
+		if rejected.tokens[other] = keep(tokens, ""); len(rejected.tokens[other]) == 0 {
+			delete(rejected.tokens, other)
+		}
+	}
+	left := time.Duration(token.GetExpiresIn().GetSeconds()) * time.Second
+	tokens := append(keep(rejected.tokens[of], token.GetTokenId()), deadToken{token.GetTokenId(), time.Now().Add(left)})
+	if len(tokens) > rejectedMax {
+		tokens = tokens[1:]
+	}
+	rejected.tokens[of] = tokens
+}
+
+// rejectedIDs are those of a user, without the one that is to be forgotten.
+func rejectedIDs(of user, forget string) (ids []string) {
+	rejected.Lock()
+	defer rejected.Unlock()
+	rejected.tokens[of] = keep(rejected.tokens[of], forget)
+	for _, dead := range rejected.tokens[of] {
+		ids = append(ids, dead.id)
+	}
+	if ids == nil {
+		delete(rejected.tokens, of)
+	}
+	return ids
+}
+
+func getToken(broker pb.TokenBrokerServiceClient, of user) (*pb.Token, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), callTime)
 	defer cancel()
-	request := &pb.GetTokenRequest{MerchantId: merchant, Number: number, RejectedTokenIds: rejected}
+	// Named with each call: replicas hold tokens of their own, and any of them may answer.
+	named := rejectedIDs(of, "")
+	request := &pb.GetTokenRequest{MerchantId: of.merchant, Number: of.number, RejectedTokenIds: named}
 	reply, err := broker.GetToken(ctx, request)
+	for _, id := range named {
+		if id == reply.GetToken().GetTokenId() {
+			// The vault insists on it: named again, it would only cost a sign-in with each call.
+			rejectedIDs(of, id)
+		}
+	}
 	return reply.GetToken(), err
 }
 
@@ -129,23 +191,25 @@ func callVault(token *pb.Token) (int, error) {
 	return reply.StatusCode, reply.Body.Close()
 }
 
-func run(merchant, number string) error {
+func run(of user) error {
 	connection, err := connect()
 	if err != nil {
 		return err
 	}
 	defer connection.Close()
 	broker := pb.NewTokenBrokerServiceClient(connection)
-	token, err := getToken(broker, merchant, number, nil)
+	token, err := getToken(broker, of)
 	if err != nil {
 		return errors.New(inWords(err))
 	}
 	answered, err := callVault(token)
-	var rejected []string
-	for err == nil && answered == http.StatusUnauthorized && len(rejected) < replicasMax {
-		// The vault knows this token no more: ask for the next. Each replica has its own, so all ids go along.
-		rejected = append(rejected, token.GetTokenId())
-		if token, err = getToken(broker, merchant, number, rejected); err != nil {
+	complained := map[string]bool{}
+	// The vault knows this token no more, and maybe none of those that other replicas hold. One that comes back all the same is its
+	// last word.
+	for err == nil && answered == http.StatusUnauthorized && !complained[token.GetTokenId()] && len(complained) < rejectedMax {
+		complained[token.GetTokenId()] = true
+		reject(of, token)
+		if token, err = getToken(broker, of); err != nil {
 			return errors.New(inWords(err))
 		}
 		answered, err = callVault(token)
@@ -157,7 +221,7 @@ func run(merchant, number string) error {
 }
 
 func main() {
-	if err := run(os.Args[1], os.Args[2]); err != nil {
+	if err := run(user{os.Args[1], os.Args[2]}); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}

@@ -20,7 +20,9 @@ import java.net.http.HttpResponse;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.time.Duration;
-import java.util.ArrayList;
+import java.util.HashMap;
+import java.util.HashSet;
+import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.concurrent.Executor;
@@ -41,6 +43,9 @@ public final class Caller {
     private static final long CALL_SECONDS = 15;
     /** So often a token is complained of: no more replicas hold a dead one, and the contract takes 16 ids. */
     private static final int REPLICAS_MAX = 16;
+
+    /** Most ids that one call can name: more than there are replicas. */
+    private static final int REJECTED_MAX = 16;
 
     /** Numbers are doubles here. */
     private static final Map<String, ?> SERVICE_CONFIG = Map.of(
@@ -103,9 +108,44 @@ public final class Caller {
             .build();
     }
 
-    private static Token getToken(TokenBrokerServiceBlockingStub broker, String merchant, String number, List<String> rejected) {
-        var request = GetTokenRequest.newBuilder().setMerchantId(merchant).setNumber(number).addAllRejectedTokenIds(rejected);
-        return broker.withDeadlineAfter(CALL_SECONDS, TimeUnit.SECONDS).getToken(request.build()).getToken();
+    /** The tokens that the vault's API answered with 401, while they would have lived. One for the whole process. */
+    private static final class Rejected {
+        private final Map<List<String>, LinkedHashMap<String, Long>> ends = new HashMap<>();
+
+        synchronized void add(String merchant, String number, Token token) {
+            var now = System.nanoTime();
+            ends.values().forEach(ids -> ids.values().removeIf(end -> end - now <= 0));
+            ends.values().removeIf(Map::isEmpty);
+            var ids = ends.computeIfAbsent(List.of(merchant, number), user -> new LinkedHashMap<>());
+            ids.put(token.getTokenId(), now + TimeUnit.SECONDS.toNanos(token.getExpiresIn().getSeconds()));
+            if (ids.size() > REJECTED_MAX) {
+                ids.remove(ids.keySet().iterator().next());
+            }
+        }
+
+        synchronized void forget(String merchant, String number, String tokenId) {
+            ends.getOrDefault(List.of(merchant, number), new LinkedHashMap<>()).remove(tokenId);
+        }
+
+        synchronized List<String> ids(String merchant, String number) {
+            var now = System.nanoTime();
+            return ends.getOrDefault(List.of(merchant, number), new LinkedHashMap<>()).entrySet().stream()
+                .filter(id -> id.getValue() - now > 0).map(Map.Entry::getKey).toList();
+        }
+    }
+
+    private static final Rejected REJECTED = new Rejected();
+
+    private static Token getToken(TokenBrokerServiceBlockingStub broker, String merchant, String number) {
+        // Named with each call: replicas hold tokens of their own, and any of them may answer.
+        var named = REJECTED.ids(merchant, number);
+        var request = GetTokenRequest.newBuilder().setMerchantId(merchant).setNumber(number).addAllRejectedTokenIds(named);
+        var token = broker.withDeadlineAfter(CALL_SECONDS, TimeUnit.SECONDS).getToken(request.build()).getToken();
+        if (named.contains(token.getTokenId())) {
+            // The vault insists on it: named again, it would only cost a sign-in with each call.
+            REJECTED.forget(merchant, number, token.getTokenId());
+        }
+        return token;
     }
 
     /** The code, the broker's reason and the wait, where it says so. */
@@ -140,13 +180,14 @@ public final class Caller {
             broker = broker.withCallCredentials(new TokenFile(tokenFile));
         }
         try {
-            var token = getToken(broker, arguments[0], arguments[1], List.of());
+            var token = getToken(broker, arguments[0], arguments[1]);
             var status = callVault(token);
-            var rejected = new ArrayList<String>();
-            while (status == 401 && rejected.size() < REPLICAS_MAX) {
-                // The vault knows this token no more: ask for the next. Each replica has its own, so all ids go along.
-                rejected.add(token.getTokenId());
-                token = getToken(broker, arguments[0], arguments[1], rejected);
+            // The vault knows this token no more, and maybe none of those that other replicas hold. One that comes back all the
+            // same is its last word.
+            var complained = new HashSet<String>();
+            while (status == 401 && complained.size() < REJECTED_MAX && complained.add(token.getTokenId())) {
+                REJECTED.add(arguments[0], arguments[1], token);
+                token = getToken(broker, arguments[0], arguments[1]);
                 status = callVault(token);
             }
             System.out.println(status + " with token " + token.getTokenId());

@@ -12,8 +12,8 @@ const { loadSync } = require('@grpc/proto-loader'); // 0.8 or later
 
 // A call's whole time, repeats included: a sign-in takes up to ten seconds.
 const CALL_MS = 15_000;
-// So often a token is complained of: no more replicas hold a dead one, and the contract takes 16 ids.
-const REPLICAS_MAX = 16;
+// Most ids that one call can name: more than there are replicas.
+const REJECTED_MAX = 16;
 
 const SERVICE_CONFIG = {
   loadBalancingConfig: [{ round_robin: {} }],
@@ -68,10 +68,33 @@ function connect(env = process.env) {
   return new TokenBrokerService(env.TOKEN_BROKER_TARGET, credentials, OPTIONS);
 }
 
-function getToken(broker, merchantId, number, rejectedTokenIds = []) {
-  return new Promise((resolve, reject) => {
-    broker.getToken({ merchantId, number, rejectedTokenIds }, { deadline: Date.now() + CALL_MS },
-      (error, reply) => (error ? reject(error) : resolve(reply.token)));
+// The tokens that the vault's API answered with 401, while they would have lived: user → tokenId → when it would have ended,
+// the newest last.
+const rejected = new Map();
+const userOf = (merchantId, number) => JSON.stringify([merchantId, number]);
+
+function reject(merchantId, number, token) {
+  for (const [user, ids] of rejected) {
+    for (const [id, end] of ids) if (end <= performance.now()) ids.delete(id);
+    if (ids.size === 0) rejected.delete(user);
+  }
+  const ids = rejected.get(userOf(merchantId, number)) ?? new Map();
+  ids.set(token.tokenId, performance.now() + token.expiresIn.seconds * 1_000);
+  if (ids.size > REJECTED_MAX) ids.delete(ids.keys().next().value);
+  rejected.set(userOf(merchantId, number), ids);
+}
+
+function getToken(broker, merchantId, number) {
+  // Named with each call: replicas hold tokens of their own, and any of them may answer.
+  const dead = rejected.get(userOf(merchantId, number)) ?? new Map();
+  const rejectedTokenIds = [...dead].filter(([, end]) => end > performance.now()).map(([id]) => id);
+  return new Promise((resolve, refuse) => {
+    broker.getToken({ merchantId, number, rejectedTokenIds }, { deadline: Date.now() + CALL_MS }, (error, reply) => {
+      if (error) return refuse(error);
+      // The vault insists on it: named again, it would only cost a sign-in with each call.
+      if (rejectedTokenIds.includes(reply.token.tokenId)) dead.delete(reply.token.tokenId);
+      resolve(reply.token);
+    });
   });
 }
 
@@ -98,11 +121,13 @@ async function main([merchant, number]) {
   try {
     let token = await getToken(broker, merchant, number);
     let status = await callVault(token);
-    const rejected = [];
-    while (status === 401 && rejected.length < REPLICAS_MAX) {
-      // The vault knows this token no more: ask for the next. Each replica has its own, so all ids go along.
-      rejected.push(token.tokenId);
-      token = await getToken(broker, merchant, number, rejected);
+    // The vault knows this token no more, and maybe none of those that other replicas hold. One that comes back all the same is
+    // its last word.
+    const complained = new Set();
+    while (status === 401 && !complained.has(token.tokenId) && complained.size < REJECTED_MAX) {
+      complained.add(token.tokenId);
+      reject(merchant, number, token);
+      token = await getToken(broker, merchant, number);
       status = await callVault(token);
     }
     console.log(`${status} with token ${token.tokenId}`);
@@ -116,5 +141,5 @@ async function main([merchant, number]) {
   }
 }
 
-module.exports = { connect, getToken, reasonAndWait };
+module.exports = { connect, getToken, reject, reasonAndWait };
 if (require.main === module) main(process.argv.slice(2));

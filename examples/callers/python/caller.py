@@ -8,6 +8,8 @@ import json
 import os
 import pathlib
 import sys
+import threading
+import time
 import urllib.error
 import urllib.request
 
@@ -18,8 +20,8 @@ from tokenbroker.v1 import token_broker_pb2, token_broker_pb2_grpc
 
 # A call's whole time, repeats included: a sign-in takes up to ten seconds.
 CALL_SECONDS = 15
-# So often a token is complained of: no more replicas hold a dead one, and the contract takes 16 ids.
-REPLICAS_MAX = 16
+# Most ids that one call can name: more than there are replicas.
+REJECTED_MAX = 16
 
 SERVICE_CONFIG = {
     "loadBalancingConfig": [{"round_robin": {}}],
@@ -77,10 +79,46 @@ def connect(environment=os.environ):
     return grpc.secure_channel(target, credentials, OPTIONS)
 
 
-def get_token(channel, merchant, number, rejected_token_ids=()):
-    request = token_broker_pb2.GetTokenRequest(merchant_id=merchant, number=number, rejected_token_ids=rejected_token_ids)
+class Rejected:
+    """The tokens that the vault's API answered with 401, by user, while they would have lived. One for the whole process."""
+
+    def __init__(self):
+        self._lock = threading.Lock()
+        self._ends = {}  # user → token_id → when it would have ended; the newest last
+
+    def add(self, user, token):
+        with self._lock:
+            now = time.monotonic()
+            alive = {user: {id_: end for id_, end in ids.items() if end > now} for user, ids in self._ends.items()}
+            self._ends = {user: ids for user, ids in alive.items() if ids}
+            ids = self._ends.setdefault(user, {})
+            ids[token.token_id] = now + token.expires_in.ToTimedelta().total_seconds()
+            if len(ids) > REJECTED_MAX:
+                del ids[next(iter(ids))]
+
+    def forget(self, user, token_id):
+        with self._lock:
+            self._ends.get(user, {}).pop(token_id, None)
+
+    def ids(self, user):
+        with self._lock:
+            now = time.monotonic()
+            return [id_ for id_, end in self._ends.get(user, {}).items() if end > now]
+
+
+REJECTED = Rejected()
+
+
+def get_token(channel, merchant, number):
+    # Named with each call: replicas hold tokens of their own, and any of them may answer.
+    rejected = REJECTED.ids((merchant, number))
+    request = token_broker_pb2.GetTokenRequest(merchant_id=merchant, number=number, rejected_token_ids=rejected)
     stub = token_broker_pb2_grpc.TokenBrokerServiceStub(channel)
-    return stub.GetToken(request, timeout=CALL_SECONDS).token
+    token = stub.GetToken(request, timeout=CALL_SECONDS).token
+    if token.token_id in rejected:
+        # The vault insists on it: named again, it would only cost a sign-in with each call.
+        REJECTED.forget((merchant, number), token.token_id)
+    return token
 
 
 def reason_and_wait(error):
@@ -113,11 +151,13 @@ def main():
         try:
             token = get_token(channel, merchant, number)
             status = call_vault(token)
-            rejected = []
-            while status == 401 and len(rejected) < REPLICAS_MAX:
-                # The vault knows this token no more: ask for the next. Each replica has its own, so all ids go along.
-                rejected.append(token.token_id)
-                token = get_token(channel, merchant, number, rejected)
+            complained = set()
+            # The vault knows this token no more, and maybe none of those that other replicas hold. One that comes back all the
+            # same is its last word.
+            while status == 401 and token.token_id not in complained and len(complained) < REJECTED_MAX:
+                complained.add(token.token_id)
+                REJECTED.add((merchant, number), token)
+                token = get_token(channel, merchant, number)
                 status = call_vault(token)
         except grpc.RpcError as error:
             reason, wait = reason_and_wait(error)

@@ -5,7 +5,7 @@
 
 use std::{env, error::Error, fs, path::PathBuf, process::ExitCode, time::Duration};
 
-use token_broker::client::{Client, ClientError, Query, Security, Token};
+use token_broker::client::{Client, ClientError, Security, Token};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -13,8 +13,8 @@ use tokio::{
 
 /// A call's whole time, repeats included: a sign-in takes up to ten seconds.
 const CALL_TIME: Duration = Duration::from_secs(15);
-/// So often a token is complained of: no more replicas hold a dead one, and the contract takes 16 ids.
-const REPLICAS_MAX: u32 = 16;
+/// Most tokens of a user that are complained of in a row: more than there are replicas, and what one call can name.
+const REJECTED_MAX: usize = 16;
 
 /// One client for the whole process: clones share its connections, one to each replica.
 fn connect() -> Result<Client, Box<dyn Error>> {
@@ -47,12 +47,13 @@ async fn run(merchant: &str, number: &str) -> Result<(), Box<dyn Error>> {
     let broker = connect()?;
     let mut token = broker.token(merchant, number).await?;
     let mut status = call_vault(&token).await?;
-    let mut rejected = 0;
-    while status == 401 && rejected < REPLICAS_MAX {
-        // The vault knows this token no more: ask for the next. Each replica has its own; the client remembers what it was told.
-        rejected += 1;
-        let query = Query { rejected_token_ids: vec![token.token_id], ..Query::default() };
-        token = broker.token_with(merchant, number, query).await?;
+    // The vault knows this token no more, and maybe none of those that other replicas hold. The client remembers which were
+    // rejected, and names them with each call for this user. A token that comes back all the same is the vault's last word.
+    let mut rejected = Vec::new();
+    while status == 401 && rejected.len() < REJECTED_MAX && !rejected.contains(&token.token_id) {
+        broker.rejected(merchant, number, &token);
+        rejected.push(token.token_id);
+        token = broker.token(merchant, number).await?;
         status = call_vault(&token).await?;
     }
     println!("{status} with token {}", token.token_id);

@@ -1,0 +1,102 @@
+//! Why there is no token, for programs and in words.
+//!
+//! Must never hold a token, nor tell less than the broker said.
+
+use std::{collections::HashMap, path::PathBuf, time::Duration};
+
+use thiserror::Error;
+use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
+
+use super::DEFAULT_ENDPOINT;
+
+/// Why there is no token.
+#[derive(Debug, Error)]
+pub enum ClientError {
+    /// The endpoint is none.
+    #[error("the endpoint {0:?} is not a URL such as {DEFAULT_ENDPOINT}, or https:// and the broker's CA")]
+    Endpoint(String),
+    /// The CA, the certificate or the key can't be used.
+    #[error("TLS can't be set up: {0}: give the broker's CA, and your certificate and its key, in PEM")]
+    Security(String),
+    /// The token's file can't be read.
+    #[error("the service-account token can't be read from {}: {source}", path.display())]
+    TokenFile {
+        /// Where it should be.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The broker's answer, or that there was none.
+    #[error("{}", .0.message())]
+    Status(Box<Status>),
+}
+
+impl ClientError {
+    /// The broker's reason, such as `CREDENTIALS_REJECTED`; `None` where the broker was not reached.
+    #[must_use]
+    pub fn reason(&self) -> Option<String> {
+        self.status()?.get_details_error_info().map(|info| info.reason)
+    }
+
+    /// What the broker says beside the reason, such as `held_until`.
+    #[must_use]
+    pub fn metadata(&self) -> HashMap<String, String> {
+        self.status().and_then(Status::get_details_error_info).map(|info| info.metadata).unwrap_or_default()
+    }
+
+    /// How long to wait before trying again, where the broker says so.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.status()?.get_details_retry_info()?.retry_delay
+    }
+
+    /// Whether a later call may fare better without anybody's help.
+    #[must_use]
+    pub fn is_temporary(&self) -> bool {
+        self.status().is_some_and(|status| {
+            matches!(
+                status.code(),
+                Code::Unavailable | Code::ResourceExhausted | Code::DeadlineExceeded | Code::Aborted | Code::Cancelled
+            )
+        })
+    }
+
+    /// The gRPC status, where there is one.
+    #[must_use]
+    pub fn status(&self) -> Option<&Status> {
+        match self {
+            Self::Endpoint(_) | Self::Security(_) | Self::TokenFile { .. } => None,
+            Self::Status(status) => Some(status),
+        }
+    }
+
+    /// Reason, text, fields at fault, wait and request id: for a person.
+    #[must_use]
+    pub fn in_words(&self) -> String {
+        let mut lines = vec![match (self.reason(), self.status()) {
+            (Some(reason), _) => format!("error: {reason}: {self}"),
+            (None, Some(status)) => format!("error: no answer of the broker ({:?}): {self}", status.code()),
+            (None, None) => format!("error: {self}"),
+        }];
+        let mut metadata: Vec<_> = self.metadata().into_iter().filter(|(_, value)| !value.is_empty()).collect();
+        metadata.sort();
+        lines.extend(metadata.into_iter().map(|(key, value)| format!("  {key}: {value}")));
+        if let Some(wait) = self.retry_after() {
+            lines.push(format!("  try again in {}", humantime_seconds(wait)));
+        }
+        if let Some(request) = self.status().and_then(Status::get_details_request_info) {
+            lines.push(format!("  request id: {}", request.request_id));
+        }
+        lines.join("\n")
+    }
+}
+
+/// Whole seconds, rounded up, but milliseconds below one.
+fn humantime_seconds(wait: Duration) -> String {
+    if wait < Duration::from_secs(1) {
+        format!("{} ms", wait.as_millis())
+    } else {
+        format!("{} s", wait.as_millis().div_ceil(1_000))
+    }
+}
