@@ -60,7 +60,7 @@ impl Against {
     /// How long a failure stops the credential, and what it comes to.
     pub(super) fn failed(&mut self, failure: Failure, back_off: Duration, now: Circumstances, rules: &Rules) -> Stop {
         let mut failure = failure;
-        self.stop_is_undocumented = matches!(failure, Failure::Undocumented { .. });
+        let undocumented = matches!(failure, Failure::Undocumented { .. });
         let wait = match &failure {
             Failure::Refused { .. } => rules.refusal_hold,
             Failure::Undocumented { wait, vault_error, .. } => {
@@ -85,8 +85,14 @@ impl Against {
             Failure::Invalid { issued: false, .. } | Failure::Broken => back_off,
         };
         let stop = Stop { failure: Arc::new(failure), until: now.now + wait };
-        self.stop = Some(stop.clone());
-        stop
+        // What another credential ran into, on its way when this one came back, shortens no hold of this one's.
+        match &self.stop {
+            Some(longer) if longer.until > stop.until => longer.clone(),
+            _ => {
+                self.stop_is_undocumented = undocumented;
+                self.stop.insert(stop).clone()
+            }
+        }
     }
 
     /// Forgets the undocumented answers, and what stopped the credential for them, once.

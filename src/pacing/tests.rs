@@ -50,6 +50,7 @@ fn the_upstreams_own_wait_counts() {
     let busy = Failure::Unavailable { cause: "busy", wait: Some(secs(120)), vault_error: String::new() };
     assert_eq!(pacing.failed(busy, at(now, 1.0), &RULES).left_at(now), secs(120));
     let throttled = Failure::Throttled { scope: Scope::User, wait: secs(60), vault_error: String::new() };
+    let now = now + secs(120);
     assert_eq!(pacing.failed(throttled, at(now, 0.1), &RULES).left_at(now), secs(60));
     let refused = Failure::Refused { why: Refusal::Credentials, vault_error: String::new() };
     assert_eq!(pacing.failed(refused, at(now, 0.1), &RULES).left_at(now), RULES.refusal_hold);
@@ -104,8 +105,10 @@ fn the_third_undocumented_answer_in_a_row_is_a_hold() {
 fn waits_in_a_row_grow_while_nobody_gets_a_token() {
     let (mut pacing, now) = (Pacing::default(), start());
     let throttled = || Failure::Throttled { scope: Scope::User, wait: secs(1), vault_error: String::new() };
+    let mut now = now;
     for least in [1, 1, 60, 120, 240] {
         assert_eq!(pacing.failed(throttled(), at(now, 0.0), &RULES).left_at(now), secs(least));
+        now += secs(least);
     }
     let others = Circumstances { grants: 1, ..at(now, 0.0) };
     assert_eq!(pacing.failed(throttled(), others, &RULES).left_at(now), secs(1), "somebody got one: as the vault says");
@@ -164,6 +167,22 @@ fn what_stood_against_a_credential_stands_when_it_comes_back() {
         pacing.former_failed(Version(version), refused(), at(now, 0.0), &RULES);
     }
     assert!(pacing.former.len() <= FORMER_MAX);
+}
+
+/// A flight of one credential ends after another, which is held, has come back.
+#[test]
+fn what_another_credential_ran_into_shortens_no_hold() {
+    let (mut pacing, now) = (Pacing::default(), start());
+    let (a, b) = (Version(1), Version(2));
+    let throttled = Failure::Throttled { scope: Scope::User, wait: secs(1), vault_error: String::new() };
+    pacing.failed(refused(), at(now, 0.0), &RULES);
+    pacing.change(a, b, now + secs(1));
+    pacing.change(b, a, now + secs(2));
+    for failure in [throttled, down(), Failure::Broken] {
+        let stop = pacing.failed(failure, at(now + secs(3), 0.0), &RULES);
+        assert_eq!((stop.failure.kind(), stop.until), (refused().kind(), now + RULES.refusal_hold));
+        assert_eq!(pacing.stopped(now + secs(3)).map(|stop| stop.until), Some(now + RULES.refusal_hold));
+    }
 }
 
 proptest! {

@@ -158,7 +158,8 @@ impl World {
             let judged = facts.judged.entry(password.expose().to_owned()).or_default();
             judged.ungranted += 1;
             if undocumented {
-                let pause = if judged.ungranted < 3 { UNDOCUMENTED_FIRST } else { hold };
+                // The broker may count more than this does, since it counts until the user's own grant: then it holds at once.
+                let pause = if judged.ungranted < 3 { UNDOCUMENTED_FIRST.min(hold) } else { hold };
                 judged.not_before = Some(now + pause);
             }
         });
