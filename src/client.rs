@@ -19,7 +19,7 @@ mod one;
 mod rejected;
 mod replicas;
 
-use std::{error::Error as _, fmt, fs, io, path::PathBuf, sync::Arc, time::Duration};
+use std::{error::Error as _, fmt, fs, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep, timeout_at};
 use tonic::{
@@ -217,21 +217,24 @@ impl Client {
             Route::One(one) => one.is_trying(),
             Route::Balanced(replicas) => replicas.are_unknown(),
         };
-        let within = self.timeout.as_secs_f64();
+        // Hundredths, and no more of them than there are.
+        let within = (self.timeout.as_secs_f64() * 100.0).round() / 100.0;
         Status::deadline_exceeded(if connecting {
-            format!("no connection within {within:.2} s: the name's look-up, the connection or the TLS handshake took longer")
+            format!("no connection within {within} s: the name's look-up, the connection or the TLS handshake took longer")
         } else {
-            format!("no answer within {within:.2} s")
+            format!("no answer within {within} s")
         })
     }
 
     /// Asks at the one address, once.
     async fn ask_one(&self, one: &One, message: GetTokenRequest, end: Instant) -> Result<Result<Token, Status>, ClientError> {
+        // Before it connects: that a file is unfit is said whether or not a broker is there.
+        let token = self.authorization().await?;
         let reached = match one.reached().await {
             Ok(reached) => reached,
             Err(none) => return Ok(Err(none)),
         };
-        let answer = ask(&reached.channel, self.request(message, end).await?).await;
+        let answer = ask(&reached.channel, request(message, token, end)).await;
         if answer.as_ref().is_err_and(|status| matches!(Again::after(status), Again::Lost)) {
             one.lost(&reached);
         }
@@ -248,11 +251,12 @@ impl Client {
         let mut tries = 0;
         loop {
             tries += 1;
+            let token = self.authorization().await?;
             let replica = match replicas.next().await {
                 Ok(replica) => replica,
                 Err(none) => return Ok(Err(none)),
             };
-            let answer = ask(&replica.channel, self.request(message.clone(), end).await?).await;
+            let answer = ask(&replica.channel, request(message.clone(), token, end)).await;
             let Err(status) = &answer else { return Ok(answer) };
             let pause = match Again::after(status) {
                 Again::Lost => {
@@ -271,25 +275,30 @@ impl Client {
         }
     }
 
-    /// The message with the time that is left for it, and with our token.
-    async fn request(&self, message: GetTokenRequest, end: Instant) -> Result<Request<GetTokenRequest>, ClientError> {
-        let mut request = Request::new(message);
-        if let Some(path) = &self.token_file {
-            let value =
-                self.bearer(path.clone()).await.map_err(|source| ClientError::TokenFile { path: path.clone(), source })?;
-            request.metadata_mut().insert("authorization", value);
-        }
-        request.set_timeout(end.saturating_duration_since(now()));
-        Ok(request)
-    }
-
-    async fn bearer(&self, path: PathBuf) -> io::Result<MetadataValue<Ascii>> {
+    /// Our token, if we have one, as it is now.
+    async fn authorization(&self) -> Result<Option<MetadataValue<Ascii>>, ClientError> {
+        let Some(path) = &self.token_file else { return Ok(None) };
         // A projected token is in memory. What is no regular file, say a pipe, may have nobody at its other end.
-        if fs::metadata(&path)?.is_file() {
-            return files::bearer(&path);
-        }
-        self.reading.run(move || files::bearer(&path)).await
+        let read = match fs::metadata(path) {
+            Ok(file) if file.is_file() => files::bearer(path),
+            Ok(_) => {
+                let path = path.clone();
+                self.reading.run(move || files::bearer(&path)).await
+            }
+            Err(error) => Err(error),
+        };
+        read.map(Some).map_err(|source| ClientError::TokenFile { path: path.clone(), source })
     }
+}
+
+/// The message with the time that is left for it, and with our token.
+fn request(message: GetTokenRequest, token: Option<MetadataValue<Ascii>>, end: Instant) -> Request<GetTokenRequest> {
+    let mut request = Request::new(message);
+    if let Some(token) = token {
+        request.metadata_mut().insert("authorization", token);
+    }
+    request.set_timeout(end.saturating_duration_since(now()));
+    request
 }
 
 #[allow(clippy::disallowed_methods, reason = "nothing else tells how much of a call's time is left")]
