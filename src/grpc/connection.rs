@@ -62,6 +62,8 @@ const PREFACE_TIMEOUT: Duration = Duration::from_secs(10);
 const PREFACE_LENGTH: usize = 24;
 /// After GOAWAY a connection without calls is given this long to close by itself.
 const IDLE_GOODBYE: Duration = Duration::from_millis(500);
+/// And one whose calls all have their answers is given so many times as long to read them: some clients never do.
+const UNREAD_GOODBYES: u32 = 4;
 
 /// Serves gRPC on one connection, until it ends, the process does, its place is wanted, or `leave` says that it is to go.
 pub async fn serve<S>(
@@ -104,14 +106,15 @@ pub async fn serve<S>(
     connection.as_mut().graceful_shutdown();
     // With calls in flight, as long as they need; without any, as long as a living client needs to read the last answers and
     // say goodbye.
-    let mut idle = false;
+    let (mut idle, mut unread) = (false, 0);
     loop {
         tokio::select! {
             biased;
             _ended = connection.as_mut() => return,
             () = sleep(IDLE_GOODBYE) => {
                 let was_idle = std::mem::replace(&mut idle, guest.is_idle());
-                if idle && was_idle {
+                unread = if guest.is_answered() { unread + 1 } else { 0 };
+                if idle && was_idle || unread > UNREAD_GOODBYES {
                     return;
                 }
             }
@@ -150,11 +153,15 @@ impl hyper::service::Service<Request<Incoming>> for Calls {
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let under_way = self.link.guest.begins();
+        let mut under_way = self.link.guest.begins();
         let lasts = self.services.lasts(request.uri().path());
         let responding = self.services.respond(request, &self.link);
         if !lasts {
-            return Box::pin(async move { responding.await.map(|r| r.map(|body| Answer::Call { body, _counted: under_way })) });
+            return Box::pin(async move {
+                let response = responding.await?;
+                under_way.answered();
+                Ok(response.map(|body| Answer::Call { body, _counted: under_way }))
+            });
         }
         drop(under_way);
         let over = self.link.over.clone();

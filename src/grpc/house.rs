@@ -120,6 +120,7 @@ impl House {
             greeted: AtomicBool::default(),
             served: AtomicBool::default(),
             under_way: AtomicUsize::default(),
+            unanswered: AtomicUsize::default(),
             asked: AtomicUsize::default(),
             last: AtomicU64::new(number),
             leave: CancellationToken::new(),
@@ -218,8 +219,10 @@ pub struct Guest {
     from: IpAddr,
     greeted: AtomicBool,
     served: AtomicBool,
-    /// Its calls that count at the end.
+    /// Its calls that count at the end …
     under_way: AtomicUsize,
+    /// … and those of them whose answer is not made yet.
+    unanswered: AtomicUsize,
     /// Those of them that have said all they had to: for these it keeps its place.
     asked: AtomicUsize,
     /// How many had come when it last made a call.
@@ -247,7 +250,8 @@ impl Guest {
     pub fn begins(self: &Arc<Self>) -> UnderWay {
         self.served.store(true, Ordering::Relaxed);
         self.under_way.fetch_add(1, Ordering::Relaxed);
-        UnderWay(Arc::clone(self))
+        self.unanswered.fetch_add(1, Ordering::Relaxed);
+        UnderWay { guest: Arc::clone(self), answered: false }
     }
 
     /// It has asked all it had to, and waits for an answer now.
@@ -263,6 +267,12 @@ impl Guest {
         self.under_way.load(Ordering::Relaxed) == 0
     }
 
+    /// Whether all its calls have their answers, read or not.
+    #[must_use]
+    pub fn is_answered(&self) -> bool {
+        self.unanswered.load(Ordering::Relaxed) == 0
+    }
+
     /// Ends when it is to go.
     pub fn told_to_leave(&self) -> WaitForCancellationFuture<'_> {
         self.leave.cancelled()
@@ -271,12 +281,25 @@ impl Guest {
 
 /// One call, from its headers until the last of its answer was taken.
 #[derive(Debug)]
-pub struct UnderWay(Arc<Guest>);
+pub struct UnderWay {
+    guest: Arc<Guest>,
+    answered: bool,
+}
+
+impl UnderWay {
+    /// Its answer is made, and only has to be read.
+    pub fn answered(&mut self) {
+        if !std::mem::replace(&mut self.answered, true) {
+            self.guest.unanswered.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.0.last.store(self.0.house.arrivals.load(Ordering::Relaxed), Ordering::Relaxed);
-        self.0.under_way.fetch_sub(1, Ordering::Relaxed);
+        self.answered();
+        self.guest.last.store(self.guest.house.arrivals.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.guest.under_way.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

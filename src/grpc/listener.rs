@@ -65,6 +65,8 @@ where
         };
         let (stream, from) = match accepted {
             Ok(accepted) => accepted,
+            // That client is gone, or a firewall says no to it: the next one has nothing to do with that.
+            Err(error) if is_the_clients(&error) => continue,
             Err(error) => {
                 // Where the machine or another listener has taken what was kept.
                 if matches!(Errno::from_io_error(&error), Some(Errno::MFILE | Errno::NFILE)) && house.make_room() {
@@ -110,6 +112,26 @@ where
             drop(place);
         });
     }
+}
+
+/// Whether an accept failed for a reason of the one connection that it would have been, as accept(2) has them.
+fn is_the_clients(error: &io::Error) -> bool {
+    matches!(
+        Errno::from_io_error(error),
+        Some(
+            Errno::CONNABORTED
+                | Errno::CONNRESET
+                | Errno::INTR
+                | Errno::PERM
+                | Errno::PROTO
+                | Errno::NOPROTOOPT
+                | Errno::NETDOWN
+                | Errno::NETUNREACH
+                | Errno::HOSTDOWN
+                | Errno::HOSTUNREACH
+                | Errno::OPNOTSUPP
+        )
+    )
 }
 
 /// What may happen very often, and is said seldom.

@@ -15,6 +15,7 @@ use std::{
     time::Duration,
 };
 
+use rustix::fs::OFlags;
 use tokio::time::Instant;
 use tracing::{error, info};
 
@@ -52,6 +53,11 @@ impl Trail {
         matches!((fs::metadata(&self.path), self.file.metadata()), (Ok(named), Ok(open)) if same(&named, &open))
     }
 
+    /// Whether what is open was deleted.
+    fn is_nameless(&self) -> bool {
+        self.file.metadata().is_ok_and(|open| open.is_file() && open.nlink() == 0)
+    }
+
     /// Opens the path's file, unless it is open.
     fn follow(&mut self) {
         if self.is_in_place() {
@@ -84,8 +90,12 @@ impl Sink for Trail {
         // A look costs less than one line does.
         self.follow();
         let lost = put(self.file.as_fd(), lines, count, &mut self.torn);
-        // Whatever was written to a file that has no name any more, nobody will read.
-        if self.failed.is_some() && self.file.metadata().is_ok_and(|open| open.nlink() == 0) { count } else { lost }
+        if !self.is_nameless() {
+            return lost;
+        }
+        // Deleted since the look: what is in a file without a name, nobody will read.
+        self.follow();
+        if self.is_nameless() { count } else { put(self.file.as_fd(), lines, count, &mut self.torn) }
     }
 
     fn look(&mut self) {
@@ -95,5 +105,7 @@ impl Sink for Trail {
 }
 
 fn open(path: &Path) -> io::Result<File> {
-    fs::OpenOptions::new().append(true).create(true).mode(MODE).open(path)
+    // Of a pipe without a reader, opening would wait for one.
+    let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default();
+    fs::OpenOptions::new().append(true).create(true).mode(MODE).custom_flags(flags).open(path)
 }

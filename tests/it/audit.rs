@@ -166,7 +166,20 @@ async fn a_file_that_cannot_be_opened_anew_is_said_and_the_old_one_goes_on() {
     client.token(MERCHANT, "+447871230000").await.expect_err("nobody knows it");
     broker.line_like("lines of the audit trail were lost").await;
     assert_eq!(broker.log().matches("can't be opened anew").count(), 1, "once a minute: {}", broker.log());
+    // A pipe that nobody reads is none to wait for.
     fs::create_dir(&inside).expect("is made");
+    assert!(std::process::Command::new("mkfifo").arg(&file).status().expect("there is mkfifo").success());
+    broker.signal(Signal::HUP);
+    client.token(MERCHANT, "+447871230000").await.expect_err("nobody knows it");
+    let lost = || async { http(&broker.address("admin"), "/metrics").await };
+    // The decision from before, what the reload came to, and the decision after it.
+    let all = async {
+        while !lost().await.contains("\ntoken_broker_audit_lines_lost_total 3\n") {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(PATIENCE, all).await.expect("it is counted");
+    fs::remove_file(&file).expect("is removed");
     broker.signal(Signal::HUP);
     broker.line_like("the audit trail's file was renamed, replaced or deleted").await;
     client.token(MERCHANT, "+447871230000").await.expect_err("nobody knows it");

@@ -168,6 +168,21 @@ async fn what_lasts_as_long_as_its_client_likes_does_not_hold_up_the_end() {
     drop((older, watches, half));
 }
 
+/// Its calls have their answers; that it does not read them is its own affair.
+#[tokio::test]
+async fn a_client_that_never_reads_its_answer_does_not_hold_up_the_end() {
+    let sandbox = Sandbox::start(Options::default()).await.expect("starts");
+    let mut broker = Process::serve(&config(&sandbox, "0s", "15s"), &[]).await;
+    let deaf = crate::support::Bare::that_never_reads(&broker.endpoint()).await;
+    let asked = tokio::spawn(async move { HealthClient::new(deaf).check(HealthCheckRequest::default()).await });
+    assert_eq!(health(&broker.endpoint(), "").await, 1);
+    let before = Instant::now();
+    broker.signal(Signal::TERM);
+    assert!(broker.ended(PATIENCE).await.success(), "{}", broker.log());
+    assert!(before.elapsed() < Duration::from_secs(8), "{:?}", before.elapsed());
+    asked.await.expect("no panic").expect_err("it never read");
+}
+
 #[tokio::test]
 async fn a_watch_of_an_unknown_service_says_so_and_goes_on() {
     let sandbox = Sandbox::start(Options::default()).await.expect("starts");

@@ -250,9 +250,18 @@ pub(crate) struct Bare {
 
 impl Bare {
     pub(crate) async fn connect(endpoint: &str) -> Self {
+        Self::with(endpoint, &http2::Builder::new(TokioExecutor::new())).await
+    }
+
+    /// One that takes no byte of an answer.
+    pub(crate) async fn that_never_reads(endpoint: &str) -> Self {
+        Self::with(endpoint, http2::Builder::new(TokioExecutor::new()).initial_stream_window_size(0)).await
+    }
+
+    async fn with(endpoint: &str, builder: &http2::Builder<TokioExecutor>) -> Self {
         let authority = endpoint.strip_prefix("http://").expect("is plaintext").to_owned();
         let stream = TcpStream::connect(&authority).await.expect("it listens");
-        let (connection, driver) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.expect("speaks HTTP/2");
+        let (connection, driver) = builder.handshake(TokioIo::new(stream)).await.expect("speaks HTTP/2");
         tokio::spawn(driver);
         Self { connection, authority }
     }
