@@ -6,7 +6,7 @@ pub mod descriptors;
 mod live;
 mod settings;
 
-use std::{io, mem, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use thiserror::Error;
 use tokio::{
@@ -22,15 +22,15 @@ use tracing::{info, warn};
 use self::{
     descriptors::Seats,
     live::{Live, Times},
-    settings::{asked, flight_settings, labels_callers, policy, vault_settings},
+    settings::{asked, configuration, labels_callers, vault_settings},
 };
 use crate::{
     admin::{self, Shown},
-    broker::{Broker, Snapshot},
+    broker::Broker,
     cache::Cache,
     clock::{Clock, SystemClock},
     config::{Config, Fault, Files},
-    flight::{self, Flights},
+    flight,
     grpc::{
         Api,
         call::Watch,
@@ -50,7 +50,6 @@ use crate::{
     service_accounts,
     telemetry::Level,
     traces::{self, Traces},
-    users::Users,
     vault::{self, SignIn, Vault},
 };
 
@@ -193,22 +192,17 @@ impl App {
         let agenda = Arc::new(Agenda::new(Arc::clone(&clock)));
         let metrics = Arc::new(Metrics::default());
         let traces = Traces::new(config.traces.as_ref())?;
-        let settings = flight_settings(&config.vault, sign_in);
         let parts = flight::Parts {
             clock: Arc::clone(&clock),
-            cache: cache.clone(),
-            agenda: Arc::clone(&agenda),
+            cache,
+            agenda,
             metrics: Arc::clone(&metrics),
             traces: traces.clone(),
             runtime: Handle::current(),
             seed,
         };
-        let flights = Flights::new(parts, settings);
         let closing = CancellationToken::new();
-        let idle_after = config.vault.idle_after;
-        let snapshot = Snapshot { users: Users::new(mem::take(&mut config.users)), policy: policy(&config) };
-        let broker = Broker::new(snapshot, cache, flights, agenda, Arc::clone(&clock), idle_after, closing.clone());
-        let broker = Arc::new(broker);
+        let broker = Arc::new(Broker::new(parts, configuration(&mut config, sign_in), closing.clone()));
         let health = Health::new();
         let call_timeout = CallTimeout::new(config.grpc.call_timeout);
         let identity = Identity::new(asked(&config, None, &clock)?, Arc::clone(&clock));

@@ -7,13 +7,7 @@ mod call;
 mod census;
 mod error;
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use tokio::time::Instant;
@@ -27,14 +21,13 @@ pub use self::{
 use crate::{
     cache::Cache,
     clock::{Clock, Moment},
-    config,
     expiry::{Freshness, HeldToken},
-    flight::{Boarding, Flights, Landing, NoLanding, Settings, Ticket, Want},
+    flight::{Boarding, Flights, Landing, NoLanding, Parts, Ticket, Want},
     model::{CallerId, TokenId, UserKey},
     pacing::Stop,
-    policy::Policy,
     renewal::Agenda,
-    users::{User, Users},
+    snapshot::{Configuration, Live, Snapshot},
+    users::{Configured, User},
     vault::{Failure, UNDOCUMENTED},
 };
 
@@ -45,6 +38,8 @@ const MARGIN_WAIT: Duration = Duration::from_secs(1);
 const DOWN_WAIT: Duration = Duration::from_millis(900);
 /// And is told so.
 const STILL_DOWN: &str = "it did not answer the last sign-ins, and the one that finds out whether it is back is under way";
+/// What a caller is told where the configuration changed again while it signed in anew.
+const REPLACED: &str = "the credential or the vault was replaced in the configuration while it was asked";
 /// What a caller is told to wait when the broker is overloaded: long enough for a second's worth of sign-ins.
 const OVERLOADED_WAIT: Duration = Duration::from_secs(1);
 /// The answer to a caller who waits leaves this long before its deadline, so that it is there in time …
@@ -65,60 +60,28 @@ pub struct Counts {
     pub removed: usize,
 }
 
-/// What is configured, as one: no call sees the users of one configuration and the policy of another.
-#[derive(Debug)]
-pub struct Snapshot {
-    /// Who has tokens.
-    pub users: Users,
-    /// Who may ask for them.
-    pub policy: Policy,
-}
-
 /// The broker: what it knows, and what is under way.
 #[derive(Debug)]
 pub struct Broker {
-    snapshot: ArcSwap<Snapshot>,
+    live: Live,
     cache: Cache,
     flights: Flights,
     agenda: Arc<Agenda>,
     clock: Arc<dyn Clock>,
     /// When this broker was made; seconds since are what users are touched with.
     epoch: Instant,
-    /// Tokens of users nobody asked for in so many seconds are not renewed.
-    idle_after: AtomicU64,
     /// Ends all waits: the process is about to end.
     closing: CancellationToken,
 }
 
-impl Snapshot {
-    fn user(&self, key: &UserKey) -> Result<Arc<User>, BrokerError> {
-        self.users.get(key).cloned().ok_or_else(|| BrokerError::NotConfigured(key.clone()))
-    }
-}
-
 impl Broker {
-    /// Puts the parts together; `flights` fill `cache` and `agenda`.
+    /// A broker of this configuration.
     #[must_use]
-    pub fn new(
-        snapshot: Snapshot,
-        cache: Cache,
-        flights: Flights,
-        agenda: Arc<Agenda>,
-        clock: Arc<dyn Clock>,
-        idle_after: Duration,
-        closing: CancellationToken,
-    ) -> Self {
-        let epoch = clock.now().mono;
-        Self {
-            snapshot: ArcSwap::from_pointee(snapshot),
-            cache,
-            flights,
-            agenda,
-            clock,
-            epoch,
-            idle_after: AtomicU64::new(idle_after.as_secs()),
-            closing,
-        }
+    pub fn new(parts: Parts, configuration: Configuration, closing: CancellationToken) -> Self {
+        let live = Arc::new(ArcSwap::from_pointee(Snapshot::new(configuration)));
+        let (cache, agenda, clock) = (parts.cache.clone(), Arc::clone(&parts.agenda), Arc::clone(&parts.clock));
+        let (epoch, flights) = (clock.now().mono, Flights::new(parts, Arc::clone(&live)));
+        Self { live, cache, flights, agenda, clock, epoch, closing }
     }
 
     /// A token for a user.
@@ -126,37 +89,35 @@ impl Broker {
     /// # Errors
     /// See [`BrokerError`]. `InvalidRequest` is not among them: what can be malformed is parsed before.
     pub async fn get_token(&self, caller: &CallerId, request: &Request) -> Result<Answer, NoToken> {
-        let user = {
-            let snapshot = self.snapshot.load();
+        let (user, held, freshness, now) = {
+            let snapshot = self.live.load();
             // Before anything that depends on the user: a denial says nothing of who is configured.
             if snapshot.policy.decide(caller, &request.key).is_err() {
                 return Err(BrokerError::NotAllowed { caller: caller.clone(), user: request.key.clone() }.into());
             }
-            snapshot.user(&request.key)?
+            let user = &configured(&snapshot, &request.key)?.user;
+            let now = self.clock.now();
+            user.touch(self.second(now.mono));
+            let held = self.cache.get(&user.key);
+            if let Some(token) = held.as_ref().map(|held| held.id()).filter(|id| names(&request.rejected_token_ids, *id)) {
+                self.flights.rejected(user, token);
+            }
+            let held = held.filter(|held| serves(held, request, &snapshot, now));
+            let freshness = held.as_ref().map(|held| held.freshness(now, snapshot.settings.renewal));
+            if let (Some(held), Some(Freshness::Fresh)) = (&held, freshness) {
+                return Ok(Answer { held: Arc::clone(held), outcome: Outcome::Hit, at: now });
+            }
+            (Arc::clone(user), held, freshness, now)
         };
-        let now = self.clock.now();
-        user.touch(self.second(now.mono));
-
-        let held = self.cache.get(&user.key);
-        if let Some(token) = held.as_ref().map(|held| held.id()).filter(|id| names(&request.rejected_token_ids, *id)) {
-            self.flights.rejected(&user, token);
+        match held {
+            Some(held) if freshness == Some(Freshness::Due) => {
+                self.renew(&user, request, false);
+                Ok(Answer { held, outcome: Outcome::Due, at: now })
+            }
+            // An expired token serves nobody, so it is not here.
+            Some(held) => self.at_the_margin(&user, held, request).await,
+            None => self.sign_in(&user, request, true).await,
         }
-        let serves = |held: &HeldToken, now: Moment| {
-            let left = held.left_at(now);
-            !left.is_zero() && left >= request.min_remaining && !names(&request.rejected_token_ids, held.id())
-        };
-        if let Some(held) = held.filter(|held| serves(held, now)) {
-            return match held.freshness(now) {
-                Freshness::Fresh => Ok(Answer { held, outcome: Outcome::Hit, at: now }),
-                Freshness::Due => {
-                    self.renew(&user, request, false);
-                    Ok(Answer { held, outcome: Outcome::Due, at: now })
-                }
-                // An expired token serves nobody, so it is not here.
-                Freshness::Margin | Freshness::Expired => self.at_the_margin(&user, held, request, &serves).await,
-            };
-        }
-        self.sign_in(&user, request, &serves, true).await
     }
 
     /// Renews tokens as they fall due, until the broker closes. To be spawned once.
@@ -179,21 +140,21 @@ impl Broker {
         }
     }
 
-    /// Takes another configuration over, as one snapshot: a call sees the former or this one.
-    pub fn reconfigure(&self, users: Vec<config::User>, policy: Policy, settings: Settings, idle_after: Duration) -> Counts {
-        self.idle_after.store(idle_after.as_secs(), Ordering::Relaxed);
-        let (users, changes) = self.snapshot.load().users.reloaded(users, self.clock.now().mono);
-        let counts = Counts { added: changes.added, changed: changes.changed.len(), removed: changes.removed.len() };
+    /// Takes another configuration over, as one snapshot: a call sees the former or this one, and so does a sign-in.
+    pub fn reconfigure(&self, configuration: Configuration) -> Counts {
         // Kept to the end: whoever drops it last frees all that only it held, which should not be a call.
-        let _former = self.snapshot.swap(Arc::new(Snapshot { users, policy }));
-        self.flights.reconfigure(settings, changes);
+        let former = self.live.load_full();
+        let (next, changes) = former.next(configuration, self.clock.now().mono);
+        let counts = Counts { added: changes.added, changed: changes.changed.len(), removed: changes.removed.len() };
+        self.live.store(Arc::new(next));
+        self.flights.reconfigured(&former, changes);
         counts
     }
 
     /// How many users are configured.
     #[must_use]
     pub fn users(&self) -> usize {
-        self.snapshot.load().users.len()
+        self.live.load().users.len()
     }
 
     /// How many sign-ins are under way or queued.
@@ -210,11 +171,16 @@ impl Broker {
 
     /// In seconds, at least one.
     fn idle_after(&self) -> u64 {
-        self.idle_after.load(Ordering::Relaxed).max(1)
+        self.live.load().settings.idle_after.as_secs().max(1)
     }
 
     fn user(&self, key: &UserKey) -> Result<Arc<User>, BrokerError> {
-        self.snapshot.load().user(key)
+        Ok(Arc::clone(&configured(&self.live.load(), key)?.user))
+    }
+
+    /// Whether a token that has turned up is what was asked for, by what is in force now.
+    fn serves(&self, held: &HeldToken, request: &Request, now: Moment) -> bool {
+        serves(held, request, &self.live.load(), now)
     }
 
     /// Whole seconds since the epoch, from 1, so that who was never asked for is told apart.
@@ -222,9 +188,16 @@ impl Broker {
         now.saturating_duration_since(self.epoch).as_secs().saturating_add(1)
     }
 
+    /// Whether a token needs no renewal, by what is in force now.
+    fn is_fresh(&self, held: &HeldToken, now: Moment) -> bool {
+        let snapshot = self.live.load();
+        snapshot.takes(held) && held.freshness(now, snapshot.settings.renewal) == Freshness::Fresh
+    }
+
     /// Sees to the next token of a user who is due; if it can't be now, then later.
     fn renew_from_agenda(&self, user: &Arc<User>) {
-        match self.flights.board(user, renewal(None)) {
+        let serves = |held: &HeldToken, now: Moment| self.is_fresh(held, now);
+        match self.flights.board(user, renewal(&serves, None)) {
             // Whoever lands plans anew, and who is gone needs no token.
             Boarding::Joined(_) | Boarding::Started(_) | Boarding::Gone => {}
             // Not due after all, say since a clock was set.
@@ -237,7 +210,9 @@ impl Broker {
 
     /// Sees to the next token of a user whose token is good, if that can begin at once.
     fn renew(&self, user: &Arc<User>, request: &Request, urgent: bool) -> Option<Ticket> {
-        match self.flights.board(user, Want { urgent, span: Some(&request.span), ..renewal(Some(self.clock.now().mono)) }) {
+        let serves = |held: &HeldToken, now: Moment| self.is_fresh(held, now);
+        let want = Want { urgent, span: Some(&request.span), ..renewal(&serves, Some(self.clock.now().mono)) };
+        match self.flights.board(user, want) {
             Boarding::Joined(ticket) | Boarding::Started(ticket) => Some(ticket),
             Boarding::Landed(_)
             | Boarding::Stopped(_)
@@ -249,13 +224,7 @@ impl Broker {
     }
 
     /// Waits briefly for the next token; whatever happens, `held` is answered while it lives.
-    async fn at_the_margin(
-        &self,
-        user: &Arc<User>,
-        held: Arc<HeldToken>,
-        request: &Request,
-        serves: &(dyn Fn(&HeldToken, Moment) -> bool + Sync),
-    ) -> Result<Answer, NoToken> {
+    async fn at_the_margin(&self, user: &Arc<User>, held: Arc<HeldToken>, request: &Request) -> Result<Answer, NoToken> {
         if let Some(ticket) = self.renew(user, request, true) {
             let now = self.clock.now();
             // Not until it serves no more either: then there would be nothing to answer.
@@ -264,28 +233,23 @@ impl Broker {
             // Whatever ends the wait, the end of the process too: the token held is good.
             if let Ok(Ok(Landing::Token(next))) = self.wait(ticket, until).await {
                 let now = self.clock.now();
-                if next.id() != held.id() && serves(&next, now) {
+                if next.id() != held.id() && self.serves(&next, request, now) {
                     return Ok(Answer { held: next, outcome: Outcome::Joined, at: now });
                 }
             }
         }
         let now = self.clock.now();
-        if serves(&held, now) {
+        if self.serves(&held, request, now) {
             return Ok(Answer { held, outcome: Outcome::Kept, at: now });
         }
-        self.sign_in(user, request, serves, true).await
+        self.sign_in(user, request, true).await
     }
 
-    /// Waits for a sign-in, since no token serves. `first`: a refusal of a credential that counts no more is tried again, once.
-    async fn sign_in(
-        &self,
-        user: &Arc<User>,
-        request: &Request,
-        serves: &(dyn Fn(&HeldToken, Moment) -> bool + Sync),
-        first: bool,
-    ) -> Result<Answer, NoToken> {
+    /// Waits for a sign-in, since no token serves. `first`: what says nothing of the credential that counts is tried again, once.
+    async fn sign_in(&self, user: &Arc<User>, request: &Request, first: bool) -> Result<Answer, NoToken> {
+        let serves = |held: &HeldToken, now: Moment| self.serves(held, request, now);
         let want = Want {
-            serves,
+            serves: &serves,
             begin_by: Some(request.deadline),
             min_remaining: request.min_remaining,
             urgent: true,
@@ -308,10 +272,11 @@ impl Broker {
         let until = if down { by.min(now + DOWN_WAIT) } else { by };
         let error = match self.wait(ticket, until).await? {
             Ok(Landing::Token(held)) => return Ok(self.answer(held, outcome, request)?),
-            Ok(Landing::Stopped(stop)) if first && self.is_outdated(&stop) => {
+            Ok(Landing::Void) if first => {
                 let user = self.user(&request.key)?;
-                return Box::pin(self.sign_in(&user, request, serves, false)).await;
+                return Box::pin(self.sign_in(&user, request, false)).await;
             }
+            Ok(Landing::Void) => BrokerError::VaultUnavailable { cause: REPLACED, wait: OVERLOADED_WAIT },
             Ok(Landing::Stopped(stop)) => self.stopped(&stop),
             Ok(Landing::Gone) => BrokerError::NotConfigured(request.key.clone()),
             Err(NoLanding::Deadline) if until < by => BrokerError::VaultUnavailable { cause: STILL_DOWN, wait: DOWN_WAIT },
@@ -320,12 +285,6 @@ impl Broker {
             Err(NoLanding::Broken) => BrokerError::Internal,
         };
         Err(error.into())
-    }
-
-    /// Whether a refusal is void already: the vault judged a credential that was replaced while it did.
-    fn is_outdated(&self, stop: &Stop) -> bool {
-        matches!(*stop.failure, Failure::Refused { .. } | Failure::Undocumented { .. })
-            && stop.left_at(self.clock.now().mono).is_zero()
     }
 
     /// A landing, unless the process ends first.
@@ -372,9 +331,18 @@ impl Broker {
     }
 }
 
+fn configured<'a>(snapshot: &'a Snapshot, key: &UserKey) -> Result<&'a Configured, BrokerError> {
+    snapshot.user(key).ok_or_else(|| BrokerError::NotConfigured(key.clone()))
+}
+
+/// Whether a token is what was asked for.
+fn serves(held: &HeldToken, request: &Request, snapshot: &Snapshot, now: Moment) -> bool {
+    let left = held.left_at(now);
+    snapshot.takes(held) && !left.is_zero() && left >= request.min_remaining && !names(&request.rejected_token_ids, held.id())
+}
+
 /// What a renewal wants: any token that is not due. It yields to callers who wait.
-fn renewal(begin_by: Option<Instant>) -> Want<'static> {
-    let serves = &|held: &HeldToken, now: Moment| held.freshness(now) == Freshness::Fresh;
+fn renewal(serves: &(dyn Fn(&HeldToken, Moment) -> bool + Sync), begin_by: Option<Instant>) -> Want<'_> {
     Want { serves, begin_by, min_remaining: Duration::ZERO, urgent: false, span: None }
 }
 

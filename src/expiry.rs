@@ -10,6 +10,7 @@ use crate::{
     clock::Moment,
     config::Renewal,
     model::{Token, TokenId},
+    pacing::Upstream,
 };
 
 /// The margin is this part of the lifetime …
@@ -43,29 +44,43 @@ fn margin(lifetime: Duration) -> Duration {
     (lifetime / MARGIN_PART).min(MARGIN_MAX)
 }
 
-/// What is left of a token's lifetime when it falls due, renewed ahead with this jitter.
+/// What is left of a token's lifetime when it falls due, renewed ahead with this jitter: 0 to 1, for a herd to [`HERD_JITTER`], anew
+/// for each token. `lead` before the margin at least, so that the next token is here by then, if the lifetime has room for that.
 #[must_use]
-pub fn due_left(lifetime: Duration, jitter: f64) -> Duration {
-    margin(lifetime) + (lifetime / JITTER_PART).mul_f64(jitter.clamp(0.0, HERD_JITTER))
+pub fn due_left(lifetime: Duration, jitter: f64, lead: Duration) -> Duration {
+    let part = lifetime / JITTER_PART;
+    margin(lifetime) + part.mul_f64(jitter.clamp(0.0, HERD_JITTER)).max(lead.min(part))
 }
 
-/// A token, and the points in its life that were fixed when it was first seen.
+/// A token, where it is from, and the points in its life that were fixed when it was first seen.
 #[derive(Clone, Debug)]
 pub struct HeldToken {
     /// The token.
     pub token: Token,
+    /// Who gave it: it is good for nothing else.
+    pub upstream: Upstream,
     margin: Duration,
-    /// It is due once no more than this is left.
+    /// Renewed ahead, it is due once no more than this is left.
     due_left: Duration,
+    /// Due whatever is left, since another credential counts now than the one that brought it.
+    outdated: bool,
 }
 
 impl HeldToken {
     /// Fixes the points of `token`, which takes the place of `former`.
     ///
     /// `bounded`: the token itself says how long it lives in all, so that seeing it again can't prolong it.
-    /// `jitter`: 0 to 1, for a herd to [`HERD_JITTER`], anew for each token.
+    /// `due_left`: as [`due_left`] says.
     #[must_use]
-    pub fn new(mut token: Token, bounded: bool, former: Option<&Self>, renewal: Renewal, now: Moment, jitter: f64) -> Self {
+    pub fn new(
+        mut token: Token,
+        upstream: Upstream,
+        bounded: bool,
+        former: Option<&Self>,
+        due_left: Duration,
+        now: Moment,
+    ) -> Self {
+        let outdated = false;
         if let Some(same) = former.filter(|former| former.token.id == token.id) {
             // By the monotonic clock alone: what the wall clock said then may have been wrong, and be set right since.
             if bounded && same.token.expires.mono < token.expires.mono {
@@ -74,39 +89,45 @@ impl HeldToken {
                 token.expires = Moment { mono, ..now.plus(left) };
             }
             let left = token.expires.left_at(now);
-            let due_left = match renewal {
-                Renewal::Ahead if left > same.margin => (left / SAME_TOKEN_PART).min(same.due_left),
+            let due_left = if left > same.margin {
+                (left / SAME_TOKEN_PART).min(same.due_left)
+            } else {
                 // It gave the same even there: it will until the end.
-                Renewal::Ahead | Renewal::AtExpiry => Duration::ZERO,
+                Duration::ZERO
             };
-            return Self { token, margin: same.margin, due_left };
+            return Self { token, upstream, margin: same.margin, due_left, outdated };
         }
         let margin = margin(token.lifetime);
-        let due_left = match renewal {
-            Renewal::Ahead => due_left(token.lifetime, jitter),
-            Renewal::AtExpiry => Duration::ZERO,
-        };
-        Self { token, margin, due_left }
+        Self { token, upstream, margin, due_left, outdated }
     }
 
     /// The same token, due from now on: it is good, but a newer one is wanted.
     #[must_use]
     pub fn made_due(&self) -> Self {
-        Self { due_left: Duration::MAX, ..self.clone() }
+        Self { outdated: true, ..self.clone() }
     }
 
-    /// How good it is now.
+    /// How good it is now, where tokens are renewed like this.
     #[must_use]
-    pub fn freshness(&self, now: Moment) -> Freshness {
+    pub fn freshness(&self, now: Moment, renewal: Renewal) -> Freshness {
         let left = self.left_at(now);
         if left.is_zero() {
             Freshness::Expired
-        } else if left > self.due_left {
+        } else if left > self.due_at(renewal) {
             Freshness::Fresh
         } else if left > self.margin {
             Freshness::Due
         } else {
             Freshness::Margin
+        }
+    }
+
+    /// With how much of its life left it is due; zero where it is not renewed ahead.
+    fn due_at(&self, renewal: Renewal) -> Duration {
+        match renewal {
+            Renewal::Ahead | Renewal::AtExpiry if self.outdated => Duration::MAX,
+            Renewal::Ahead => self.due_left,
+            Renewal::AtExpiry => Duration::ZERO,
         }
     }
 
@@ -118,8 +139,9 @@ impl HeldToken {
 
     /// How long until it is due; `None` where it is not renewed ahead.
     #[must_use]
-    pub fn due_in(&self, now: Moment) -> Option<Duration> {
-        (!self.due_left.is_zero()).then(|| self.left_at(now).saturating_sub(self.due_left))
+    pub fn due_in(&self, now: Moment, renewal: Renewal) -> Option<Duration> {
+        let due = self.due_at(renewal);
+        (!due.is_zero()).then(|| self.left_at(now).saturating_sub(due))
     }
 
     /// The token's id.
@@ -154,6 +176,11 @@ mod tests {
         }
     }
 
+    fn held(token: Token, bounded: bool, former: Option<&HeldToken>, now: Moment, jitter: f64) -> HeldToken {
+        let due_left = due_left(token.lifetime, jitter, Duration::ZERO);
+        HeldToken::new(token, Upstream(1), bounded, former, due_left, now)
+    }
+
     fn secs(secs: u64) -> Duration {
         Duration::from_secs(secs)
     }
@@ -167,65 +194,77 @@ mod tests {
             (secs(86_400), 1.0, secs(86_400 - 30 - 8_640), secs(86_370)),
         ] {
             let sent = start();
-            let held = HeldToken::new(token("a", sent, lifetime), false, None, Renewal::Ahead, sent, jitter);
+            let held = held(token("a", sent, lifetime), false, None, sent, jitter);
             let tick = Duration::from_nanos(1);
-            assert_eq!(held.freshness(sent), Freshness::Fresh);
-            assert_eq!(held.freshness(sent.plus(due - tick)), Freshness::Fresh);
+            assert_eq!(held.freshness(sent, Renewal::Ahead), Freshness::Fresh);
+            assert_eq!(held.freshness(sent.plus(due - tick), Renewal::Ahead), Freshness::Fresh);
             if due < margin {
-                assert_eq!(held.freshness(sent.plus(due)), Freshness::Due);
-                assert_eq!(held.freshness(sent.plus(margin - tick)), Freshness::Due);
+                assert_eq!(held.freshness(sent.plus(due), Renewal::Ahead), Freshness::Due);
+                assert_eq!(held.freshness(sent.plus(margin - tick), Renewal::Ahead), Freshness::Due);
             }
-            assert_eq!(held.freshness(sent.plus(margin)), Freshness::Margin);
-            assert_eq!(held.freshness(sent.plus(lifetime - tick)), Freshness::Margin);
-            assert_eq!(held.freshness(sent.plus(lifetime)), Freshness::Expired);
-            assert_eq!(held.due_in(sent), Some(due));
+            assert_eq!(held.freshness(sent.plus(margin), Renewal::Ahead), Freshness::Margin);
+            assert_eq!(held.freshness(sent.plus(lifetime - tick), Renewal::Ahead), Freshness::Margin);
+            assert_eq!(held.freshness(sent.plus(lifetime), Renewal::Ahead), Freshness::Expired);
+            assert_eq!(held.due_in(sent, Renewal::Ahead), Some(due));
         }
     }
 
     #[test]
     fn what_is_made_due_is_due_and_as_long_lived_as_before() {
         let sent = start();
-        let held = HeldToken::new(token("a", sent, secs(300)), false, None, Renewal::AtExpiry, sent, 0.0).made_due();
+        let held = held(token("a", sent, secs(300)), false, None, sent, 0.0).made_due();
         assert_eq!(
-            (held.freshness(sent), held.left_at(sent), held.due_in(sent)),
+            (held.freshness(sent, Renewal::Ahead), held.left_at(sent), held.due_in(sent, Renewal::Ahead)),
             (Freshness::Due, secs(300), Some(Duration::ZERO))
         );
-        assert_eq!(held.freshness(sent.plus(secs(300))), Freshness::Expired);
+        assert_eq!(held.freshness(sent.plus(secs(300)), Renewal::Ahead), Freshness::Expired);
     }
 
     #[test]
     fn at_expiry_is_fresh_to_the_end() {
         let sent = start();
-        let held = HeldToken::new(token("a", sent, secs(10)), false, None, Renewal::AtExpiry, sent, 0.7);
-        assert_eq!(held.freshness(sent.plus(Duration::from_millis(9_999))), Freshness::Fresh);
-        assert_eq!(held.freshness(sent.plus(secs(10))), Freshness::Expired);
-        assert_eq!(held.due_in(sent), None);
+        let held = held(token("a", sent, secs(10)), false, None, sent, 0.7);
+        assert_eq!(held.freshness(sent.plus(Duration::from_millis(9_999)), Renewal::AtExpiry), Freshness::Fresh);
+        assert_eq!(held.freshness(sent.plus(secs(10)), Renewal::AtExpiry), Freshness::Expired);
+        assert_eq!(held.due_in(sent, Renewal::AtExpiry), None);
+        let late = sent.plus(Duration::from_millis(9_500));
+        assert_eq!(held.freshness(late, Renewal::Ahead), Freshness::Margin, "what is in force counts");
+        assert_eq!(held.made_due().freshness(late, Renewal::AtExpiry), Freshness::Margin, "and that a newer one is wanted");
+    }
+
+    #[test]
+    fn the_next_is_sought_so_long_before_the_margin_as_sign_ins_take() {
+        for (lifetime, jitter, lead, due) in
+            [(60, 0.0, 2, 8), (60, 1.0, 2, 12), (60, 0.0, 100, 12), (10, 0.0, 5, 2), (86_400, 0.0, 20, 50)]
+        {
+            assert_eq!(due_left(secs(lifetime), jitter, secs(lead)), secs(due), "{lifetime} {jitter} {lead}");
+        }
     }
 
     #[test]
     fn the_same_token_again_keeps_its_margin_and_is_left_alone_for_a_while() {
         let sent = start();
-        let first = HeldToken::new(token("a", sent, secs(200)), true, None, Renewal::Ahead, sent, 0.0);
+        let first = held(token("a", sent, secs(200)), true, None, sent, 0.0);
         let later = sent.plus(secs(170));
-        let again = HeldToken::new(token("a", later, secs(30)), true, Some(&first), Renewal::Ahead, later, 0.0);
-        assert_eq!(again.freshness(later), Freshness::Fresh, "no storm");
+        let again = held(token("a", later, secs(30)), true, Some(&first), later, 0.0);
+        assert_eq!(again.freshness(later, Renewal::Ahead), Freshness::Fresh, "no storm");
         let late = later.plus(secs(23));
-        assert_eq!(again.freshness(late), Freshness::Margin, "a quarter is left: try once more");
-        let last = HeldToken::new(token("a", late, secs(7)), true, Some(&again), Renewal::Ahead, late, 0.0);
-        assert_eq!(last.freshness(later.plus(secs(29))), Freshness::Fresh, "and not again");
-        assert_eq!(last.due_in(late), None);
+        assert_eq!(again.freshness(late, Renewal::Ahead), Freshness::Margin, "a quarter is left: try once more");
+        let last = held(token("a", late, secs(7)), true, Some(&again), late, 0.0);
+        assert_eq!(last.freshness(later.plus(secs(29)), Renewal::Ahead), Freshness::Fresh, "and not again");
+        assert_eq!(last.due_in(late, Renewal::Ahead), None);
         assert_eq!(again.token.expires, sent.plus(secs(200)));
 
         // A vault that forgets to shrink `expires_in`: the token's own word counts, where there is one.
-        let bounded = HeldToken::new(token("a", later, secs(200)), true, Some(&first), Renewal::Ahead, later, 0.0);
+        let bounded = held(token("a", later, secs(200)), true, Some(&first), later, 0.0);
         assert_eq!(bounded.token.expires, sent.plus(secs(200)));
         // The wall clock was two days behind at first: the token is good, whatever it seemed to be.
         let set_right = Moment { wall: later.wall + secs(172_800), ..later };
-        assert_eq!(first.freshness(set_right), Freshness::Expired);
-        let again = HeldToken::new(token("a", set_right, secs(30)), true, Some(&first), Renewal::Ahead, set_right, 0.0);
+        assert_eq!(first.freshness(set_right, Renewal::Ahead), Freshness::Expired);
+        let again = held(token("a", set_right, secs(30)), true, Some(&first), set_right, 0.0);
         assert_eq!(again.left_at(set_right), secs(30));
 
-        let free = HeldToken::new(token("a", later, secs(200)), false, Some(&first), Renewal::Ahead, later, 0.0);
+        let free = held(token("a", later, secs(200)), false, Some(&first), later, 0.0);
         assert_eq!(free.token.expires, later.plus(secs(200)));
     }
 
@@ -234,11 +273,11 @@ mod tests {
         #[test]
         fn expired_exactly_when_either_clock_says_so(lifetime in 1..604_800u64, mono in 0..700_000u64, wall in -700_000..700_000i64, jitter in 0.0..1.0f64) {
             let sent = start();
-            let held = HeldToken::new(token("a", sent, secs(lifetime)), false, None, Renewal::Ahead, sent, jitter);
+            let held = held(token("a", sent, secs(lifetime)), false, None, sent, jitter);
             let wall_now = if wall < 0 { sent.wall - secs(wall.unsigned_abs()) } else { sent.wall + secs(wall.unsigned_abs()) };
             let now = Moment { mono: sent.mono + secs(mono), wall: wall_now };
             let past = mono >= lifetime || wall >= i64::try_from(lifetime).unwrap();
-            prop_assert_eq!(held.freshness(now) == Freshness::Expired, past);
+            prop_assert_eq!(held.freshness(now, Renewal::Ahead) == Freshness::Expired, past);
         }
     }
 }

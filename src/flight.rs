@@ -7,36 +7,36 @@
 mod amnesty;
 mod flying;
 mod gate;
+mod outlook;
 
 use std::{
     fmt,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, SystemTime},
 };
 
-use arc_swap::ArcSwap;
-use tokio::{runtime::Handle, time::Instant};
+use tokio::{runtime::Handle, sync::watch, time::Instant};
 use tokio_util::task::TaskTracker;
 
-use self::{amnesty::Amnesty, flying::Flight, gate::Gate};
+use self::{flying::Flight, gate::Gate, outlook::Outlook};
 pub use crate::ticket::{Boarding, Landing, NoLanding, Ticket, WAITERS_PER_FLIGHT_MAX, Want};
 use crate::{
     cache::Cache,
-    clock::Clock,
+    clock::{Clock, Moment},
     config::Renewal,
     expiry::{HERD_JITTER, due_left},
     metrics::Metrics,
     model::{TokenId, UserKey},
-    pacing::{Circumstances, Rules, Stop},
-    reach::Reach,
+    pacing::{Circumstances, Stop},
     renewal::Agenda,
+    snapshot::{Live, Snapshot},
     ticket::Counted,
     traces::{Kind, Traces},
-    users::{Changed, Changes, Record, User},
-    vault::{Failure, SignIn},
+    users::{Changes, Record, User},
+    vault::Failure,
 };
 
 /// Most flights under way or queued: twice the ten thousand cold users of a bad morning; each costs about 2 KiB.
@@ -52,25 +52,10 @@ const HERD: u32 = 20;
 const RENEW_LATER_PART: u32 = 4;
 /// … and at most this long.
 const RENEW_LATER_MAX: Duration = Duration::from_secs(15);
-
-/// What flights obey, and whom they ask; replaced as a whole when the configuration is reloaded.
-#[derive(Clone)]
-pub struct Settings {
-    /// Signs in at the vault.
-    pub sign_in: Arc<dyn SignIn>,
-    /// When sign-ins may begin.
-    pub rules: Rules,
-    /// Whether tokens are renewed before they end.
-    pub renewal: Renewal,
-    /// Most sign-ins at the vault at once.
-    pub max_concurrent_sign_ins: usize,
-}
-
-impl fmt::Debug for Settings {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Settings").field("rules", &self.rules).field("renewal", &self.renewal).finish_non_exhaustive()
-    }
-}
+/// A token is renewed so many times as long before its margin as the slowest sign-in of late took …
+const LEAD_SIGN_INS: u32 = 2;
+/// … which is forgotten by this part with each one that is quicker.
+const LATELY_PART: u32 = 10;
 
 /// What was last heard of the vault: for people, no rule depends on it.
 #[derive(Clone, Debug, Default)]
@@ -107,15 +92,16 @@ pub struct Flights {
 
 struct Shared {
     parts: Parts,
-    settings: ArcSwap<Settings>,
-    /// Held by whoever takes settings and a credential that must belong together; written while both are replaced, so never for
-    /// long. A hit has no use for it.
-    snapshot: RwLock<()>,
+    live: Live,
+    /// Told when another configuration is in force.
+    changed: watch::Sender<()>,
     tasks: TaskTracker,
-    gate: Gate,
-    reach: Mutex<Reach>,
-    amnesty: Mutex<Amnesty>,
+    gate: Arc<Gate>,
+    /// What of it concerns the gate is done under its lock, so that both always say the same.
+    outlook: Mutex<Outlook>,
     heard: Mutex<Heard>,
+    /// How long the slowest sign-in of late took.
+    slowest: Mutex<Duration>,
     under_way: AtomicUsize,
     /// Those of them that nobody waited for when they began.
     renewals: AtomicUsize,
@@ -131,25 +117,22 @@ impl fmt::Debug for Parts {
 
 impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared")
-            .field("settings", &self.settings.load())
-            .field("under_way", &self.under_way)
-            .finish_non_exhaustive()
+        f.debug_struct("Shared").field("under_way", &self.under_way).finish_non_exhaustive()
     }
 }
 
 impl Flights {
-    /// Flights that obey `settings`.
+    /// Flights that obey whatever is in force.
     #[must_use]
-    pub fn new(parts: Parts, settings: Settings) -> Self {
+    pub fn new(parts: Parts, live: Live) -> Self {
         let shared = Shared {
-            gate: Gate::new(settings.max_concurrent_sign_ins),
-            settings: ArcSwap::from_pointee(settings),
-            snapshot: RwLock::default(),
+            gate: Gate::new(live.load().settings.max_concurrent_sign_ins),
+            live,
+            changed: watch::Sender::default(),
             tasks: TaskTracker::new(),
-            reach: Mutex::default(),
-            amnesty: Mutex::default(),
+            outlook: Mutex::default(),
             heard: Mutex::default(),
+            slowest: Mutex::default(),
             under_way: AtomicUsize::new(0),
             renewals: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
@@ -168,9 +151,17 @@ impl Flights {
         if let Some(held) = self.shared.parts.cache.get(&user.key).filter(|held| (want.serves)(held, now)) {
             return Boarding::Landed(held);
         }
-        if record.credential().is_none() {
-            return Boarding::Gone;
+        // Looked at under the lock, so that who comes later sees what is in force later.
+        let snapshot = self.shared.live.load();
+        let Some(configured) = snapshot.user(&user.key) else { return Boarding::Gone };
+        if !Arc::ptr_eq(&configured.user, user) {
+            // It was forgotten meanwhile, and has come back.
+            let user = Arc::clone(&configured.user);
+            drop((record, snapshot));
+            return self.board(&user, want);
         }
+        let rules = &snapshot.settings.rules;
+        record.pacing.follow(configured.credential.version, now.mono, rules);
         let too_late = |begins: Instant| want.begin_by.is_some_and(|by| begins > by.max(now.mono));
         if let Some(ticket) = &record.flight {
             if too_late(ticket.begins) {
@@ -185,11 +176,12 @@ impl Flights {
             }
             return Boarding::Joined(ticket.clone());
         }
-        if let Some(stop) = stopped(user, &record, now.mono).or_else(|| self.shared.reach().closed(now.mono)) {
+        let closed = || self.shared.outlook().closed(snapshot.upstream(), now.mono);
+        if let Some(stop) = stopped(user, &record, &snapshot, now.mono).or_else(closed) {
             return Boarding::Stopped(stop);
         }
         let mut begins = now.mono;
-        if let Some(last) = record.pacing.within_floor(now.mono) {
+        if let Some(last) = record.pacing.within_floor(now.mono, rules) {
             if last.gave < want.min_remaining {
                 return Boarding::Unattainable(last.gave);
             }
@@ -220,7 +212,7 @@ impl Flights {
         let mut record = user.record();
         // Under the lock: a flight that landed meanwhile brought another token, of which nobody complained.
         if self.shared.parts.cache.get(&user.key).is_some_and(|held| held.id() == token) {
-            record.pacing.rejected(token, now, &self.shared.settings.load().rules);
+            record.pacing.rejected(token, now, &self.shared.live.load().settings.rules);
         }
     }
 
@@ -238,46 +230,29 @@ impl Flights {
         self.shared.renew_later(user, wait);
     }
 
-    /// Obeys other settings, and signs users in with other credentials, from one instant on: no credential goes where only
-    /// another one was configured to go. What stood against former credentials is void, and tokens they brought are due; users
-    /// who were removed are forgotten.
-    pub fn reconfigure(&self, settings: Settings, changes: Changes) {
-        let (most, now) = (settings.max_concurrent_sign_ins, self.shared.parts.clock.now().mono);
-        let Changes { changed, removed, .. } = changes;
-        let mut due = Vec::with_capacity(changed.len());
-        {
-            let _snapshot = self.shared.snapshot.write().unwrap_or_else(PoisonError::into_inner);
-            self.shared.settings.store(Arc::new(settings));
-            for Changed { user, credential } in changed {
-                user.record().replace(credential, now);
-                due.push(user);
-            }
-            removed.iter().for_each(|user| user.record().forget());
-        }
-        due.iter().for_each(|user| self.make_due(user));
-        for user in removed {
-            let mut record = user.record();
-            self.shared.parts.cache.remove(&user.key);
-            self.shared.plan(&mut record, &user.key, None);
-        }
-        let shared = Arc::clone(&self.shared);
-        self.shared.tasks.spawn_on(async move { shared.gate.resize(most).await }, &self.shared.parts.runtime);
-    }
-
-    /// Marks the token held as due.
-    fn make_due(&self, user: &User) {
+    /// Sees to what follows from another configuration, which is in force already: nothing that a caller gets depends on this. Tokens
+    /// that former credentials brought are due, those of users who were removed or of another vault go, and renewals are planned
+    /// by the rules that count now.
+    pub fn reconfigured(&self, former: &Snapshot, changes: Changes) {
         let now = self.shared.parts.clock.now();
-        let mut record = user.record();
-        if let Some(held) = self.shared.parts.cache.get(&user.key).filter(|held| !held.left_at(now).is_zero()) {
-            self.shared.parts.cache.put(&user.key, &Arc::new(held.made_due()));
-            self.shared.plan(&mut record, &user.key, Some(now.mono));
+        let snapshot = self.shared.live.load_full();
+        self.shared.gate.resize(snapshot.settings.max_concurrent_sign_ins);
+        drop(self.shared.follow(&snapshot));
+        let (is, was) = (&snapshot.settings, &former.settings);
+        if is.renewal != was.renewal || is.idle_after != was.idle_after {
+            snapshot.users.iter().for_each(|configured| self.shared.replan(&configured.user, &snapshot, now));
         }
+        for user in changes.changed.iter().chain(&changes.removed) {
+            self.shared.outdate(user, now);
+        }
+        // Those who wait for a floor to end have it judged anew.
+        self.shared.changed.send_replace(());
     }
 
     /// Whether tokens are renewed before they end.
     #[must_use]
     pub fn renews_ahead(&self) -> bool {
-        self.shared.settings.load().renewal == Renewal::Ahead
+        self.shared.live.load().settings.renewal == Renewal::Ahead
     }
 
     /// What the vault was last heard of.
@@ -289,7 +264,7 @@ impl Flights {
     /// Whether the vault counts as down.
     #[must_use]
     pub fn vault_is_down(&self) -> bool {
-        self.shared.reach().is_down()
+        self.shared.outlook().is_down()
     }
 
     /// How many flights are under way or queued.
@@ -306,9 +281,9 @@ impl Flights {
 }
 
 /// Why the user may not sign in now, for reasons of its own or its merchant's; the longer wait counts.
-fn stopped(user: &User, record: &Record, now: Instant) -> Option<Stop> {
-    let own = record.pacing.stopped(now).cloned();
-    let merchants = user.merchant().stopped(now);
+fn stopped(user: &User, record: &Record, snapshot: &Snapshot, now: Instant) -> Option<Stop> {
+    let own = record.pacing.stopped(now, &snapshot.settings.rules);
+    let merchants = user.merchant().stopped(now, snapshot.upstream());
     match (own, merchants) {
         (Some(own), Some(merchants)) => Some(if own.until >= merchants.until { own } else { merchants }),
         (own, merchants) => own.or(merchants),
@@ -320,17 +295,22 @@ impl Shared {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn reach(&self) -> MutexGuard<'_, Reach> {
-        self.reach.lock().unwrap_or_else(PoisonError::into_inner)
+    fn outlook(&self) -> MutexGuard<'_, Outlook> {
+        self.outlook.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn amnesty(&self) -> MutexGuard<'_, Amnesty> {
-        self.amnesty.lock().unwrap_or_else(PoisonError::into_inner)
+    /// What is known of the vault that counts here.
+    fn follow(&self, snapshot: &Snapshot) -> MutexGuard<'_, Outlook> {
+        let mut outlook = self.outlook();
+        if outlook.follow(snapshot.upstream()) {
+            self.gate.reset();
+        }
+        outlook
     }
 
     /// What is true around a failure that is noted now.
     fn circumstances(&self, now: Instant) -> Circumstances {
-        Circumstances { now, jitter: self.random(), grants: self.amnesty().grants() }
+        Circumstances { now, jitter: self.random(), grants: self.outlook().grants() }
     }
 
     /// Takes one of the places for flights, if there is one; renewals leave half of them to callers who wait.
@@ -355,7 +335,7 @@ impl Shared {
     fn renew_later(&self, user: &User, wait: Duration) {
         let now = self.parts.clock.now();
         let Some(held) = self.parts.cache.get(&user.key) else { return };
-        let Some(due) = held.due_in(now) else { return };
+        let Some(due) = held.due_in(now, self.live.load().settings.renewal) else { return };
         let spread = (held.left_at(now) / RENEW_LATER_PART).min(RENEW_LATER_MAX).mul_f64(self.random());
         let wait = due.max(wait + spread);
         if held.left_at(now) > wait {
@@ -375,9 +355,43 @@ impl Shared {
         };
     }
 
-    /// The jitter, of a few that are drawn, with which a token falls due in the quietest second.
-    fn quiet_jitter(&self, sent: Instant, lifetime: Duration) -> f64 {
-        let mut quietest = (u32::MAX, 0.0);
+    /// Plans the renewal of the token held by the rules that count now.
+    fn replan(&self, user: &User, snapshot: &Snapshot, now: Moment) {
+        let mut record = user.record();
+        let held = self.parts.cache.get(&user.key).filter(|held| snapshot.takes(held) && !held.left_at(now).is_zero());
+        let due = held.and_then(|held| held.due_in(now, snapshot.settings.renewal));
+        self.plan(&mut record, &user.key, due.map(|due| now.mono + due));
+    }
+
+    /// Has a user's token be due, since another credential counts by now, or drops it, since none does or another vault.
+    fn outdate(&self, user: &User, now: Moment) {
+        let mut record = user.record();
+        // Under the lock: a flight that lands later looks later at what is in force.
+        let snapshot = self.live.load();
+        let configured = snapshot.user(&user.key);
+        if let Some(configured) = configured {
+            record.pacing.follow(configured.credential.version, now.mono, &snapshot.settings.rules);
+        }
+        let Some(held) = self.parts.cache.get(&user.key) else { return };
+        if configured.is_some() && snapshot.takes(&held) && !held.left_at(now).is_zero() {
+            self.parts.cache.put(&user.key, &Arc::new(held.made_due()));
+            self.plan(&mut record, &user.key, Some(now.mono));
+        } else {
+            self.parts.cache.remove(&user.key);
+            self.plan(&mut record, &user.key, None);
+        }
+    }
+
+    /// Notes how long a sign-in took that brought a token. Returns how long before its margin that is to be renewed.
+    fn lead(&self, took: Duration) -> Duration {
+        let mut slowest = self.slowest.lock().unwrap_or_else(PoisonError::into_inner);
+        *slowest = took.max(*slowest - *slowest / LATELY_PART);
+        slowest.saturating_mul(LEAD_SIGN_INS)
+    }
+
+    /// With how much of its life left a token falls due, so that it does in the quietest second of a few that are drawn.
+    fn quiet_due_left(&self, sent: Instant, lifetime: Duration, lead: Duration) -> Duration {
+        let mut quietest = (u32::MAX, Duration::ZERO);
         for draw in 0..2 * DRAWS {
             let jitter = match draw {
                 0..DRAWS => self.random(),
@@ -385,9 +399,10 @@ impl Shared {
                 DRAWS.. if quietest.0 < HERD => break,
                 DRAWS.. => self.random() * HERD_JITTER,
             };
-            let crowd = self.parts.agenda.crowd(sent + lifetime.saturating_sub(due_left(lifetime, jitter)));
+            let left = due_left(lifetime, jitter, lead);
+            let crowd = self.parts.agenda.crowd(sent + lifetime.saturating_sub(left));
             if crowd < quietest.0 {
-                quietest = (crowd, jitter);
+                quietest = (crowd, left);
             }
         }
         quietest.1

@@ -65,6 +65,8 @@ pub mod secret;
 #[cfg(feature = "server")]
 pub mod service_accounts;
 #[cfg(feature = "server")]
+pub mod snapshot;
+#[cfg(feature = "server")]
 pub mod telemetry;
 #[cfg(feature = "server")]
 pub mod ticket;

@@ -56,10 +56,17 @@ impl Stop {
     }
 }
 
-/// Tells one credential from another, within this process: its maker hashes with a key of its own, so that it gives no password
-/// away. That two differ and look the same happens once in 2⁶⁴.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Version(pub(crate) u64);
+/// Tells one upstream from another, within this process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Upstream(pub(crate) u64);
+
+/// What a user signs in with and where, together: what is known of one pair says nothing of another. Their maker hashes with a key
+/// of its own, so that it gives no password away. That two differ and look the same happens once in 2⁶⁴.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Version {
+    pub(crate) credential: u64,
+    pub(crate) upstream: Upstream,
+}
 
 /// What is true around a failure.
 #[derive(Clone, Copy, Debug)]
@@ -72,15 +79,18 @@ pub struct Circumstances {
     pub grants: u64,
 }
 
-/// What a user's past says of the next sign-in.
+/// What a user's past says of the next sign-in, by the rules in force, whichever it happened under.
 #[derive(Debug, Default)]
 pub struct Pacing {
-    /// What stands against the credential that counts.
+    /// The credential and the upstream that count, or counted last; none before the first look.
+    version: Option<Version>,
+    /// What stands against that.
     against: Against,
-    /// And against those that counted before, lest one that was refused is sent again when it comes back.
+    /// And against those that counted before, lest a password that was refused is sent again when it comes back.
     former: Vec<(Version, Against)>,
     failures: u32,
-    last: Option<LastSignIn>,
+    /// When the last sign-in that succeeded began, and how much of the token's life was left when it arrived.
+    last: Option<(Instant, Duration)>,
     doublings: u32,
     rejected_soon: bool,
     rejected: Option<TokenId>,
@@ -106,22 +116,38 @@ impl LastSignIn {
 }
 
 impl Pacing {
+    /// Has this version count from now on. What stood against another one is void until that comes back; and what was learnt at
+    /// another upstream says nothing of this one.
+    pub fn follow(&mut self, version: Version, now: Instant, rules: &Rules) {
+        let Some(from) = self.version.replace(version).filter(|from| *from != version) else { return };
+        let against = self.take_former(version);
+        let former = std::mem::replace(&mut self.against, against);
+        self.remember(from, former, now, rules);
+        self.failures = 0;
+        if from.upstream != version.upstream {
+            (self.last, self.doublings, self.rejected_soon, self.rejected) = (None, 0, false, None);
+        }
+    }
+
     /// Why no sign-in may begin now, other than for the floor.
     #[must_use]
-    pub fn stopped(&self, now: Instant) -> Option<&Stop> {
-        self.against.stop.as_ref().filter(|stop| stop.until > now)
+    pub fn stopped(&self, now: Instant, rules: &Rules) -> Option<Stop> {
+        self.failing(rules).filter(|stop| stop.until > now)
     }
 
     /// How the last sign-in ended, if it failed and no other has succeeded since, whether or not its wait is over.
     #[must_use]
-    pub fn failing(&self) -> Option<&Stop> {
-        self.against.stop.as_ref()
+    pub fn failing(&self, rules: &Rules) -> Option<Stop> {
+        self.against.stop(rules)
     }
 
     /// The last sign-in that succeeded, while its floor lasts.
     #[must_use]
-    pub fn within_floor(&self, now: Instant) -> Option<&LastSignIn> {
-        self.last.as_ref().filter(|last| last.next() > now)
+    pub fn within_floor(&self, now: Instant, rules: &Rules) -> Option<LastSignIn> {
+        let (began, gave) = self.last?;
+        // Half of what the token has left at most: a floor that outlasts it would leave the user without.
+        let last = LastSignIn { began, gave, floor: self.floor(rules).min(gave / 2) };
+        (last.next() > now).then_some(last)
     }
 
     /// Notes that the vault's API refused `token`, the one now held. Returns whether the floor will double.
@@ -131,63 +157,50 @@ impl Pacing {
         }
         self.rejected = Some(token);
         let soon = self.floor(rules).max(FLOOR_DOUBLES_FROM) * SOON_FLOORS;
-        self.rejected_soon = self.last.is_some_and(|last| now.saturating_duration_since(last.began) <= soon);
+        self.rejected_soon = self.last.is_some_and(|(began, _)| now.saturating_duration_since(began) <= soon);
     }
 
-    /// Notes a sign-in that gave a token which lives `lifetime` from `began` on, `gave` of it from now. Returns the new floor
-    /// if it has just doubled.
-    pub fn succeeded(&mut self, began: Instant, lifetime: Duration, gave: Duration, rules: &Rules) -> Option<Duration> {
-        self.against = Against::default();
-        self.signed_in(began, lifetime, gave, rules)
-    }
-
-    /// The same of a credential that was replaced meanwhile: it says nothing of the one that counts.
-    pub fn former_succeeded(
-        &mut self,
-        version: Version,
-        began: Instant,
-        lifetime: Duration,
-        gave: Duration,
-        rules: &Rules,
-    ) -> Option<Duration> {
-        self.take_former(version);
-        self.signed_in(began, lifetime, gave, rules)
-    }
-
-    fn signed_in(&mut self, began: Instant, lifetime: Duration, gave: Duration, rules: &Rules) -> Option<Duration> {
+    /// Notes a sign-in with `version` that began at `began` and gave a token with `gave` of its life left. Returns the new floor if
+    /// it has just doubled.
+    pub fn succeeded(&mut self, version: Version, began: Instant, gave: Duration, rules: &Rules) -> Option<Duration> {
+        if self.counts(version) {
+            self.against = Against::default();
+        } else {
+            // It says nothing of the credential that counts; at another upstream, of nothing else either.
+            self.take_former(version);
+            if self.is_elsewhere(version) {
+                return None;
+            }
+        }
         let doubles = self.rejected_soon;
         self.doublings = if doubles { self.doublings.saturating_add(1) } else { 0 };
         self.rejected_soon = false;
         // The same token may be given again, and be rejected again.
         self.rejected = None;
         self.failures = 0;
-        // Half the lifetime at most: a floor that outlasts the token would leave the user without.
-        let floor = self.floor(rules).min(lifetime / 2);
-        self.last = Some(LastSignIn { began, gave, floor });
-        doubles.then_some(floor)
+        self.last = Some((began, gave));
+        doubles.then(|| self.floor(rules).min(gave / 2))
     }
 
-    /// Notes a failure of the credential that counts.
-    pub fn failed(&mut self, failure: Failure, now: Circumstances, rules: &Rules) -> Stop {
+    /// Notes a failure of a sign-in with `version`. Returns what it comes to, unless it says nothing of the version that counts,
+    /// which may then be tried at once: a judgement of a credential that was replaced while the vault judged it, or whatever another
+    /// upstream did. It is remembered, should that version come back.
+    pub fn failed(&mut self, version: Version, failure: Failure, now: Circumstances, rules: &Rules) -> Option<Stop> {
+        let judged = matches!(failure, Failure::Refused { .. } | Failure::Undocumented { .. });
+        if !self.counts(version) && (judged || self.is_elsewhere(version)) {
+            let mut against = self.take_former(version);
+            against.failed(failure, Duration::ZERO, now, rules);
+            self.remember(version, against, now.now, rules);
+            return None;
+        }
         let back_off = self.back_off(&failure, now.jitter);
-        self.against.failed(failure, back_off, now, rules)
+        Some(self.against.failed(failure, back_off, now, rules))
     }
 
-    /// Notes a failure of a credential that was replaced while the vault judged it: it says nothing of the one that counts, which
-    /// may be tried at once, but is remembered, should that credential come back.
-    pub fn former_failed(&mut self, version: Version, failure: Failure, now: Circumstances, rules: &Rules) -> Stop {
-        let mut against = self.take_former(version);
-        let stop = against.failed(failure, Duration::ZERO, now, rules);
-        self.remember(version, against, now.now);
-        Stop { until: now.now, ..stop }
-    }
-
-    /// The operator changed the credential: whatever stood against the former says nothing of this one, unless it was tried before.
-    pub fn change(&mut self, from: Version, to: Version, now: Instant) {
-        let against = self.take_former(to);
-        let former = std::mem::replace(&mut self.against, against);
-        self.remember(from, former, now);
-        self.failures = 0;
+    /// Notes that a sign-in ended without a word, by a fault of ours.
+    pub fn broke(&mut self, now: Circumstances, rules: &Rules) -> Stop {
+        let back_off = self.back_off(&Failure::Broken, now.jitter);
+        self.against.failed(Failure::Broken, back_off, now, rules)
     }
 
     /// It was the vault that was out of order, or a box before it, and not this user: what its undocumented answers were counted
@@ -198,8 +211,19 @@ impl Pacing {
 
     /// Whether there is something against a credential that must outlast the user's absence from the configuration.
     #[must_use]
-    pub fn remembers(&self, now: Instant) -> bool {
-        self.stopped(now).is_some() || self.against.lasts(now) || self.former.iter().any(|(_, against)| against.lasts(now))
+    pub fn remembers(&self, now: Instant, rules: &Rules) -> bool {
+        let former = || self.former.iter().any(|(_, against)| against.lasts(now, rules));
+        self.stopped(now, rules).is_some() || self.against.lasts(now, rules) || former()
+    }
+
+    /// Whether this version counts, or counted last.
+    #[must_use]
+    pub fn counts(&self, version: Version) -> bool {
+        self.version.is_none_or(|counts| counts == version)
+    }
+
+    fn is_elsewhere(&self, version: Version) -> bool {
+        self.version.is_some_and(|counts| counts.upstream != version.upstream)
     }
 
     fn take_former(&mut self, version: Version) -> Against {
@@ -207,13 +231,13 @@ impl Pacing {
         at.map(|at| self.former.swap_remove(at).1).unwrap_or_default()
     }
 
-    fn remember(&mut self, version: Version, against: Against, now: Instant) {
-        self.former.retain(|(_, against)| against.lasts(now));
-        if !against.lasts(now) {
+    fn remember(&mut self, version: Version, against: Against, now: Instant, rules: &Rules) {
+        self.former.retain(|(_, against)| against.lasts(now, rules));
+        if !against.lasts(now, rules) {
             return;
         }
         if self.former.len() >= FORMER_MAX {
-            let soonest = self.former.iter().enumerate().min_by_key(|(_, (_, against))| against.until()).map(|(at, _)| at);
+            let soonest = self.former.iter().enumerate().min_by_key(|(_, (_, against))| against.until(rules)).map(|(at, _)| at);
             soonest.map(|at| self.former.swap_remove(at));
         }
         self.former.push((version, against));

@@ -32,7 +32,8 @@ struct Down {
     /// The last failure, and when the next probe may begin.
     stop: Stop,
     probes: u32,
-    probing: bool,
+    /// When the probe under way began, which is how it is known.
+    probing: Option<Instant>,
 }
 
 /// Whether a sign-in may begin.
@@ -47,12 +48,12 @@ pub enum Passage {
 }
 
 impl Reach {
-    /// Whether a sign-in may begin now. Who gets [`Passage::Probe`] must end with `answered`, `failed` or `broke_off`.
+    /// Whether a sign-in may begin now. Who gets [`Passage::Probe`] must end with `answered`, or with `failed` or `broke_off` and `now`.
     pub fn pass(&mut self, now: Instant) -> Passage {
         match &mut self.down {
             None => Passage::Open,
-            Some(down) if !down.probing && down.stop.until <= now => {
-                down.probing = true;
+            Some(down) if down.probing.is_none() && down.stop.until <= now => {
+                down.probing = Some(now);
                 Passage::Probe
             }
             Some(down) => Passage::Closed(down.stop_at(now)),
@@ -62,7 +63,13 @@ impl Reach {
     /// Why no sign-in would pass now, without taking the probe.
     #[must_use]
     pub fn closed(&self, now: Instant) -> Option<Stop> {
-        self.down.as_ref().filter(|down| down.probing || down.stop.until > now).map(|down| down.stop_at(now))
+        self.down.as_ref().filter(|down| down.probing.is_some() || down.stop.until > now).map(|down| down.stop_at(now))
+    }
+
+    /// Why none passes at this moment, whoever it is.
+    #[must_use]
+    pub fn closed_for_now(&self, now: Instant) -> Option<Stop> {
+        self.down.as_ref().map(|down| down.stop_at(now))
     }
 
     /// Whether the vault counts as down.
@@ -77,17 +84,25 @@ impl Reach {
         self.down.take().is_some()
     }
 
-    /// A sign-in of `user` found no vault, or none that makes sense. `jitter`: 0 to 1. Returns whether that took it down.
-    pub fn failed(&mut self, user: &Arc<UserKey>, failure: &Arc<Failure>, now: Instant, jitter: f64) -> bool {
+    /// A sign-in of `user` found no vault, or none that makes sense. `probe`: when it began, if it was to find that out. `jitter`: 0
+    /// to 1. Returns whether that took the vault down.
+    pub fn failed(
+        &mut self,
+        user: &Arc<UserKey>,
+        failure: &Arc<Failure>,
+        probe: Option<Instant>,
+        now: Instant,
+        jitter: f64,
+    ) -> bool {
         let next = |probes: u32| {
             let widest = PROBE_FIRST.saturating_mul(1u32.checked_shl(probes).unwrap_or(u32::MAX)).min(PROBE_MAX);
             Stop { failure: Arc::clone(failure), until: now + widest.mul_f64(1.0 - PROBE_JITTER * jitter.clamp(0.0, 1.0)) }
         };
         if let Some(down) = &mut self.down {
             // A straggler that began before the vault went down says nothing new.
-            if down.probing {
+            if probe.is_some() && down.probing == probe {
                 down.probes = down.probes.saturating_add(1);
-                down.probing = false;
+                down.probing = None;
                 down.stop = next(down.probes);
             }
             return false;
@@ -99,14 +114,14 @@ impl Reach {
             return false;
         }
         self.failing.clear();
-        self.down = Some(Down { stop: next(0), probes: 0, probing: false });
+        self.down = Some(Down { stop: next(0), probes: 0, probing: None });
         true
     }
 
-    /// A probe ended without a word: somebody else may probe.
-    pub fn broke_off(&mut self) {
-        if let Some(down) = &mut self.down {
-            down.probing = false;
+    /// The probe that began then ended without a word: somebody else may probe.
+    pub fn broke_off(&mut self, probe: Instant) {
+        if let Some(down) = self.down.as_mut().filter(|down| down.probing == Some(probe)) {
+            down.probing = None;
         }
     }
 }
@@ -143,15 +158,15 @@ mod tests {
     fn one_users_failures_close_nothing_and_any_answer_forgets_them() {
         let (mut reach, now) = (Reach::default(), start());
         for _ in 0..100 {
-            assert!(!reach.failed(&user(1), &down(), now, 0.0));
+            assert!(!reach.failed(&user(1), &down(), None, now, 0.0));
         }
-        assert!(!reach.failed(&user(2), &down(), now, 0.0));
+        assert!(!reach.failed(&user(2), &down(), None, now, 0.0));
         assert!(!reach.answered());
         for n in [1, 2] {
-            assert!(!reach.failed(&user(n), &down(), now, 0.0));
+            assert!(!reach.failed(&user(n), &down(), None, now, 0.0));
         }
         assert!(matches!(reach.pass(now), Passage::Open));
-        assert!(reach.failed(&user(3), &down(), now, 0.0));
+        assert!(reach.failed(&user(3), &down(), None, now, 0.0));
         assert!(reach.is_down() && matches!(reach.pass(now), Passage::Closed(_)));
     }
 
@@ -159,7 +174,7 @@ mod tests {
     fn one_probe_at_a_time_and_the_pauses_double() {
         let (mut reach, mut now) = (Reach::default(), start());
         for n in 0..3 {
-            reach.failed(&user(n), &down(), now, 0.0);
+            reach.failed(&user(n), &down(), None, now, 0.0);
         }
         for pause in [1, 2, 4, 8, 8] {
             assert!(reach.closed(now + Duration::from_millis(pause * 1_000 - 1)).is_some());
@@ -167,14 +182,20 @@ mod tests {
             assert!(reach.closed(now).is_none());
             assert!(matches!(reach.pass(now), Passage::Probe));
             assert!(matches!(reach.pass(now), Passage::Closed(stop) if stop.until > now), "one at a time");
-            // A straggler changes nothing.
-            now += Duration::from_secs(10);
-            assert!(!reach.failed(&user(9), &down(), now, 0.0));
+            let began = now;
+            now += Duration::from_secs(5);
+            assert!(!reach.failed(&user(9), &down(), None, now, 0.0));
+            assert!(matches!(reach.pass(now), Passage::Closed(_)), "a straggler changes nothing");
+            assert!(!reach.failed(&user(9), &down(), Some(began), now, 0.0));
         }
         now += Duration::from_secs(8);
         assert!(matches!(reach.pass(now), Passage::Probe));
-        reach.broke_off();
+        reach.broke_off(now);
         assert!(matches!(reach.pass(now), Passage::Probe), "a lost probe is no end");
+        let lost = now - Duration::from_secs(8);
+        reach.failed(&user(9), &down(), Some(lost), now, 0.0);
+        reach.broke_off(lost);
+        assert!(matches!(reach.pass(now), Passage::Closed(_)), "and the end of another is not this one's");
         assert!(reach.answered());
         assert!(matches!(reach.pass(now), Passage::Open));
     }

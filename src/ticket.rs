@@ -31,6 +31,8 @@ pub enum Landing {
     Stopped(Stop),
     /// Without a sign-in: the user was removed from the configuration meanwhile.
     Gone,
+    /// With what says nothing of the credential and the vault that count by now: those may be tried at once.
+    Void,
 }
 
 /// What a caller who needs a sign-in gets.

@@ -1,4 +1,5 @@
-//! The configured users: their credentials, and each one's small record of what was learnt at the vault.
+//! The configured users with their credentials, as one snapshot, and each one's small record of what was learnt at the vault, which
+//! outlives snapshots.
 //!
 //! Bounded by the configuration; a record is never evicted, since a hold that is forgotten locks an account. Must never
 //! decide anything: that is `flight`'s.
@@ -18,7 +19,7 @@ use tokio::time::Instant;
 use crate::{
     config,
     model::{MerchantId, UserKey},
-    pacing::{Pacing, Stop, Version},
+    pacing::{Pacing, Rules, Stop, Upstream, Version},
     renewal::Place,
     secret::Secret,
     ticket::Ticket,
@@ -27,16 +28,26 @@ use crate::{
 /// Users configured no more whose record is kept, at most: each is about 500 bytes, without password or token.
 const DEPARTED_MAX: usize = 100_000;
 
-/// All configured users, as one snapshot.
+/// All configured users, as one snapshot, which holds everything that signs them in.
 #[derive(Debug, Default)]
 pub struct Users {
-    by_key: HashMap<Arc<UserKey>, Arc<User>>,
+    by_key: HashMap<Arc<UserKey>, Configured>,
     merchants: HashMap<MerchantId, Arc<Merchant>>,
     /// Users configured no more of whom something is to be remembered, should they come back: a sign-in under way, a hold or a
     /// floor. Whoever moves a user from file to file in two steps must not thereby lift its hold.
     departed: HashMap<Arc<UserKey>, Arc<User>>,
+    upstream: Upstream,
     /// Makes versions that say nothing outside this process.
     versions: RandomState,
+}
+
+/// A user, and what signs it in.
+#[derive(Clone, Debug)]
+pub struct Configured {
+    /// Who.
+    pub user: Arc<User>,
+    /// With what, and where.
+    pub credential: Arc<Credential>,
 }
 
 /// What became of the users between two snapshots.
@@ -44,53 +55,45 @@ pub struct Users {
 pub struct Changes {
     /// How many are new.
     pub added: usize,
-    /// Those whose credential is to be replaced.
-    pub changed: Vec<Changed>,
-    /// Those who are configured no more: their credentials and tokens must go.
+    /// Those with another credential, or back again.
+    pub changed: Vec<Arc<User>>,
+    /// Those who are configured no more: their tokens must go.
     pub removed: Vec<Arc<User>>,
-}
-
-/// A user whose record is to take another credential over.
-#[derive(Debug)]
-pub struct Changed {
-    /// Whose.
-    pub user: Arc<User>,
-    /// The credential that counts from now on.
-    pub credential: Credential,
 }
 
 impl Users {
     /// Takes the configured users over, with clean records.
     #[must_use]
-    pub fn new(configured: Vec<config::User>) -> Self {
-        Self::default().next(configured, |_| false).0
+    pub fn new(configured: Vec<config::User>, upstream: &str) -> Self {
+        Self::default().next(configured, upstream, |_| false).0
     }
 
     /// The next snapshot. Users keep their records, merchants their stops; what changed is the caller's to act on.
     #[must_use]
-    pub fn reloaded(&self, configured: Vec<config::User>, now: Instant) -> (Self, Changes) {
-        self.next(configured, |user| {
+    pub fn reloaded(&self, configured: Vec<config::User>, upstream: &str, now: Instant, rules: &Rules) -> (Self, Changes) {
+        self.next(configured, upstream, |user| {
             let record = user.record();
-            let own = record.flight.is_some() || record.pacing.remembers(now) || record.pacing.within_floor(now).is_some();
-            own || user.merchant.stopped(now).is_some()
+            let pacing = &record.pacing;
+            let own = record.flight.is_some() || pacing.remembers(now, rules) || pacing.within_floor(now, rules).is_some();
+            own || user.merchant.stopped(now, self.upstream).is_some()
         })
     }
 
-    fn next(&self, configured: Vec<config::User>, matters: impl Fn(&User) -> bool) -> (Self, Changes) {
+    fn next(&self, configured: Vec<config::User>, upstream: &str, matters: impl Fn(&User) -> bool) -> (Self, Changes) {
         let by_key = HashMap::with_capacity(configured.len());
-        let mut next = Self { by_key, versions: self.versions.clone(), ..Self::default() };
+        let upstream = Upstream(self.versions.hash_one(upstream));
+        let mut next = Self { by_key, upstream, versions: self.versions.clone(), ..Self::default() };
         let mut changes = Changes::default();
         let (mut staying, mut entered) = (0, None::<Arc<Merchant>>);
         for config::User { key, password, attempt } in configured {
-            let version = Version(self.versions.hash_one((password.expose(), attempt)));
-            let credential = Credential { password, version };
-            let current = self.by_key.get(&key).inspect(|_| staying += 1);
-            let user = match current.or_else(|| self.departed.get(&key)) {
-                Some(former) => {
-                    if !former.record().signs_in_with(version) {
-                        changes.changed.push(Changed { user: Arc::clone(former), credential });
+            let version = Version { credential: self.versions.hash_one((password.expose(), attempt)), upstream };
+            let former = self.by_key.get(&key).inspect(|_| staying += 1);
+            let user = match former.map(|former| &former.user).or_else(|| self.departed.get(&key)) {
+                Some(user) => {
+                    if former.is_none_or(|former| former.credential.version != version) {
+                        changes.changed.push(Arc::clone(user));
                     }
-                    Arc::clone(former)
+                    Arc::clone(user)
                 }
                 None => {
                     changes.added += 1;
@@ -98,7 +101,7 @@ impl Users {
                         Some(merchant) => Arc::clone(merchant),
                         None => Arc::clone(next.merchants.entry(key.merchant.clone()).or_default()),
                     };
-                    Arc::new(User::new(key, merchant, credential))
+                    Arc::new(User::new(key, merchant))
                 }
             };
             // Most users stand beside others of their merchant.
@@ -106,16 +109,18 @@ impl Users {
                 entered = Some(Arc::clone(&user.merchant));
                 next.merchants.entry(user.key.merchant.clone()).or_insert_with(|| Arc::clone(&user.merchant));
             }
-            next.by_key.insert(Arc::clone(&user.key), user);
+            let credential = Arc::new(Credential { password, version });
+            next.by_key.insert(Arc::clone(&user.key), Configured { user, credential });
         }
         // Mostly all stay, and nobody has to be looked for.
         let some_left = staying < self.by_key.len() || !self.departed.is_empty();
-        let gone = |(key, _): &(&Arc<UserKey>, &Arc<User>)| some_left && !next.by_key.contains_key(*key);
-        changes.removed = self.by_key.iter().filter(gone).map(|(_, user)| Arc::clone(user)).collect();
+        let gone = |user: &&Arc<User>| some_left && !next.by_key.contains_key(&user.key);
+        let former = || self.by_key.values().map(|former| &former.user).filter(gone);
+        changes.removed = former().map(Arc::clone).collect();
         // Who left just now may still begin a flight until that is published; whether it did is seen the next time.
-        let before = self.departed.iter().filter(gone).filter(|(_, user)| matters(user));
-        let departed = self.by_key.iter().filter(gone).chain(before).take(DEPARTED_MAX);
-        next.departed = departed.map(|(key, user)| (Arc::clone(key), Arc::clone(user))).collect();
+        let before = self.departed.values().filter(gone).filter(|user| matters(user));
+        let departed = former().chain(before).take(DEPARTED_MAX);
+        next.departed = departed.map(|user| (Arc::clone(&user.key), Arc::clone(user))).collect();
         for user in next.departed.values() {
             next.merchants.entry(user.key.merchant.clone()).or_insert_with(|| Arc::clone(&user.merchant));
         }
@@ -124,12 +129,18 @@ impl Users {
 
     /// The user, if configured.
     #[must_use]
-    pub fn get(&self, key: &UserKey) -> Option<&Arc<User>> {
+    pub fn get(&self, key: &UserKey) -> Option<&Configured> {
         self.by_key.get(key)
     }
 
+    /// Where they sign in.
+    #[must_use]
+    pub fn upstream(&self) -> Upstream {
+        self.upstream
+    }
+
     /// All of them, in no order.
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<User>> {
+    pub fn iter(&self) -> impl Iterator<Item = &Configured> {
         self.by_key.values()
     }
 
@@ -151,7 +162,7 @@ impl Users {
 pub struct Credential {
     /// Sent as it is.
     pub password: Secret,
-    /// Another password or attempt is another version.
+    /// Another password, attempt or upstream is another version.
     pub version: Version,
 }
 
@@ -166,8 +177,8 @@ pub struct User {
 }
 
 impl User {
-    fn new(key: UserKey, merchant: Arc<Merchant>, credential: Credential) -> Self {
-        Self { key: Arc::new(key), merchant, record: Mutex::new(Record::new(credential)), asked: AtomicU64::new(0) }
+    fn new(key: UserKey, merchant: Arc<Merchant>) -> Self {
+        Self { key: Arc::new(key), merchant, record: Mutex::default(), asked: AtomicU64::new(0) }
     }
 
     /// The record, locked. A panic elsewhere leaves it readable: every field is valid on its own.
@@ -204,27 +215,29 @@ impl fmt::Debug for User {
 /// What the users of a merchant share.
 #[derive(Debug, Default)]
 pub struct Merchant {
-    stop: Mutex<Option<Stop>>,
+    /// Which upstream lets none of them sign in, and until when.
+    stop: Mutex<Option<(Upstream, Stop)>>,
 }
 
 impl Merchant {
-    /// Why no user of the merchant may sign in now, if so.
+    /// Why no user of the merchant may sign in at this upstream now, if so.
     #[must_use]
-    pub fn stopped(&self, now: Instant) -> Option<Stop> {
-        self.stop.lock().unwrap_or_else(PoisonError::into_inner).clone().filter(|stop| stop.until > now)
+    pub fn stopped(&self, now: Instant, upstream: Upstream) -> Option<Stop> {
+        let stop = self.stop.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        stop.filter(|(whose, stop)| *whose == upstream && stop.until > now).map(|(_, stop)| stop)
     }
 
-    /// Lets no user of the merchant sign in for a while; the longest wait that was named counts.
-    pub fn stop(&self, stop: Stop) {
+    /// Lets no user of the merchant sign in there for a while; the longest wait that was named counts.
+    pub fn stop(&self, upstream: Upstream, stop: Stop) {
         let mut held = self.stop.lock().unwrap_or_else(PoisonError::into_inner);
-        if held.as_ref().is_none_or(|held| held.until < stop.until) {
-            *held = Some(stop);
+        if held.as_ref().is_none_or(|(whose, held)| *whose != upstream || held.until < stop.until) {
+            *held = Some((upstream, stop));
         }
     }
 }
 
 /// What was learnt of one user.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Record {
     /// When the next sign-in may begin.
     pub pacing: Pacing,
@@ -232,50 +245,6 @@ pub struct Record {
     pub flight: Option<Ticket>,
     /// The user's place in the agenda of renewals.
     pub renewal: Option<Place>,
-    /// None where the user is configured no more: then nothing may be stored for it either.
-    credential: Option<Arc<Credential>>,
-    /// Of the credential that counts, or counted last; what another one comes to is void.
-    version: Version,
-}
-
-impl Record {
-    fn new(credential: Credential) -> Self {
-        let version = credential.version;
-        Self { pacing: Pacing::default(), flight: None, renewal: None, credential: Some(Arc::new(credential)), version }
-    }
-
-    /// What to sign in with now.
-    #[must_use]
-    pub fn credential(&self) -> Option<&Arc<Credential>> {
-        self.credential.as_ref()
-    }
-
-    /// Whether the user is configured, with this very credential.
-    #[must_use]
-    pub fn signs_in_with(&self, version: Version) -> bool {
-        self.credential.is_some() && self.version == version
-    }
-
-    /// Whether another credential counts by now than this one.
-    #[must_use]
-    pub fn has_replaced(&self, version: Version) -> bool {
-        self.version != version
-    }
-
-    /// Takes the credential over that counts from now on. What stood against another one is void until that comes back; the same
-    /// one, of a user who left and came back, is held as before.
-    pub fn replace(&mut self, credential: Credential, now: Instant) {
-        if self.version != credential.version {
-            self.pacing.change(self.version, credential.version, now);
-        }
-        self.version = credential.version;
-        self.credential = Some(Arc::new(credential));
-    }
-
-    /// Forgets the credential, since the user is configured no more.
-    pub fn forget(&mut self) {
-        self.credential = None;
-    }
 }
 
 #[cfg(test)]
@@ -285,7 +254,7 @@ mod tests {
     use super::*;
     use crate::{
         model::Number,
-        pacing::{Circumstances, Rules},
+        pacing::Circumstances,
         ticket::Ticket,
         traces::Span,
         vault::{Failure, Refusal},
@@ -302,54 +271,64 @@ mod tests {
         Instant::now()
     }
 
-    fn refuse(user: &User) {
+    const RULES: Rules = Rules { min_sign_in_interval: Duration::ZERO, refusal_hold: Duration::from_secs(60) };
+
+    fn refuse(user: &Configured) {
         let failure = Failure::Refused { why: Refusal::Credentials, vault_error: String::new() };
-        let rules = Rules { min_sign_in_interval: Duration::ZERO, refusal_hold: Duration::from_secs(60) };
-        user.record().pacing.failed(failure, Circumstances { now: now(), jitter: 1.0, grants: 0 }, &rules);
+        let (mut record, version) = (user.user.record(), user.credential.version);
+        record.pacing.follow(version, now(), &RULES);
+        record.pacing.failed(version, failure, Circumstances { now: now(), jitter: 1.0, grants: 0 }, &RULES);
     }
 
     #[test]
     fn records_outlive_a_reload_and_changes_are_told_apart() {
-        let users = Users::new(vec![configured(1, "a", 0), configured(2, "b", 0), configured(3, "c", 0)]);
+        let users = Users::new(vec![configured(1, "a", 0), configured(2, "b", 0), configured(3, "c", 0)], "a");
         let again = vec![configured(1, "a", 0), configured(2, "other", 0), configured(3, "c", 1), configured(4, "d", 0)];
-        let (next, changes) = users.reloaded(again, now());
-        let changed: Vec<_> = changes.changed.iter().map(|changed| changed.user.key.number.expose().to_owned()).collect();
+        let (next, changes) = users.reloaded(again, "a", now(), &RULES);
+        let changed: Vec<_> = changes.changed.iter().map(|user| user.key.number.expose().to_owned()).collect();
         assert_eq!((changed, changes.added), (vec!["+447871239902".to_owned(), "+447871239903".to_owned()], 1));
         assert!(changes.removed.is_empty());
         for n in 1..=3 {
             let key = configured(n, "", 0).key;
-            assert!(Arc::ptr_eq(users.get(&key).expect("is there"), next.get(&key).expect("is there")), "one record, ever");
+            let user = |users: &Users| Arc::clone(&users.get(&key).expect("is there").user);
+            assert!(Arc::ptr_eq(&user(&users), &user(&next)), "one record, ever");
         }
-        let (gone, changes) = next.reloaded(Vec::new(), now());
+        let same = || vec![configured(1, "a", 0), configured(2, "other", 0), configured(3, "c", 1), configured(4, "d", 0)];
+        assert!(next.reloaded(same(), "a", now(), &RULES).1.changed.is_empty());
+        assert_eq!(next.reloaded(same(), "b", now(), &RULES).1.changed.len(), 4, "another upstream is another version of each");
+        let (gone, changes) = next.reloaded(Vec::new(), "a", now(), &RULES);
         assert_eq!((gone.len(), changes.removed.len()), (0, 4));
     }
 
     #[test]
     fn who_comes_back_meets_its_sign_in_under_way_and_its_hold_unless_the_credential_is_another() {
-        let users = Users::new((1..=4).map(|n| configured(n, "a", 0)).collect());
-        let each: Vec<_> = (1..=4).map(|n| Arc::clone(users.get(&configured(n, "", 0).key).expect("is there"))).collect();
-        each[0].record().flight = Some(Ticket::new(now(), Span::default()));
+        let users = Users::new((1..=4).map(|n| configured(n, "a", 0)).collect(), "a");
+        let each: Vec<_> = (1..=4).map(|n| users.get(&configured(n, "", 0).key).expect("is there").clone()).collect();
+        each[0].user.record().flight = Some(Ticket::new(now(), Span::default()));
         refuse(&each[1]);
         refuse(&each[2]);
-        let (gone, changes) = users.reloaded(Vec::new(), now());
-        changes.removed.iter().for_each(|user| user.record().forget());
-        assert!(each.iter().all(|user| user.record().credential().is_none()), "the passwords are gone");
+        let (gone, changes) = users.reloaded(Vec::new(), "a", now(), &RULES);
+        assert_eq!(changes.removed.len(), 4);
         // Once more, since who left just now is kept anyhow.
-        let (gone, _) = gone.reloaded(Vec::new(), now());
+        let (gone, _) = gone.reloaded(Vec::new(), "a", now(), &RULES);
         assert_eq!(gone.departed.len(), 3, "of the fourth there is nothing to remember");
 
         let again = vec![configured(1, "a", 0), configured(2, "a", 0), configured(3, "b", 0), configured(4, "a", 0)];
-        let (back, changes) = gone.reloaded(again, now());
+        let (back, changes) = gone.reloaded(again, "a", now(), &RULES);
         assert_eq!((changes.changed.len(), changes.added), (3, 1));
-        for Changed { user, credential } in changes.changed {
-            user.record().replace(credential, now());
+        for user in changes.changed {
+            let credential = &back.get(&user.key).expect("is there").credential;
+            user.record().pacing.follow(credential.version, now(), &RULES);
         }
-        let stopped = |n: usize| each[n].record().pacing.stopped(now()).is_some();
-        assert!(back.get(&each[0].key).expect("is there").record().flight.is_some());
+        let stopped = |n: usize| each[n].user.record().pacing.stopped(now(), &RULES).is_some();
+        assert!(back.get(&each[0].user.key).expect("is there").user.record().flight.is_some());
         assert!(stopped(1) && !stopped(2), "the hold is the credential's");
 
-        each[0].record().flight = None;
-        let (gone, _) = back.reloaded(Vec::new(), now() + Duration::from_secs(120));
-        assert!(gone.reloaded(Vec::new(), now() + Duration::from_secs(120)).0.departed.is_empty(), "and forgotten in the end");
+        each[0].user.record().flight = None;
+        let (gone, _) = back.reloaded(Vec::new(), "a", now() + Duration::from_secs(120), &RULES);
+        assert!(
+            gone.reloaded(Vec::new(), "a", now() + Duration::from_secs(120), &RULES).0.departed.is_empty(),
+            "and forgotten in the end"
+        );
     }
 }

@@ -2,14 +2,14 @@
 //!
 //! Must never apply a half: what can't be built leaves everything as it was.
 
-use std::{mem, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::{
     BuildError,
-    settings::{asked, flight_settings, labels_callers, policy, vault_settings},
+    settings::{asked, configuration, labels_callers, vault_settings},
 };
 use crate::{
     audit,
@@ -87,12 +87,10 @@ impl Live {
         self.opens_nothing(&next)?;
         let Made { sign_in, asked, tls } = self.make(&next).map_err(|fault| fault.to_string())?;
         self.say_what_takes_a_restart(&next);
-        let users = mem::take(&mut next.users);
-        let total = users.len();
+        let total = next.users.len();
         // First, so that no call meets the new policy with an identity that only the former rules took.
         self.identity.ask(asked);
-        let settings = flight_settings(&next.vault, sign_in);
-        let counts = self.broker.reconfigure(users, policy(&next), settings, next.vault.idle_after);
+        let counts = self.broker.reconfigure(configuration(&mut next, sign_in));
         self.call_timeout.set(next.grpc.call_timeout);
         self.watch.label_callers(labels_callers(&next));
         self.in_force.send_replace(InForce::of(&next));

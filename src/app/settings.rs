@@ -2,26 +2,22 @@
 //!
 //! Must never choose a value of its own: defaults are `config`'s.
 
-use std::sync::Arc;
+use std::{mem, sync::Arc};
 
 use super::BuildError;
 use crate::{
     clock::Clock,
     config::{self, Config},
-    flight,
     grpc::identity::Asked,
     pacing::Rules,
     policy::Policy,
     service_accounts::{self, KeySource, ServiceAccounts},
+    snapshot::{Configuration, Settings},
     vault::{self, SignIn},
 };
 
 pub(super) fn labels_callers(config: &Config) -> bool {
     config.admin.as_ref().is_some_and(|admin| admin.label_callers)
-}
-
-pub(super) fn policy(config: &Config) -> Policy {
-    Policy::of(config)
 }
 
 /// What callers are asked for; `former` has keys and reviews in its cache, so it is kept while it is configured the same.
@@ -53,13 +49,19 @@ fn issuer(config::Issuer { name, keys, with_token }: &config::Issuer) -> service
     service_accounts::Issuer { name: name.clone(), keys, with_token: *with_token }
 }
 
-pub(super) fn flight_settings(config: &config::Vault, sign_in: Arc<dyn SignIn>) -> flight::Settings {
-    flight::Settings {
+/// All that calls and sign-ins obey; takes the users out.
+pub(super) fn configuration(config: &mut Config, sign_in: Arc<dyn SignIn>) -> Configuration {
+    let users = mem::take(&mut config.users);
+    let vault = &config.vault;
+    let settings = Settings {
+        upstream: Arc::from(vault.base_url.as_str()),
         sign_in,
-        rules: Rules { min_sign_in_interval: config.min_sign_in_interval, refusal_hold: config.refusal_hold },
-        renewal: config.renewal,
-        max_concurrent_sign_ins: config.max_concurrent_sign_ins,
-    }
+        rules: Rules { min_sign_in_interval: vault.min_sign_in_interval, refusal_hold: vault.refusal_hold },
+        renewal: vault.renewal,
+        max_concurrent_sign_ins: vault.max_concurrent_sign_ins,
+        idle_after: vault.idle_after,
+    };
+    Configuration { users, policy: Policy::of(config), settings }
 }
 
 pub(super) fn vault_settings(config: &config::Vault) -> vault::Settings {

@@ -6,7 +6,14 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use super::Broker;
-use crate::{clock::Moment, flight::Heard, model::MerchantId, users::User, vault::Failure};
+use crate::{
+    clock::Moment,
+    flight::Heard,
+    model::MerchantId,
+    snapshot::Snapshot,
+    users::{Configured, User},
+    vault::Failure,
+};
 
 /// A renewal whose time passed so long ago should have begun.
 const OVERDUE_AFTER: Duration = Duration::from_secs(5);
@@ -71,13 +78,13 @@ impl Broker {
     pub fn census(&self) -> Census {
         let now = self.clock.now();
         let mut merchants = BTreeMap::<MerchantId, MerchantCensus>::new();
-        let snapshot = self.snapshot.load_full();
-        for user in snapshot.users.iter() {
+        let snapshot = self.live.load_full();
+        for Configured { user, .. } in snapshot.users.iter() {
             let merchant = match merchants.get_mut(&user.key.merchant) {
                 Some(merchant) => merchant,
                 None => merchants.entry(user.key.merchant.clone()).or_default(),
             };
-            self.count(user, now, merchant);
+            self.count(user, now, &snapshot, merchant);
         }
         let due_by = |at| self.agenda.due_by(at);
         Census {
@@ -92,26 +99,27 @@ impl Broker {
         }
     }
 
-    fn count(&self, user: &User, now: Moment, merchant: &mut MerchantCensus) {
+    fn count(&self, user: &User, now: Moment, snapshot: &Snapshot, merchant: &mut MerchantCensus) {
         merchant.users += 1;
         let lately = if self.flights.renews_ahead() { self.idle_after() } else { LATELY };
         let wanted = user.asked() != 0 && self.second(now.mono).saturating_sub(user.asked()) < lately;
         // Nobody has a token who was never asked for; most users of a large configuration never are.
-        let has_token = user.asked() != 0 && self.cache.get(&user.key).is_some_and(|held| !held.left_at(now).is_zero());
+        let has_token = user.asked() != 0
+            && self.cache.get(&user.key).is_some_and(|held| snapshot.takes(&held) && !held.left_at(now).is_zero());
         merchant.cached += usize::from(has_token);
-        let held = self.count_stop(user, now, wanted, merchant);
+        let held = self.count_stop(user, now, wanted, snapshot, merchant);
         merchant.dry += usize::from(wanted && !has_token && !held);
     }
 
     /// Counts what stands against a user's next sign-in; says whether it is held.
-    fn count_stop(&self, user: &User, now: Moment, wanted: bool, merchant: &mut MerchantCensus) -> bool {
+    fn count_stop(&self, user: &User, now: Moment, wanted: bool, snapshot: &Snapshot, merchant: &mut MerchantCensus) -> bool {
         if merchant.whole.is_none() {
-            let stop = user.merchant().stopped(now.mono);
+            let stop = user.merchant().stopped(now.mono, snapshot.upstream());
             merchant.whole = stop.map(|stop| Stopped { users: 0, wait: stop.left_at(now.mono), failure: stop.failure });
         }
         let (wait, failure) = {
             let record = user.record();
-            let Some(stop) = record.pacing.failing() else { return false };
+            let Some(stop) = record.pacing.failing(&snapshot.settings.rules) else { return false };
             (stop.left_at(now.mono), Arc::clone(&stop.failure))
         };
         let lasts = !wait.is_zero();

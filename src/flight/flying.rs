@@ -3,14 +3,14 @@
 //! Must never end without freeing its user and its waiters, nor tell anybody before what it brought is stored.
 
 use std::{
-    sync::{Arc, PoisonError},
+    sync::{Arc, MutexGuard},
     time::Duration,
 };
 
 use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
-use super::{Landing, Parts, Settings, Shared, Ticket, gate::Permit, stopped};
+use super::{Landing, Parts, Shared, Ticket, gate::Permit, outlook::Outlook, stopped};
 use crate::{
     audit,
     clock::Moment,
@@ -18,8 +18,8 @@ use crate::{
     expiry::HeldToken,
     metrics::Renewed,
     model::{Token, TokenId},
-    pacing::{Stop, Version},
     reach::Passage,
+    snapshot::Snapshot,
     ticket::Arrivals,
     traces::{Kind, Span},
     users::{Credential, User},
@@ -33,11 +33,25 @@ pub(super) struct Flight {
     arrivals: Arc<Arrivals>,
     /// Nobody waited when it began.
     renewal: bool,
-    /// It is the one sign-in that finds out whether the vault is back.
-    probing: bool,
+    /// Since when it is the one sign-in that finds out whether the vault is back.
+    probing: Option<Instant>,
     /// Its password is on its way, and what becomes of it is not known yet.
     sent: bool,
     span: Span,
+}
+
+/// What a flight signs in with, from its departure on: one configuration, whichever is in force when it lands.
+struct Means {
+    snapshot: Arc<Snapshot>,
+    credential: Arc<Credential>,
+    _permit: Permit,
+}
+
+/// Why a flight does not depart.
+enum Stay {
+    /// What it waited for does not count any more: it has to wait for something else.
+    Again,
+    Land(Landing),
 }
 
 impl Flight {
@@ -48,75 +62,116 @@ impl Flight {
             user: Arc::clone(user),
             arrivals: Arc::clone(&ticket.arrivals),
             renewal,
-            probing: false,
+            probing: None,
             sent: false,
             span: ticket.span.clone(),
         }
     }
 
     pub(super) async fn fly(mut self, ticket: Ticket) {
-        sleep_until(ticket.begins).await;
-        let permit = self.shared.gate.pass(&ticket.urgent).await;
-        drop(ticket);
-        // The queue may have been long: what was true at its end may not be now.
-        let now = self.shared.parts.clock.now();
-        let (settings, credential) = match self.depart(now.mono) {
-            Ok(means) => means,
-            Err(landing) => {
-                self.user.record().flight = None;
-                if let Landing::Stopped(stop) = &landing {
-                    self.shared.renew_later(&self.user, stop.left_at(now.mono));
+        let (means, now) = loop {
+            self.wait_for_floor().await;
+            let permit = self.shared.gate.pass(&ticket.urgent).await;
+            // The queue may have been long: what was true at its end may not be now.
+            let now = self.shared.parts.clock.now();
+            match self.depart(now.mono, permit) {
+                Ok(means) => break (means, now),
+                Err(Stay::Again) => {}
+                Err(Stay::Land(landing)) => {
+                    self.user.record().flight = None;
+                    if let Landing::Stopped(stop) = &landing {
+                        self.shared.renew_later(&self.user, stop.left_at(now.mono));
+                    }
+                    return self.land(landing);
                 }
-                return self.land(landing);
             }
         };
+        drop(ticket);
         let former = self.shared.parts.cache.get(&self.user.key);
-        let result = self.sign_in(&settings, &credential).await;
-        let landing = match result.and_then(|grant| self.token(grant, now, former.as_deref(), &settings)) {
+        let result = self.sign_in(&means).await;
+        let landing = match result.and_then(|grant| self.token(grant, now, former.as_deref(), &means)) {
             Ok(held) => {
-                self.vault_answered(permit);
-                self.vault_granted();
-                Landing::Token(self.succeeded(now, held, former.as_deref(), credential.version, &settings))
+                self.vault_answered(&means);
+                self.vault_granted(&means);
+                self.succeeded(now, held, former.as_deref(), &means)
             }
             Err(failure) => {
                 let failure = Arc::new(failure);
-                let stop = self.failed(&failure, now, credential.version, &settings);
-                self.vault_failed(&failure, permit);
-                Landing::Stopped(stop)
+                let landing = self.failed(&failure, now, &means);
+                self.vault_failed(&failure, &means);
+                landing
             }
         };
+        drop(means);
         self.land(landing);
+    }
+
+    /// Waits until the floor lets the user sign in, by the rules in force.
+    async fn wait_for_floor(&self) {
+        let mut changed = self.shared.changed.subscribe();
+        loop {
+            let now = self.shared.parts.clock.now().mono;
+            let next = {
+                let mut record = self.user.record();
+                let rules = self.shared.live.load().settings.rules;
+                let Some(last) = record.pacing.within_floor(now, &rules) else { return };
+                // For those who ask whether they can wait for it.
+                if let Some(ticket) = &mut record.flight {
+                    ticket.begins = last.next();
+                }
+                last.next()
+            };
+            tokio::select! {
+                () = sleep_until(next) => {}
+                _ = changed.changed() => {}
+            }
+        }
     }
 
     /// Looks once more whether the sign-in may begin, takes the probe if the vault is down and one is due, and takes what to
     /// sign in with: as it is configured now, not as it was when the flight was boarded.
-    fn depart(&mut self, now: Instant) -> Result<(Arc<Settings>, Arc<Credential>), Landing> {
-        let shared = Arc::clone(&self.shared);
-        let _snapshot = shared.snapshot.read().unwrap_or_else(PoisonError::into_inner);
-        let credential = {
-            let record = self.user.record();
-            let Some(credential) = record.credential() else { return Err(Landing::Gone) };
-            if let Some(stop) = stopped(&self.user, &record, now) {
-                return Err(Landing::Stopped(stop));
-            }
-            Arc::clone(credential)
-        };
-        match shared.reach().pass(now) {
-            Passage::Open => {}
-            Passage::Probe => self.probing = true,
-            Passage::Closed(stop) => return Err(Landing::Stopped(stop)),
+    fn depart(&mut self, now: Instant, permit: Option<Permit>) -> Result<Means, Stay> {
+        let mut record = self.user.record();
+        let snapshot = self.shared.live.load_full();
+        let Some(configured) = snapshot.user(&self.user.key) else { return Err(Stay::Land(Landing::Gone)) };
+        let credential = Arc::clone(&configured.credential);
+        record.pacing.follow(credential.version, now, &snapshot.settings.rules);
+        if let Some(stop) = stopped(&self.user, &record, &snapshot, now) {
+            return Err(Stay::Land(Landing::Stopped(stop)));
         }
-        Ok((shared.settings.load_full(), credential))
+        if record.pacing.within_floor(now, &snapshot.settings.rules).is_some() {
+            return Err(Stay::Again);
+        }
+        drop(record);
+        let mut outlook = self.shared.follow(&snapshot);
+        let permit = match outlook.pass(now) {
+            Passage::Open => permit.ok_or(Stay::Again)?,
+            Passage::Closed(stop) => return Err(Stay::Land(Landing::Stopped(stop))),
+            Passage::Probe => match permit.or_else(|| self.shared.gate.probe()) {
+                Some(permit) => {
+                    self.probing = Some(now);
+                    permit
+                }
+                None => {
+                    outlook.broke_off(now);
+                    let full = outlook.closed_for_now(now);
+                    return Err(full.map_or(Stay::Again, |stop| Stay::Land(Landing::Stopped(stop))));
+                }
+            },
+        };
+        drop(outlook);
+        Ok(Means { snapshot, credential, _permit: permit })
     }
 
-    async fn sign_in(&mut self, settings: &Settings, credential: &Credential) -> Result<Grant, Failure> {
+    async fn sign_in(&mut self, means: &Means) -> Result<Grant, Failure> {
         let (shared, user) = (Arc::clone(&self.shared), Arc::clone(&self.user));
         let Parts { clock, metrics, traces, .. } = &shared.parts;
         let merchant = user.key.merchant.as_str();
         let span = traces.within(Some(&self.span), "sign_in", Kind::Client);
         let sent = clock.now().mono;
         self.sent = true;
-        let result = settings.sign_in.sign_in(&user.key, &credential.password, span.context()).await;
+        let sign_in = &means.snapshot.settings.sign_in;
+        let result = sign_in.sign_in(&user.key, &means.credential.password, span.context()).await;
         self.sent = false;
         let kind = result.as_ref().err().map(Failure::kind);
         metrics.sign_in(merchant, kind.unwrap_or("granted"), clock.now().mono.saturating_duration_since(sent));
@@ -130,58 +185,58 @@ impl Flight {
         result
     }
 
+    /// What is known of the vault that was asked, if that is the one that counts.
+    fn outlook<'a>(&'a self, means: &Means) -> Option<MutexGuard<'a, Outlook>> {
+        Some(self.shared.outlook()).filter(|outlook| outlook.is_of(means.snapshot.upstream()))
+    }
+
     /// An answer to anybody means that the vault is there.
-    fn vault_answered(&mut self, permit: Permit) {
-        self.probing = false;
-        if self.shared.reach().answered() {
+    fn vault_answered(&mut self, means: &Means) {
+        self.probing = None;
+        let Some(mut outlook) = self.outlook(means) else { return };
+        let was_down = outlook.answered();
+        self.shared.gate.answered();
+        drop(outlook);
+        if was_down {
             info!("the vault answers again");
         }
-        self.shared.gate.answered(permit);
     }
 
     /// Whoever got undocumented answers while the vault was out of order starts anew.
-    fn vault_granted(&self) {
+    fn vault_granted(&self, means: &Means) {
         // Apart from the loop, which locks records.
-        let forgiven = self.shared.amnesty().granted();
+        let forgiven = self.outlook(means).map(|mut outlook| outlook.granted()).unwrap_or_default();
         forgiven.iter().for_each(|user| user.record().pacing.forgive());
     }
 
-    fn vault_failed(&mut self, failure: &Arc<Failure>, permit: Permit) {
-        if matches!(**failure, Failure::Undocumented { .. }) {
-            self.shared.amnesty().counted(&self.user);
-        }
+    fn vault_failed(&mut self, failure: &Arc<Failure>, means: &Means) {
         match &**failure {
             Failure::Refused { .. } | Failure::Throttled { .. } | Failure::Invalid { issued: true, .. } => {
-                self.vault_answered(permit)
+                self.vault_answered(means)
             }
             // The end of `fly` gives the probe back.
             Failure::Broken => {}
             Failure::Undocumented { .. } | Failure::Unavailable { .. } | Failure::Invalid { issued: false, .. } => {
-                self.probing = false;
-                let now = self.shared.parts.clock.now().mono;
-                let mut reach = self.shared.reach();
-                let went_down = reach.failed(&self.user.key, failure, now, self.shared.random());
-                let is_down = reach.is_down();
-                drop(reach);
-                if went_down {
-                    self.shared.amnesty().outage();
-                    warn!(%failure, "the vault is down: one sign-in at a time finds out when it is back");
+                let probe = self.probing.take();
+                let (now, jitter) = (self.shared.parts.clock.now().mono, self.shared.random());
+                let Some(mut outlook) = self.outlook(means) else { return };
+                if matches!(**failure, Failure::Undocumented { .. }) {
+                    outlook.undocumented(&self.user);
                 }
-                if is_down {
-                    self.shared.gate.down(permit);
+                let went_down = outlook.failed(&self.user.key, failure, probe, now, jitter);
+                if went_down {
+                    self.shared.gate.down();
+                }
+                drop(outlook);
+                if went_down {
+                    warn!(%failure, "the vault is down: one sign-in at a time finds out when it is back");
                 }
             }
         }
     }
 
     /// The token that a grant gives, if any of its life is left.
-    fn token(
-        &self,
-        grant: Grant,
-        sent: Moment,
-        former: Option<&HeldToken>,
-        settings: &Settings,
-    ) -> Result<Arc<HeldToken>, Failure> {
+    fn token(&self, grant: Grant, sent: Moment, former: Option<&HeldToken>, means: &Means) -> Result<Arc<HeldToken>, Failure> {
         let now = self.shared.parts.clock.now();
         let token = Token {
             id: TokenId::of(grant.access_token.expose()),
@@ -191,22 +246,16 @@ impl Flight {
             lifetime: grant.lifetime,
         };
         let bounded = grant.lifetime_is_bounded;
-        let jitter = self.shared.quiet_jitter(sent.mono, token.lifetime);
-        let held = HeldToken::new(token, bounded, former, settings.renewal, now, jitter);
+        let lead = self.shared.lead(now.mono.saturating_duration_since(sent.mono));
+        let due_left = self.shared.quiet_due_left(sent.mono, token.lifetime, lead);
+        let held = HeldToken::new(token, means.snapshot.upstream(), bounded, former, due_left, now);
         if held.left_at(now).is_zero() {
             return Err(Failure::Invalid { cause: "its token had ended before the answer was here", issued: true });
         }
         Ok(Arc::new(held))
     }
 
-    fn succeeded(
-        &self,
-        sent: Moment,
-        held: Arc<HeldToken>,
-        former: Option<&HeldToken>,
-        version: Version,
-        settings: &Settings,
-    ) -> Arc<HeldToken> {
+    fn succeeded(&self, sent: Moment, held: Arc<HeldToken>, former: Option<&HeldToken>, means: &Means) -> Landing {
         let now = self.shared.parts.clock.now();
         let left = held.left_at(now);
         self.shared.heard().granted = Some(now.wall);
@@ -215,20 +264,24 @@ impl Flight {
             self.shared.parts.metrics.renewal(if in_time { Renewed::Ahead } else { Renewed::Late });
         }
         let mut record = self.user.record();
-        let (lifetime, rules) = (held.token.lifetime, &settings.rules);
-        let doubled = if record.has_replaced(version) {
-            record.pacing.former_succeeded(version, sent.mono, lifetime, left, rules)
-        } else {
-            record.pacing.succeeded(sent.mono, lifetime, left, rules)
-        };
+        // Under the lock: what is put in force later finds what is stored now.
+        let snapshot = self.shared.live.load();
+        let settings = &snapshot.settings;
+        let version = means.credential.version;
+        let configured = snapshot.user(&self.user.key);
+        if let Some(configured) = configured {
+            record.pacing.follow(configured.credential.version, now.mono, &settings.rules);
+        }
+        let doubled = record.pacing.succeeded(version, sent.mono, left, &settings.rules);
+        let void = !snapshot.takes(&held);
         // A user who was removed meanwhile is forgotten; one whose credential changed gets another token soon.
-        if record.credential().is_some() {
-            let stored = if record.has_replaced(version) { Arc::new(held.made_due()) } else { Arc::clone(&held) };
+        if configured.is_some() && !void {
+            let stored = if record.pacing.counts(version) { Arc::clone(&held) } else { Arc::new(held.made_due()) };
             self.shared.parts.cache.put(&self.user.key, &stored);
-            self.shared.plan(&mut record, &self.user.key, stored.due_in(now).map(|due| now.mono + due));
+            self.shared.plan(&mut record, &self.user.key, stored.due_in(now, settings.renewal).map(|due| now.mono + due));
         }
         record.flight = None;
-        drop(record);
+        drop((record, snapshot));
 
         let (key, token_id, took) = (&self.user.key, held.id(), now.mono.saturating_duration_since(sent.mono));
         let trace = self.span.context().map(|context| context.trace);
@@ -243,33 +296,37 @@ impl Flight {
                  this user in may be revoking them; set vault.renewal = \"at_expiry\", and see that nothing else does"
             );
         }
-        held
+        if void { Landing::Void } else { Landing::Token(held) }
     }
 
-    fn failed(&self, failure: &Arc<Failure>, sent: Moment, version: Version, settings: &Settings) -> Stop {
+    fn failed(&self, failure: &Arc<Failure>, sent: Moment, means: &Means) -> Landing {
         let now = self.shared.parts.clock.now();
         let merchants = matches!(**failure, Failure::Throttled { scope: Scope::Merchant, .. });
         let circumstances = self.shared.circumstances(now.mono);
         let mut record = self.user.record();
-        let judged = matches!(**failure, Failure::Refused { .. } | Failure::Undocumented { .. });
-        let outdated = judged && record.has_replaced(version);
-        let stop = if outdated {
-            record.pacing.former_failed(version, Failure::clone(failure), circumstances, &settings.rules)
-        } else {
-            record.pacing.failed(Failure::clone(failure), circumstances, &settings.rules)
+        let snapshot = self.shared.live.load();
+        let settings = &snapshot.settings;
+        let configured = snapshot.user(&self.user.key);
+        if let Some(configured) = configured {
+            record.pacing.follow(configured.credential.version, now.mono, &settings.rules);
+        }
+        let stop = record.pacing.failed(means.credential.version, Failure::clone(failure), circumstances, &settings.rules);
+        let (definite, until) = match &stop {
+            Some(stop) => (matches!(*stop.failure, Failure::Refused { .. }), stop.until),
+            None => (false, now.mono),
         };
-        let definite = matches!(*stop.failure, Failure::Refused { .. });
         // The token held is still good: try again to renew it once the wait is over, unless nothing will change till then.
-        let renews = settings.renewal == Renewal::Ahead && (!definite || outdated);
-        let held = || self.shared.parts.cache.get(&self.user.key);
-        let worth =
-            renews && record.credential().is_some() && held().is_some_and(|held| held.left_at(now) > stop.left_at(now.mono));
-        self.shared.plan(&mut record, &self.user.key, worth.then_some(stop.until));
+        let renews = settings.renewal == Renewal::Ahead && !definite;
+        let held = || self.shared.parts.cache.get(&self.user.key).filter(|held| snapshot.takes(held));
+        let wait = until.saturating_duration_since(now.mono);
+        let worth = renews && configured.is_some() && held().is_some_and(|held| held.left_at(now) > wait);
+        self.shared.plan(&mut record, &self.user.key, worth.then_some(until));
         record.flight = None;
         drop(record);
-        if merchants {
-            self.user.merchant().stop(stop.clone());
+        if let Some(stop) = stop.as_ref().filter(|_| merchants) {
+            self.user.merchant().stop(means.snapshot.upstream(), stop.clone());
         }
+        drop(snapshot);
 
         self.shared.heard().failed = Some((now.wall, Arc::clone(failure)));
         if self.renewal {
@@ -280,10 +337,10 @@ impl Flight {
         let trace_id = trace.map(tracing::field::display);
         warn!(
             merchant_id = %key.merchant, number = %key.number, %failure, took_ms = millis(took),
-            next_s = stop.left_at(now.mono).as_secs(), whole_merchant = merchants, trace_id, "sign-in failed"
+            next_s = wait.as_secs(), whole_merchant = merchants, trace_id, "sign-in failed"
         );
         audit::sign_in(key, Err(failure), took, trace);
-        stop
+        stop.map_or(Landing::Void, Landing::Stopped)
     }
 
     /// Tells the waiters. The flight has left the record before, together with whatever it learnt.
@@ -292,6 +349,7 @@ impl Flight {
             Landing::Token(_) => None,
             Landing::Stopped(stop) => Some(stop.failure.kind()),
             Landing::Gone => Some("gone"),
+            Landing::Void => Some("void"),
         };
         self.span.end(failure);
         self.arrivals.land(Some(landing));
@@ -301,15 +359,15 @@ impl Flight {
 impl Drop for Flight {
     fn drop(&mut self) {
         self.shared.leave(self.renewal);
-        if self.probing {
-            self.shared.reach().broke_off();
+        if let Some(probe) = self.probing {
+            self.shared.outlook().broke_off(probe);
         }
         if !self.arrivals.is_over() {
             let now = self.shared.parts.clock.now().mono;
             let circumstances = self.shared.circumstances(now);
             let mut record = self.user.record();
             // Paused like after any failure, lest a fault of ours hammers the vault.
-            let stop = record.pacing.failed(Failure::Broken, circumstances, &self.shared.settings.load().rules);
+            let stop = record.pacing.broke(circumstances, &self.shared.live.load().settings.rules);
             record.flight = None;
             drop(record);
             self.shared.renew_later(&self.user, stop.left_at(now));

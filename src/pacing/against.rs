@@ -24,12 +24,28 @@ const TRIES_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 /// has ended: to ask before that is in vain.
 const ENDED_PAUSE: Duration = Duration::from_secs(1);
 
+/// Why a credential is not sent, and since when.
+#[derive(Clone, Debug)]
+struct Pause {
+    failure: Arc<Failure>,
+    since: Instant,
+    /// But after a refusal the hold counts that is in force.
+    wait: Duration,
+    /// Whether it is for undocumented answers alone.
+    undocumented: bool,
+}
+
+impl Pause {
+    fn until(&self, rules: &Rules) -> Instant {
+        let refused = matches!(*self.failure, Failure::Refused { .. });
+        self.since + if refused { rules.refusal_hold } else { self.wait }
+    }
+}
+
 /// What stands against one version of a credential.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Against {
-    pub(super) stop: Option<Stop>,
-    /// Whether it is for undocumented answers alone.
-    stop_is_undocumented: bool,
+    pause: Option<Pause>,
     /// Undocumented answers since the user last got a token.
     undocumented: u32,
     /// Undocumented answers and waits since anybody last got a token …
@@ -50,11 +66,17 @@ impl Against {
     }
 
     /// Whether another credential's coming and going may not wipe it out.
-    pub(super) fn lasts(&self, now: Instant) -> bool {
-        self.stop.as_ref().is_some_and(|stop| {
+    pub(super) fn lasts(&self, now: Instant, rules: &Rules) -> bool {
+        self.pause.as_ref().is_some_and(|pause| {
             let kept = if self.undocumented.max(self.ungranted) > 0 { TRIES_KEPT } else { Duration::ZERO };
-            matches!(*stop.failure, Failure::Refused { .. }) && stop.until > now || stop.until + kept > now && !kept.is_zero()
+            let until = pause.until(rules);
+            matches!(*pause.failure, Failure::Refused { .. }) && until > now || until + kept > now && !kept.is_zero()
         })
+    }
+
+    /// Why it is not sent, or was not, and until when.
+    pub(super) fn stop(&self, rules: &Rules) -> Option<Stop> {
+        self.pause.as_ref().map(|pause| Stop { failure: Arc::clone(&pause.failure), until: pause.until(rules) })
     }
 
     /// How long a failure stops the credential, and what it comes to.
@@ -84,15 +106,11 @@ impl Against {
             Failure::Invalid { issued: true, .. } => back_off.max(ENDED_PAUSE),
             Failure::Invalid { issued: false, .. } | Failure::Broken => back_off,
         };
-        let stop = Stop { failure: Arc::new(failure), until: now.now + wait };
+        let next = Pause { failure: Arc::new(failure), since: now.now, wait, undocumented };
         // What another credential ran into, on its way when this one came back, shortens no hold of this one's.
-        match &self.stop {
-            Some(longer) if longer.until > stop.until => longer.clone(),
-            _ => {
-                self.stop_is_undocumented = undocumented;
-                self.stop.insert(stop).clone()
-            }
-        }
+        let pause = self.pause.take().filter(|longer| longer.until(rules) > next.until(rules)).unwrap_or(next);
+        let pause = self.pause.insert(pause);
+        Stop { failure: Arc::clone(&pause.failure), until: pause.until(rules) }
     }
 
     /// Forgets the undocumented answers, and what stopped the credential for them, once.
@@ -100,12 +118,12 @@ impl Against {
         if self.undocumented == 0 || self.forgiven {
             return;
         }
-        let stop = self.stop.take().filter(|_| !self.stop_is_undocumented);
-        *self = Self { stop, forgiven: true, ..Self::default() };
+        let pause = self.pause.take().filter(|pause| !pause.undocumented);
+        *self = Self { pause, forgiven: true, ..Self::default() };
     }
 
-    /// When its stop ends, if it has one.
-    pub(super) fn until(&self) -> Option<Instant> {
-        self.stop.as_ref().map(|stop| stop.until)
+    /// When its pause ends, if it has one.
+    pub(super) fn until(&self, rules: &Rules) -> Option<Instant> {
+        self.pause.as_ref().map(|pause| pause.until(rules))
     }
 }

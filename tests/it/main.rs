@@ -23,6 +23,7 @@ mod contract;
 mod expiry;
 mod faults_of_ours;
 mod files;
+mod histories;
 mod identity;
 mod lifecycle;
 mod limits;

@@ -9,19 +9,19 @@ use std::{
 };
 
 use token_broker::{
-    broker::{Answer, Broker, BrokerError, Outcome, Request, Snapshot},
+    broker::{Answer, Broker, BrokerError, Outcome, Request},
     cache::Cache,
     clock::SystemClock,
     config::{Renewal, User},
-    flight::{Flights, Parts, Settings, WAITERS_PER_FLIGHT_MAX},
+    flight::{Parts, WAITERS_PER_FLIGHT_MAX},
     metrics::Metrics,
     model::{CallerId, MerchantId, Number, TokenId, UserKey},
     pacing::Rules,
     policy::Policy,
     renewal::Agenda,
     secret::Secret,
+    snapshot::{Configuration, Settings},
     traces::{Context, Span, Traces},
-    users::Users,
     vault::{Failure, Grant, SignIn, SigningIn},
 };
 use tokio::{
@@ -87,34 +87,26 @@ impl House {
             .collect();
         let configured = users.iter().map(|key| User { key: key.clone(), password: Secret::from("simulated"), attempt: 0 });
         let (metrics, clock) = (Arc::new(Metrics::default()), Arc::new(SystemClock));
-        let (cache, agenda) = (Cache::new(users.len()), Arc::new(Agenda::new(clock.clone())));
         let settings = Settings {
+            upstream: Arc::from("the vault"),
             sign_in: vault.clone(),
             rules: Rules { min_sign_in_interval: Duration::from_secs(5), refusal_hold: Duration::from_secs(86_400) },
             renewal: Renewal::Ahead,
             max_concurrent_sign_ins: 64,
+            idle_after: Duration::from_secs(3_600),
         };
         let parts = Parts {
             clock: clock.clone(),
-            cache: cache.clone(),
-            agenda: Arc::clone(&agenda),
+            cache: Cache::new(users.len()),
+            agenda: Arc::new(Agenda::new(clock)),
             metrics: Arc::clone(&metrics),
             traces: Traces::default(),
             runtime: Handle::current(),
             seed,
         };
         let closing = CancellationToken::new();
-        let idle_after = Duration::from_secs(3_600);
-        let flights = Flights::new(parts, settings);
-        let broker = Arc::new(Broker::new(
-            Snapshot { users: Users::new(configured.collect()), policy: Policy::Everyone },
-            cache,
-            flights,
-            agenda,
-            clock,
-            idle_after,
-            closing.clone(),
-        ));
+        let configuration = Configuration { users: configured.collect(), policy: Policy::Everyone, settings };
+        let broker = Arc::new(Broker::new(parts, configuration, closing.clone()));
         let renewing = Arc::clone(&broker);
         tokio::spawn(async move { renewing.renew_ahead().await });
         Self { broker, vault, metrics, users, closing }

@@ -16,15 +16,15 @@ use std::{
 };
 
 use token_broker::{
-    broker::{Broker, Snapshot},
+    broker::Broker,
     cache::Cache,
     config::Renewal,
-    flight::{Flights, Parts, Settings},
+    flight::Parts,
     pacing::Rules,
     policy::Policy,
     renewal::Agenda,
+    snapshot::{Configuration, Settings},
     traces::Traces,
-    users::Users,
 };
 use tokio::{runtime, task::JoinSet, time::sleep};
 use tokio_util::sync::CancellationToken;
@@ -99,35 +99,27 @@ async fn run(seed: u64) -> Arc<World> {
     let users: Vec<_> = (0..USERS).map(world::user).collect();
     let configured = world.configure(|configured| configured.extend(users.iter().map(|key| (key.clone(), 0))));
 
-    let (cache, agenda) = (Cache::new(USERS), Arc::new(Agenda::new(clock.clone())));
     let settings = Settings {
+        upstream: Arc::from("vault 0"),
         sign_in: Arc::new(vault::SimulatedVault::new(Arc::clone(&world), random.fork())),
         rules: Rules { min_sign_in_interval: world.floor, refusal_hold: world.hold },
         renewal: if random.bool() { Renewal::Ahead } else { Renewal::AtExpiry },
         max_concurrent_sign_ins: random.usize(1..=USERS),
+        idle_after: Duration::from_secs(60),
     };
     world.limit(settings.max_concurrent_sign_ins);
     let parts = Parts {
         clock: clock.clone(),
-        cache: cache.clone(),
-        agenda: Arc::clone(&agenda),
+        cache: Cache::new(USERS),
+        agenda: Arc::new(Agenda::new(clock)),
         metrics: Arc::default(),
         traces: Traces::default(),
         runtime: runtime::Handle::current(),
         seed: random.u64(..),
     };
     let closing = CancellationToken::new();
-    let flights = Flights::new(parts, settings.clone());
-    let idle_after = Duration::from_secs(60);
-    let broker = Arc::new(Broker::new(
-        Snapshot { users: Users::new(configured), policy: Policy::Everyone },
-        cache,
-        flights,
-        agenda,
-        clock,
-        idle_after,
-        closing.clone(),
-    ));
+    let configuration = Configuration { users: configured, policy: Policy::Everyone, settings: settings.clone() };
+    let broker = Arc::new(Broker::new(parts, configuration, closing.clone()));
 
     let mut tasks = JoinSet::new();
     let renewing = Arc::clone(&broker);

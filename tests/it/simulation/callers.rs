@@ -4,9 +4,9 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use token_broker::{
     broker::{Answer, Broker, BrokerError, Outcome, Request},
-    flight::Settings,
     model::{CallerId, UserKey},
     policy::Policy,
+    snapshot::{Configuration, Settings},
     traces::Span,
 };
 use tokio::time::{Instant, sleep, timeout};
@@ -161,6 +161,7 @@ pub(crate) async fn operate(
             configured.extend(attempt.map(|attempt| (user.clone(), attempt)));
         });
         world.note(format!("a configuration of {} users, {user} changed", configured.len()));
-        broker.reconfigure(configured, Policy::Everyone, settings.clone(), Duration::from_secs(60));
+        let settings = settings.clone();
+        broker.reconfigure(Configuration { users: configured, policy: Policy::Everyone, settings });
     }
 }

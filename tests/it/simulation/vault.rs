@@ -94,8 +94,9 @@ impl SimulatedVault {
             // What was said last counts: after a jump of one clock, the same token's end is another.
             let end = began.plus(lifetime);
             // One that ended on the way is no token.
-            if !end.left_at(now).is_zero() {
-                facts.not_before = Some((began.mono + floor.min(lifetime / 2), "floor"));
+            let left = end.left_at(now);
+            if !left.is_zero() {
+                facts.not_before = Some((began.mono + floor.min(left / 2), "floor"));
                 if configured {
                     facts.tokens.push((text.clone(), end));
                 }

@@ -13,17 +13,17 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::{
-    broker::{Broker, Request, Snapshot},
+    broker::{Broker, Request},
     cache::Cache,
     clock::SystemClock,
     config::{Renewal, User},
-    flight::{Flights, Parts, Settings},
+    flight::Parts,
     model::{CallerId, MerchantId, Number, UserKey},
     pacing::Rules,
     policy::Policy,
     renewal::Agenda,
+    snapshot::{Configuration, Settings},
     traces::{Context, Span, Traces},
-    users::Users,
     vault::{SignIn, SigningIn},
 };
 
@@ -91,21 +91,25 @@ fn now() -> Instant {
 async fn a_day(vault: Arc<Closed>, users: usize, seed: u64) {
     let configured = || (0..users).map(user).collect::<Vec<_>>();
     let clock = Arc::new(SystemClock);
-    let (cache, agenda) = (Cache::new(users), Arc::new(Agenda::new(clock.clone())));
     let parts = Parts {
         clock: clock.clone(),
-        cache: cache.clone(),
-        agenda: Arc::clone(&agenda),
+        cache: Cache::new(users),
+        agenda: Arc::new(Agenda::new(clock)),
         metrics: Arc::default(),
         traces: Traces::default(),
         runtime: Handle::current(),
         seed,
     };
-    let rules = Rules { min_sign_in_interval: Duration::from_secs(5), refusal_hold: DAY };
-    let settings = Settings { sign_in: vault, rules, renewal: Renewal::Ahead, max_concurrent_sign_ins: 64 };
-    let flights = Flights::new(parts, settings.clone());
-    let snapshot = Snapshot { users: Users::new(configured()), policy: Policy::Everyone };
-    let broker = Broker::new(snapshot, cache, flights, agenda, clock, DAY, CancellationToken::new());
+    let settings = Settings {
+        upstream: Arc::from("the vault"),
+        sign_in: vault,
+        rules: Rules { min_sign_in_interval: Duration::from_secs(5), refusal_hold: DAY },
+        renewal: Renewal::Ahead,
+        max_concurrent_sign_ins: 64,
+        idle_after: DAY,
+    };
+    let configuration = || Configuration { users: configured(), policy: Policy::Everyone, settings: settings.clone() };
+    let broker = Broker::new(parts, configuration(), CancellationToken::new());
     let began = now();
     let mut reloaded = began;
     while began.elapsed() < DAY {
@@ -122,7 +126,7 @@ async fn a_day(vault: Arc<Closed>, users: usize, seed: u64) {
         }
         if reloaded.elapsed() > DAY / 24 {
             reloaded = now();
-            broker.reconfigure(configured(), Policy::Everyone, settings.clone(), DAY);
+            broker.reconfigure(configuration());
         }
         sleep(PAUSE).await;
     }
