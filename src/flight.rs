@@ -373,9 +373,10 @@ impl Shared {
             record.pacing.follow(configured.credential.version, now.mono, &snapshot.settings.rules);
         }
         let Some(held) = self.parts.cache.get(&user.key) else { return };
-        if configured.is_some() && snapshot.takes(&held) && !held.left_at(now).is_zero() {
+        if configured.is_some() && snapshot.takes(&held) {
             self.parts.cache.put(&user.key, &Arc::new(held.made_due()));
-            self.plan(&mut record, &user.key, Some(now.mono));
+            let lives = !held.left_at(now).is_zero();
+            self.plan(&mut record, &user.key, lives.then_some(now.mono));
         } else {
             self.parts.cache.remove(&user.key);
             self.plan(&mut record, &user.key, None);
