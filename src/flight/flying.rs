@@ -114,12 +114,13 @@ impl Flight {
             let next = {
                 let mut record = self.user.record();
                 let rules = self.shared.live.load().settings.rules;
-                let Some(last) = record.pacing.within_floor(now, &rules) else { return };
+                let next = record.pacing.within_floor(now, &rules).map(|last| last.next());
                 // For those who ask whether they can wait for it.
                 if let Some(ticket) = &mut record.flight {
-                    ticket.begins = last.next();
+                    ticket.begins = next.unwrap_or_else(|| ticket.begins.min(now));
                 }
-                last.next()
+                let Some(next) = next else { return };
+                next
             };
             tokio::select! {
                 () = sleep_until(next) => {}

@@ -28,7 +28,7 @@ impl Outlook {
     pub(super) fn follow(&mut self, upstream: Upstream) -> bool {
         let another = self.upstream != Some(upstream);
         if another {
-            *self = Self { upstream: Some(upstream), ..Self::default() };
+            *self = Self { upstream: Some(upstream), reach: Reach::default(), amnesty: self.amnesty.elsewhere() };
         }
         another
     }

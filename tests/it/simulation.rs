@@ -30,8 +30,9 @@ use tokio::{runtime, task::JoinSet, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 use self::{
+    callers::Operator,
     vault::SCRIPTED_PANIC,
-    world::{SimulatedClock, World},
+    world::{Force, SimulatedClock, World},
 };
 
 /// Seeds of an ordinary run.
@@ -40,6 +41,8 @@ const USERS: usize = 4;
 const CALLERS: usize = 6;
 /// How long callers go on calling, in simulated time.
 const RUN: Duration = Duration::from_secs(240);
+/// By then whatever was under way has landed, and no pause lasts: the longest is one of ten minutes.
+const SETTLED: Duration = Duration::from_secs(720);
 
 #[test]
 fn no_history_breaks_an_invariant() {
@@ -94,20 +97,21 @@ fn simulate(seed: u64) -> Arc<World> {
 
 async fn run(seed: u64) -> Arc<World> {
     let mut random = fastrand::Rng::with_seed(seed);
-    let world = Arc::new(World::new(&mut random));
+    let force = Force::draw(&mut random, 0);
+    let world = Arc::new(World::new(force));
     let clock = Arc::new(SimulatedClock::new(Arc::clone(&world)));
     let users: Vec<_> = (0..USERS).map(world::user).collect();
-    let configured = world.configure(|configured| configured.extend(users.iter().map(|key| (key.clone(), 0))));
+    let configured = world.configure(force, |configured| configured.extend(users.iter().map(|key| (key.clone(), 0))));
 
+    let vault = Arc::new(vault::SimulatedVault::new(Arc::clone(&world), 0, random.fork()));
     let settings = Settings {
         upstream: Arc::from("vault 0"),
-        sign_in: Arc::new(vault::SimulatedVault::new(Arc::clone(&world), random.fork())),
-        rules: Rules { min_sign_in_interval: world.floor, refusal_hold: world.hold },
+        sign_in: vault.clone(),
+        rules: Rules { min_sign_in_interval: force.floor, refusal_hold: force.hold },
         renewal: if random.bool() { Renewal::Ahead } else { Renewal::AtExpiry },
-        max_concurrent_sign_ins: random.usize(1..=USERS),
+        max_concurrent_sign_ins: force.limit,
         idle_after: Duration::from_secs(60),
     };
-    world.limit(settings.max_concurrent_sign_ins);
     let parts = Parts {
         clock: clock.clone(),
         cache: Cache::new(USERS),
@@ -131,16 +135,20 @@ async fn run(seed: u64) -> Arc<World> {
     if random.u8(..4) == 0 {
         calling.spawn(callers::set_the_clock(Arc::clone(&world), random.fork(), RUN));
     }
-    if random.u8(..3) == 0 {
-        calling.spawn(callers::operate(Arc::clone(&broker), Arc::clone(&world), users.clone(), settings, random.fork(), RUN));
+    let operates = random.u8(..3) == 0;
+    let (broker_, world_) = (Arc::clone(&broker), Arc::clone(&world));
+    let mut operator = Operator { broker: broker_, world: world_, users, settings, vaults: vec![vault], random: random.fork() };
+    if operates {
+        operator = operator.operate(RUN).await;
     }
     while let Some(caller) = calling.join_next().await {
         caller.expect("no caller panics");
     }
     // Whatever is still queued or under way lands; then nothing may be left.
-    sleep(Duration::from_secs(600)).await;
+    sleep(SETTLED).await;
     world.check(broker.flights_under_way() == 0, || format!("{} flights never landed", broker.flights_under_way()));
     world.check(broker.waiting() == 0, || format!("{} waiters leaked", broker.waiting()));
+    operator.all_is_well().await;
     closing.cancel();
     while let Some(task) = tasks.join_next().await {
         task.expect("no task panics");

@@ -4,14 +4,22 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use token_broker::{
     broker::{Answer, Broker, BrokerError, Outcome, Request},
+    config::Renewal,
     model::{CallerId, UserKey},
+    pacing::Rules,
     policy::Policy,
     snapshot::{Configuration, Settings},
     traces::Span,
 };
-use tokio::time::{Instant, sleep, timeout};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep, timeout},
+};
 
-use super::world::World;
+use super::{
+    vault::SimulatedVault,
+    world::{Force, World},
+};
 
 /// Beyond this after its deadline, a caller counts as hung.
 const SLACK: Duration = Duration::from_millis(2);
@@ -95,6 +103,11 @@ async fn call(
         Err(error) => {
             let never = matches!(error, BrokerError::InvalidRequest(_) | BrokerError::ShuttingDown);
             world.check(!never, || format!("{} got {error}", request.key));
+            if let BrokerError::SignInTooSoon { wait } = error {
+                let last = world.with(&request.key, |facts| facts.last);
+                let outlasts = last.is_none_or(|(began, left)| now.mono + wait > began + left);
+                world.check(!outlasts || !steady, || format!("{}'s floor outlasts its token", request.key));
+            }
             let unknown = matches!(error, BrokerError::NotConfigured(_));
             world.check(!unknown || !steadily_configured, || format!("{} is configured and got {error}", request.key));
             let broken = world.with(&request.key, |facts| facts.broken);
@@ -138,30 +151,107 @@ pub(crate) async fn set_the_clock(world: Arc<World>, mut random: fastrand::Rng, 
     }
 }
 
-/// Changes the configuration: raises attempts, removes users and adds them again.
-pub(crate) async fn operate(
-    broker: Arc<Broker>,
-    world: Arc<World>,
-    users: Vec<UserKey>,
-    settings: Settings,
-    mut random: fastrand::Rng,
-    run: Duration,
-) {
-    let began = Instant::now();
-    while began.elapsed() < run {
-        sleep(Duration::from_millis(random.u64(..40_000))).await;
-        let user = users[random.usize(..users.len())].clone();
-        let configured = world.configure(|configured| {
-            let attempt = match (configured.remove(&user), random.bool()) {
-                (Some(_), true) => None,
-                // A credential that is put back is the one that it was.
-                (Some(attempt), false) => Some(if random.bool() { attempt + 1 } else { attempt / 2 }),
-                (None, _) => Some(random.u64(..2)),
-            };
-            configured.extend(attempt.map(|attempt| (user.clone(), attempt)));
-        });
-        world.note(format!("a configuration of {} users, {user} changed", configured.len()));
-        let settings = settings.clone();
-        broker.reconfigure(Configuration { users: configured, policy: Policy::Everyone, settings });
+/// What an operator may reload.
+pub(crate) struct Operator {
+    pub(crate) broker: Arc<Broker>,
+    pub(crate) world: Arc<World>,
+    pub(crate) users: Vec<UserKey>,
+    pub(crate) settings: Settings,
+    /// The vaults that were ever configured.
+    pub(crate) vaults: Vec<Arc<SimulatedVault>>,
+    pub(crate) random: fastrand::Rng,
+}
+
+impl Operator {
+    /// Changes the configuration: raises attempts, removes users and adds them again, and sets all else.
+    pub(crate) async fn operate(mut self, run: Duration) -> Self {
+        let began = Instant::now();
+        while began.elapsed() < run {
+            sleep(Duration::from_millis(self.random.u64(..40_000))).await;
+            let user = self.users[self.random.usize(..self.users.len())].clone();
+            let mut force = self.world.force();
+            if self.random.u8(..3) == 0 {
+                force = Force::draw(&mut self.random, force.upstream);
+                self.settings.renewal = if self.random.bool() { Renewal::Ahead } else { Renewal::AtExpiry };
+                self.settings.idle_after = Duration::from_secs(self.random.u64(1..120));
+            }
+            if self.random.u8(..6) == 0 {
+                force.upstream = self.random.u64(..3);
+            }
+            let mut random = self.random.fork();
+            self.put_in_force(force, |configured| {
+                let attempt = match (configured.remove(&user), random.bool()) {
+                    (Some(_), true) => None,
+                    // A credential that is put back is the one that it was.
+                    (Some(attempt), false) => Some(if random.bool() { attempt + 1 } else { attempt / 2 }),
+                    (None, _) => Some(random.u64(..2)),
+                };
+                configured.extend(attempt.map(|attempt| (user.clone(), attempt)));
+            });
+        }
+        self
+    }
+
+    fn put_in_force(&mut self, force: Force, change: impl FnOnce(&mut std::collections::BTreeMap<UserKey, u64>)) {
+        let number = usize::try_from(force.upstream).expect("is small");
+        while self.vaults.len() <= number {
+            let next = u64::try_from(self.vaults.len()).expect("is small");
+            let vault = SimulatedVault::new(Arc::clone(&self.world), next, self.random.fork());
+            self.vaults.push(Arc::new(vault));
+        }
+        let users = self.world.configure(force, change);
+        self.world.note(format!("a configuration of {} users: {force:?}, {:?}", users.len(), self.settings.renewal));
+        self.settings.upstream = Arc::from(format!("vault {number}"));
+        self.settings.sign_in = self.vaults[number].clone();
+        self.settings.rules = Rules { min_sign_in_interval: force.floor, refusal_hold: force.hold };
+        self.settings.max_concurrent_sign_ins = force.limit;
+        self.broker.reconfigure(Configuration { users, policy: Policy::Everyone, settings: self.settings.clone() });
+    }
+
+    /// After whatever happened, with vaults that are well: nobody is stuck, no permit is lost, and whoever is asked for has a
+    /// token all the time.
+    pub(crate) async fn all_is_well(mut self) {
+        self.world.heal();
+        let configured: Vec<_> = self.users.iter().filter(|user| self.world.configured(user).0).cloned().collect();
+        for key in &configured {
+            self.is_served(key, Duration::from_secs(5)).await;
+        }
+        // At a vault of which nothing is known all are cold.
+        self.settings.renewal = Renewal::Ahead;
+        let force = Force { upstream: (self.world.force().upstream + 1) % 4, ..self.world.force() };
+        self.put_in_force(force, |_same| ());
+        self.world.peak();
+        let mut asking = JoinSet::new();
+        for key in &configured {
+            let (broker, request) = (Arc::clone(&self.broker), plain(key, Duration::from_secs(30)));
+            asking.spawn(async move { broker.get_token(&CallerId::Anonymous, &request).await.is_ok() });
+        }
+        let served = asking.join_all().await;
+        self.world.check(served.iter().all(|served| *served), || format!("all is well, and {served:?} are served"));
+        let (peak, most) = (self.world.peak(), force.limit.min(configured.len()));
+        self.world.check(peak == most, || format!("{peak} sign-ins at once though {most} may be"));
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_secs(200) {
+            for key in &configured {
+                self.is_served(key, Duration::from_secs(1)).await;
+            }
+            sleep(Duration::from_millis(500)).await;
+        }
+    }
+
+    async fn is_served(&self, key: &UserKey, within: Duration) {
+        let answer = self.broker.get_token(&CallerId::Anonymous, &plain(key, within)).await;
+        self.world.check(answer.is_ok(), || format!("{key} has none within {within:?} though all is well: {answer:?}"));
+    }
+}
+
+/// A call for any token.
+fn plain(key: &UserKey, patience: Duration) -> Request {
+    Request {
+        key: key.clone(),
+        min_remaining: Duration::ZERO,
+        rejected_token_ids: Vec::new(),
+        deadline: Instant::now() + patience,
+        span: Span::default(),
     }
 }

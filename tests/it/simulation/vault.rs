@@ -23,6 +23,8 @@ pub(crate) const SCRIPTED_PANIC: &str = "the simulation says so";
 #[derive(Debug)]
 pub(crate) struct SimulatedVault {
     world: Arc<World>,
+    /// Which of several it is.
+    number: u64,
     random: Mutex<fastrand::Rng>,
     /// No two tokens are alike.
     issued: AtomicU64,
@@ -45,7 +47,7 @@ enum Outcome {
 }
 
 impl SimulatedVault {
-    pub(crate) fn new(world: Arc<World>, mut random: fastrand::Rng) -> Self {
+    pub(crate) fn new(world: Arc<World>, number: u64, mut random: fastrand::Rng) -> Self {
         let same_token = random.u8(..4) == 0;
         let mut second = || Duration::from_secs(random.u64(..240));
         let closed = match second().as_secs() % 4 {
@@ -53,12 +55,20 @@ impl SimulatedVault {
             1 => second()..second(),
             _ => Duration::MAX..Duration::MAX,
         };
-        Self { world, random: Mutex::new(random), issued: AtomicU64::new(0), same_token, closed, began: Instant::now() }
+        Self { world, number, random: Mutex::new(random), issued: AtomicU64::new(0), same_token, closed, began: Instant::now() }
     }
 
     fn draw(&self) -> (Duration, Outcome) {
         let mut random = self.random.lock().expect("nobody panics while holding it");
-        let latency = Duration::from_millis(if random.u8(..8) == 0 { random.u64(..10_000) } else { random.u64(..300) });
+        if self.world.is_healthy() {
+            return (Duration::from_millis(random.u64(10..100)), Outcome::Grant(Duration::from_secs(random.u64(30..90))));
+        }
+        let latency = match random.u8(..100) {
+            0 => random.u64(10_000..60_000),
+            1..13 => random.u64(..10_000),
+            _ => random.u64(..300),
+        };
+        let latency = Duration::from_millis(latency);
         let outcome = match random.u8(..100) {
             draw if self.closed.contains(&self.began.elapsed()) => match draw {
                 0..70 => Outcome::Undocumented,
@@ -82,21 +92,24 @@ impl SimulatedVault {
     /// The token, which the broker has from this instant on.
     fn grant(&self, user: &UserKey, began: token_broker::clock::Moment, lifetime: Duration) -> Grant {
         let now = self.world.now();
-        let floor = self.world.floor;
+        let counts = self.world.force().upstream == self.number;
         let same_token = self.same_token;
         // Nothing is kept for who is configured no more.
         let (configured, _) = self.world.configured(user);
         let (text, lifetime) = self.world.with(user, |facts| {
             let (text, lifetime) = match facts.valid(now).filter(|_| same_token) {
                 Some((text, end)) => (text.clone(), end.left_at(began)),
-                None => (format!("{}-{}", user.number.expose(), self.issued.fetch_add(1, Ordering::Relaxed)), lifetime),
+                None => {
+                    let issued = self.issued.fetch_add(1, Ordering::Relaxed);
+                    (format!("{}-{}-{issued}", user.number.expose(), self.number), lifetime)
+                }
             };
             // What was said last counts: after a jump of one clock, the same token's end is another.
             let end = began.plus(lifetime);
             // One that ended on the way is no token.
             let left = end.left_at(now);
-            if !left.is_zero() {
-                facts.not_before = Some((began.mono + floor.min(left / 2), "floor"));
+            if !left.is_zero() && counts {
+                (facts.not_before, facts.last) = (None, Some((began.mono, left)));
                 if configured {
                     facts.tokens.push((text.clone(), end));
                 }
@@ -107,6 +120,9 @@ impl SimulatedVault {
     }
 
     fn stop(&self, user: &UserKey, wait: Duration, why: &'static str) {
+        if self.world.force().upstream != self.number {
+            return;
+        }
         let until = Instant::now() + wait;
         self.world.with(user, |facts| {
             // What is longer holds on.
@@ -121,17 +137,17 @@ impl SignIn for SimulatedVault {
     fn sign_in<'a>(&'a self, user: &'a UserKey, password: &'a Secret, _: Option<Context>) -> SigningIn<'a> {
         Box::pin(async move {
             let began = self.world.now();
-            self.world.begin(user, password);
+            self.world.begin(self.number, user, password);
             let (latency, outcome) = self.draw();
             sleep(latency).await;
             let vault_error = String::new();
             let (name, result) = match outcome {
                 Outcome::Grant(lifetime) => {
-                    self.world.granted();
+                    self.world.granted(self.number, user, password);
                     ("granted", Ok(self.grant(user, began, lifetime)))
                 }
                 Outcome::Undocumented => {
-                    self.world.may_have_judged(user, password, true);
+                    self.world.may_have_judged(self.number, user, password, true);
                     ("undocumented", Err(Failure::Undocumented { status: 403, wait: None, vault_error }))
                 }
                 Outcome::Unavailable(wait) => {
@@ -148,11 +164,11 @@ impl SignIn for SimulatedVault {
                         })
                         .collect();
                     concerned.iter().for_each(|user| self.stop(user, wait, "wait"));
-                    self.world.may_have_judged(user, password, false);
+                    self.world.may_have_judged(self.number, user, password, false);
                     ("throttled", Err(Failure::Throttled { scope, wait, vault_error }))
                 }
                 Outcome::Refused => {
-                    self.world.refused(user, password);
+                    self.world.refused(self.number, user, password);
                     ("refused", Err(Failure::Refused { why: Refusal::Credentials, vault_error }))
                 }
                 Outcome::Panic => {

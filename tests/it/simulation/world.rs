@@ -22,8 +22,6 @@ const EPOCH: Duration = Duration::from_secs(1_800_000_000);
 /// The truth, and who broke its rules.
 #[derive(Debug)]
 pub(crate) struct World {
-    pub(crate) floor: Duration,
-    pub(crate) hold: Duration,
     began: Instant,
     state: Mutex<State>,
 }
@@ -32,8 +30,13 @@ pub(crate) struct World {
 struct State {
     /// How far the wall clock was set forward or back, in milliseconds.
     skew: i64,
-    limit: usize,
+    /// What is in force.
+    force: Force,
     at_once: usize,
+    /// The most there were since that was last asked.
+    most_at_once: usize,
+    /// Every vault grants at once whatever it is asked for.
+    healthy: bool,
     users: HashMap<UserKey, Facts>,
     /// Who is configured, with which attempt; the password says the same.
     configured: BTreeMap<UserKey, u64>,
@@ -47,6 +50,26 @@ struct State {
     calls: u64,
 }
 
+/// What the operator set, beside the users.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Force {
+    pub(crate) upstream: u64,
+    pub(crate) floor: Duration,
+    pub(crate) hold: Duration,
+    pub(crate) limit: usize,
+}
+
+impl Force {
+    pub(crate) fn draw(random: &mut fastrand::Rng, upstream: u64) -> Self {
+        Self {
+            upstream,
+            floor: [Duration::ZERO, Duration::from_secs(1), Duration::from_secs(5)][random.usize(..3)],
+            hold: [Duration::from_secs(20), Duration::from_secs(100)][random.usize(..2)],
+            limit: random.usize(1..=super::USERS),
+        }
+    }
+}
+
 /// What is true of one user.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Facts {
@@ -57,8 +80,10 @@ pub(crate) struct Facts {
     pub(crate) broken: Option<Instant>,
     /// No sign-in may begin before this, and why.
     pub(crate) not_before: Option<(Instant, &'static str)>,
-    /// What the vault said of each credential.
-    judged: BTreeMap<String, Judged>,
+    /// When the last sign-in that succeeded began, and how long its token lived on.
+    pub(crate) last: Option<(Instant, Duration)>,
+    /// What each vault said of each credential.
+    judged: BTreeMap<(u64, String), Judged>,
     /// All tokens that the vault gave, and the end of each.
     pub(crate) tokens: Vec<(String, Moment)>,
 }
@@ -66,8 +91,11 @@ pub(crate) struct Facts {
 /// What the vault said of one credential.
 #[derive(Debug, Default, Clone)]
 struct Judged {
-    /// Not to be sent before this, since it was refused or got too many undocumented answers.
-    not_before: Option<Instant>,
+    /// When it was refused: it is not sent while the hold in force lasts.
+    refused: Option<Instant>,
+    /// When it got an undocumented answer: it is not sent for a minute. But the broker may count more of them than this does, since it
+    /// counts until the user's own grant: then the hold in force lasts, which may be shorter.
+    undocumented: Option<Instant>,
     /// Answers that may have judged it since the vault last gave anybody a token.
     ungranted: u32,
 }
@@ -80,13 +108,12 @@ impl Facts {
 }
 
 impl World {
-    pub(crate) fn new(random: &mut fastrand::Rng) -> Self {
-        Self {
-            floor: [Duration::ZERO, Duration::from_secs(1), Duration::from_secs(5)][random.usize(..3)],
-            hold: [Duration::from_secs(20), Duration::from_secs(100)][random.usize(..2)],
-            began: Instant::now(),
-            state: Mutex::default(),
-        }
+    pub(crate) fn new(force: Force) -> Self {
+        Self { began: Instant::now(), state: Mutex::new(State { force, ..State::default() }) }
+    }
+
+    pub(crate) fn force(&self) -> Force {
+        self.state().force
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -106,8 +133,19 @@ impl World {
         self.state().skew = skew;
     }
 
-    pub(crate) fn limit(&self, limit: usize) {
-        self.state().limit = limit;
+    /// From now on every vault is well.
+    pub(crate) fn heal(&self) {
+        self.note("all is well".to_owned());
+        self.state().healthy = true;
+    }
+
+    pub(crate) fn is_healthy(&self) -> bool {
+        self.state().healthy
+    }
+
+    /// The most sign-ins at once since the last time that this was asked.
+    pub(crate) fn peak(&self) -> usize {
+        std::mem::take(&mut self.state().most_at_once)
     }
 
     pub(crate) fn with<T>(&self, user: &UserKey, change: impl FnOnce(&mut Facts) -> T) -> T {
@@ -115,25 +153,34 @@ impl World {
     }
 
     /// A sign-in begins.
-    pub(crate) fn begin(&self, user: &UserKey, password: &Secret) {
+    pub(crate) fn begin(&self, upstream: u64, user: &UserKey, password: &Secret) {
         let now = Instant::now();
         let current = self.configured(user).0 && self.counts(user, password);
         self.check(current, || format!("a sign-in of {user} with a credential that counts no more"));
         let mut state = self.state();
         state.sign_ins += 1;
         state.at_once += 1;
-        let too_many = state.at_once > state.limit;
+        state.most_at_once = state.most_at_once.max(state.at_once);
+        let force = state.force;
+        let too_many = state.at_once > force.limit;
         let facts = state.users.entry(user.clone()).or_default();
         let twice = std::mem::replace(&mut facts.signing_in, true);
-        let early = facts.not_before.filter(|(not_before, _)| now < *not_before);
-        let judged = facts.judged.entry(password.expose().to_owned()).or_default();
-        let known_wrong = judged.not_before.is_some_and(|not_before| now < not_before);
+        let early = facts.not_before.filter(|(not_before, _)| now < *not_before).map(|(_, why)| why);
+        let floor = facts.last.is_some_and(|(began, left)| now < began + force.floor.min(left / 2));
+        let judged = facts.judged.entry((upstream, password.expose().to_owned())).or_default();
+        let held = judged.refused.is_some_and(|since| now < since + force.hold);
+        let pause = UNDOCUMENTED_FIRST.min(force.hold);
+        let known_wrong = held || judged.undocumented.is_some_and(|since| now < since + pause);
+        // What is over counts no more, however long holds become.
+        (judged.refused, judged.undocumented) = (None, None);
         drop(state);
-        self.check(!too_many, || "more sign-ins at once than allowed".to_owned());
+        self.check(upstream == force.upstream, || format!("a sign-in of {user} at a vault that counts no more"));
+        self.check(!too_many, || format!("more sign-ins at once than {}", force.limit));
         self.check(!twice, || format!("two sign-ins of {user} at once"));
         self.check(!known_wrong, || format!("a credential of {user} is sent again, and the vault's no to it holds"));
-        self.check(early.is_none(), || format!("a sign-in of {user} inside its {}", early.map_or("", |(_, why)| why)));
-        self.note(format!("sign-in of {user}"));
+        self.check(early.is_none(), || format!("a sign-in of {user} inside its {}", early.unwrap_or_default()));
+        self.check(!floor, || format!("a sign-in of {user} inside its floor"));
+        self.note(format!("sign-in of {user} at vault {upstream}"));
     }
 
     /// And ends.
@@ -146,38 +193,61 @@ impl World {
     }
 
     /// The vault refused a credential.
-    pub(crate) fn refused(&self, user: &UserKey, password: &Secret) {
-        let until = Instant::now() + self.hold;
-        self.with(user, |facts| facts.judged.entry(password.expose().to_owned()).or_default().not_before = Some(until));
+    pub(crate) fn refused(&self, upstream: u64, user: &UserKey, password: &Secret) {
+        let now = Instant::now();
+        let of = (upstream, password.expose().to_owned());
+        self.with(user, |facts| facts.judged.entry(of).or_default().refused = Some(now));
     }
 
     /// It gave an answer that may have judged the credential. The third that is undocumented while nobody gets a token is the last.
-    pub(crate) fn may_have_judged(&self, user: &UserKey, password: &Secret, undocumented: bool) {
-        let (now, hold) = (Instant::now(), self.hold);
+    pub(crate) fn may_have_judged(&self, upstream: u64, user: &UserKey, password: &Secret, undocumented: bool) {
+        let now = Instant::now();
+        let of = (upstream, password.expose().to_owned());
         self.with(user, |facts| {
-            let judged = facts.judged.entry(password.expose().to_owned()).or_default();
+            let judged = facts.judged.entry(of).or_default();
             judged.ungranted += 1;
-            if undocumented {
-                // The broker may count more than this does, since it counts until the user's own grant: then it holds at once.
-                let pause = if judged.ungranted < 3 { UNDOCUMENTED_FIRST.min(hold) } else { hold };
-                judged.not_before = Some(now + pause);
+            if undocumented && judged.ungranted < 3 {
+                judged.undocumented = Some(now);
+            } else if undocumented {
+                judged.refused = Some(now);
             }
         });
     }
 
     /// It gave somebody a token: whatever it refuses from now on, it is not everybody. What was counted may be forgotten.
-    pub(crate) fn granted(&self) {
-        for judged in self.state().users.values_mut().flat_map(|facts| facts.judged.values_mut()) {
+    pub(crate) fn granted(&self, upstream: u64, user: &UserKey, password: &Secret) {
+        // Nothing stands against what was let in.
+        let of = (upstream, password.expose().to_owned());
+        self.with(user, |facts| drop(facts.judged.remove(&of)));
+        let mut state = self.state();
+        // A former vault's word says nothing of the one that counts, and those who were counted then are not waiting for it.
+        if state.force.upstream != upstream {
+            return;
+        }
+        for judged in state.users.values_mut().flat_map(|facts| facts.judged.values_mut()) {
             if std::mem::take(&mut judged.ungranted) > 0 {
-                judged.not_before = None;
+                (judged.undocumented, judged.refused) = (None, None);
             }
         }
     }
 
     /// Another configuration is about to be put in force.
-    pub(crate) fn configure(&self, change: impl FnOnce(&mut BTreeMap<UserKey, u64>)) -> Vec<User> {
+    pub(crate) fn configure(&self, next: Force, change: impl FnOnce(&mut BTreeMap<UserKey, u64>)) -> Vec<User> {
         let mut state = self.state();
-        let State { configured, attempts, users, generation, .. } = &mut *state;
+        let State { configured, attempts, users, generation, force, .. } = &mut *state;
+        let former_force = std::mem::replace(force, next);
+        // What was over once may be forgotten, however long holds become.
+        let (now, hold) = (Instant::now(), former_force.hold.min(next.hold));
+        for judged in users.values_mut().flat_map(|facts| facts.judged.values_mut()) {
+            judged.refused = judged.refused.filter(|since| now < *since + hold);
+        }
+        if former_force.upstream != next.upstream {
+            // Nothing that happened at another vault says anything of this one.
+            for facts in users.values_mut() {
+                facts.tokens.clear();
+                (facts.not_before, facts.last) = (None, None);
+            }
+        }
         let former = configured.clone();
         change(configured);
         *generation += 1;
@@ -191,8 +261,7 @@ impl World {
             // Another credential lifts whatever stood against the former, but not the floor; who comes back with the same one is
             // held as before.
             if before.is_some_and(|before| before != *attempt) {
-                let facts = users.entry(user.clone()).or_default();
-                facts.not_before = facts.not_before.filter(|(_, why)| *why == "floor");
+                users.entry(user.clone()).or_default().not_before = None;
             }
         }
         let all = configured.iter();
