@@ -218,7 +218,7 @@ impl World {
     pub(crate) fn granted(&self, upstream: u64, user: &UserKey, password: &Secret) {
         // Nothing stands against what was let in.
         let of = (upstream, password.expose().to_owned());
-        self.with(user, |facts| drop(facts.judged.remove(&of)));
+        self.with(user, |facts| facts.judged.remove(&of));
         let mut state = self.state();
         // A former vault's word says nothing of the one that counts, and those who were counted then are not waiting for it.
         if state.force.upstream != upstream {
