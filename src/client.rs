@@ -221,16 +221,18 @@ impl Client {
 
     /// What is said once a call's time is over.
     fn late(&self) -> Status {
-        let connecting = match &self.route {
-            Route::One(one) => one.is_trying(),
-            Route::Balanced(replicas) => replicas.are_unknown(),
-        };
         // Hundredths, and no more of them than there are.
         let within = (self.timeout.as_secs_f64() * 100.0).round() / 100.0;
-        Status::deadline_exceeded(if connecting {
-            format!("no connection within {within} s: the name's look-up, the connection or the TLS handshake took longer")
-        } else {
-            format!("no answer within {within} s")
+        Status::deadline_exceeded(match &self.route {
+            Route::One(one) if one.is_trying() => {
+                format!("no connection within {within} s: the name's look-up, the connection or the TLS handshake took longer")
+            }
+            Route::Balanced(replicas) if replicas.are_unknown() => {
+                format!(
+                    "no replica answered within {within} s: the name's look-up, connections, TLS handshakes or first answers took longer"
+                )
+            }
+            Route::One(_) | Route::Balanced(_) => format!("no answer within {within} s"),
         })
     }
 

@@ -1,4 +1,4 @@
-//! Connections: the name looked up, TCP connected, TLS shaken hands and a first answer heard, each step in a time of its own.
+//! Connections: the name looked up, TCP connected and TLS shaken hands, each step in a time of its own.
 //!
 //! Must never look a name up on tokio's own threads (see [`Apart`]), nor leave a step without an end: a channel that was given
 //! up by one call is gone on with by the next.
@@ -18,10 +18,10 @@ use std::{
 
 use hyper_util::client::legacy::connect::{HttpConnector, dns::Name};
 use tokio::time::timeout;
-use tonic::transport::Endpoint;
+use tonic::transport::{Channel, Endpoint};
 use tower_service::Service;
 
-use super::{apart::Apart, line::Line};
+use super::apart::Apart;
 
 /// A look-up that takes longer is given up: the system's resolver may ask for half a minute.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -66,14 +66,13 @@ impl Dialer {
         }
     }
 
-    /// Connects to a peer that answers, or says why not.
-    pub(super) async fn connect(&self, endpoint: &Endpoint) -> Result<Line, String> {
+    /// Connects, or says why not.
+    pub(super) async fn connect(&self, endpoint: &Endpoint) -> Result<Channel, String> {
         let mut connector = HttpConnector::new_with_resolver(self.clone());
         connector.enforce_http(false);
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
-        let channel = endpoint.connect_with_connector(connector).await.map_err(|error| causes(&error))?;
-        Line::open(channel).await
+        endpoint.connect_with_connector(connector).await.map_err(|error| causes(&error))
     }
 }
 

@@ -28,6 +28,8 @@ enum State {
     #[default]
     Idle,
     Trying,
+    /// Connected, and nobody has said anything yet.
+    Greeting,
     Reached(Reached),
     /// Why not; the next call tries again.
     Failed(String),
@@ -62,12 +64,12 @@ impl One {
         if begins {
             self.attempt();
         }
-        let state = state.wait_for(|state| !matches!(state, State::Trying)).await;
+        let state = state.wait_for(|state| !matches!(state, State::Trying | State::Greeting)).await;
         match &*state.map_err(|_ended| Status::unavailable("the client ends"))? {
             State::Reached(reached) => Ok(reached.clone()),
             State::Failed(why) => Err(Status::unavailable(format!("{} can't be reached: {why}", self.host()))),
             // Lost by another call in this very moment.
-            State::Idle | State::Trying => Err(Status::unavailable("the connection was lost")),
+            State::Idle | State::Trying | State::Greeting => Err(Status::unavailable("the connection was lost")),
         }
     }
 
@@ -113,7 +115,12 @@ impl One {
         let mut attempts = self.attempts.lock().unwrap_or_else(PoisonError::into_inner);
         while attempts.try_join_next().is_some() {}
         attempts.spawn(async move {
-            let state = match dialer.connect(&endpoint).await {
+            let opening = async {
+                let channel = dialer.connect(&endpoint).await?;
+                told.0.send_replace(State::Greeting);
+                Line::open(channel).await
+            };
+            let state = match opening.await {
                 Ok(line) => State::Reached(Reached { line, serial }),
                 Err(why) => State::Failed(why),
             };
@@ -158,7 +165,7 @@ struct Told(watch::Sender<State>);
 impl Drop for Told {
     fn drop(&mut self) {
         self.0.send_if_modified(|state| {
-            let trying = matches!(state, State::Trying);
+            let trying = matches!(state, State::Trying | State::Greeting);
             if trying {
                 *state = State::Failed("the attempt was broken off".to_owned());
             }

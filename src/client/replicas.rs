@@ -275,7 +275,10 @@ impl<F: Fn(SocketAddr) -> Option<Endpoint>> Keeper<F> {
         for (address, place) in self.known.iter_mut().filter(|(_, place)| matches!(place, Place::Away)) {
             if let Some(endpoint) = (self.at)(*address) {
                 let (address, dialer) = (*address, self.dialer.clone());
-                self.connecting.spawn(async move { (address, dialer.connect(&endpoint).await) });
+                self.connecting.spawn(async move {
+                    let opening = async { Line::open(dialer.connect(&endpoint).await?).await };
+                    (address, opening.await)
+                });
                 *place = Place::Trying;
             }
         }

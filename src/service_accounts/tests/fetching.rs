@@ -262,7 +262,8 @@ async fn only_the_authorities_that_the_file_names_now_are_trusted() {
 async fn a_key_that_was_withdrawn_while_nobody_called_is_not_trusted() {
     let (old, new) = (signer("k1"), signer("k2"));
     let asleep = |clock: &TestClock, by| lock(&clock.0).wall += by;
-    let passes: [(&str, &dyn Fn(&TestClock)); 4] = [
+    type Pass<'p> = &'p dyn Fn(&TestClock);
+    let passes: [(&str, Pass<'_>); 4] = [
         ("just too long", &|clock| clock.pass(601 * SECOND)),
         ("ten hours", &|clock| clock.pass(36_000 * SECOND)),
         ("a month", &|clock| clock.pass(30 * 86_400 * SECOND)),
