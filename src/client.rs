@@ -11,25 +11,34 @@
 //! # }
 //! ```
 
+mod again;
 pub(crate) mod apart;
 mod dial;
 mod error;
 mod files;
+mod line;
 mod one;
 mod rejected;
 mod replicas;
 
-use std::{error::Error as _, fmt, fs, path::PathBuf, sync::Arc, time::Duration};
+use std::{fmt, fs, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep, timeout_at};
 use tonic::{
-    Code, Request, Status, TimeoutExpired,
+    Request, Status,
     metadata::{Ascii, MetadataValue},
     transport::{Channel, Endpoint, Uri},
 };
 
 pub use self::error::ClientError;
-use self::{apart::Apart, dial::Dialer, one::One, rejected::Rejected, replicas::Replicas};
+use self::{
+    again::{Again, is_late},
+    apart::Apart,
+    dial::Dialer,
+    one::One,
+    rejected::Rejected,
+    replicas::Replicas,
+};
 pub use crate::proto::v1::Token;
 use crate::proto::v1::{GetTokenRequest, token_broker_service_client::TokenBrokerServiceClient};
 
@@ -50,8 +59,6 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 const TRIES_MAX: u32 = 4;
 /// Before a call is tried again at another replica because one was lost: once for each try before.
 const ELSEWHERE_PAUSE: Duration = Duration::from_millis(50);
-/// The broker's word on when to try again, in milliseconds; negative for "don't".
-const PUSHBACK: &str = "grpc-retry-pushback-ms";
 
 /// A connection to the broker, or to each of its replicas, made when first used and made again when lost. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -122,8 +129,9 @@ impl Client {
 
     /// A client of all replicas behind a name, such as a headless service's: `http://token-broker-headless.cards.svc:50051`.
     ///
-    /// It looks the name up again and again, keeps a connection to each address, and asks them in turn. A call that a replica was
-    /// lost over, or that one refused because it ends, goes to another; one that the broker asks to wait with, for 5 s at most, is
+    /// It looks the name up again and again, keeps a connection to each address, and asks in turn those that have shown life. A call
+    /// that a replica was lost over, that one refused because it ends, or that waits at one that has fallen silent, goes to another:
+    /// not one that waits for a sign-in, however long, at one that lives. One that the broker asks to wait with, for 5 s at most, is
     /// tried again after that: within the time that the call may take, and four times at most.
     ///
     /// Tokio must be running.
@@ -213,16 +221,18 @@ impl Client {
 
     /// What is said once a call's time is over.
     fn late(&self) -> Status {
-        let connecting = match &self.route {
-            Route::One(one) => one.is_trying(),
-            Route::Balanced(replicas) => replicas.are_unknown(),
-        };
         // Hundredths, and no more of them than there are.
         let within = (self.timeout.as_secs_f64() * 100.0).round() / 100.0;
-        Status::deadline_exceeded(if connecting {
-            format!("no connection within {within} s: the name's look-up, the connection or the TLS handshake took longer")
-        } else {
-            format!("no answer within {within} s")
+        Status::deadline_exceeded(match &self.route {
+            Route::One(one) if one.is_trying() => {
+                format!("no connection within {within} s: the name's look-up, the connection or the TLS handshake took longer")
+            }
+            Route::Balanced(replicas) if replicas.are_unknown() => {
+                format!(
+                    "no replica answered within {within} s: the name's look-up, connections, TLS handshakes or first answers took longer"
+                )
+            }
+            Route::One(_) | Route::Balanced(_) => format!("no answer within {within} s"),
         })
     }
 
@@ -234,7 +244,9 @@ impl Client {
             Ok(reached) => reached,
             Err(none) => return Ok(Err(none)),
         };
-        let answer = ask(&reached.channel, request(message, token, end)).await;
+        let unanswered = one.unanswered(&reached);
+        let answer = ask(&reached.line.channel, request(message, token, end)).await;
+        unanswered.over();
         if answer.as_ref().is_err_and(|status| matches!(Again::after(status), Again::Lost)) {
             one.lost(&reached);
         }
@@ -256,7 +268,11 @@ impl Client {
                 Ok(replica) => replica,
                 Err(none) => return Ok(Err(none)),
             };
-            let answer = ask(&replica.channel, request(message.clone(), token, end)).await;
+            let asking = ask(&replica.line.channel, request(message.clone(), token, end));
+            let left = end.saturating_duration_since(now());
+            let answer =
+                if tries < TRIES_MAX { replicas.unless_silent(&replica, left, asking).await } else { Some(asking.await) };
+            let Some(answer) = answer else { continue };
             let Err(status) = &answer else { return Ok(answer) };
             let pause = match Again::after(status) {
                 Again::Lost => {
@@ -339,40 +355,6 @@ fn prepare_at(endpoint: &str, security: &Security, name: Option<&str>) -> Result
 async fn ask(channel: &Channel, request: Request<GetTokenRequest>) -> Result<Token, Status> {
     let answer = TokenBrokerServiceClient::new(channel.clone()).get_token(request).await?;
     answer.into_inner().token.ok_or_else(|| Status::internal("the broker's answer holds no token"))
-}
-
-/// Whether an error is tonic's own clock, which runs for the same time as ours: it says CANCELLED, as if somebody had.
-fn is_late(status: &Status) -> bool {
-    let causes = std::iter::successors(status.source(), |cause| (*cause).source());
-    causes.into_iter().any(|cause| cause.is::<TimeoutExpired>())
-}
-
-/// Whether to ask again, for a request that does no harm twice.
-enum Again {
-    /// At another replica: the connection to this one failed.
-    Lost,
-    /// At another replica: this one ends.
-    Elsewhere,
-    /// After this long, since the broker says so.
-    Later(Duration),
-    No,
-}
-
-impl Again {
-    fn after(status: &Status) -> Self {
-        // An error with a source was not sent by anyone: it is the connection's. The deadline's is none to repeat.
-        if status.source().is_some() {
-            return if status.code() == Code::DeadlineExceeded || is_late(status) { Self::No } else { Self::Lost };
-        }
-        if !matches!(status.code(), Code::Unavailable | Code::ResourceExhausted) {
-            return Self::No;
-        }
-        match status.metadata().get(PUSHBACK).map(|millis| millis.to_str().ok().and_then(|millis| millis.parse().ok())) {
-            Some(Some(millis)) => Self::Later(Duration::from_millis(millis)),
-            Some(None) => Self::No,
-            None => Self::Elsewhere,
-        }
-    }
 }
 
 #[cfg(test)]

@@ -78,12 +78,36 @@ impl fmt::Display for Unusable {
 
 /// What a JWKS says.
 pub(crate) struct Published {
-    /// The keys that can be used; or why there is none, in words for the log.
-    pub(crate) keys: Result<KeySet, &'static str>,
+    /// The keys that can be used; or why there is none.
+    pub(crate) keys: Result<KeySet, NoKeys>,
     /// Those for signatures that can't.
     pub(crate) unusable: Vec<Unusable>,
     /// It is a set, and nothing is in it yet.
     pub(crate) is_empty: bool,
+}
+
+/// Why there is no key, in words for the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NoKeys {
+    /// It can't be told what is published.
+    Unread(&'static str),
+    /// It is a set, and none of its keys can verify a token: whatever was published before is withdrawn.
+    Withdrawn,
+}
+
+impl NoKeys {
+    pub(crate) fn words(self) -> &'static str {
+        match self {
+            Self::Unread(why) => why,
+            Self::Withdrawn => "it publishes no key that can verify a token",
+        }
+    }
+}
+
+impl fmt::Display for NoKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.words())
+    }
 }
 
 #[derive(Deserialize)]
@@ -94,7 +118,7 @@ struct Body {
 
 /// Reads a JWKS.
 pub(crate) fn read(body: &[u8]) -> Published {
-    let none = |why| Published { keys: Err(why), unusable: Vec::new(), is_empty: false };
+    let none = |why| Published { keys: Err(NoKeys::Unread(why)), unusable: Vec::new(), is_empty: false };
     if text::is_wide(body) {
         return none("what it publishes is UTF-16 or UTF-32, and not a JWKS, which is UTF-8");
     }
@@ -121,7 +145,7 @@ pub(crate) fn read(body: &[u8]) -> Published {
         };
         unusable.push(Unusable { place: index + 1, kid, why });
     }
-    let keys = if keys.is_empty() { Err("it publishes no key that can verify a token") } else { Ok(KeySet(keys)) };
+    let keys = if keys.is_empty() { Err(NoKeys::Withdrawn) } else { Ok(KeySet(keys)) };
     Published { keys, unusable, is_empty }
 }
 

@@ -8,18 +8,18 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use tokio::{sync::watch, task::JoinSet};
-use tonic::{
-    Status,
-    transport::{Channel, Endpoint},
-};
+use tokio::{sync::watch, task::JoinSet, time::timeout};
+use tonic::{Status, transport::Endpoint};
 
-use super::dial::Dialer;
+use super::{
+    dial::Dialer,
+    line::{ANSWER_TIMEOUT, Line},
+};
 
 /// A connection, and a number that no other has.
 #[derive(Clone, Debug)]
 pub(super) struct Reached {
-    pub(super) channel: Channel,
+    pub(super) line: Line,
     serial: u64,
 }
 
@@ -28,6 +28,8 @@ enum State {
     #[default]
     Idle,
     Trying,
+    /// Connected, and nobody has said anything yet.
+    Greeting,
     Reached(Reached),
     /// Why not; the next call tries again.
     Failed(String),
@@ -62,24 +64,38 @@ impl One {
         if begins {
             self.attempt();
         }
-        let state = state.wait_for(|state| !matches!(state, State::Trying)).await;
+        let state = state.wait_for(|state| !matches!(state, State::Trying | State::Greeting)).await;
         match &*state.map_err(|_ended| Status::unavailable("the client ends"))? {
             State::Reached(reached) => Ok(reached.clone()),
             State::Failed(why) => Err(Status::unavailable(format!("{} can't be reached: {why}", self.host()))),
             // Lost by another call in this very moment.
-            State::Idle | State::Trying => Err(Status::unavailable("the connection was lost")),
+            State::Idle | State::Trying | State::Greeting => Err(Status::unavailable("the connection was lost")),
         }
     }
 
     /// Has the next call connect anew, since this connection failed.
     pub(super) fn lost(&self, lost: &Reached) {
-        self.state.send_if_modified(|state| {
-            let is_it = matches!(state, State::Reached(reached) if reached.serial == lost.serial);
-            if is_it {
-                *state = State::Idle;
-            }
-            is_it
-        });
+        give_up(&self.state, lost.serial);
+    }
+
+    /// To be told when a call over this connection was answered.
+    pub(super) fn unanswered<'a>(&'a self, reached: &'a Reached) -> Unanswered<'a> {
+        Unanswered { one: self, reached: Some(reached) }
+    }
+
+    /// Asks the peer whether it lives, after a call that it left without an answer; if not, the next call connects anew.
+    fn examine(&self, reached: &Reached) {
+        let (line, serial, state) = (reached.line.clone(), reached.serial, self.state.clone());
+        let mut attempts = self.attempts.lock().unwrap_or_else(PoisonError::into_inner);
+        while attempts.try_join_next().is_some() {}
+        // One at a time: whatever it finds counts for all.
+        if attempts.is_empty() {
+            attempts.spawn(async move {
+                if timeout(ANSWER_TIMEOUT, line.answers()).await != Ok(true) {
+                    give_up(&state, serial);
+                }
+            });
+        }
     }
 
     /// Whether there is no connection yet.
@@ -99,12 +115,47 @@ impl One {
         let mut attempts = self.attempts.lock().unwrap_or_else(PoisonError::into_inner);
         while attempts.try_join_next().is_some() {}
         attempts.spawn(async move {
-            let state = match dialer.connect(&endpoint).await {
-                Ok(channel) => State::Reached(Reached { channel, serial }),
+            let opening = async {
+                let channel = dialer.connect(&endpoint).await?;
+                told.0.send_replace(State::Greeting);
+                Line::open(channel).await
+            };
+            let state = match opening.await {
+                Ok(line) => State::Reached(Reached { line, serial }),
                 Err(why) => State::Failed(why),
             };
             told.0.send_replace(state);
         });
+    }
+}
+
+fn give_up(state: &watch::Sender<State>, serial: u64) {
+    state.send_if_modified(|state| {
+        let is_it = matches!(state, State::Reached(reached) if reached.serial == serial);
+        if is_it {
+            *state = State::Idle;
+        }
+        is_it
+    });
+}
+
+/// A call under way. Dropped before it is over, which is the caller's doing, it has the peer asked whether it lives.
+pub(super) struct Unanswered<'a> {
+    one: &'a One,
+    reached: Option<&'a Reached>,
+}
+
+impl Unanswered<'_> {
+    pub(super) fn over(mut self) {
+        self.reached = None;
+    }
+}
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        if let Some(reached) = self.reached {
+            self.one.examine(reached);
+        }
     }
 }
 
@@ -114,7 +165,7 @@ struct Told(watch::Sender<State>);
 impl Drop for Told {
     fn drop(&mut self) {
         self.0.send_if_modified(|state| {
-            let trying = matches!(state, State::Trying);
+            let trying = matches!(state, State::Trying | State::Greeting);
             if trying {
                 *state = State::Failed("the attempt was broken off".to_owned());
             }

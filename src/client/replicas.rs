@@ -1,6 +1,7 @@
 //! The replicas behind one name: a connection to each, calls in turn.
 //!
-//! Must never hand out a replica that was not reached, or that is not listed any more; nor wait for one while another is there.
+//! Must never hand out a replica that was not reached, or that is not listed any more; nor wait for one, or for one that has fallen
+//! silent, while another is there; nor leave one that lives because it is slow.
 
 use std::{
     collections::BTreeMap,
@@ -15,14 +16,14 @@ use std::{
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
-    time::sleep,
+    time::{sleep, timeout},
 };
-use tonic::{
-    Status,
-    transport::{Channel, Endpoint},
-};
+use tonic::{Status, transport::Endpoint};
 
-use super::dial::Dialer;
+use super::{
+    dial::Dialer,
+    line::{ANSWER_TIMEOUT, Line},
+};
 
 /// How often the name is looked up: a new replica gets calls, and one that ends none, about as soon as DNS tells.
 const LOOKUP_EVERY: Duration = Duration::from_secs(5);
@@ -30,14 +31,33 @@ const LOOKUP_EVERY: Duration = Duration::from_secs(5);
 const AWAY_PAUSE: Duration = Duration::from_secs(1);
 /// After a replica was lost the name is looked up, and the replica tried again, this soon: its process may just be new.
 const LOST_PAUSE: Duration = Duration::from_millis(200);
-/// Losses waiting to be heard; one is enough to cause a look-up.
-const LOST_QUEUE: usize = 64;
+/// Losses and silences waiting to be heard; one is enough to cause a look-up.
+const NEWS_QUEUE: usize = 64;
+/// A replica that has left a call without an answer for this long is asked whether it lives, again and again as the call goes on:
+/// answers from its memory take milliseconds, and sign-ins mostly less than this.
+const QUIET: Duration = Duration::from_secs(1);
+/// The question is answered at once by a replica that lives. If it isn't for this long, the call goes elsewhere: busy machines pause
+/// for less, and what is left of the time that we advise covers a sign-in.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// In a short call, each of the two takes such a part of what is left, so that half of it is there for another replica …
+const PARTS: u32 = 4;
+/// … but the answer is waited for so long, which is many round trips: one replica too many that is asked may be one sign-in too many.
+const PATIENCE_MIN: Duration = Duration::from_millis(50);
 
 /// A connection that calls go over, and a number that no other has.
 #[derive(Clone, Debug)]
 pub(super) struct Replica {
-    pub(super) channel: Channel,
+    pub(super) line: Line,
     serial: u64,
+    /// It is asked whether it lives, and has not answered yet.
+    quiet: bool,
+}
+
+/// What calls found of a replica, by its number.
+enum News {
+    Lost(u64),
+    /// It left a call without an answer.
+    Quiet(u64),
 }
 
 #[derive(Clone, Debug, Default)]
@@ -51,7 +71,7 @@ struct Reached {
 #[derive(Debug)]
 pub(super) struct Replicas {
     reached: watch::Receiver<Reached>,
-    lost: mpsc::Sender<u64>,
+    news: mpsc::Sender<News>,
     turn: AtomicUsize,
     _keeper: JoinSet<()>,
 }
@@ -63,12 +83,13 @@ impl Replicas {
         F: Fn(SocketAddr) -> Option<Endpoint> + Send + 'static,
     {
         let (publish, reached) = watch::channel(Reached::default());
-        let (lost, losses) = mpsc::channel(LOST_QUEUE);
-        let (looking, connecting) = (JoinSet::new(), JoinSet::new());
-        let keeper = Keeper { host, port, dialer, at, known: BTreeMap::new(), looking, connecting, next_serial: 0, publish };
+        let (news, heard) = mpsc::channel(NEWS_QUEUE);
+        let known = BTreeMap::new();
+        let (looking, connecting, asking) = (JoinSet::new(), JoinSet::new(), JoinSet::new());
+        let keeper = Keeper { host, port, dialer, at, known, looking, connecting, asking, next_serial: 0, publish };
         let mut task = JoinSet::new();
-        task.spawn(keeper.keep(losses));
-        Self { reached, lost, turn: AtomicUsize::new(0), _keeper: task }
+        task.spawn(keeper.keep(heard));
+        Self { reached, news, turn: AtomicUsize::new(0), _keeper: task }
     }
 
     /// The replica whose turn it is; waits only while it is not known yet whether there is any.
@@ -77,7 +98,11 @@ impl Replicas {
         let known = reached.wait_for(|reached| !reached.replicas.is_empty() || reached.trouble.is_some()).await;
         let Reached { replicas, trouble } = known.map_err(|_ended| Status::unavailable("the client ends"))?.clone();
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        match replicas.get(turn.checked_rem(replicas.len()).unwrap_or_default()) {
+        // Those of which it is open whether they live get calls only where there is no other.
+        let speaking = replicas.iter().filter(|replica| !replica.quiet).count();
+        let eligible = || replicas.iter().filter(|replica| speaking == 0 || !replica.quiet);
+        let count = if speaking == 0 { replicas.len() } else { speaking };
+        match eligible().nth(turn.checked_rem(count).unwrap_or_default()) {
             Some(replica) => Ok(replica.clone()),
             None => Err(Status::unavailable(trouble.as_deref().unwrap_or_default())),
         }
@@ -96,13 +121,74 @@ impl Replicas {
         reached.wait_for(|reached| reached.replicas.len() == count).await.expect("the keeper lives");
     }
 
+    /// How many get calls.
+    #[cfg(test)]
+    pub(super) fn in_turn(&self) -> usize {
+        self.reached.borrow().replicas.len()
+    }
+
+    /// What `asking` this replica brings, with so much time left; `None` if it has fallen silent, and another is there to be asked.
+    pub(super) async fn unless_silent<T>(&self, replica: &Replica, left: Duration, asking: impl Future<Output = T>) -> Option<T> {
+        let mut call = Unanswered { news: &self.news, serial: Some(replica.serial) };
+        let answer = tokio::select! {
+            biased;
+            answer = asking => Some(answer),
+            () = self.outwaited(replica, left) => None,
+        };
+        call.serial = None;
+        answer
+    }
+
+    /// Ends when a replica that was waited for has said nothing at all for too long, and another is there.
+    async fn outwaited(&self, replica: &Replica, left: Duration) {
+        let quiet = QUIET.min(left / PARTS);
+        let patience = PATIENCE.min(left / PARTS).max(PATIENCE_MIN);
+        loop {
+            sleep(quiet).await;
+            drop(self.news.try_send(News::Quiet(replica.serial)));
+            // Not only the keeper asks: a replica that ends is listed no more, and lives while it answers its last calls.
+            let mut answers = std::pin::pin!(replica.line.answers());
+            if timeout(patience, &mut answers).await == Ok(true) {
+                continue;
+            }
+            tokio::select! {
+                biased;
+                () = self.other(replica) => return,
+                lives = &mut answers => if !lives { return self.other(replica).await },
+            }
+        }
+    }
+
+    /// Waits until another replica is there that speaks.
+    async fn other(&self, replica: &Replica) {
+        let other = |other: &Replica| other.serial != replica.serial && !other.quiet;
+        // An error means that the client ends.
+        drop(self.reached.clone().wait_for(|reached| reached.replicas.iter().any(other)).await);
+    }
+
     /// Takes a replica out of turn whose connection failed, until it is reached again.
     pub(super) async fn lost(&self, replica: &Replica) {
         let mut reached = self.reached.clone();
-        if self.lost.send(replica.serial).await.is_ok() {
+        if self.news.send(News::Lost(replica.serial)).await.is_ok() {
             // What comes next must not meet the same one. An error means that the client ends.
             let gone = reached.wait_for(|reached| reached.replicas.iter().all(|other| other.serial != replica.serial));
             drop(gone.await);
+        }
+    }
+}
+
+/// A call under way. Dropped before it is over, which is the caller's doing, it has the replica asked whether it lives: calls may
+/// all be too short to find out.
+struct Unanswered<'a> {
+    news: &'a mpsc::Sender<News>,
+    serial: Option<u64>,
+}
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        if let Some(serial) = self.serial {
+            // Where too much is to be heard already, another call will tell.
+            drop(self.news.try_send(News::Quiet(serial)));
         }
     }
 }
@@ -124,17 +210,25 @@ struct Keeper<F> {
     at: F,
     known: BTreeMap<SocketAddr, Place>,
     looking: JoinSet<Result<Vec<SocketAddr>, String>>,
-    connecting: JoinSet<(SocketAddr, Result<Channel, String>)>,
+    connecting: JoinSet<(SocketAddr, Result<Line, String>)>,
+    /// Whether those that are quiet answer.
+    asking: JoinSet<(u64, bool)>,
     next_serial: u64,
     publish: watch::Sender<Reached>,
 }
 
 impl<F: Fn(SocketAddr) -> Option<Endpoint>> Keeper<F> {
-    async fn keep(mut self, mut losses: mpsc::Receiver<u64>) {
+    async fn keep(mut self, mut news: mpsc::Receiver<News>) {
         let mut rest = Box::pin(sleep(Duration::ZERO));
         loop {
             tokio::select! {
-                Some(serial) = losses.recv() => if self.forget(serial) {
+                Some(news) = news.recv() => match news {
+                    News::Lost(serial) => if self.forget(serial) {
+                        rest.set(sleep(LOST_PAUSE));
+                    },
+                    News::Quiet(serial) => self.examine(serial),
+                },
+                Some(Ok((serial, lives))) = self.asking.join_next() => if !self.examined(serial, lives) {
                     rest.set(sleep(LOST_PAUSE));
                 },
                 Some(Ok((address, result))) = self.connecting.join_next() => self.connected(address, result),
@@ -181,21 +275,24 @@ impl<F: Fn(SocketAddr) -> Option<Endpoint>> Keeper<F> {
         for (address, place) in self.known.iter_mut().filter(|(_, place)| matches!(place, Place::Away)) {
             if let Some(endpoint) = (self.at)(*address) {
                 let (address, dialer) = (*address, self.dialer.clone());
-                self.connecting.spawn(async move { (address, dialer.connect(&endpoint).await) });
+                self.connecting.spawn(async move {
+                    let opening = async { Line::open(dialer.connect(&endpoint).await?).await };
+                    (address, opening.await)
+                });
                 *place = Place::Trying;
             }
         }
         self.show(trouble);
     }
 
-    fn connected(&mut self, address: SocketAddr, result: Result<Channel, String>) {
+    fn connected(&mut self, address: SocketAddr, result: Result<Line, String>) {
         let mut trouble = None;
         // Otherwise it is listed no more.
         if let Some(place) = self.known.get_mut(&address) {
             *place = match result {
-                Ok(channel) => {
+                Ok(line) => {
                     self.next_serial += 1;
-                    Place::Reached(Replica { channel, serial: self.next_serial })
+                    Place::Reached(Replica { line, serial: self.next_serial, quiet: false })
                 }
                 Err(why) => {
                     trouble = Some(format!("no replica behind {} can be reached: {why}", self.host));
@@ -213,6 +310,34 @@ impl<F: Fn(SocketAddr) -> Option<Endpoint>> Keeper<F> {
         *place = Place::Away;
         self.show(None);
         true
+    }
+
+    /// Has a replica asked whether it lives. It is out of turn until it says so.
+    fn examine(&mut self, serial: u64) {
+        let Some(replica) = self.reached(serial).filter(|replica| !replica.quiet) else { return };
+        replica.quiet = true;
+        let line = replica.line.clone();
+        self.asking.spawn(async move { (serial, timeout(ANSWER_TIMEOUT, line.answers()).await == Ok(true)) });
+        self.show(None);
+    }
+
+    /// Whether it goes on being one of those that can be reached.
+    fn examined(&mut self, serial: u64, lives: bool) -> bool {
+        if !lives {
+            return !self.forget(serial);
+        }
+        if let Some(replica) = self.reached(serial) {
+            replica.quiet = false;
+            self.show(None);
+        }
+        true
+    }
+
+    fn reached(&mut self, serial: u64) -> Option<&mut Replica> {
+        self.known.values_mut().find_map(|place| match place {
+            Place::Reached(replica) if replica.serial == serial => Some(replica),
+            Place::Reached(_) | Place::Away | Place::Trying => None,
+        })
     }
 
     fn show(&self, trouble: Option<String>) {

@@ -1,9 +1,11 @@
 //! What is repeated, and what is said where nobody is there.
 
 use tokio::task::JoinSet;
-use tonic::metadata::MetadataValue;
+use tonic::{Code, TimeoutExpired, metadata::MetadataValue};
 
-use super::*;
+use super::{again::PUSHBACK, *};
+
+mod silent;
 
 #[test]
 fn repeats_only_what_a_repeat_may_help() {
@@ -287,27 +289,5 @@ mod deadlines {
             Client::with_security(&url, security)?.timeout(TIME).token("m", "+447871239999").await
         });
         assert_eq!(error.status().map(Status::code), Some(Code::DeadlineExceeded), "{error}");
-    }
-
-    #[tokio::test]
-    async fn a_call_in_a_hurry_leaves_its_connection_to_the_next() {
-        let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
-        let address = listener.local_addr().expect("is bound");
-        let (asked, looked_up) = sync_channel(8);
-        let (go, gone) = sync_channel::<()>(8);
-        let gone = std::sync::Mutex::new(gone);
-        let dialer = Dialer::new(move |_host| {
-            asked.send(()).expect("is counted");
-            drop(gone.lock().map(|gone| gone.recv()));
-            Ok(vec![address])
-        });
-        let url = format!("http://slow.test:{}", address.port());
-        let one = Arc::new(One::new(prepare(&url, &Security::default()).expect("is an endpoint"), dialer));
-        let broker = Client::over(Route::One(Arc::clone(&one)), None).timeout(TIME);
-        broker.token("m", "+447871239999").await.expect_err("its name is looked up");
-        go.send(()).expect("it waits");
-        one.reached().await.expect("the look-up went on");
-        broker.token("m", "+447871239999").await.expect_err("nobody answers");
-        assert_eq!(looked_up.try_iter().count(), 1, "looked up once");
     }
 }

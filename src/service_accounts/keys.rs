@@ -1,6 +1,7 @@
 //! The cluster's keys, kept fresh: fetched when an unknown one is named or they grow old, by one request at a time.
 //!
-//! Must never let callers decide how often the API server is asked, nor throw away good keys because it is away.
+//! Must never let callers decide how often the API server is asked, throw away good keys because it is away, nor trust old ones
+//! again before it was asked what became of them.
 
 use std::{
     mem,
@@ -10,10 +11,7 @@ use std::{
 };
 
 use reqwest::Url;
-use tokio::{
-    sync::watch,
-    time::{Instant, timeout},
-};
+use tokio::{sync::watch, time::timeout};
 use tracing::{info, warn};
 
 use super::{
@@ -24,13 +22,22 @@ use super::{
 use crate::{
     clock::{Clock, Moment},
     config::read_file,
-    jwks::{self, Key, KeySet, Published, Unusable},
+    jwks::{self, Key, KeySet, NoKeys, Published, Unusable},
 };
 
 /// From the beginning of one fetch to the next: anybody may send tokens with key ids of their own making.
 const PAUSE: Duration = Duration::from_secs(10);
-/// Older keys are fetched again, so that one that was withdrawn is not trusted for long.
+/// Older keys are fetched again, behind the callers' backs, so that one that was withdrawn is not trusted for long.
 const FRESH: Duration = Duration::from_secs(300);
+/// Keys older than this are trusted no more before they were fetched again: callers wait for that. So long a key that was withdrawn
+/// is trusted at most. Twice the above, so that under steady calls, and through one fetch that fails, nobody waits.
+const SETTLED: Duration = Duration::from_secs(600);
+/// A fetch that failed tells for so long that the source of the keys is away, and nobody waits to learn it again: long enough to
+/// reach to the end of the next fetch.
+const KNOWN_AWAY: Duration = Duration::from_secs(30);
+/// So old may keys become while their source is away. Tokens live an hour by default, and a cluster that is away makes no new
+/// ones; but keys may be published elsewhere, and what keeps the broker from asking there should be found and mended in a day.
+const AWAY_MAX: Duration = Duration::from_secs(86_400);
 
 const AWAY: &str = "the cluster's signing keys can't be had now: try again";
 
@@ -64,13 +71,28 @@ struct Shared {
 struct State {
     held: Option<Held>,
     /// When the last fetch began.
-    began: Option<Instant>,
+    began: Option<Moment>,
+    /// When the last one that failed did.
+    failed: Option<Moment>,
     /// The one under way: says true, or is closed, when it is over.
     fetching: Option<watch::Receiver<bool>>,
     /// The last one failed.
     failing: bool,
+    /// That the keys are too old to serve, as the log was told.
+    outdated: bool,
     /// What is published and can't be used, as the log was told.
     unusable: Vec<Unusable>,
+}
+
+/// How far keys may be trusted, by their age.
+#[derive(PartialEq, Eq)]
+enum Trust {
+    Fresh,
+    /// They should be fetched again.
+    Due,
+    /// Only while their source is away.
+    Unsettled,
+    No,
 }
 
 struct Held {
@@ -79,12 +101,38 @@ struct Held {
     at: Moment,
 }
 
+impl Held {
+    fn trust(&self, now: Moment) -> Trust {
+        match self.at.age_at(now) {
+            age if age <= FRESH => Trust::Fresh,
+            age if age <= SETTLED => Trust::Due,
+            age if age <= AWAY_MAX => Trust::Unsettled,
+            _ => Trust::No,
+        }
+    }
+}
+
 impl State {
     fn find(&self, kid: &str) -> Option<Arc<Key>> {
         self.held.as_ref()?.keys.find(kid)
     }
 
-    /// What it means that a key is not there: only who has asked knows that it is not published.
+    fn trust(&self, now: Moment) -> Trust {
+        self.held.as_ref().map_or(Trust::No, |held| held.trust(now))
+    }
+
+    /// The key, if it may be trusted as it is.
+    fn trusted(&self, kid: &str, now: Moment) -> Option<Arc<Key>> {
+        let away = || self.failed.is_some_and(|failed| failed.age_at(now) <= KNOWN_AWAY);
+        let may = match self.trust(now) {
+            Trust::Fresh | Trust::Due => true,
+            Trust::Unsettled => away(),
+            Trust::No => false,
+        };
+        self.find(kid).filter(|_| may)
+    }
+
+    /// What it means that a key is not there, or may not be trusted: only who has asked knows that it is not published.
     fn unknown(&self, kid: &str) -> Unverified {
         if self.unusable.iter().any(|unusable| unusable.is(kid)) {
             return Unverified::Refused(
@@ -92,7 +140,7 @@ impl State {
                  P-384 or Ed25519",
             );
         }
-        if self.failing || self.held.is_none() {
+        if self.failing || self.held.is_none() || self.find(kid).is_some() {
             return Unverified::Unavailable(AWAY);
         }
         Unverified::Refused(
@@ -112,19 +160,24 @@ impl Keys {
         let mut fetching = {
             let mut state = self.shared.state();
             let now = self.shared.clock.now();
-            if let Some(key) = state.find(kid) {
-                if state.held.as_ref().is_some_and(|held| held.at.age_at(now) > FRESH) {
-                    self.fetch(&mut state, now);
-                }
+            let trusted = state.trusted(kid, now);
+            let fetching = match &trusted {
+                Some(_) if state.trust(now) == Trust::Fresh => None,
+                Some(_) | None => self.fetch(&mut state, now),
+            };
+            if let Some(key) = trusted {
                 return Ok(key);
             }
-            self.fetch(&mut state, now).ok_or_else(|| state.unknown(kid))?
+            fetching.ok_or_else(|| state.unknown(kid))?
         };
-        if timeout(self.shared.timeouts.request, fetching.wait_for(|over| *over)).await.is_err() {
-            return Err(Unverified::Unavailable(AWAY));
+        let late = timeout(self.shared.timeouts.request, fetching.wait_for(|over| *over)).await.is_err();
+        let mut state = self.shared.state();
+        let now = self.shared.clock.now();
+        if late {
+            // The fetch ends in the same moment, and may come to say so after us.
+            state.failed = Some(now);
         }
-        let state = self.shared.state();
-        state.find(kid).ok_or_else(|| state.unknown(kid))
+        state.trusted(kid, now).ok_or_else(|| if late { Unverified::Unavailable(AWAY) } else { state.unknown(kid) })
     }
 
     /// Whether the key is here, without looking for it.
@@ -133,17 +186,22 @@ impl Keys {
         self.shared.state().find(kid).is_some()
     }
 
+    #[cfg(test)]
+    pub(super) fn is_fetching(&self) -> bool {
+        self.shared.state().fetching.is_some()
+    }
+
     /// Joins the fetch under way or begins one; `None` while it is too soon for that.
     fn fetch(&self, state: &mut State, now: Moment) -> Option<watch::Receiver<bool>> {
         // One that broke off has closed its end.
         if let Some(fetching) = state.fetching.as_ref().filter(|fetching| fetching.has_changed().is_ok()) {
             return Some(fetching.clone());
         }
-        if state.began.is_some_and(|began| now.mono.saturating_duration_since(began) < PAUSE) {
+        if state.began.is_some_and(|began| began.age_at(now) < PAUSE) {
             return None;
         }
         let (over, fetching) = watch::channel(false);
-        state.began = Some(now.mono);
+        state.began = Some(now);
         state.fetching = Some(fetching.clone());
         let shared = Arc::clone(&self.shared);
         self.tasks.spawn(async move {
@@ -163,22 +221,44 @@ impl Shared {
         let late = Failed::Away("its answer took too long");
         let result = timeout(self.timeouts.request, self.read()).await.unwrap_or(Err(late));
         let (keys, unusable) = match result {
-            Ok(Published { keys, unusable, .. }) => (keys.map_err(Failed::Away), Some(unusable)),
+            Ok(Published { keys, unusable, .. }) => (Ok(keys), Some(unusable)),
             Err(failed) => (Err(failed), None),
         };
-        let failure = keys.as_ref().err().copied();
-        let (failed_before, none) = {
+        let failure = match &keys {
+            Ok(Ok(_)) => None,
+            Ok(Err(none)) => Some(Failed::Away(none.words())),
+            Err(failed) => Some(*failed),
+        };
+        let (failed_before, none, outdated) = {
             let mut state = self.state();
             state.fetching = None;
-            if let Ok(keys) = keys {
-                state.held = Some(Held { keys, at: began });
+            let now = self.clock.now();
+            match keys {
+                Ok(Ok(keys)) => state.held = Some(Held { keys, at: began }),
+                Ok(Err(NoKeys::Withdrawn)) => state.held = None,
+                Ok(Err(NoKeys::Unread(_))) | Err(_) => {}
             }
             if let Some(unusable) = unusable {
                 self.tell_of(&unusable, &state.unusable);
                 state.unusable = unusable;
             }
-            (mem::replace(&mut state.failing, failure.is_some()), state.held.is_none())
+            state.failed = failure.map(|_| now);
+            let outdated = state.held.is_some() && state.trust(now) == Trust::No;
+            let told = mem::replace(&mut state.outdated, outdated);
+            (mem::replace(&mut state.failing, failure.is_some()), state.held.is_none(), outdated && !told)
         };
+        if outdated {
+            warn!(
+                issuer = self.issuer,
+                age_max_s = AWAY_MAX.as_secs(),
+                "the cluster's signing keys could not be had for too long: the last ones are trusted no more, and callers with tokens \
+                 are told to try again"
+            );
+        }
+        self.tell(failure, failed_before, none);
+    }
+
+    fn tell(&self, failure: Option<Failed>, failed_before: bool, none: bool) {
         // Once in a row of failures: callers may bring one about every ten seconds.
         match failure {
             None if failed_before => info!(issuer = self.issuer, "the cluster's signing keys can be had again"),
@@ -189,7 +269,7 @@ impl Shared {
                     issuer = self.issuer,
                     cause,
                     no_keys_at_all = none,
-                    "the cluster's signing keys can't be had: the last ones go on serving, if any"
+                    "the cluster's signing keys can't be had: the last ones go on serving, if any, for a day at most"
                 );
             }
             Some(Failed::Denied) => warn!(

@@ -1,9 +1,20 @@
 //! One sign-in per user at a time, whoever waits for it.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
+use token_broker::client::{Client, Security};
 use token_broker_sandbox::Fault;
-use tokio::task::JoinSet;
+use tokio::{
+    io::copy_bidirectional,
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+};
 
 use crate::support::{MERCHANT, NUMBER, Setting};
 
@@ -86,4 +97,39 @@ async fn the_documented_number_is_one_user_per_merchant() {
     assert_ne!(ours.token_id, theirs.token_id);
     assert_eq!(stage.good_token().await.token_id, ours.token_id);
     assert_eq!(stage.sandbox.sign_ins(), 2);
+}
+
+/// That a caller's time is over, by its own clock or by the broker's, says nothing of its connection.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_caller_in_a_hurry_keeps_its_connection() {
+    let stage = Setting::default().start().await;
+    stage.sandbox.script(Fault::Hang);
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("is bound");
+    let broker = stage.endpoint.strip_prefix("http://").expect("is plaintext").to_owned();
+    let connections = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&connections);
+    let mut relays = JoinSet::new();
+    relays.spawn(async move {
+        let mut streams = JoinSet::new();
+        loop {
+            let (mut near, _) = listener.accept().await.expect("accepts");
+            count.fetch_add(1, Ordering::SeqCst);
+            let mut far = TcpStream::connect(&broker).await.expect("listens");
+            streams.spawn(async move { copy_bidirectional(&mut near, &mut far).await });
+        }
+    });
+    let client = Client::balanced(&format!("http://{address}"), Security::default()).expect("is an endpoint");
+    // Where nobody is known by this number, an answer comes as soon as there is a connection.
+    client.token(MERCHANT, "+447871230000").await.expect_err("nobody has that number");
+    for millis in [1, 5, 10, 20, 50, 100] {
+        let hurried = client.clone().timeout(Duration::from_millis(millis));
+        for _ in 0..10 {
+            let error = hurried.token(MERCHANT, NUMBER).await.expect_err("the vault hangs");
+            assert_eq!(error.status().map(tonic::Status::code), Some(tonic::Code::DeadlineExceeded), "{error}");
+        }
+    }
+    client.token(MERCHANT, "+447871230000").await.expect_err("nobody has that number");
+    assert_eq!(connections.load(Ordering::SeqCst), 1);
+    assert_eq!(stage.sandbox.sign_ins(), 1, "one for all of them");
 }

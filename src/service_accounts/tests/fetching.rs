@@ -256,3 +256,112 @@ async fn only_the_authorities_that_the_file_names_now_are_trusted() {
     }
     assert_eq!(world.cluster.counts(), (3, 0));
 }
+
+/// What became of a key is asked first, however long nobody called and whatever the clock was that went on.
+#[tokio::test]
+async fn a_key_that_was_withdrawn_while_nobody_called_is_not_trusted() {
+    let (old, new) = (signer("k1"), signer("k2"));
+    let asleep = |clock: &TestClock, by| lock(&clock.0).wall += by;
+    type Pass<'p> = &'p dyn Fn(&TestClock);
+    let passes: [(&str, Pass<'_>); 4] = [
+        ("just too long", &|clock| clock.pass(601 * SECOND)),
+        ("ten hours", &|clock| clock.pass(36_000 * SECOND)),
+        ("a month", &|clock| clock.pass(30 * 86_400 * SECOND)),
+        ("the machine slept, and its monotonic clock stood still", &|clock| asleep(clock, 36_000 * SECOND)),
+    ];
+    for (case, pass) in passes {
+        for with_others in [false, true] {
+            let world = World::new(Cluster::publishing(&[&old]), false, PATIENT);
+            assert_eq!(world.verify_claims(&old, &world.claims()).await, good());
+            world.cluster.publish(&[&new]);
+            pass(&world.clock);
+            if with_others {
+                world.good_for_fifty_at_once(&new.token(&world.claims())).await;
+            }
+            let result = world.verify_claims(&old, &world.claims()).await;
+            assert!(refused(&result, "does not publish"), "{case}: {result:?}");
+            assert_eq!(world.verify_claims(&new, &world.claims()).await, good());
+            assert_eq!(world.cluster.counts(), (2, 0), "{case}: one fetch for all of them");
+        }
+    }
+}
+
+/// A set that holds nothing to verify with is the cluster's word too.
+#[tokio::test]
+async fn keys_that_were_withdrawn_without_another_are_not_trusted() {
+    let old = signer("k1");
+    let mut for_encryption = signer("k2").jwk();
+    for_encryption["use"] = json!("enc");
+    for keys in [json!([]), json!([for_encryption]), json!([{ "kty": "oct", "kid": "k1", "k": "AA" }])] {
+        let world = World::new(Cluster::publishing(&[&old]), false, PATIENT);
+        assert_eq!(world.verify_claims(&old, &world.claims()).await, good());
+        world.cluster.fetch_does(Does::Answers(200, json!({ "keys": keys }).to_string()));
+        world.clock.pass(601 * SECOND);
+        for _ in 0..3 {
+            let result = world.verify_claims(&old, &world.claims()).await;
+            assert!(result.is_err(), "{keys}: {result:?}");
+        }
+        assert_eq!(world.cluster.counts(), (2, 0));
+        world.cluster.publish(&[&old]);
+        world.clock.pass(10 * SECOND);
+        assert_eq!(world.verify_claims(&old, &world.claims()).await, good());
+    }
+}
+
+/// Old keys serve while nobody can say what became of them: from call to call, and for a day at most.
+#[tokio::test]
+async fn old_keys_serve_for_a_day_while_the_api_server_is_away() {
+    let (old, new) = (signer("k1"), signer("k2"));
+    for away in
+        [Does::Leaves, Does::Answers(503, String::new()), Does::Answers(403, String::new()), Does::Answers(200, "{".to_owned())]
+    {
+        let world = World::new(Cluster::publishing(&[&old]), false, PATIENT);
+        assert_eq!(world.verify_claims(&old, &world.claims()).await, good());
+        world.cluster.fetch_does(away.clone());
+        world.clock.pass(36_000 * SECOND);
+        for _ in 0..3 {
+            assert_eq!(world.verify_claims(&old, &world.claims()).await, good());
+        }
+        assert_eq!(world.cluster.counts(), (2, 0), "it is left alone for a while");
+
+        // That it was away hours ago tells nothing of now.
+        world.cluster.publish(&[&new]);
+        world.clock.pass(7_200 * SECOND);
+        let result = world.verify_claims(&old, &world.claims()).await;
+        assert!(refused(&result, "does not publish"), "{result:?}");
+
+        world.cluster.fetch_does(away);
+        world.clock.pass(86_400 * SECOND);
+        assert_eq!(world.verify_claims(&new, &world.claims()).await, good());
+        world.clock.pass(SECOND);
+        for pass in [0, 10, 86_400] {
+            world.clock.pass(pass * SECOND);
+            let result = world.verify_claims(&new, &world.claims()).await;
+            assert!(unavailable(&result), "{pass}: {result:?}");
+        }
+        world.cluster.publish(&[&new]);
+        world.clock.pass(10 * SECOND);
+        assert_eq!(world.verify_claims(&new, &world.claims()).await, good());
+    }
+}
+
+/// Only who comes first waits for an API server that says nothing.
+#[tokio::test]
+async fn an_api_server_that_hangs_holds_old_keys_up_once() {
+    let old = signer("k1");
+    let world = World::new(Cluster::publishing(&[&old]), false, IMPATIENT);
+    assert_eq!(world.verify_claims(&old, &world.claims()).await, good());
+    world.cluster.fetch_does(Does::Hangs);
+    world.clock.pass(36_000 * SECOND);
+    world.good_for_fifty_at_once(&old.token(&world.claims())).await;
+    assert_eq!(world.cluster.counts(), (2, 0));
+    for _ in 0..3 {
+        world.clock.pass(10 * SECOND);
+        let hangs = world.accounts.trusted[0].keys.find("k1");
+        let at_once = tokio::time::timeout(Duration::ZERO, hangs).await;
+        assert!(matches!(at_once, Ok(Ok(_))), "nobody waits while it is known to be away");
+        // The fetch behind it has failed too before the next comes.
+        until(|| !world.accounts.trusted[0].keys.is_fetching()).await;
+    }
+    assert_eq!(world.cluster.counts(), (5, 0));
+}
