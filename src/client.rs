@@ -221,8 +221,8 @@ impl Client {
 
     /// What is said once a call's time is over.
     fn late(&self) -> Status {
-        // Hundredths, and no more of them than there are.
-        let within = (self.timeout.as_secs_f64() * 100.0).round() / 100.0;
+        // Tenths, up: of a time limit, what was left after reading files may have come here.
+        let within = (self.timeout.as_secs_f64() * 10.0).ceil() / 10.0;
         Status::deadline_exceeded(match &self.route {
             Route::One(one) if one.is_trying() => {
                 format!("no connection within {within} s: the name's look-up, the connection or the TLS handshake took longer")
