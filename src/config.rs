@@ -34,6 +34,7 @@ mod tests;
 mod tls;
 mod traces;
 mod vault;
+mod walk;
 
 pub use access::WILDCARD;
 pub use faults::{Fault, Faults};

@@ -72,8 +72,9 @@ impl Files {
     /// The whole is checked as one. A credentials file that is at fault (its syntax, a user, a password file; or it can't be
     /// read, or is gone although it is named without a wildcard) stays in force as it was, and is told of in
     /// [`Reloaded::kept`]; one that was never good has no users. So does a file that takes on a user whom another has; where
-    /// two files take on the same user at once, the later one. A file that no pattern matches any more is gone, and its users
-    /// with it.
+    /// two files take on the same user at once, the later one. A file is gone, and its users
+    /// with it, if the very directory in which it stood can be listed and doesn't have it any more, or if the main file names it
+    /// no more; whatever can't be looked at is at fault.
     ///
     /// Waits for files that are being written, a fifth of a second at most: not for an async worker.
     ///

@@ -19,6 +19,7 @@ mod credentials;
 mod faulty;
 mod reload;
 mod traces;
+mod unseen;
 
 use super::{Fault, Faults, Loaded, LogFormat, Renewal, load};
 
