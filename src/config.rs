@@ -20,6 +20,7 @@ mod access;
 mod accounts;
 mod choice;
 mod credentials;
+mod doubts;
 mod faults;
 mod files;
 mod identity;

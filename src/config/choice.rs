@@ -11,6 +11,7 @@ use std::{
 use super::{
     Config, Kept,
     credentials::{self, CredentialsFile, Place},
+    doubts::{self, Doubted},
     faults::{Fault, Faults, Report},
     patterns::{self, Matched, Named, Pattern},
     reading::{Known, MainPart, Reading, UsersPart},
@@ -40,6 +41,14 @@ impl Good {
     /// What need not be read again.
     pub(super) fn known(&self) -> Known {
         Known { main: Some(Arc::clone(&self.main)), files: self.files.clone() }
+    }
+
+    pub(super) fn main(&self) -> &Arc<MainPart> {
+        &self.main
+    }
+
+    pub(super) fn files(&self) -> &[Arc<UsersPart>] {
+        &self.files
     }
 
     /// Whether `other` holds the very same files.
@@ -99,7 +108,7 @@ pub(super) fn all(reading: &Reading) -> Result<Choice, Faults> {
 /// A user who is configured twice is the fault of the file that took it on since then; of the later one if both did. That
 /// file's last good version stays too, and where this brings up another such user, the same rule decides again. Where the main
 /// file is at fault, nothing is taken.
-pub(super) fn file_by_file(good: &Good, mut reading: Reading) -> Result<Choice, Faults> {
+pub(super) fn file_by_file(good: &Good, mut reading: Reading, doubted: &Doubted) -> Result<Choice, Faults> {
     // Files without users may go as they like.
     let has_users = |part: &&Arc<UsersPart>| part.value.as_ref().is_some_and(|file| file.len() > 0);
     let with_users: HashSet<&Path> = good.files.iter().filter(has_users).map(|part| part.path()).collect();
@@ -109,17 +118,24 @@ pub(super) fn file_by_file(good: &Good, mut reading: Reading) -> Result<Choice, 
     });
     let reading = &reading;
     let strict = match all(reading) {
-        Ok(choice) => return Ok(choice),
-        Err(faults) => faults,
+        Ok(choice) if doubted.files.is_empty() => return Ok(choice),
+        strict => strict.err(),
     };
-    let Some(main) = reading.main.value.as_ref().filter(|_| !reading.main.report.is_faulty()) else { return Err(strict) };
-    let Some(mut candidates) = candidates(good, reading) else { return Err(strict) };
+    let refused = |more: Vec<Fault>| match &strict {
+        Some(strict) => strict.clone().and(more),
+        None => Faults::of(more),
+    };
+    let Some(main) = reading.main.value.as_ref().filter(|_| !reading.main.report.is_faulty()) else {
+        return Err(refused(Vec::new()));
+    };
+    let Some(mut candidates) = candidates(good, reading, doubted) else { return Err(refused(Vec::new())) };
     if let Err(more) = settle(&mut candidates, main, good) {
-        return Err(strict.and(more));
+        return Err(refused(more));
     }
     let files: Vec<Arc<UsersPart>> = candidates.iter().filter_map(Candidate::serving).cloned().collect();
     let reports = std::iter::once(head(reading)).chain(files.iter().map(|part| part.report.clone())).collect();
-    let (config, warnings) = verdict(reading, reports, &tables(Some(main), files.iter().map(Some)))?;
+    let (config, mut warnings) = verdict(reading, reports, &tables(Some(main), files.iter().map(Some)))?;
+    warnings.extend(candidates.iter().filter_map(Candidate::doubt));
     let kept = candidates.into_iter().filter_map(Candidate::kept).collect();
     Ok(Choice { good: Good::of(reading, files, Some(good)), config, warnings, kept })
 }
@@ -180,11 +196,22 @@ struct Candidate<'r> {
     good: Option<&'r Arc<UsersPart>>,
     /// Why what was read doesn't serve, if so.
     faults: Report,
+    /// How much of the last good version it lacks, where that isn't believed yet.
+    doubted: Option<usize>,
 }
 
 impl<'r> Candidate<'r> {
     fn serving(&self) -> Option<&'r Arc<UsersPart>> {
-        if self.faults.is_faulty() { self.good } else { self.read }
+        if self.keeps() { self.good } else { self.read }
+    }
+
+    /// Whether the last good version serves.
+    fn keeps(&self) -> bool {
+        self.faults.is_faulty() || self.doubted.is_some()
+    }
+
+    fn doubt(&self) -> Option<Fault> {
+        self.read.zip(self.doubted).map(|(part, lost)| doubts::warning(part, lost))
     }
 
     fn kept(self) -> Option<Kept> {
@@ -194,7 +221,7 @@ impl<'r> Candidate<'r> {
 }
 
 /// The files to choose among; none where the main file is at fault, since it names what isn't there and never was.
-fn candidates<'r>(good: &'r Good, reading: &'r Reading) -> Option<Vec<Candidate<'r>>> {
+fn candidates<'r>(good: &'r Good, reading: &'r Reading, doubted: &Doubted) -> Option<Vec<Candidate<'r>>> {
     let by_path: HashMap<&Path, &Arc<UsersPart>> = good.files.iter().map(|part| (part.path(), part)).collect();
     let mut seen: HashSet<Arc<Path>> = reading.files.iter().map(|part| Arc::from(part.path())).collect();
     let (mut found, mut read) = (Vec::new(), reading.files.iter());
@@ -203,7 +230,7 @@ fn candidates<'r>(good: &'r Good, reading: &'r Reading) -> Option<Vec<Candidate<
     let mut absent = |named: Named, why: &str, matched: &Matched| {
         let path: Arc<Path> = Arc::from(named.path);
         let good = by_path.get(&*path).copied();
-        seen.insert(Arc::clone(&path)).then(|| Candidate { path, read: None, good, faults: fault(matched, why) })
+        seen.insert(Arc::clone(&path)).then(|| Candidate { path, read: None, good, faults: fault(matched, why), doubted: None })
     };
     for matched in &reading.matched {
         match &matched.files {
@@ -212,12 +239,13 @@ fn candidates<'r>(good: &'r Good, reading: &'r Reading) -> Option<Vec<Candidate<
                 read: Some(part),
                 good: by_path.get(part.path()).copied(),
                 faults: if part.report.is_faulty() { part.report.clone() } else { Report::default() },
+                doubted: doubted.files.get(part.path()).copied(),
             })),
             Err(why) => {
                 let named = good.named(&matched.pattern)?;
                 if named.is_empty() {
                     let (path, faults) = (Arc::from(Path::new(&matched.pattern.text)), fault(matched, why));
-                    found.push(Candidate { path, read: None, good: None, faults });
+                    found.push(Candidate { path, read: None, good: None, faults, doubted: None });
                 }
                 found.extend(named.into_iter().filter_map(|named| absent(named, why, matched)));
             }
@@ -249,7 +277,7 @@ fn settle(candidates: &mut [Candidate<'_>], main: &Main, good: &Good) -> Result<
                     let had = had.entry(index).or_insert_with(|| {
                         candidate.good.and_then(|part| part.value.as_ref()).map(CredentialsFile::keys).unwrap_or_default()
                     });
-                    !candidate.faults.is_faulty() && !had.contains(clash.key)
+                    !candidate.keeps() && !had.contains(clash.key)
                 }),
             };
             let place = if !is_new(clash.later) && is_new(clash.earlier) { clash.earlier } else { clash.later };
@@ -257,7 +285,7 @@ fn settle(candidates: &mut [Candidate<'_>], main: &Main, good: &Good) -> Result<
         }
         let beyond = |(index, fault): &(usize, Fault)| {
             let candidate = index.checked_sub(1).and_then(|index| candidates.get(index));
-            candidate.is_none_or(|candidate| candidate.faults.is_faulty()).then(|| fault.clone())
+            candidate.is_none_or(|candidate| candidate.keeps()).then(|| fault.clone())
         };
         let more: Vec<Fault> = at_fault.iter().filter_map(beyond).collect();
         if !more.is_empty() {

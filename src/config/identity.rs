@@ -58,6 +58,15 @@ impl Identity {
         matches!(self, Self::There { .. })
     }
 
+    /// Whether `later` is the same file, written to since then; one that was replaced as a whole is another file.
+    pub(super) fn was_written_to(&self, later: &Self) -> bool {
+        match (self, later) {
+            (Self::There { node, .. }, Self::There { node: now, .. }) => node == now && self != later,
+            // It can't be told that it was replaced.
+            (Self::Not(_), _) | (_, Self::Not(_)) => true,
+        }
+    }
+
     /// Looks at what stands at the path now.
     pub(super) fn of(path: &Path) -> Self {
         match fs::metadata(path) {

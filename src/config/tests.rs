@@ -17,6 +17,7 @@ mod accounts;
 mod cost;
 mod credentials;
 mod faulty;
+mod halves;
 mod reload;
 mod traces;
 mod unseen;

@@ -49,7 +49,7 @@ pub(super) fn users(users: &[(u8, &str)]) -> String {
     users.iter().map(|(digit, password)| user(*digit, &format!("password = '{password}'"))).collect()
 }
 
-fn user(digit: u8, password: &str) -> String {
+pub(super) fn user(digit: u8, password: &str) -> String {
     format!("[[users]]\nmerchant_id = 'm'\nnumber = '+44787123999{digit}'\n{password}\n")
 }
 
@@ -62,7 +62,7 @@ pub(super) fn reload(files: &mut Files) -> (Vec<(u8, String)>, Vec<Kept>) {
     (served(&reloaded), reloaded.kept)
 }
 
-fn served(reloaded: &Reloaded) -> Vec<(u8, String)> {
+pub(super) fn served(reloaded: &Reloaded) -> Vec<(u8, String)> {
     let digit = |user: &crate::config::User| user.key.number.expose().as_bytes()[12] - b'0';
     let mut served: Vec<_> = reloaded.config.users.iter().map(|user| (digit(user), user.password.expose().to_owned())).collect();
     served.sort();
