@@ -3,7 +3,12 @@
 //!
 //! Must never take the first half of a file for all of it while somebody may still be writing.
 
-use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::time::Instant;
 
@@ -65,8 +70,8 @@ impl Doubts {
         }
         let everybody = Everybody::of(reading);
         // Whoever stands in a file that is named no more is lost with its name.
-        let named = |path| reading.files.iter().any(|part| part.path() == path);
-        let files = good.files().iter().filter(|part| !named(part.path())).filter_map(|part| part.value.as_ref());
+        let named: HashSet<_> = reading.files.iter().map(|part| part.path()).collect();
+        let files = good.files().iter().filter(|part| !named.contains(part.path())).filter_map(|part| part.value.as_ref());
         let users: usize = files.chain([&old_value.users]).map(|file| everybody.lacks(file)).sum();
         let lost = users.saturating_add(callers_lost(old_value, value));
         if lost == 0 {
