@@ -20,6 +20,7 @@ mod access;
 mod accounts;
 mod choice;
 mod credentials;
+mod doubts;
 mod faults;
 mod files;
 mod identity;
@@ -34,6 +35,7 @@ mod tests;
 mod tls;
 mod traces;
 mod vault;
+mod walk;
 
 pub use access::WILDCARD;
 pub use faults::{Fault, Faults};

@@ -76,6 +76,7 @@ impl Reload {
     pub fn new(files: Files, warnings: &[Fault], clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Self {
         let state = ReloadState::at_the_start(&*clock);
         let warned = warnings.iter().map(ToString::to_string).collect();
+        let files = files.timed_by(Arc::clone(&clock));
         Self { files, clock, state: watch::Sender::new(state), metrics, warned }
     }
 
@@ -89,7 +90,8 @@ impl Reload {
     /// gets it again if it says why it can't be put in force,
     /// on a thread where it may block, never twice at once; it is not called where there is nothing new.
     ///
-    /// A notification stands for the operator's word that the files are ready: they are read at once, all of them.
+    /// A notification stands for the operator's word that the files are ready: they are read at once, all of them. What may be half
+    /// of a file nevertheless, since it was written to and lacks users, waits until it has stood still.
     pub async fn watch(
         self,
         every: Duration,
@@ -101,7 +103,7 @@ impl Reload {
         let told = Told { warnings: warned, ..Told::default() };
         let seen = files.seen().clone();
         let worker = Arc::new(Mutex::new(Worker { files, clock, metrics, state, told, rejected: None, publish }));
-        let mut watching = Watching { worker, seen, retry: Retry::default(), failed: false };
+        let mut watching = Watching { worker, seen, retry: Retry::default(), failed: false, again_in: None };
         // A reload that has begun goes on by itself to its end.
         closing.run_until_cancelled(watching.run(every, &hup)).await;
     }
@@ -122,14 +124,20 @@ struct Watching<P> {
     retry: Retry,
     /// Whether the last reload didn't come to its end: what it took may not have been handed over.
     failed: bool,
+    /// When to read although the files look the same: one of them is believed only once it has stood still for long.
+    again_in: Option<Duration>,
 }
 
 impl<P: FnMut(Reloaded) -> Result<(), String> + Send + 'static> Watching<P> {
     async fn run(&mut self, every: Duration, hup: &Notify) {
         loop {
+            let pause = self.again_in.map_or(every, |again| again.max(SETTLED_AFTER).min(every));
             let scope = tokio::select! {
                 () = hup.notified() => Some(Scope::All),
-                () = sleep(every) => self.poll().await,
+                () = sleep(pause) => {
+                    self.again_in = self.again_in.map(|again| again.saturating_sub(pause));
+                    self.poll().await
+                }
             };
             if let Some(scope) = scope {
                 self.reload(if self.failed { Scope::All } else { scope }).await;
@@ -141,7 +149,8 @@ impl<P: FnMut(Reloaded) -> Result<(), String> + Send + 'static> Watching<P> {
     async fn poll(&mut self) -> Option<Scope> {
         let mut last = look(self.seen.clone()).await?;
         if last == self.seen || self.failed {
-            return self.retry.is_due().then_some(Scope::Changed);
+            let due = self.retry.is_due() || self.again_in == Some(Duration::ZERO);
+            return due.then_some(Scope::Changed);
         }
         for _ in 0..SETTLE_LOOKS {
             sleep(SETTLED_AFTER).await;
@@ -157,7 +166,8 @@ impl<P: FnMut(Reloaded) -> Result<(), String> + Send + 'static> Watching<P> {
     async fn reload(&mut self, scope: Scope) {
         let worker = Arc::clone(&self.worker);
         match spawn_blocking(move || lock(&worker).reload(scope)).await {
-            Ok((seen, faulty)) => {
+            Ok((seen, faulty, again_in)) => {
+                self.again_in = again_in;
                 self.retry.note(faulty, seen != self.seen);
                 self.seen = seen;
                 self.failed = false;
@@ -165,6 +175,7 @@ impl<P: FnMut(Reloaded) -> Result<(), String> + Send + 'static> Watching<P> {
             Err(_) => {
                 error!("the configuration could not be reloaded, which is this program's own fault: report it as its bug");
                 self.retry.note(true, false);
+                self.again_in = None;
                 self.failed = true;
             }
         }
@@ -218,14 +229,15 @@ struct Worker<P> {
 }
 
 impl<P: FnMut(Reloaded) -> Result<(), String>> Worker<P> {
-    /// Reads, publishes, and tells; says how the files looked, and whether one is at fault.
-    fn reload(&mut self, scope: Scope) -> (Glance, bool) {
+    /// Reads, publishes, and tells; says how the files looked, whether one is at fault, and when to read again in any case.
+    fn reload(&mut self, scope: Scope) -> (Glance, bool, Option<Duration>) {
         let start = self.clock.now();
         let was_rejected = self.rejected.is_some();
         let outcome = match scope {
             Scope::Changed => self.files.reload(),
             Scope::All => self.files.reload_all(),
         };
+        let again_in = outcome.as_ref().ok().and_then(|reloaded| reloaded.again_in);
         let (was_faulty, result) = match outcome {
             Err(faults) => (self.told.refused(&faults), metrics::Reloaded::Refused),
             Ok(reloaded) => {
@@ -259,7 +271,7 @@ impl<P: FnMut(Reloaded) -> Result<(), String>> Worker<P> {
         if news && !lines.is_empty() {
             audit::configuration_refused(lines.len());
         }
-        (self.files.seen().clone(), !lines.is_empty())
+        (self.files.seen().clone(), !lines.is_empty(), again_in)
     }
 
     fn hand_over(&mut self, reloaded: Reloaded, start: Moment) {

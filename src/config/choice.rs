@@ -4,15 +4,16 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
 };
 
 use super::{
     Config, Kept,
     credentials::{self, CredentialsFile, Place},
+    doubts::{self, Doubted},
     faults::{Fault, Faults, Report},
-    patterns::Matched,
+    patterns::{self, Matched, Named, Pattern},
     reading::{Known, MainPart, Reading, UsersPart},
     settings::Main,
 };
@@ -23,8 +24,8 @@ use crate::model::UserKey;
 pub(super) struct Good {
     main: Arc<MainPart>,
     files: Vec<Arc<UsersPart>>,
-    /// Which files each pattern named.
-    named: HashMap<String, Vec<PathBuf>>,
+    /// Which files each pattern named, those that another one had named already included.
+    named: HashMap<String, Vec<Named>>,
 }
 
 /// What was chosen.
@@ -42,18 +43,42 @@ impl Good {
         Known { main: Some(Arc::clone(&self.main)), files: self.files.clone() }
     }
 
+    pub(super) fn main(&self) -> &Arc<MainPart> {
+        &self.main
+    }
+
+    pub(super) fn files(&self) -> &[Arc<UsersPart>] {
+        &self.files
+    }
+
     /// Whether `other` holds the very same files.
     pub(super) fn is(&self, other: &Self) -> bool {
         let same = self.files.iter().zip(&other.files).all(|(one, other)| Arc::ptr_eq(one, other));
         Arc::ptr_eq(&self.main, &other.main) && self.files.len() == other.files.len() && same
     }
 
+    /// What a pattern named before; where it is new, what it would have named. None where nothing is known of it.
+    fn named(&self, pattern: &Pattern) -> Option<Vec<Named>> {
+        if let Some(named) = self.named.get(&pattern.text) {
+            return Some(named.clone());
+        }
+        let mut would: Vec<Named> =
+            self.named.values().flatten().filter(|named| pattern.would_name(self.main.path(), &named.path)).cloned().collect();
+        would.sort_by(|one, other| one.path.cmp(&other.path));
+        would.dedup_by(|later, earlier| later.path == earlier.path);
+        (!would.is_empty()).then_some(would)
+    }
+
     fn of(reading: &Reading, files: Vec<Arc<UsersPart>>, before: Option<&Self>) -> Self {
-        let paths = |matched: &Matched| match &matched.files {
-            Ok(files) => files.iter().map(|file| file.path.clone()).collect(),
-            Err(_) => before.and_then(|good| good.named.get(&matched.pattern.text)).cloned().unwrap_or_default(),
+        let named = |matched: &Matched| {
+            let mut named = match &matched.files {
+                Ok(_) => matched.named.clone(),
+                Err(_) => before.and_then(|good| good.named(&matched.pattern)).unwrap_or_default(),
+            };
+            named.extend(matched.missed.iter().map(|missed| missed.named.clone()));
+            named
         };
-        let named = reading.matched.iter().map(|matched| (matched.pattern.text.clone(), paths(matched))).collect();
+        let named = reading.matched.iter().map(|matched| (matched.pattern.text.clone(), named(matched))).collect();
         Self { main: Arc::clone(&reading.main), files, named }
     }
 }
@@ -65,6 +90,7 @@ pub(super) fn all(reading: &Reading) -> Result<Choice, Faults> {
         if let Err(why) = &matched.files {
             head.push(pattern_fault(reading, matched, why));
         }
+        matched.missed.iter().for_each(|missed| head.push(pattern_fault(reading, matched, missed.why)));
     }
     let mut reports: Vec<Report> = std::iter::once(head).chain(reading.files.iter().map(|part| part.report.clone())).collect();
     let tables = tables(reading.main.value.as_ref(), reading.files.iter().map(Some));
@@ -82,22 +108,34 @@ pub(super) fn all(reading: &Reading) -> Result<Choice, Faults> {
 /// A user who is configured twice is the fault of the file that took it on since then; of the later one if both did. That
 /// file's last good version stays too, and where this brings up another such user, the same rule decides again. Where the main
 /// file is at fault, nothing is taken.
-pub(super) fn file_by_file(good: &Good, mut reading: Reading) -> Result<Choice, Faults> {
-    let had = |matched: &Matched| good.named.get(&matched.pattern.text).is_some_and(|files| !files.is_empty());
-    reading.matched.iter_mut().filter(|matched| had(matched)).for_each(Matched::insist);
+pub(super) fn file_by_file(good: &Good, mut reading: Reading, doubted: &Doubted) -> Result<Choice, Faults> {
+    // Files without users may go as they like.
+    let has_users = |part: &&Arc<UsersPart>| part.value.as_ref().is_some_and(|file| file.len() > 0);
+    let with_users: HashSet<&Path> = good.files.iter().filter(has_users).map(|part| part.path()).collect();
+    patterns::miss(&mut reading.matched, |pattern| {
+        let named = good.named(pattern).unwrap_or_default().into_iter();
+        named.filter(|named| with_users.contains(&*named.path)).collect()
+    });
     let reading = &reading;
     let strict = match all(reading) {
-        Ok(choice) => return Ok(choice),
-        Err(faults) => faults,
+        Ok(choice) if doubted.files.is_empty() => return Ok(choice),
+        strict => strict.err(),
     };
-    let Some(main) = reading.main.value.as_ref().filter(|_| !reading.main.report.is_faulty()) else { return Err(strict) };
-    let Some(mut candidates) = candidates(good, reading) else { return Err(strict) };
+    let refused = |more: Vec<Fault>| match &strict {
+        Some(strict) => strict.clone().and(more),
+        None => Faults::of(more),
+    };
+    let Some(main) = reading.main.value.as_ref().filter(|_| !reading.main.report.is_faulty()) else {
+        return Err(refused(Vec::new()));
+    };
+    let Some(mut candidates) = candidates(good, reading, doubted) else { return Err(refused(Vec::new())) };
     if let Err(more) = settle(&mut candidates, main, good) {
-        return Err(strict.and(more));
+        return Err(refused(more));
     }
     let files: Vec<Arc<UsersPart>> = candidates.iter().filter_map(Candidate::serving).cloned().collect();
     let reports = std::iter::once(head(reading)).chain(files.iter().map(|part| part.report.clone())).collect();
-    let (config, warnings) = verdict(reading, reports, &tables(Some(main), files.iter().map(Some)))?;
+    let (config, mut warnings) = verdict(reading, reports, &tables(Some(main), files.iter().map(Some)))?;
+    warnings.extend(candidates.iter().filter_map(Candidate::doubt));
     let kept = candidates.into_iter().filter_map(Candidate::kept).collect();
     Ok(Choice { good: Good::of(reading, files, Some(good)), config, warnings, kept })
 }
@@ -106,7 +144,7 @@ pub(super) fn file_by_file(good: &Good, mut reading: Reading) -> Result<Choice, 
 fn head(reading: &Reading) -> Report {
     const NOTHING: &str = "matches no file: mend the pattern, which is relative to this file, or remove it";
     let mut report = reading.main.report.clone();
-    for matched in reading.matched.iter().filter(|matched| matched.nothing) {
+    for matched in reading.matched.iter().filter(|matched| matched.is_empty()) {
         report.push_warning(pattern_fault(reading, matched, NOTHING));
     }
     report
@@ -158,11 +196,22 @@ struct Candidate<'r> {
     good: Option<&'r Arc<UsersPart>>,
     /// Why what was read doesn't serve, if so.
     faults: Report,
+    /// How much of the last good version it lacks, where that isn't believed yet.
+    doubted: Option<usize>,
 }
 
 impl<'r> Candidate<'r> {
     fn serving(&self) -> Option<&'r Arc<UsersPart>> {
-        if self.faults.is_faulty() { self.good } else { self.read }
+        if self.keeps() { self.good } else { self.read }
+    }
+
+    /// Whether the last good version serves.
+    fn keeps(&self) -> bool {
+        self.faults.is_faulty() || self.doubted.is_some()
+    }
+
+    fn doubt(&self) -> Option<Fault> {
+        self.read.zip(self.doubted).map(|(part, lost)| doubts::warning(part, lost))
     }
 
     fn kept(self) -> Option<Kept> {
@@ -172,10 +221,17 @@ impl<'r> Candidate<'r> {
 }
 
 /// The files to choose among; none where the main file is at fault, since it names what isn't there and never was.
-fn candidates<'r>(good: &'r Good, reading: &'r Reading) -> Option<Vec<Candidate<'r>>> {
+fn candidates<'r>(good: &'r Good, reading: &'r Reading, doubted: &Doubted) -> Option<Vec<Candidate<'r>>> {
     let by_path: HashMap<&Path, &Arc<UsersPart>> = good.files.iter().map(|part| (part.path(), part)).collect();
-    let mut seen: HashSet<&Path> = reading.files.iter().map(|part| part.path()).collect();
+    let mut seen: HashSet<Arc<Path>> = reading.files.iter().map(|part| Arc::from(part.path())).collect();
     let (mut found, mut read) = (Vec::new(), reading.files.iter());
+    let fault = |matched: &Matched, why: &str| Report::of_fault(pattern_fault(reading, matched, why));
+    // Named once too, and only where it isn't there.
+    let mut absent = |named: Named, why: &str, matched: &Matched| {
+        let path: Arc<Path> = Arc::from(named.path);
+        let good = by_path.get(&*path).copied();
+        seen.insert(Arc::clone(&path)).then(|| Candidate { path, read: None, good, faults: fault(matched, why), doubted: None })
+    };
     for matched in &reading.matched {
         match &matched.files {
             Ok(files) => found.extend(read.by_ref().take(files.len()).map(|part| Candidate {
@@ -183,23 +239,18 @@ fn candidates<'r>(good: &'r Good, reading: &'r Reading) -> Option<Vec<Candidate<
                 read: Some(part),
                 good: by_path.get(part.path()).copied(),
                 faults: if part.report.is_faulty() { part.report.clone() } else { Report::default() },
+                doubted: doubted.files.get(part.path()).copied(),
             })),
             Err(why) => {
-                let fault = pattern_fault(reading, matched, why);
-                let named = good.named.get(&matched.pattern.text)?.iter().filter(|path| seen.insert(path));
-                let before = found.len();
-                found.extend(named.map(|path| Candidate {
-                    path: Arc::from(path.as_path()),
-                    read: None,
-                    good: by_path.get(path.as_path()).copied(),
-                    faults: Report::of_fault(fault.clone()),
-                }));
-                if found.len() == before {
-                    let (path, faults) = (Arc::from(Path::new(&matched.pattern.text)), Report::of_fault(fault));
-                    found.push(Candidate { path, read: None, good: None, faults });
+                let named = good.named(&matched.pattern)?;
+                if named.is_empty() {
+                    let (path, faults) = (Arc::from(Path::new(&matched.pattern.text)), fault(matched, why));
+                    found.push(Candidate { path, read: None, good: None, faults, doubted: None });
                 }
+                found.extend(named.into_iter().filter_map(|named| absent(named, why, matched)));
             }
         }
+        found.extend(matched.missed.iter().filter_map(|missed| absent(missed.named.clone(), missed.why, matched)));
     }
     Some(found)
 }
@@ -226,7 +277,7 @@ fn settle(candidates: &mut [Candidate<'_>], main: &Main, good: &Good) -> Result<
                     let had = had.entry(index).or_insert_with(|| {
                         candidate.good.and_then(|part| part.value.as_ref()).map(CredentialsFile::keys).unwrap_or_default()
                     });
-                    !candidate.faults.is_faulty() && !had.contains(clash.key)
+                    !candidate.keeps() && !had.contains(clash.key)
                 }),
             };
             let place = if !is_new(clash.later) && is_new(clash.earlier) { clash.earlier } else { clash.later };
@@ -234,7 +285,7 @@ fn settle(candidates: &mut [Candidate<'_>], main: &Main, good: &Good) -> Result<
         }
         let beyond = |(index, fault): &(usize, Fault)| {
             let candidate = index.checked_sub(1).and_then(|index| candidates.get(index));
-            candidate.is_none_or(|candidate| candidate.faults.is_faulty()).then(|| fault.clone())
+            candidate.is_none_or(|candidate| candidate.keeps()).then(|| fault.clone())
         };
         let more: Vec<Fault> = at_fault.iter().filter_map(beyond).collect();
         if !more.is_empty() {

@@ -79,6 +79,11 @@ impl CredentialsFile {
         self.entries.iter().map(|entry| &entry.key).collect()
     }
 
+    /// Whose credentials the file holds, each with its attempt.
+    pub(super) fn attempts(&self) -> impl Iterator<Item = (&UserKey, u64)> {
+        self.entries.iter().map(|entry| (&entry.key, entry.attempt))
+    }
+
     /// How many users the file names.
     pub(super) fn len(&self) -> usize {
         self.entries.len()

@@ -44,6 +44,11 @@ impl Faults {
 }
 
 impl Faults {
+    /// These faults, of which there is one at least.
+    pub(super) fn of(faults: Vec<Fault>) -> Self {
+        Self(faults)
+    }
+
     /// These faults, and those of `more` that aren't among them.
     pub(super) fn and(mut self, more: Vec<Fault>) -> Self {
         for fault in more {

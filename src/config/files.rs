@@ -2,13 +2,15 @@
 //!
 //! Must never let a faulty file displace a good one.
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use super::{
     Config, Fault, Faults, Loaded,
     choice::{self, Choice, Good},
+    doubts::{self, Doubts, During},
     reading::{Glance, Known, Reading},
 };
+use crate::clock::{Clock, SystemClock};
 
 /// The files of a configuration that has been loaded. Holds every credential, so that a file that hasn't changed needn't be
 /// read again.
@@ -16,6 +18,8 @@ pub struct Files {
     path: Arc<Path>,
     good: Good,
     seen: Glance,
+    doubts: Doubts,
+    clock: Arc<dyn Clock>,
 }
 
 /// What a reload came to.
@@ -27,6 +31,9 @@ pub struct Reloaded {
     pub warnings: Vec<Fault>,
     /// Credentials files whose new version is at fault.
     pub kept: Vec<Kept>,
+    /// When to read again although nothing looks other than now: a file that was written in place lacks users, or callers, and is
+    /// taken once it has stood still for long; of that [`Self::warnings`] tell.
+    pub again_in: Option<Duration>,
     /// Whether any file was taken anew, added or left out: without that, `config` is what it was.
     pub changed: bool,
 }
@@ -52,7 +59,14 @@ impl Files {
     pub fn open(path: &Path) -> Result<(Self, Loaded), Faults> {
         let (reading, seen) = Reading::take(path, Known::default());
         let Choice { good, config, warnings, .. } = choice::all(&reading)?;
-        Ok((Self { path: Arc::from(path), good, seen }, Loaded { config, warnings }))
+        let files = Self { path: Arc::from(path), good, seen, doubts: Doubts::default(), clock: Arc::new(SystemClock) };
+        Ok((files, Loaded { config, warnings }))
+    }
+
+    /// The same, told the time by another clock than the machine's.
+    #[must_use]
+    pub fn timed_by(self, clock: Arc<dyn Clock>) -> Self {
+        Self { clock, ..self }
     }
 
     /// How the files looked when they were last read.
@@ -72,8 +86,13 @@ impl Files {
     /// The whole is checked as one. A credentials file that is at fault (its syntax, a user, a password file; or it can't be
     /// read, or is gone although it is named without a wildcard) stays in force as it was, and is told of in
     /// [`Reloaded::kept`]; one that was never good has no users. So does a file that takes on a user whom another has; where
-    /// two files take on the same user at once, the later one. A file that no pattern matches any more is gone, and its users
-    /// with it.
+    /// two files take on the same user at once, the later one. A file is gone, and its users
+    /// with it, if the very directory in which it stood can be listed and doesn't have it any more, or if the main file names it
+    /// no more; whatever can't be looked at is at fault.
+    ///
+    /// A file that lacks users who were in it and are nowhere else now is taken at once if it was replaced as a whole (by a rename,
+    /// or a link that was swapped). If it was written to, it may be half: it stays as it was until it has stood still for some
+    /// seconds, whoever asks.
     ///
     /// Waits for files that are being written, a fifth of a second at most: not for an async worker.
     ///
@@ -93,12 +112,23 @@ impl Files {
     }
 
     fn take(&mut self, known: Known) -> Result<Reloaded, Faults> {
-        let (reading, seen) = Reading::take(&self.path, known);
+        let began = self.clock.now().mono;
+        let (mut reading, mut seen) = Reading::take(&self.path, known);
+        let during = During { began, done: self.clock.now().mono };
+        let main = self.doubts.of_main(&self.good, &reading, during);
+        let doubt = main.map(|(lost, left)| (doubts::warning(&reading.main, lost), left));
+        if doubt.is_some() {
+            (reading, seen) = Reading::take_under(self.good.main(), reading.into_known());
+        }
         self.seen = seen;
-        let Choice { good, config, warnings, kept } = choice::file_by_file(&self.good, reading)?;
+        let doubted = self.doubts.of_files(&self.good, &reading, During { began, done: self.clock.now().mono });
+        let Choice { good, config, mut warnings, kept } = choice::file_by_file(&self.good, reading, &doubted)?;
+        let (doubt, left) = doubt.unzip();
+        warnings.extend(doubt);
         let changed = !good.is(&self.good);
         self.good = good;
-        Ok(Reloaded { config, warnings, kept, changed })
+        let again_in = doubted.again_in.into_iter().chain(left).min();
+        Ok(Reloaded { config, warnings, kept, again_in, changed })
     }
 }
 

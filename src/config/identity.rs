@@ -6,7 +6,30 @@ use std::{
     fs, io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
+    time::SystemTime,
 };
+
+/// Which file or directory it is, whatever is written to it. The number of one that was deleted may be given again, so its
+/// birth counts too, where the file system tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Node {
+    device: u64,
+    inode: u64,
+    born: Option<SystemTime>,
+}
+
+impl Node {
+    /// Of what stands at the path now; none where it can't be looked at.
+    pub(super) fn of(path: &Path) -> Option<Self> {
+        fs::metadata(path).ok().as_ref().map(Self::from)
+    }
+}
+
+impl From<&fs::Metadata> for Node {
+    fn from(found: &fs::Metadata) -> Self {
+        Self { device: found.dev(), inode: found.ino(), born: found.created().ok() }
+    }
+}
 
 /// What stands at a path, symlinks followed.
 ///
@@ -17,8 +40,7 @@ use std::{
 pub(super) enum Identity {
     /// A file, or something else that has a name.
     There {
-        device: u64,
-        inode: u64,
+        node: Node,
         mode: u32,
         size: u64,
         /// Seconds and nanoseconds.
@@ -26,17 +48,30 @@ pub(super) enum Identity {
         /// The same, of its name, owner and permissions too. Unlike the former it can't be set back.
         changed: (i64, i64),
     },
-    /// Nothing that can be got at.
+    /// Nothing that can be got at. It says nothing about what stands there: two of these are not the same file.
     Not(io::ErrorKind),
 }
 
 impl Identity {
+    /// Whether it could be looked at, so that what is equal is the same file.
+    pub(super) fn is_there(&self) -> bool {
+        matches!(self, Self::There { .. })
+    }
+
+    /// Whether `later` is the same file, written to since then; one that was replaced as a whole is another file.
+    pub(super) fn was_written_to(&self, later: &Self) -> bool {
+        match (self, later) {
+            (Self::There { node, .. }, Self::There { node: now, .. }) => node == now && self != later,
+            // It can't be told that it was replaced.
+            (Self::Not(_), _) | (_, Self::Not(_)) => true,
+        }
+    }
+
     /// Looks at what stands at the path now.
     pub(super) fn of(path: &Path) -> Self {
         match fs::metadata(path) {
             Ok(found) => Self::There {
-                device: found.dev(),
-                inode: found.ino(),
+                node: Node::from(&found),
                 mode: found.mode(),
                 size: found.size(),
                 modified: (found.mtime(), found.mtime_nsec()),

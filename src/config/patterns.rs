@@ -1,16 +1,17 @@
 //! `credentials_files`: which files its patterns name now.
 //!
-//! Must never name a file twice, nor a hidden one that no pattern asks for.
+//! Must never name a file twice, nor a hidden one that no pattern asks for, nor take a file that can't be looked at for another
+//! one, or for deleted.
 
 use std::{
-    borrow::Cow,
-    collections::HashSet,
-    path::{Component, Path, PathBuf},
+    collections::{HashMap, HashSet},
+    fs, io,
+    path::{Path, PathBuf},
 };
 
 use super::{
-    identity::{Identity, Seen},
-    limits, source,
+    identity::{Identity, Node, Seen},
+    limits, source, walk,
 };
 
 /// One of `credentials_files`.
@@ -28,39 +29,127 @@ impl Pattern {
     }
 }
 
+/// A file that a pattern names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Named {
+    pub(super) path: PathBuf,
+    /// The directory in which it stands; none where that can't be looked at.
+    directory: Option<Node>,
+}
+
 /// A pattern and what it names now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Matched {
     pub(super) pattern: Pattern,
     /// Regular files that no pattern before has named; in words that fit behind the key, why that can't be said.
     pub(super) files: Result<Vec<Seen>, String>,
-    /// Whether it names nothing, not even what another pattern has named already.
-    pub(super) nothing: bool,
-    /// Whether the directory isn't there in which it looks.
-    pub(super) nowhere: bool,
+    /// All it names, what another pattern has named already included.
+    pub(super) named: Vec<Named>,
+    /// What it named before, and what is neither named any more nor deleted; found by [`miss`].
+    pub(super) missed: Vec<Missed>,
+}
+
+/// A file that isn't named any more although nothing says that it was deleted, and in words that fit behind the key, why not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Missed {
+    pub(super) named: Named,
+    pub(super) why: &'static str,
+}
+
+/// What all patterns name now.
+struct Present {
+    paths: HashSet<PathBuf>,
+    identities: HashSet<Identity>,
 }
 
 impl Matched {
-    /// Takes a directory that has gone away, say a volume's, for a fault: its files are not deleted by that.
-    pub(super) fn insist(&mut self) {
-        const GONE: &str = "leads into a directory that is not there any more: bring it back, or take the pattern out";
-        if self.nowhere {
-            (self.files, self.nothing) = (Err(GONE.to_owned()), false);
+    /// Whether it names nothing, not even what another pattern has named already.
+    pub(super) fn is_empty(&self) -> bool {
+        self.files.is_ok() && self.named.is_empty() && self.missed.is_empty()
+    }
+}
+
+impl Pattern {
+    /// Whether it would name this file if that were there; `main` is the main file.
+    pub(super) fn would_name(&self, main: &Path, file: &Path) -> bool {
+        const BY_PART: glob::MatchOptions =
+            glob::MatchOptions { case_sensitive: true, require_literal_separator: true, require_literal_leading_dot: true };
+        let full = |base: &str| {
+            let text = self.text.strip_prefix("./").unwrap_or(&self.text);
+            glob::Pattern::new(&Path::new(&glob::Pattern::escape(base)).join(text).to_string_lossy())
+        };
+        let base = main.parent().and_then(Path::to_str).map(full);
+        self.is_wild() && base.is_some_and(|pattern| pattern.is_ok_and(|pattern| pattern.matches_path_with(file, BY_PART)))
+    }
+}
+
+/// Finds what is missed of the files that the patterns named `before`: not named by any pattern any more, and not deleted
+/// either. Deleted is what the very directory in which it stood can be asked for, and doesn't have any more.
+pub(super) fn miss(matched: &mut [Matched], before: impl Fn(&Pattern) -> Vec<Named>) {
+    let files = matched.iter().flat_map(|matched| matched.files.iter().flatten());
+    let identities = files.map(|file| file.identity).filter(Identity::is_there).collect();
+    let paths = matched.iter().flat_map(|matched| &matched.named).map(|named| named.path.clone()).collect();
+    let present = Present { paths, identities };
+    for matched in matched.iter_mut().filter(|matched| matched.files.is_ok()) {
+        let gone = before(&matched.pattern).into_iter().filter(|named| !present.paths.contains(&named.path));
+        matched.missed = gone.filter_map(|named| Some(Missed { why: present.why_missed(&named)?, named })).collect();
+    }
+}
+
+impl Present {
+    fn why_missed(&self, named: &Named) -> Option<&'static str> {
+        const REPLACED: &str = "names what is no regular file any more: put the file back, or delete what stands in its place";
+        const UNSEEN: &str = "leads to a file that can't be looked at any more: let this process look, or take the pattern out";
+        const GONE: &str = "leads into a directory that is not there any more: bring it back, or to remove the file's users, put an empty \
+                            file in its place, or take the pattern out";
+        const EXCHANGED: &str = "leads into another directory than before, which has no file for it: bring the former back, or to remove \
+                                 the file's users, put an empty file in its place, or take the pattern out";
+        match fs::symlink_metadata(&named.path).map_err(|error| error.kind()) {
+            // Known by another name.
+            Ok(_) if self.identities.contains(&Identity::of(&named.path)) => return None,
+            Ok(_) => return Some(REPLACED),
+            Err(io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
+            Err(_) => return Some(UNSEEN),
+        }
+        let directory = named.path.parent();
+        match directory_of(&named.path) {
+            None => Some(GONE),
+            now if now == named.directory => None,
+            // Replaced as a whole, if there is something in it.
+            Some(_) if self.paths.iter().any(|path| path.parent() == directory) => None,
+            Some(_) => Some(EXCHANGED),
         }
     }
+}
+
+/// The directory in which a file stands.
+fn directory_of(file: &Path) -> Option<Node> {
+    let directory = file.parent().filter(|directory| !directory.as_os_str().is_empty());
+    Node::of(directory.unwrap_or(Path::new(".")))
 }
 
 /// The files that the patterns of the main file name, each once, in the patterns' order and then by name.
 pub(super) fn expand(patterns: impl IntoIterator<Item = Pattern>, main: &Seen) -> Vec<Matched> {
     let directory = main.path.parent().unwrap_or(Path::new(""));
-    // A file with two names is read once; the main file, matched by its own pattern, has been read.
-    let mut named: HashSet<Identity> = HashSet::from([main.identity]);
+    // A file with two names is read once; the main file, matched by its own pattern, has been read. Of files that can't be
+    // looked at nobody knows whether they are the same: those count by their names.
+    let mut identities: HashSet<Identity> = HashSet::from([main.identity]);
+    let mut paths: HashSet<PathBuf> = HashSet::new();
+    let mut directories: HashMap<PathBuf, Option<Node>> = HashMap::new();
     let mut count = 0_usize;
     let expanded = patterns.into_iter().map(|pattern| {
         let found = if pattern.is_wild() { matches(directory, &pattern.text) } else { literal(directory, &pattern.text) };
-        let nothing = found.as_ref().is_ok_and(Vec::is_empty);
+        let mut name = |file: &Seen| {
+            let parent = file.path.parent().unwrap_or(Path::new("")).to_owned();
+            Named { path: file.path.clone(), directory: *directories.entry(parent).or_insert_with(|| directory_of(&file.path)) }
+        };
+        let named = found.iter().flatten().map(&mut name).collect();
         let files = found.and_then(|found| {
-            let found: Vec<Seen> = found.into_iter().filter(|file| named.insert(file.identity)).collect();
+            let is_new = |file: &Seen| {
+                let by_path = paths.insert(file.path.clone());
+                by_path && (!file.identity.is_there() || identities.insert(file.identity))
+            };
+            let found: Vec<Seen> = found.into_iter().filter(is_new).collect();
             let total = count.saturating_add(found.len());
             if total > limits::CREDENTIALS_FILES {
                 // It alone: the other patterns have their files still.
@@ -69,8 +158,7 @@ pub(super) fn expand(patterns: impl IntoIterator<Item = Pattern>, main: &Seen) -
             count = total;
             Ok(found)
         });
-        let nowhere = pattern.is_wild() && !directory.join(literal_part(&pattern.text)).exists();
-        Matched { pattern, files, nothing, nowhere }
+        Matched { pattern, files, named, missed: Vec::new() }
     });
     expanded.collect()
 }
@@ -84,44 +172,8 @@ fn literal(directory: &Path, text: &str) -> Result<Vec<Seen>, String> {
     }
 }
 
-/// The regular files that a pattern matches.
+/// The regular files that a pattern matches, and what may be such a file but can't be looked at.
 fn matches(directory: &Path, text: &str) -> Result<Vec<Seen>, String> {
-    const UNREADABLE: &str = "leads into a directory that can't be read: let this process read it, or narrow the pattern";
-    let base = directory.to_str().ok_or("is a pattern, and its directory's name is not UTF-8: name the files one by one")?;
-    let full = Path::new(&glob::Pattern::escape(base)).join(text);
-    let paths = glob::glob(&full.to_string_lossy())
-        .map_err(|error| format!("is not a pattern ({}): mend it, or name the files one by one", error.msg))?;
-    // The directory's own name may have hidden parts.
-    let given = if Path::new(text).is_absolute() { 0 } else { parts(directory).count() };
-    let named: Vec<glob::Pattern> =
-        text.split('/').filter(|part| part.starts_with('.')).filter_map(|part| glob::Pattern::new(part).ok()).collect();
-    let mut files = Vec::new();
-    for path in paths {
-        let path: PathBuf = path.map_err(|error| format!("{UNREADABLE} ({})", error.error().kind()))?;
-        let hidden = parts(&path).skip(given).any(|name| name.starts_with('.') && !named.iter().any(|part| part.matches(&name)));
-        // One that can't be looked at counts as a file, whose reading will say why: taken for no file, its users would be removed.
-        if !hidden && path.metadata().map_or(true, |found| found.is_file()) {
-            files.push(Seen::at(path));
-        }
-        if files.len() > limits::CREDENTIALS_FILES {
-            break;
-        }
-    }
-    Ok(files)
-}
-
-/// The directories of a pattern before its first wildcard.
-fn literal_part(text: &str) -> &str {
-    let end = text.find(['*', '?', '[']).unwrap_or(text.len());
-    text.get(..end).and_then(|before| before.rfind('/').and_then(|slash| before.get(..=slash))).unwrap_or_default()
-}
-
-/// A path's names. Those that begin with a dot are skipped unless the pattern names the dot: Kubernetes keeps a second view of
-/// each mounted file in `..data`, and editors keep old copies in hidden files. (The glob crate's own option for this panics at
-/// a file name that isn't UTF-8.)
-fn parts(path: &Path) -> impl Iterator<Item = Cow<'_, str>> {
-    path.components().filter_map(|part| match part {
-        Component::Normal(name) => Some(name.to_string_lossy()),
-        Component::Prefix(_) | Component::RootDir | Component::CurDir | Component::ParentDir => None,
-    })
+    let files = walk::matches(directory, text, limits::CREDENTIALS_FILES)?;
+    Ok(files.into_iter().map(Seen::at).collect())
 }

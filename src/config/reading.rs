@@ -9,7 +9,7 @@ use toml::de::DeTable;
 use super::{
     credentials::CredentialsFile,
     faults::{Fault, Findings, Report},
-    identity::Seen,
+    identity::{Identity, Seen},
     patterns::{self, Matched},
     reader,
     settings::{self, Main},
@@ -59,6 +59,16 @@ impl<T> Part<T> {
         &self.own.path
     }
 
+    /// What stood there just before it was read.
+    pub(super) fn identity(&self) -> Identity {
+        self.own.identity
+    }
+
+    /// Whether `later` is the same file, written to since then.
+    pub(super) fn was_written_to(&self, later: &Self) -> bool {
+        self.own.identity.was_written_to(&later.own.identity)
+    }
+
     /// Whether the file and those it names are still what was read.
     fn is_current(&self) -> bool {
         self.own.is_current() && self.beside.iter().all(Seen::is_current)
@@ -91,12 +101,22 @@ pub(super) struct Reading {
     pub(super) matched: Vec<Matched>,
     /// The files of all that matched, in that order.
     pub(super) files: Vec<Arc<UsersPart>>,
+    /// How the main file looked, and the files that it names; what was read of them may be older.
+    looks: (Seen, Vec<Seen>),
 }
 
 impl Reading {
     /// Reads the main file at `path` and what it names; gives how it all looked from outside, for [`Glance::again`].
     pub(super) fn take(path: &Path, known: Known) -> (Self, Glance) {
         Self::until_still(known, |known| Self::once(path, known))
+    }
+
+    /// The same with a main file that was read before, whatever stands in its place now.
+    pub(super) fn take_under(main: &Arc<MainPart>, known: Known) -> (Self, Glance) {
+        Self::until_still(known, |known| {
+            let beside = main.beside.iter().map(|seen| Seen::at(seen.path.clone())).collect();
+            Self::under(Arc::clone(main), (Seen::at(main.own.path.clone()), beside), known)
+        })
     }
 
     /// Reads until nothing changes meanwhile; what still does after the last try isn't taken.
@@ -107,7 +127,7 @@ impl Reading {
             if glance == glance.again() {
                 return (reading, glance);
             }
-            known = Known { main: Some(reading.main), files: reading.files };
+            known = reading.into_known();
             thread::sleep(PAUSE);
         }
         let mut reading = once(&known);
@@ -118,20 +138,32 @@ impl Reading {
 
     fn once(path: &Path, known: &Known) -> Self {
         let main = known.main.as_ref().filter(|main| main.is_current()).map_or_else(|| Arc::new(read_main(path)), Arc::clone);
+        let looks = (main.own.clone(), main.beside.clone());
+        Self::under(main, looks, known)
+    }
+
+    fn under(main: Arc<MainPart>, looks: (Seen, Vec<Seen>), known: &Known) -> Self {
         let patterns = main.value.iter().flat_map(|main| main.patterns.iter().cloned());
-        let matched = patterns::expand(patterns, &main.own);
+        let matched = patterns::expand(patterns, &looks.0);
         let known: HashMap<&Path, &Arc<UsersPart>> = known.files.iter().map(|part| (part.path(), part)).collect();
         let files = matched.iter().flat_map(|matched| matched.files.iter().flatten()).map(|file| {
             let known = known.get(file.path.as_path()).filter(|part| part.is_current());
             known.map_or_else(|| Arc::new(read_users(&file.path)), |part| Arc::clone(part))
         });
         let files = files.collect();
-        Self { main, matched, files }
+        Self { main, matched, files, looks }
+    }
+
+    /// What need not be read again.
+    pub(super) fn into_known(self) -> Known {
+        Known { main: Some(self.main), files: self.files }
     }
 
     /// Puts a fault in the place of what isn't current any more.
     fn tell_unsettled(&mut self) {
-        if !self.main.is_current() {
+        // One that was read before is in order as it was.
+        let read_now = self.main.own == self.looks.0 && self.main.beside == self.looks.1;
+        if read_now && !self.main.is_current() {
             let Part { own, beside, .. } = &*self.main;
             let report = Report::of_fault(self.main.unsettled());
             self.main = Arc::new(Part { own: own.clone(), beside: beside.clone(), value: None, report });
@@ -165,8 +197,9 @@ pub struct Glance {
 impl Glance {
     fn of(reading: &Reading) -> Self {
         let parts = reading.files.iter().flat_map(|part| std::iter::once(&part.own).chain(&part.beside));
-        let rest = reading.main.beside.iter().chain(parts).cloned().collect();
-        Self { main: reading.main.own.clone(), matched: reading.matched.clone(), rest }
+        let (main, beside) = &reading.looks;
+        let rest = beside.iter().chain(parts).cloned().collect();
+        Self { main: main.clone(), matched: reading.matched.clone(), rest }
     }
 
     /// Looks again. Reads no file, but asks the system about each, and lists the directories of the patterns: not for an async

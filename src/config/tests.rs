@@ -17,8 +17,10 @@ mod accounts;
 mod cost;
 mod credentials;
 mod faulty;
+mod halves;
 mod reload;
 mod traces;
+mod unseen;
 
 use super::{Fault, Faults, Loaded, LogFormat, Renewal, load};
 

@@ -231,6 +231,40 @@ async fn files_that_are_being_written_are_waited_for_but_not_for_ever() {
     }
 }
 
+/// Each write is in place, and half for longer than files are waited for to settle, with the operator's signals in between.
+#[tokio::test(start_paused = true)]
+async fn half_a_file_removes_nobody_and_a_whole_one_does_once_it_stands_still() {
+    let mut stage = Stage::new();
+    let path = stage.directory.path().join("c/a.toml");
+    stage.write("c/a.toml", &format!("{}{}", user(1, "a"), user(3, "c")));
+    assert_eq!(stage.next().await.0, "a c b");
+    for round in 0..3 {
+        fs::write(&path, user(1, "half")).expect("a file");
+        for _ in 0..6 {
+            if round == 1 {
+                stage.hup.notify_one();
+            }
+            // What the signal reads anew is handed over, as it was.
+            while let Ok(published) = timeout(Duration::from_secs(1), stage.published.recv()).await {
+                let last = if round == 0 { "a c b".to_owned() } else { format!("a{} c b", round - 1) };
+                assert_eq!(published, Some(last), "{round}");
+            }
+        }
+        fs::write(&path, format!("{}{}", user(1, &format!("a{round}")), user(3, "c"))).expect("a file");
+        assert_eq!(stage.next().await.0, format!("a{round} c b"));
+    }
+    fs::write(&path, user(1, "whole")).expect("a file");
+    let start = stage.clock.now();
+    let published = timeout(Duration::from_secs(10), stage.published.recv()).await.expect("in time");
+    assert_eq!(published.as_deref(), Some("whole b"));
+    assert!(stage.clock.now().mono - start.mono > Duration::from_secs(6), "for longer than anybody pauses");
+    assert!(stage.state.borrow_and_update().faults.is_empty(), "a warning is no fault");
+    stage.quiet(Duration::from_secs(60)).await;
+    // By a rename it takes no longer than anything else.
+    stage.write("c/a.toml", "");
+    assert_eq!(stage.next().await.0, "b");
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_state_tells_what_is_in_force_and_what_is_wrong() {
     let mut stage = Stage::new();

@@ -8,7 +8,7 @@ use tonic::Code;
 
 use crate::{
     process::Process,
-    support::{MERCHANT, NUMBER, PASSWORD, PATIENCE, Said, Setting, Stage, user},
+    support::{MERCHANT, NUMBER, PASSWORD, PATIENCE, Said, Setting, Stage, replace, user},
 };
 
 /// Asks until the answer is as wanted.
@@ -92,11 +92,50 @@ async fn a_faulty_credentials_file_keeps_its_last_good_version_while_the_others_
     let first = stage.good_token().await;
     let (a, b) = (stage.files.path().join("users/a.toml"), stage.files.path().join("users/b.toml"));
     fs::write(&a, "[[users]]\nnumber = oops\n").expect("is written");
-    fs::write(&b, user("+447871230002", "b")).expect("is written");
+    replace(&b, &user("+447871230002", "b"));
     stage.hup.notify_one();
     until(&stage, "+447871230001", |answer| answer.as_ref().is_err_and(|said| said.reason == "USER_NOT_CONFIGURED")).await;
     assert_eq!(stage.good_token().await.token_id, first.token_id, "the faulty file's users are as they were");
     until(&stage, "+447871230002", |answer| answer.as_ref().is_err_and(|said| said.reason == "CREDENTIALS_REJECTED")).await;
+}
+
+#[tokio::test]
+async fn half_a_credentials_file_and_files_that_are_away_cost_nobody_its_token() {
+    let setting = Setting {
+        top: "credentials_files = [\"users/*.toml\"]".to_owned(),
+        prepare: Some(Box::new(two_files)),
+        rest: String::new(),
+        ..Setting::default()
+    };
+    let stage = setting.start().await;
+    let first = stage.good_token().await;
+    let at = |name: &str| stage.files.path().join(name);
+    // The first half is there, and the operator's signal comes.
+    fs::write(at("users/a.toml"), user("+447871230003", "c")).expect("is written");
+    replace(&at("users/b.toml"), &user("+447871230002", "b"));
+    stage.hup.notify_one();
+    until(&stage, "+447871230002", |answer| answer.as_ref().is_err_and(|said| said.reason == "CREDENTIALS_REJECTED")).await;
+    assert_eq!(stage.good_token().await.token_id, first.token_id);
+    // The rest follows.
+    fs::write(at("users/a.toml"), format!("{}{}", user("+447871230003", "c"), user(NUMBER, PASSWORD))).expect("is written");
+    stage.hup.notify_one();
+    until(&stage, "+447871230003", |answer| answer.as_ref().is_err_and(|said| said.reason == "CREDENTIALS_REJECTED")).await;
+    assert_eq!(stage.good_token().await.token_id, first.token_id);
+
+    // Both become links to a volume that is away.
+    for name in ["a.toml", "b.toml"] {
+        symlink(format!("../volume/{name}"), at("users/new")).expect("a link");
+        fs::rename(at("users/new"), at(&format!("users/{name}"))).expect("is renamed");
+    }
+    replace(&at("users/c.toml"), &user("+447871230004", "d"));
+    stage.hup.notify_one();
+    until(&stage, "+447871230004", |answer| answer.as_ref().is_err_and(|said| said.reason == "CREDENTIALS_REJECTED")).await;
+    assert_eq!(stage.good_token().await.token_id, first.token_id);
+    until(&stage, "+447871230002", |answer| answer.as_ref().is_err_and(|said| said.reason == "CREDENTIALS_REJECTED")).await;
+    // A file that can be read says who goes.
+    replace(&at("users/a.toml"), "");
+    stage.hup.notify_one();
+    until(&stage, NUMBER, |answer| answer.as_ref().is_err_and(|said| said.reason == "USER_NOT_CONFIGURED")).await;
 }
 
 /// A volume as Kubernetes mounts a Secret: files are links through `..data`, which is swapped.

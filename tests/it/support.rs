@@ -53,6 +53,13 @@ pub(crate) struct Stage {
     _stop: DropGuard,
 }
 
+/// Replaces a file as a whole, so that who is missing from it is believed to be gone at once.
+pub(crate) fn replace(path: &Path, text: &str) {
+    let new = path.with_extension("new");
+    fs::write(&new, text).expect("is written");
+    fs::rename(new, path).expect("is renamed");
+}
+
 /// A broker that runs in the test.
 pub(crate) struct Running {
     pub(crate) client: Client,
@@ -149,7 +156,7 @@ impl Stage {
 
     /// Writes the configuration anew, all but `[vault]` and `[grpc]`, and tells the broker.
     pub(crate) fn reload(&self, rest: &str) {
-        fs::write(self.files.path().join("config.toml"), format!("{}{rest}", self.head)).expect("the configuration is written");
+        replace(&self.files.path().join("config.toml"), &format!("{}{rest}", self.head));
         self.hup.notify_one();
     }
 

@@ -9,72 +9,72 @@ use crate::config::{
 };
 
 /// A main file beside `c/`, whose files are named by a pattern; every file is replaced in one step.
-struct Stage(TempDir);
+pub(super) struct Stage(TempDir);
 
 impl Stage {
-    fn new(main: &str, files: &[(&str, &str)]) -> Self {
+    pub(super) fn new(main: &str, files: &[(&str, &str)]) -> Self {
         let stage = Self(directory(&[("main.toml", main.as_bytes())]));
         fs::create_dir(stage.path("c")).expect("a directory");
         files.iter().for_each(|(name, text)| stage.write(name, text));
         stage
     }
 
-    fn path(&self, name: &str) -> std::path::PathBuf {
+    pub(super) fn path(&self, name: &str) -> std::path::PathBuf {
         self.0.path().join(name)
     }
 
-    fn write(&self, name: &str, text: &str) {
+    pub(super) fn write(&self, name: &str, text: &str) {
         fs::write(self.path(".new"), text).expect("a file");
         fs::set_permissions(self.path(".new"), Permissions::from_mode(0o600)).expect("permissions");
         fs::rename(self.path(".new"), self.path(name)).expect("renamed");
     }
 
-    fn remove(&self, name: &str) {
+    pub(super) fn remove(&self, name: &str) {
         fs::remove_file(self.path(name)).expect("removed");
     }
 
-    fn open(&self) -> Files {
+    pub(super) fn open(&self) -> Files {
         let (files, _) = Files::open(&self.path("main.toml")).unwrap_or_else(|faults| panic!("{faults}"));
         assert!(!files.changed(), "nothing happened yet");
         files
     }
 }
 
-fn main_of(patterns: &str) -> String {
+pub(super) fn main_of(patterns: &str) -> String {
     format!("credentials_files = [{patterns}]\n{VAULT}")
 }
 
 /// `[[users]]` of merchant m: pairs of the number's last digit and the password.
-fn users(users: &[(u8, &str)]) -> String {
+pub(super) fn users(users: &[(u8, &str)]) -> String {
     users.iter().map(|(digit, password)| user(*digit, &format!("password = '{password}'"))).collect()
 }
 
-fn user(digit: u8, password: &str) -> String {
+pub(super) fn user(digit: u8, password: &str) -> String {
     format!("[[users]]\nmerchant_id = 'm'\nnumber = '+44787123999{digit}'\n{password}\n")
 }
 
 /// Reads again; gives the users as last digit and password, and the kept files as their name, how many users they keep, and
 /// line, key and a word of each fault.
-fn reload(files: &mut Files) -> (Vec<(u8, String)>, Vec<Kept>) {
+pub(super) fn reload(files: &mut Files) -> (Vec<(u8, String)>, Vec<Kept>) {
     assert!(files.changed(), "something happened");
     let reloaded = files.reload().unwrap_or_else(|faults| panic!("{faults}"));
     assert!(!files.changed(), "it was read, well or in vain");
     (served(&reloaded), reloaded.kept)
 }
 
-fn served(reloaded: &Reloaded) -> Vec<(u8, String)> {
+pub(super) fn served(reloaded: &Reloaded) -> Vec<(u8, String)> {
     let digit = |user: &crate::config::User| user.key.number.expose().as_bytes()[12] - b'0';
     let mut served: Vec<_> = reloaded.config.users.iter().map(|user| (digit(user), user.password.expose().to_owned())).collect();
     served.sort();
     served
 }
 
-fn expected(users: &[(u8, &str)]) -> Vec<(u8, String)> {
+pub(super) fn expected(users: &[(u8, &str)]) -> Vec<(u8, String)> {
     users.iter().map(|(digit, password)| (*digit, (*password).to_owned())).collect()
 }
 
 /// Compares kept files: name, users kept, and what the first fault shows.
-fn expect_kept(kept: &[Kept], expected: &[(&str, Option<usize>, &str)]) {
+pub(super) fn expect_kept(kept: &[Kept], expected: &[(&str, Option<usize>, &str)]) {
     let found: Vec<_> = kept.iter().map(|kept| (kept.file.display().to_string(), kept.users)).collect();
     assert_eq!(kept.len(), expected.len(), "{kept:?}");
     for (((file, users), kept), (name, keep, word)) in found.iter().zip(kept).zip(expected) {
