@@ -8,6 +8,7 @@ mod amnesty;
 mod flying;
 mod gate;
 mod outlook;
+mod planning;
 
 use std::{
     fmt,
@@ -25,11 +26,10 @@ use self::{flying::Flight, gate::Gate, outlook::Outlook};
 pub use crate::ticket::{Boarding, Landing, NoLanding, Ticket, WAITERS_PER_FLIGHT_MAX, Want};
 use crate::{
     cache::Cache,
-    clock::{Clock, Moment},
+    clock::Clock,
     config::Renewal,
-    expiry::{HERD_JITTER, due_left},
     metrics::Metrics,
-    model::{TokenId, UserKey},
+    model::TokenId,
     pacing::{Circumstances, Stop},
     renewal::Agenda,
     snapshot::{Live, Snapshot},
@@ -43,19 +43,6 @@ use crate::{
 pub const FLIGHTS_MAX: usize = 20_000;
 /// Most callers waiting in all; each costs its HTTP/2 stream, about 5 KiB.
 pub const WAITERS_MAX: usize = 65_536;
-/// So many points to fall due at are drawn for each token, and the quietest taken …
-const DRAWS: u32 = 4;
-/// … and as many more, further apart, where even that has so many renewals in its second: a third of what the default of 64
-/// sign-ins at once does in a second at the vault's slowest.
-const HERD: u32 = 20;
-/// A renewal that was put off is spread over this part of its token's remaining life …
-const RENEW_LATER_PART: u32 = 4;
-/// … and at most this long.
-const RENEW_LATER_MAX: Duration = Duration::from_secs(15);
-/// A token is renewed so many times as long before its margin as the slowest sign-in of late took …
-const LEAD_SIGN_INS: u32 = 2;
-/// … which is forgotten by this part with each one that is quicker.
-const LATELY_PART: u32 = 10;
 
 /// What was last heard of the vault: for people, no rule depends on it.
 #[derive(Clone, Debug, Default)]
@@ -329,84 +316,6 @@ impl Shared {
         if renewal {
             self.renewals.fetch_sub(1, Ordering::Relaxed);
         }
-    }
-
-    /// Spread out, since others wait for the same.
-    fn renew_later(&self, user: &User, wait: Duration) {
-        let now = self.parts.clock.now();
-        let Some(held) = self.parts.cache.get(&user.key) else { return };
-        let Some(due) = held.due_in(now, self.live.load().settings.renewal) else { return };
-        let spread = (held.left_at(now) / RENEW_LATER_PART).min(RENEW_LATER_MAX).mul_f64(self.random());
-        let wait = due.max(wait + spread);
-        if held.left_at(now) > wait {
-            self.plan(&mut user.record(), &user.key, Some(now.mono + wait));
-        }
-    }
-
-    /// Moves a user's renewal to `at`, or takes it off the agenda.
-    fn plan(&self, record: &mut Record, key: &Arc<UserKey>, at: Option<Instant>) {
-        record.renewal = match (record.renewal.take(), at) {
-            (former, Some(at)) => Some(self.parts.agenda.put(former, at, key)),
-            (Some(former), None) => {
-                self.parts.agenda.remove(former);
-                None
-            }
-            (None, None) => None,
-        };
-    }
-
-    /// Plans the renewal of the token held by the rules that count now.
-    fn replan(&self, user: &User, snapshot: &Snapshot, now: Moment) {
-        let mut record = user.record();
-        let held = self.parts.cache.get(&user.key).filter(|held| snapshot.takes(held) && !held.left_at(now).is_zero());
-        let due = held.and_then(|held| held.due_in(now, snapshot.settings.renewal));
-        self.plan(&mut record, &user.key, due.map(|due| now.mono + due));
-    }
-
-    /// Has a user's token be due, since another credential counts by now, or drops it, since none does or another vault.
-    fn outdate(&self, user: &User, now: Moment) {
-        let mut record = user.record();
-        // Under the lock: a flight that lands later looks later at what is in force.
-        let snapshot = self.live.load();
-        let configured = snapshot.user(&user.key);
-        if let Some(configured) = configured {
-            record.pacing.follow(configured.credential.version, now.mono, &snapshot.settings.rules);
-        }
-        let Some(held) = self.parts.cache.get(&user.key) else { return };
-        if configured.is_some() && snapshot.takes(&held) {
-            self.parts.cache.put(&user.key, &Arc::new(held.made_due()));
-            let lives = !held.left_at(now).is_zero();
-            self.plan(&mut record, &user.key, lives.then_some(now.mono));
-        } else {
-            self.parts.cache.remove(&user.key);
-            self.plan(&mut record, &user.key, None);
-        }
-    }
-
-    /// Notes how long a sign-in took that brought a token. Returns how long before its margin that is to be renewed.
-    fn lead(&self, took: Duration) -> Duration {
-        let mut slowest = self.slowest.lock().unwrap_or_else(PoisonError::into_inner);
-        *slowest = took.max(*slowest - *slowest / LATELY_PART);
-        slowest.saturating_mul(LEAD_SIGN_INS)
-    }
-
-    /// With how much of its life left a token falls due, so that it does in the quietest second of a few that are drawn.
-    fn quiet_due_left(&self, sent: Instant, lifetime: Duration, lead: Duration) -> Duration {
-        let mut quietest = (u32::MAX, Duration::ZERO);
-        for draw in 0..2 * DRAWS {
-            let jitter = match draw {
-                0..DRAWS => self.random(),
-                // No herd, so nothing is renewed earlier than usual.
-                DRAWS.. if quietest.0 < HERD => break,
-                DRAWS.. => self.random() * HERD_JITTER,
-            };
-            let left = due_left(lifetime, jitter, lead);
-            let crowd = self.parts.agenda.crowd(sent + lifetime.saturating_sub(left));
-            if crowd < quietest.0 {
-                quietest = (crowd, left);
-            }
-        }
-        quietest.1
     }
 
     /// 0 to 1.

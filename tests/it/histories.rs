@@ -2,8 +2,9 @@
 //!
 //! Each was once a fault. The simulation draws such histories by the thousand; here they are told one by one.
 
+mod house;
+
 use std::{
-    pin::Pin,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -12,142 +13,18 @@ use std::{
 };
 
 use token_broker::{
-    broker::{Answer, Broker, BrokerError, Request},
-    cache::Cache,
-    clock::SystemClock,
-    config::{Renewal, User},
-    flight::Parts,
-    model::{CallerId, MerchantId, Number, UserKey},
+    config::Renewal,
     pacing::Rules,
-    policy::Policy,
-    renewal::Agenda,
     secret::Secret,
-    snapshot::{Configuration, Settings},
-    traces::{Context, Span, Traces},
-    vault::{Failure, Grant, Refusal, SignIn, SigningIn},
+    snapshot::Settings,
+    vault::{Failure, Grant},
 };
 use tokio::{
-    runtime::Handle,
     task::JoinSet,
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
-use tokio_util::sync::CancellationToken;
 
-type Answering = Pin<Box<dyn Future<Output = Result<Grant, Failure>> + Send>>;
-
-/// A vault that does as a closure says, which gets the number and the password.
-struct Scripted<F>(F);
-
-impl<F: Fn(String, String) -> Answering + Send + Sync + 'static> SignIn for Scripted<F> {
-    fn sign_in<'a>(&'a self, user: &'a UserKey, password: &'a Secret, _: Option<Context>) -> SigningIn<'a> {
-        (self.0)(user.number.expose().to_owned(), password.expose().to_owned())
-    }
-}
-
-fn secs(secs: u64) -> Duration {
-    Duration::from_secs(secs)
-}
-
-fn key(n: usize) -> UserKey {
-    let merchant = MerchantId::parse("m".to_owned()).expect("is valid");
-    UserKey { merchant, number: Number::parse(format!("+4478{n:08}")).expect("is valid") }
-}
-
-fn user(n: usize, password: &str) -> User {
-    User { key: key(n), password: Secret::from(password), attempt: 0 }
-}
-
-fn grant(text: &str, lifetime: Duration) -> Result<Grant, Failure> {
-    Ok(Grant { access_token: Secret::from(text), scope: String::new(), lifetime, lifetime_is_bounded: false })
-}
-
-fn refused() -> Failure {
-    Failure::Refused { why: Refusal::Credentials, vault_error: String::new() }
-}
-
-fn down() -> Failure {
-    Failure::Unavailable { cause: "down", wait: None, vault_error: String::new() }
-}
-
-const RULES: Rules = Rules { min_sign_in_interval: Duration::from_secs(5), refusal_hold: Duration::from_secs(86_400) };
-
-/// Sign-ins at the vault of this name.
-fn at(upstream: &str, vault: impl Fn(String, String) -> Answering + Send + Sync + 'static) -> Settings {
-    Settings {
-        upstream: Arc::from(upstream),
-        sign_in: Arc::new(Scripted(vault)),
-        rules: RULES,
-        renewal: Renewal::Ahead,
-        max_concurrent_sign_ins: 64,
-        idle_after: secs(3_600),
-    }
-}
-
-/// A broker in this process.
-struct House {
-    broker: Arc<Broker>,
-    closing: CancellationToken,
-}
-
-impl House {
-    fn new(users: Vec<User>, settings: Settings) -> Self {
-        let clock = Arc::new(SystemClock);
-        let parts = Parts {
-            clock: clock.clone(),
-            cache: Cache::new(users.len()),
-            agenda: Arc::new(Agenda::new(clock)),
-            metrics: Arc::default(),
-            traces: Traces::default(),
-            runtime: Handle::current(),
-            seed: 7,
-        };
-        let closing = CancellationToken::new();
-        let configuration = Configuration { users, policy: Policy::Everyone, settings };
-        let broker = Arc::new(Broker::new(parts, configuration, closing.clone()));
-        let renewing = Arc::clone(&broker);
-        tokio::spawn(async move { renewing.renew_ahead().await });
-        Self { broker, closing }
-    }
-
-    fn reload(&self, users: Vec<User>, settings: &Settings) {
-        self.broker.reconfigure(Configuration { users, policy: Policy::Everyone, settings: settings.clone() });
-    }
-
-    /// A call, under way already when this returns to the runtime.
-    fn call(
-        &self,
-        n: usize,
-        patience: Duration,
-        rejected: &[String],
-    ) -> impl Future<Output = Result<String, BrokerError>> + use<> {
-        let request = Request {
-            key: key(n),
-            min_remaining: Duration::ZERO,
-            rejected_token_ids: rejected.to_vec(),
-            deadline: Instant::now() + patience,
-            span: Span::default(),
-        };
-        let broker = Arc::clone(&self.broker);
-        async move {
-            let answer = broker.get_token(&CallerId::Anonymous, &request).await;
-            answer.map(|answer| text(&answer)).map_err(|none| none.error)
-        }
-    }
-
-    async fn token(&self, n: usize) -> String {
-        self.call(n, secs(30), &[]).await.expect("there is a token")
-    }
-}
-
-impl Drop for House {
-    fn drop(&mut self) {
-        self.closing.cancel();
-    }
-}
-
-fn text(answer: &Answer) -> String {
-    answer.held.token.access_token.expose().to_owned()
-}
+use self::house::{House, RULES, at, down, grant, refused, secs, user};
 
 fn id(text: &str) -> String {
     token_broker::model::TokenId::of(text).to_string()
@@ -175,6 +52,16 @@ async fn another_vaults_token_is_answered_to_nobody() {
     house.reload(vec![user(1, "a"), user(2, "a")], &former);
     let asked = Instant::now();
     assert_eq!((house.token(1).await.as_str(), asked.elapsed()), ("former", secs(3)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_had_a_token_of_the_former_vault_has_one_of_the_next_before_it_asks() {
+    let (former, next) = (at("former", |_, _| Box::pin(async { grant("former", secs(86_400)) })), two_vaults(|| Err(down())).1);
+    let house = House::new(vec![user(1, "a"), user(2, "a")], former);
+    house.token(1).await;
+    house.reload(vec![user(1, "a"), user(2, "a")], &next);
+    sleep(secs(1)).await;
+    assert_eq!(house.broker.census().merchants.values().map(|merchant| merchant.cached).sum::<usize>(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -435,31 +322,23 @@ async fn no_password_goes_to_another_vault_than_its_own() {
             Box::pin(async move { grant(&number, secs(3_600)) })
         })
     };
-    let house = House::new(vec![user(0, "0")], vault(0));
+    let house = Arc::new(House::new(vec![user(0, "0")], vault(0)));
     let (current, over) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
     let mut calling = JoinSet::new();
     for _ in 0..2 {
-        let (broker, current, over) = (Arc::clone(&house.broker), Arc::clone(&current), Arc::clone(&over));
+        let (house, current, over) = (Arc::clone(&house), Arc::clone(&current), Arc::clone(&over));
         calling.spawn(async move {
             while !over.load(Ordering::Relaxed) {
-                let request = Request {
-                    key: key(current.load(Ordering::Relaxed) + 1),
-                    min_remaining: Duration::ZERO,
-                    rejected_token_ids: Vec::new(),
-                    deadline: Instant::now() + Duration::from_millis(50),
-                    span: Span::default(),
-                };
                 // Most ask too early or too late.
-                drop(broker.get_token(&CallerId::Anonymous, &request).await);
+                drop(house.call(current.load(Ordering::Relaxed) + 1, Duration::from_millis(50), &[]).await);
                 tokio::task::yield_now().await;
             }
         });
     }
-    let (broker, vaults) = (Arc::clone(&house.broker), (1..=RELOADS).map(vault).collect::<Vec<_>>());
+    let (reloaded, vaults) = (Arc::clone(&house), (1..=RELOADS).map(vault).collect::<Vec<_>>());
     let reloading = tokio::task::spawn_blocking(move || {
         for (round, settings) in (1..=RELOADS).zip(vaults) {
-            let users = vec![user(round, &round.to_string())];
-            broker.reconfigure(Configuration { users, policy: Policy::Everyone, settings });
+            reloaded.reload(vec![user(round, &round.to_string())], &settings);
             current.store(round, Ordering::Relaxed);
         }
     });
@@ -467,4 +346,95 @@ async fn no_password_goes_to_another_vault_than_its_own() {
     over.store(true, Ordering::Relaxed);
     calling.join_all().await;
     assert!(strayed.lock().expect("no panic").is_empty(), "{strayed:?}");
+}
+
+/// How many are at a vault, of one user and in all.
+#[derive(Default)]
+struct Present {
+    users: Mutex<std::collections::HashSet<String>>,
+    faults: AtomicUsize,
+}
+
+impl Present {
+    fn comes(&self, number: &str, most: usize) {
+        let mut users = self.users.lock().expect("no panic");
+        let fault = !users.insert(number.to_owned()) || users.len() > most;
+        self.faults.fetch_add(usize::from(fault), Ordering::Relaxed);
+    }
+
+    fn goes(&self, number: &str) {
+        self.users.lock().expect("no panic").remove(number);
+    }
+}
+
+/// Real time and several threads: callers who go away, complain and hurry, a vault that does anything, reloads; then all is well.
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn threads_leave_nothing_behind() {
+    const MOST: usize = 8;
+    let seed = fastrand::u64(..);
+    println!("seed {seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let (well, present) = (Arc::new(AtomicBool::new(false)), Arc::new(Present::default()));
+    let vault = |name: &str, seed: u64| {
+        let (well, present, dice) = (Arc::clone(&well), Arc::clone(&present), Mutex::new(fastrand::Rng::with_seed(seed)));
+        let settings = at(name, move |number, _| {
+            let (well, present) = (well.load(Ordering::Relaxed), Arc::clone(&present));
+            let (draw, wait, n) = {
+                let mut dice = dice.lock().expect("no panic");
+                (dice.u8(..10), Duration::from_micros(dice.u64(..3_000)), dice.u64(..))
+            };
+            Box::pin(async move {
+                present.comes(&number, MOST);
+                sleep(wait).await;
+                present.goes(&number);
+                match draw {
+                    0 | 1 if !well => Err(down()),
+                    2 if !well => Err(Failure::Invalid { cause: "nonsense", issued: false }),
+                    _ => grant(&format!("{number}-{n}"), secs(1 + n % 3)),
+                }
+            })
+        });
+        Settings {
+            rules: Rules { min_sign_in_interval: Duration::from_millis(1), ..RULES },
+            max_concurrent_sign_ins: MOST,
+            ..settings
+        }
+    };
+    let vaults = [vault("a", random.u64(..)), vault("b", random.u64(..))];
+    let users = |n: usize| (0..n).map(|n| user(n, "p")).collect::<Vec<_>>();
+    let house = Arc::new(House::new(users(20), vaults[0].clone()));
+    let end = Instant::now() + secs(3);
+    let mut calling = JoinSet::new();
+    for _ in 0..16 {
+        let (house, mut random) = (Arc::clone(&house), random.fork());
+        calling.spawn(async move {
+            let mut rejected = Vec::new();
+            while Instant::now() < end {
+                let patience = Duration::from_micros(random.u64(..20_000));
+                let call = house.call(random.usize(..22), patience, &rejected);
+                let answer = timeout(Duration::from_micros(random.u64(..10_000)), call).await;
+                rejected =
+                    answer.ok().and_then(Result::ok).filter(|_| random.bool()).map(|token| id(&token)).into_iter().collect();
+            }
+        });
+    }
+    while Instant::now() < end {
+        let settings = Settings { max_concurrent_sign_ins: random.usize(1..=MOST), ..vaults[random.usize(..2)].clone() };
+        house.reload(users(random.usize(10..=22)), &settings);
+        sleep(Duration::from_millis(random.u64(..20))).await;
+    }
+    calling.join_all().await;
+    well.store(true, Ordering::Relaxed);
+    // Who was held off by the outages is a user of another vault now.
+    house.reload(users(22), &vault("c", random.u64(..)));
+    for n in 0..22 {
+        house.call(n, secs(5), &[]).await.expect("all is well");
+    }
+    assert_eq!((house.broker.waiting(), present.faults.load(Ordering::Relaxed)), (0, 0));
+    let landed = async {
+        while house.broker.flights_under_way() > 0 {
+            sleep(Duration::from_millis(1)).await;
+        }
+    };
+    timeout(secs(5), landed).await.expect("all flights land");
 }
