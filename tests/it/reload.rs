@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::fs::symlink, path::Path, time::Duration};
 
-use token_broker_sandbox::{Options, Sandbox};
+use token_broker_sandbox::{Fault, Options, Sandbox};
 use tokio::time::timeout;
 use tonic::Code;
 
@@ -193,4 +193,45 @@ async fn a_faulty_main_file_is_told_loudly_and_changes_nothing_and_the_log_level
     assert!(broker.ended(Duration::from_secs(10)).await.success());
     let log = broker.log();
     assert!(log.contains("colour") && !log.contains(PASSWORD), "{log}");
+}
+
+/// Of a token held, of a token on its way and of a refusal on its way, nothing counts at the next vault.
+#[tokio::test]
+async fn another_vault_is_another_vault() {
+    let (former, next) = tokio::join!(Sandbox::start(Options::default()), Sandbox::start(Options::default()));
+    let (former, next) = (former.expect("starts"), next.expect("starts"));
+    let text = |sandbox: &Sandbox| {
+        format!(
+            "[grpc]\nlisten = \"127.0.0.1:0\"\nlame_duck = \"0s\"\n[vault]\nbase_url = \"{}\"\n{}",
+            sandbox.url(),
+            user(NUMBER, PASSWORD)
+        )
+    };
+    for on_its_way in [None, Some(None), Some(Some(Fault::refusal(11, "INVALID_CREDENTIALS", "no")))] {
+        let broker = Process::serve(&text(&former), &[]).await;
+        let client = token_broker::client::Client::new(&broker.endpoint()).expect("is an endpoint");
+        let (asked_former, asked_next) = (former.sign_ins(), next.sign_ins());
+        let mut waiting = None;
+        match on_its_way {
+            None => drop(client.token(MERCHANT, NUMBER).await.expect("there is a token")),
+            Some(fault) => {
+                former.set_delay(Duration::from_secs(1));
+                fault.into_iter().for_each(|fault| former.script(fault));
+                let client = client.clone();
+                waiting = Some(tokio::spawn(async move { client.token(MERCHANT, NUMBER).await }));
+                former.wait_for_sign_ins(asked_former + 1, PATIENCE).await;
+            }
+        }
+        broker.rewrite(&text(&next));
+        broker.signal(rustix::process::Signal::HUP);
+        broker.line("the configuration is in force").await;
+        if let Some(waiting) = waiting {
+            let token = waiting.await.expect("no panic").expect("it waits for the next one's");
+            assert!(next.is_live(&token.access_token));
+        }
+        let token = client.token(MERCHANT, NUMBER).await.expect("there is a token");
+        assert!(next.is_live(&token.access_token) && !former.is_live(&token.access_token));
+        assert_eq!((former.sign_ins(), next.sign_ins()), (asked_former + 1, asked_next + 1));
+        former.set_delay(Duration::ZERO);
+    }
 }
