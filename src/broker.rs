@@ -28,7 +28,7 @@ use crate::{
     renewal::Agenda,
     snapshot::{Configuration, Live, Snapshot},
     users::{Configured, User},
-    vault::{Failure, UNDOCUMENTED},
+    vault::{Failure, NO_HTTP, UNDOCUMENTED, UNREADABLE},
 };
 
 /// Inside its margin a token is held back until the flight for the next has lasted this long: for the first who ask, not for
@@ -95,7 +95,7 @@ impl Broker {
             if snapshot.policy.decide(caller, &request.key).is_err() {
                 return Err(BrokerError::NotAllowed { caller: caller.clone(), user: request.key.clone() }.into());
             }
-            let user = &configured(&snapshot, &request.key)?.user;
+            let Configured { user, credential } = configured(&snapshot, &request.key)?;
             let now = self.clock.now();
             user.touch(self.second(now.mono));
             let held = self.cache.get(&user.key);
@@ -103,7 +103,7 @@ impl Broker {
                 self.flights.rejected(user, token);
             }
             let held = held.filter(|held| serves(held, request, &snapshot, now));
-            let freshness = held.as_ref().map(|held| held.freshness(now, snapshot.settings.renewal));
+            let freshness = held.as_ref().map(|held| held.freshness(now, credential.version, snapshot.settings.renewal));
             if let (Some(held), Some(Freshness::Fresh)) = (&held, freshness) {
                 return Ok(Answer { held: Arc::clone(held), outcome: Outcome::Hit, at: now });
             }
@@ -188,15 +188,16 @@ impl Broker {
         now.saturating_duration_since(self.epoch).as_secs().saturating_add(1)
     }
 
-    /// Whether a token needs no renewal, by what is in force now.
-    fn is_fresh(&self, held: &HeldToken, now: Moment) -> bool {
+    /// Whether a user's token needs no renewal, by what is in force now.
+    fn is_fresh(&self, user: &User, held: &HeldToken, now: Moment) -> bool {
         let snapshot = self.live.load();
-        snapshot.takes(held) && held.freshness(now, snapshot.settings.renewal) == Freshness::Fresh
+        let version = snapshot.user(&user.key).map(|configured| configured.credential.version);
+        version.is_some_and(|version| held.freshness(now, version, snapshot.settings.renewal) == Freshness::Fresh)
     }
 
     /// Sees to the next token of a user who is due; if it can't be now, then later.
     fn renew_from_agenda(&self, user: &Arc<User>) {
-        let serves = |held: &HeldToken, now: Moment| self.is_fresh(held, now);
+        let serves = |held: &HeldToken, now: Moment| self.is_fresh(user, held, now);
         match self.flights.board(user, renewal(&serves, None)) {
             // Whoever lands plans anew, and who is gone needs no token.
             Boarding::Joined(_) | Boarding::Started(_) | Boarding::Gone => {}
@@ -210,7 +211,7 @@ impl Broker {
 
     /// Sees to the next token of a user whose token is good, if that can begin at once.
     fn renew(&self, user: &Arc<User>, request: &Request, urgent: bool) -> Option<Ticket> {
-        let serves = |held: &HeldToken, now: Moment| self.is_fresh(held, now);
+        let serves = |held: &HeldToken, now: Moment| self.is_fresh(user, held, now);
         let want = Want { urgent, span: Some(&request.span), ..renewal(&serves, Some(self.clock.now().mono)) };
         match self.flights.board(user, want) {
             Boarding::Joined(ticket) | Boarding::Started(ticket) => Some(ticket),
@@ -258,6 +259,7 @@ impl Broker {
         let (ticket, outcome) = match self.flights.board(user, want) {
             Boarding::Joined(ticket) => (ticket, Outcome::Joined),
             Boarding::Started(ticket) => (ticket, Outcome::SignedIn),
+            // Looked at by what is in force at this moment.
             Boarding::Landed(held) => return Ok(self.answer(held, Outcome::Joined, request)?),
             Boarding::Stopped(stop) => return Err(NoToken { error: self.stopped(&stop), outcome: Outcome::Held }),
             Boarding::TooSoon(wait) => return Err(BrokerError::SignInTooSoon { wait }.into()),
@@ -271,12 +273,12 @@ impl Broker {
         let down = self.flights.vault_is_down();
         let until = if down { by.min(now + DOWN_WAIT) } else { by };
         let error = match self.wait(ticket, until).await? {
-            Ok(Landing::Token(held)) => return Ok(self.answer(held, outcome, request)?),
-            Ok(Landing::Void) if first => {
+            Ok(Landing::Token(held)) if self.live.load().takes(&held) => return Ok(self.answer(held, outcome, request)?),
+            Ok(Landing::Void | Landing::Token(_)) if first => {
                 let user = self.user(&request.key)?;
                 return Box::pin(self.sign_in(&user, request, false)).await;
             }
-            Ok(Landing::Void) => BrokerError::VaultUnavailable { cause: REPLACED, wait: OVERLOADED_WAIT },
+            Ok(Landing::Void | Landing::Token(_)) => BrokerError::VaultUnavailable { cause: REPLACED, wait: OVERLOADED_WAIT },
             Ok(Landing::Stopped(stop)) => self.stopped(&stop),
             Ok(Landing::Gone) => BrokerError::NotConfigured(request.key.clone()),
             Err(NoLanding::Deadline) if until < by => BrokerError::VaultUnavailable { cause: STILL_DOWN, wait: DOWN_WAIT },
@@ -323,6 +325,7 @@ impl Broker {
                 BrokerError::Refused { why: *why, vault_error: vault_error.clone(), held_until }
             }
             Failure::Throttled { vault_error, .. } => BrokerError::Throttled { wait, vault_error: vault_error.clone() },
+            Failure::Undocumented { status: UNREADABLE, .. } => BrokerError::VaultResponseInvalid { cause: NO_HTTP, wait },
             Failure::Undocumented { .. } => BrokerError::VaultUnavailable { cause: UNDOCUMENTED, wait },
             Failure::Unavailable { cause, .. } => BrokerError::VaultUnavailable { cause, wait },
             Failure::Invalid { cause, .. } => BrokerError::VaultResponseInvalid { cause, wait },

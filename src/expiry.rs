@@ -10,7 +10,7 @@ use crate::{
     clock::Moment,
     config::Renewal,
     model::{Token, TokenId},
-    pacing::Upstream,
+    pacing::Version,
 };
 
 /// The margin is this part of the lifetime …
@@ -57,13 +57,11 @@ pub fn due_left(lifetime: Duration, jitter: f64, lead: Duration) -> Duration {
 pub struct HeldToken {
     /// The token.
     pub token: Token,
-    /// Who gave it: it is good for nothing else.
-    pub upstream: Upstream,
+    /// What brought it: it is good at that upstream alone, and due once another credential counts.
+    pub version: Version,
     margin: Duration,
     /// Renewed ahead, it is due once no more than this is left.
     due_left: Duration,
-    /// Due whatever is left, since another credential counts now than the one that brought it.
-    outdated: bool,
 }
 
 impl HeldToken {
@@ -74,13 +72,12 @@ impl HeldToken {
     #[must_use]
     pub fn new(
         mut token: Token,
-        upstream: Upstream,
+        version: Version,
         bounded: bool,
         former: Option<&Self>,
         due_left: Duration,
         now: Moment,
     ) -> Self {
-        let outdated = false;
         if let Some(same) = former.filter(|former| former.token.id == token.id) {
             // By the monotonic clock alone: what the wall clock said then may have been wrong, and be set right since.
             if bounded && same.token.expires.mono < token.expires.mono {
@@ -95,25 +92,19 @@ impl HeldToken {
                 // It gave the same even there: it will until the end.
                 Duration::ZERO
             };
-            return Self { token, upstream, margin: same.margin, due_left, outdated };
+            return Self { token, version, margin: same.margin, due_left };
         }
         let margin = margin(token.lifetime);
-        Self { token, upstream, margin, due_left, outdated }
+        Self { token, version, margin, due_left }
     }
 
-    /// The same token, due from now on: it is good, but a newer one is wanted.
+    /// How good it is now, where `version` counts and tokens are renewed like this.
     #[must_use]
-    pub fn made_due(&self) -> Self {
-        Self { outdated: true, ..self.clone() }
-    }
-
-    /// How good it is now, where tokens are renewed like this.
-    #[must_use]
-    pub fn freshness(&self, now: Moment, renewal: Renewal) -> Freshness {
+    pub fn freshness(&self, now: Moment, version: Version, renewal: Renewal) -> Freshness {
         let left = self.left_at(now);
         if left.is_zero() {
             Freshness::Expired
-        } else if left > self.due_at(renewal) {
+        } else if self.version == version && left > self.due_at(renewal) {
             Freshness::Fresh
         } else if left > self.margin {
             Freshness::Due
@@ -125,7 +116,6 @@ impl HeldToken {
     /// With how much of its life left it is due; zero where it is not renewed ahead.
     fn due_at(&self, renewal: Renewal) -> Duration {
         match renewal {
-            Renewal::Ahead | Renewal::AtExpiry if self.outdated => Duration::MAX,
             Renewal::Ahead => self.due_left,
             Renewal::AtExpiry => Duration::ZERO,
         }
@@ -178,7 +168,7 @@ mod tests {
 
     fn held(token: Token, bounded: bool, former: Option<&HeldToken>, now: Moment, jitter: f64) -> HeldToken {
         let due_left = due_left(token.lifetime, jitter, Duration::ZERO);
-        HeldToken::new(token, Upstream(1), bounded, former, due_left, now)
+        HeldToken::new(token, Version::default(), bounded, former, due_left, now)
     }
 
     fn secs(secs: u64) -> Duration {
@@ -196,40 +186,43 @@ mod tests {
             let sent = start();
             let held = held(token("a", sent, lifetime), false, None, sent, jitter);
             let tick = Duration::from_nanos(1);
-            assert_eq!(held.freshness(sent, Renewal::Ahead), Freshness::Fresh);
-            assert_eq!(held.freshness(sent.plus(due - tick), Renewal::Ahead), Freshness::Fresh);
+            assert_eq!(held.freshness(sent, Version::default(), Renewal::Ahead), Freshness::Fresh);
+            assert_eq!(held.freshness(sent.plus(due - tick), Version::default(), Renewal::Ahead), Freshness::Fresh);
             if due < margin {
-                assert_eq!(held.freshness(sent.plus(due), Renewal::Ahead), Freshness::Due);
-                assert_eq!(held.freshness(sent.plus(margin - tick), Renewal::Ahead), Freshness::Due);
+                assert_eq!(held.freshness(sent.plus(due), Version::default(), Renewal::Ahead), Freshness::Due);
+                assert_eq!(held.freshness(sent.plus(margin - tick), Version::default(), Renewal::Ahead), Freshness::Due);
             }
-            assert_eq!(held.freshness(sent.plus(margin), Renewal::Ahead), Freshness::Margin);
-            assert_eq!(held.freshness(sent.plus(lifetime - tick), Renewal::Ahead), Freshness::Margin);
-            assert_eq!(held.freshness(sent.plus(lifetime), Renewal::Ahead), Freshness::Expired);
+            assert_eq!(held.freshness(sent.plus(margin), Version::default(), Renewal::Ahead), Freshness::Margin);
+            assert_eq!(held.freshness(sent.plus(lifetime - tick), Version::default(), Renewal::Ahead), Freshness::Margin);
+            assert_eq!(held.freshness(sent.plus(lifetime), Version::default(), Renewal::Ahead), Freshness::Expired);
             assert_eq!(held.due_in(sent, Renewal::Ahead), Some(due));
         }
     }
 
     #[test]
-    fn what_is_made_due_is_due_and_as_long_lived_as_before() {
-        let sent = start();
-        let held = held(token("a", sent, secs(300)), false, None, sent, 0.0).made_due();
-        assert_eq!(
-            (held.freshness(sent, Renewal::Ahead), held.left_at(sent), held.due_in(sent, Renewal::Ahead)),
-            (Freshness::Due, secs(300), Some(Duration::ZERO))
-        );
-        assert_eq!(held.freshness(sent.plus(secs(300)), Renewal::Ahead), Freshness::Expired);
+    fn what_another_version_brought_is_due_and_as_long_lived_as_before() {
+        let (sent, other) = (start(), Version { credential: 1, ..Version::default() });
+        let held = held(token("a", sent, secs(300)), false, None, sent, 0.0);
+        for renewal in [Renewal::Ahead, Renewal::AtExpiry] {
+            assert_eq!(held.freshness(sent, Version::default(), renewal), Freshness::Fresh);
+            assert_eq!(held.freshness(sent, other, renewal), Freshness::Due);
+            assert_eq!(held.freshness(sent.plus(secs(280)), other, renewal), Freshness::Margin);
+            assert_eq!(held.freshness(sent.plus(secs(300)), other, renewal), Freshness::Expired);
+        }
     }
 
     #[test]
     fn at_expiry_is_fresh_to_the_end() {
         let sent = start();
         let held = held(token("a", sent, secs(10)), false, None, sent, 0.7);
-        assert_eq!(held.freshness(sent.plus(Duration::from_millis(9_999)), Renewal::AtExpiry), Freshness::Fresh);
-        assert_eq!(held.freshness(sent.plus(secs(10)), Renewal::AtExpiry), Freshness::Expired);
+        assert_eq!(
+            held.freshness(sent.plus(Duration::from_millis(9_999)), Version::default(), Renewal::AtExpiry),
+            Freshness::Fresh
+        );
+        assert_eq!(held.freshness(sent.plus(secs(10)), Version::default(), Renewal::AtExpiry), Freshness::Expired);
         assert_eq!(held.due_in(sent, Renewal::AtExpiry), None);
         let late = sent.plus(Duration::from_millis(9_500));
-        assert_eq!(held.freshness(late, Renewal::Ahead), Freshness::Margin, "what is in force counts");
-        assert_eq!(held.made_due().freshness(late, Renewal::AtExpiry), Freshness::Margin, "and that a newer one is wanted");
+        assert_eq!(held.freshness(late, Version::default(), Renewal::Ahead), Freshness::Margin, "what is in force counts");
     }
 
     #[test]
@@ -247,11 +240,15 @@ mod tests {
         let first = held(token("a", sent, secs(200)), true, None, sent, 0.0);
         let later = sent.plus(secs(170));
         let again = held(token("a", later, secs(30)), true, Some(&first), later, 0.0);
-        assert_eq!(again.freshness(later, Renewal::Ahead), Freshness::Fresh, "no storm");
+        assert_eq!(again.freshness(later, Version::default(), Renewal::Ahead), Freshness::Fresh, "no storm");
         let late = later.plus(secs(23));
-        assert_eq!(again.freshness(late, Renewal::Ahead), Freshness::Margin, "a quarter is left: try once more");
+        assert_eq!(
+            again.freshness(late, Version::default(), Renewal::Ahead),
+            Freshness::Margin,
+            "a quarter is left: try once more"
+        );
         let last = held(token("a", late, secs(7)), true, Some(&again), late, 0.0);
-        assert_eq!(last.freshness(later.plus(secs(29)), Renewal::Ahead), Freshness::Fresh, "and not again");
+        assert_eq!(last.freshness(later.plus(secs(29)), Version::default(), Renewal::Ahead), Freshness::Fresh, "and not again");
         assert_eq!(last.due_in(late, Renewal::Ahead), None);
         assert_eq!(again.token.expires, sent.plus(secs(200)));
 
@@ -260,7 +257,7 @@ mod tests {
         assert_eq!(bounded.token.expires, sent.plus(secs(200)));
         // The wall clock was two days behind at first: the token is good, whatever it seemed to be.
         let set_right = Moment { wall: later.wall + secs(172_800), ..later };
-        assert_eq!(first.freshness(set_right, Renewal::Ahead), Freshness::Expired);
+        assert_eq!(first.freshness(set_right, Version::default(), Renewal::Ahead), Freshness::Expired);
         let again = held(token("a", set_right, secs(30)), true, Some(&first), set_right, 0.0);
         assert_eq!(again.left_at(set_right), secs(30));
 
@@ -277,7 +274,7 @@ mod tests {
             let wall_now = if wall < 0 { sent.wall - secs(wall.unsigned_abs()) } else { sent.wall + secs(wall.unsigned_abs()) };
             let now = Moment { mono: sent.mono + secs(mono), wall: wall_now };
             let past = mono >= lifetime || wall >= i64::try_from(lifetime).unwrap();
-            prop_assert_eq!(held.freshness(now, Renewal::Ahead) == Freshness::Expired, past);
+            prop_assert_eq!(held.freshness(now, Version::default(), Renewal::Ahead) == Freshness::Expired, past);
         }
     }
 }

@@ -226,7 +226,8 @@ impl Flights {
         self.shared.gate.resize(snapshot.settings.max_concurrent_sign_ins);
         drop(self.shared.follow(&snapshot));
         let (is, was) = (&snapshot.settings, &former.settings);
-        if is.renewal != was.renewal || is.idle_after != was.idle_after {
+        let holds = is.rules.refusal_hold != was.rules.refusal_hold;
+        if is.renewal != was.renewal || is.idle_after != was.idle_after || holds {
             snapshot.users.iter().for_each(|configured| self.shared.replan(&configured.user, &snapshot, now));
         }
         for user in changes.changed.iter().chain(&changes.removed) {
@@ -286,13 +287,16 @@ impl Shared {
         self.outlook.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is known of the vault that counts here.
-    fn follow(&self, snapshot: &Snapshot) -> MutexGuard<'_, Outlook> {
+    /// What is known of the vault that counts here; none where another one counts by now.
+    fn follow(&self, snapshot: &Snapshot) -> Option<MutexGuard<'_, Outlook>> {
         let mut outlook = self.outlook();
+        if self.live.load().upstream() != snapshot.upstream() {
+            return None;
+        }
         if outlook.follow(snapshot.upstream()) {
             self.gate.reset();
         }
-        outlook
+        Some(outlook)
     }
 
     /// What is true around a failure that is noted now.

@@ -205,8 +205,12 @@ impl Pacing {
 
     /// It was the vault that was out of order, or a box before it, and not this user: what its undocumented answers were counted
     /// for is forgotten. But once only until there is a token, so that no refused password is sent without end.
-    pub fn forgive(&mut self) {
-        self.against.forgive();
+    pub fn forgive(&mut self, version: Version) {
+        if self.counts(version) {
+            self.against.forgive();
+        } else if let Some((_, against)) = self.former.iter_mut().find(|(former, _)| *former == version) {
+            against.forgive();
+        }
     }
 
     /// Whether there is something against a credential that must outlast the user's absence from the configuration.
@@ -236,11 +240,11 @@ impl Pacing {
         if !against.lasts(now, rules) {
             return;
         }
-        if self.former.len() >= FORMER_MAX {
+        self.former.push((version, against));
+        if self.former.len() > FORMER_MAX {
             let soonest = self.former.iter().enumerate().min_by_key(|(_, (_, against))| against.until(rules)).map(|(at, _)| at);
             soonest.map(|at| self.former.swap_remove(at));
         }
-        self.former.push((version, against));
     }
 
     /// One more transient failure: full jitter over 1 s, doubling to 60 s.

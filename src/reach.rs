@@ -18,6 +18,9 @@ const PROBE_FIRST: Duration = Duration::from_secs(1);
 const PROBE_MAX: Duration = Duration::from_secs(8);
 /// Jitter takes at most this part off, so that replicas don't probe in step.
 const PROBE_JITTER: f64 = 0.5;
+/// A probe that took so long already keeps no other away: it hangs, as one does whose connection nobody answers on, and the vault may be
+/// back.
+const PROBE_HANGS: Duration = PROBE_MAX;
 
 /// Whether the vault answers, as far as this process knows.
 #[derive(Debug, Default)]
@@ -52,7 +55,7 @@ impl Reach {
     pub fn pass(&mut self, now: Instant) -> Passage {
         match &mut self.down {
             None => Passage::Open,
-            Some(down) if down.probing.is_none() && down.stop.until <= now => {
+            Some(down) if !down.is_probing(now) && down.stop.until <= now => {
                 down.probing = Some(now);
                 Passage::Probe
             }
@@ -63,7 +66,7 @@ impl Reach {
     /// Why no sign-in would pass now, without taking the probe.
     #[must_use]
     pub fn closed(&self, now: Instant) -> Option<Stop> {
-        self.down.as_ref().filter(|down| down.probing.is_some() || down.stop.until > now).map(|down| down.stop_at(now))
+        self.down.as_ref().filter(|down| down.is_probing(now) || down.stop.until > now).map(|down| down.stop_at(now))
     }
 
     /// Why none passes at this moment, whoever it is.
@@ -127,6 +130,10 @@ impl Reach {
 }
 
 impl Down {
+    fn is_probing(&self, now: Instant) -> bool {
+        self.probing.is_some_and(|began| now.saturating_duration_since(began) < PROBE_HANGS)
+    }
+
     /// While a probe is under way nobody knows how long it takes: come again in a moment.
     fn stop_at(&self, now: Instant) -> Stop {
         Stop { failure: Arc::clone(&self.stop.failure), until: self.stop.until.max(now + PROBE_FIRST) }
@@ -192,7 +199,9 @@ mod tests {
         assert!(matches!(reach.pass(now), Passage::Probe));
         reach.broke_off(now);
         assert!(matches!(reach.pass(now), Passage::Probe), "a lost probe is no end");
-        let lost = now - Duration::from_secs(8);
+        let lost = now;
+        now += Duration::from_secs(8);
+        assert!(reach.closed(now).is_none() && matches!(reach.pass(now), Passage::Probe), "nor is one that hangs");
         reach.failed(&user(9), &down(), Some(lost), now, 0.0);
         reach.broke_off(lost);
         assert!(matches!(reach.pass(now), Passage::Closed(_)), "and the end of another is not this one's");

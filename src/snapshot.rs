@@ -94,6 +94,6 @@ impl Snapshot {
     /// Whether a token is good for anything here: one of another vault is void.
     #[must_use]
     pub fn takes(&self, held: &HeldToken) -> bool {
-        held.upstream == self.upstream()
+        held.version.upstream == self.upstream()
     }
 }

@@ -75,7 +75,7 @@ impl Users {
             let record = user.record();
             let pacing = &record.pacing;
             let own = record.flight.is_some() || pacing.remembers(now, rules) || pacing.within_floor(now, rules).is_some();
-            own || user.merchant.stopped(now, self.upstream).is_some()
+            own || user.merchant.is_stopped_anywhere(now)
         })
     }
 
@@ -119,7 +119,13 @@ impl Users {
         changes.removed = former().map(Arc::clone).collect();
         // Who left just now may still begin a flight until that is published; whether it did is seen the next time.
         let before = self.departed.values().filter(gone).filter(|user| matters(user));
-        let departed = former().chain(before).take(DEPARTED_MAX);
+        // Who must not be forgotten comes first; those with a sign-in under way are bounded by themselves.
+        let (mut departed, others): (Vec<_>, Vec<_>) = former().partition(|user| matters(user));
+        departed.extend(before);
+        let room = DEPARTED_MAX.saturating_sub(departed.len());
+        let (most, flying) = departed.split_at(departed.len().min(DEPARTED_MAX));
+        let flying = flying.iter().filter(|user| user.record().flight.is_some());
+        let departed = most.iter().chain(flying).copied().chain(others.into_iter().take(room));
         next.departed = departed.map(|user| (Arc::clone(&user.key), Arc::clone(user))).collect();
         for user in next.departed.values() {
             next.merchants.entry(user.key.merchant.clone()).or_insert_with(|| Arc::clone(&user.merchant));
@@ -215,23 +221,30 @@ impl fmt::Debug for User {
 /// What the users of a merchant share.
 #[derive(Debug, Default)]
 pub struct Merchant {
-    /// Which upstream lets none of them sign in, and until when.
-    stop: Mutex<Option<(Upstream, Stop)>>,
+    /// Which upstreams let none of them sign in, and until when.
+    stops: Mutex<Vec<(Upstream, Stop)>>,
 }
 
 impl Merchant {
     /// Why no user of the merchant may sign in at this upstream now, if so.
     #[must_use]
     pub fn stopped(&self, now: Instant, upstream: Upstream) -> Option<Stop> {
-        let stop = self.stop.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        stop.filter(|(whose, stop)| *whose == upstream && stop.until > now).map(|(_, stop)| stop)
+        let stops = self.stops.lock().unwrap_or_else(PoisonError::into_inner);
+        stops.iter().find(|(whose, stop)| *whose == upstream && stop.until > now).map(|(_, stop)| stop.clone())
+    }
+
+    /// Whether there is anything to be remembered.
+    fn is_stopped_anywhere(&self, now: Instant) -> bool {
+        self.stops.lock().unwrap_or_else(PoisonError::into_inner).iter().any(|(_, stop)| stop.until > now)
     }
 
     /// Lets no user of the merchant sign in there for a while; the longest wait that was named counts.
-    pub fn stop(&self, upstream: Upstream, stop: Stop) {
-        let mut held = self.stop.lock().unwrap_or_else(PoisonError::into_inner);
-        if held.as_ref().is_none_or(|(whose, held)| *whose != upstream || held.until < stop.until) {
-            *held = Some((upstream, stop));
+    pub fn stop(&self, upstream: Upstream, stop: Stop, now: Instant) {
+        let mut stops = self.stops.lock().unwrap_or_else(PoisonError::into_inner);
+        // One for each upstream at most, and of upstreams as many as were configured within a wait.
+        stops.retain(|(whose, held)| held.until > now && (*whose != upstream || held.until >= stop.until));
+        if !stops.iter().any(|(whose, _)| *whose == upstream) {
+            stops.push((upstream, stop));
         }
     }
 }

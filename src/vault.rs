@@ -11,6 +11,10 @@ use std::{fmt, future::Future, pin::Pin, time::Duration};
 
 use crate::{model::UserKey, secret::Secret, traces::Context};
 
+/// The status of an answer whose head can't be read: what it was meant to say, a no perhaps, nobody knows.
+pub const UNREADABLE: u16 = 0;
+/// What people are told of that.
+pub const NO_HTTP: &str = "its answer is not HTTP/1.1 that can be read";
 /// What people are told of [`Failure::Undocumented`].
 pub const UNDOCUMENTED: &str = "it refuses the sign-in in a way that is not documented";
 
@@ -48,7 +52,7 @@ pub enum Failure {
     },
     /// A no that names nothing which is documented: it may be about the credentials, the request, or neither.
     Undocumented {
-        /// The HTTP status: 4xx.
+        /// The HTTP status: 4xx, or [`UNREADABLE`].
         status: u16,
         /// How long to wait at least, where the vault says so.
         wait: Option<Duration>,
@@ -112,6 +116,7 @@ impl fmt::Display for Failure {
                 ("the vault wants a second factor", vault_error.as_str())
             }
             Self::Refused { why: Refusal::Request, vault_error } => ("the vault refuses our request", vault_error.as_str()),
+            Self::Undocumented { status: UNREADABLE, .. } => (NO_HTTP, ""),
             Self::Undocumented { status, vault_error, .. } if vault_error.is_empty() => {
                 return write!(f, "{UNDOCUMENTED} (HTTP {status})");
             }

@@ -4,13 +4,13 @@
 
 use std::sync::Arc;
 
-use crate::users::User;
+use crate::{pacing::Version, users::User};
 
 /// What happened since the vault last gave a token.
 #[derive(Debug, Default)]
 pub(super) struct Amnesty {
-    /// Who got undocumented answers: each user three at most, then it is held.
-    users: Vec<Arc<User>>,
+    /// Who got undocumented answers, and with what: each user three at most, then it is held.
+    users: Vec<(Arc<User>, Version)>,
     /// Whether so many users did in a row that it was taken for an outage.
     outage: bool,
     /// How many tokens it gave so far, to anybody.
@@ -19,8 +19,8 @@ pub(super) struct Amnesty {
 
 impl Amnesty {
     /// A user got an undocumented answer.
-    pub(super) fn counted(&mut self, user: &Arc<User>) {
-        self.users.push(Arc::clone(user));
+    pub(super) fn counted(&mut self, user: &Arc<User>, version: Version) {
+        self.users.push((Arc::clone(user), version));
     }
 
     /// The vault counts as down from now on.
@@ -29,7 +29,7 @@ impl Amnesty {
     }
 
     /// The vault gave a token. Returns whose undocumented answers are to be forgotten.
-    pub(super) fn granted(&mut self) -> Vec<Arc<User>> {
+    pub(super) fn granted(&mut self) -> Vec<(Arc<User>, Version)> {
         self.grants = self.grants.saturating_add(1);
         let users = std::mem::take(&mut self.users);
         if std::mem::take(&mut self.outage) { users } else { Vec::new() }

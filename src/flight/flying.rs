@@ -18,12 +18,12 @@ use crate::{
     expiry::HeldToken,
     metrics::Renewed,
     model::{Token, TokenId},
+    pacing::{Stop, Upstream},
     reach::Passage,
-    snapshot::Snapshot,
     ticket::Arrivals,
     traces::{Kind, Span},
     users::{Credential, User},
-    vault::{Failure, Grant, Scope},
+    vault::{Failure, Grant, Scope, SignIn},
 };
 
 /// One sign-in, from the queue to the landing. Dropped without landing (a panic), it frees the user and the waiters.
@@ -42,7 +42,8 @@ pub(super) struct Flight {
 
 /// What a flight signs in with, from its departure on: one configuration, whichever is in force when it lands.
 struct Means {
-    snapshot: Arc<Snapshot>,
+    upstream: Upstream,
+    sign_in: Arc<dyn SignIn>,
     credential: Arc<Credential>,
     _permit: Permit,
 }
@@ -144,7 +145,7 @@ impl Flight {
             return Err(Stay::Again);
         }
         drop(record);
-        let mut outlook = self.shared.follow(&snapshot);
+        let Some(mut outlook) = self.shared.follow(&snapshot) else { return Err(Stay::Again) };
         let permit = match outlook.pass(now) {
             Passage::Open => permit.ok_or(Stay::Again)?,
             Passage::Closed(stop) => return Err(Stay::Land(Landing::Stopped(stop))),
@@ -161,7 +162,8 @@ impl Flight {
             },
         };
         drop(outlook);
-        Ok(Means { snapshot, credential, _permit: permit })
+        let sign_in = Arc::clone(&snapshot.settings.sign_in);
+        Ok(Means { upstream: snapshot.upstream(), sign_in, credential, _permit: permit })
     }
 
     async fn sign_in(&mut self, means: &Means) -> Result<Grant, Failure> {
@@ -171,8 +173,7 @@ impl Flight {
         let span = traces.within(Some(&self.span), "sign_in", Kind::Client);
         let sent = clock.now().mono;
         self.sent = true;
-        let sign_in = &means.snapshot.settings.sign_in;
-        let result = sign_in.sign_in(&user.key, &means.credential.password, span.context()).await;
+        let result = means.sign_in.sign_in(&user.key, &means.credential.password, span.context()).await;
         self.sent = false;
         let kind = result.as_ref().err().map(Failure::kind);
         metrics.sign_in(merchant, kind.unwrap_or("granted"), clock.now().mono.saturating_duration_since(sent));
@@ -188,7 +189,7 @@ impl Flight {
 
     /// What is known of the vault that was asked, if that is the one that counts.
     fn outlook<'a>(&'a self, means: &Means) -> Option<MutexGuard<'a, Outlook>> {
-        Some(self.shared.outlook()).filter(|outlook| outlook.is_of(means.snapshot.upstream()))
+        Some(self.shared.outlook()).filter(|outlook| outlook.is_of(means.upstream))
     }
 
     /// An answer to anybody means that the vault is there.
@@ -207,7 +208,7 @@ impl Flight {
     fn vault_granted(&self, means: &Means) {
         // Apart from the loop, which locks records.
         let forgiven = self.outlook(means).map(|mut outlook| outlook.granted()).unwrap_or_default();
-        forgiven.iter().for_each(|user| user.record().pacing.forgive());
+        forgiven.iter().for_each(|(user, version)| user.record().pacing.forgive(*version));
     }
 
     fn vault_failed(&mut self, failure: &Arc<Failure>, means: &Means) {
@@ -222,7 +223,7 @@ impl Flight {
                 let (now, jitter) = (self.shared.parts.clock.now().mono, self.shared.random());
                 let Some(mut outlook) = self.outlook(means) else { return };
                 if matches!(**failure, Failure::Undocumented { .. }) {
-                    outlook.undocumented(&self.user);
+                    outlook.undocumented(&self.user, means.credential.version);
                 }
                 let went_down = outlook.failed(&self.user.key, failure, probe, now, jitter);
                 if went_down {
@@ -249,7 +250,7 @@ impl Flight {
         let bounded = grant.lifetime_is_bounded;
         let lead = self.shared.lead(now.mono.saturating_duration_since(sent.mono));
         let due_left = self.shared.quiet_due_left(sent.mono, token.lifetime, lead);
-        let held = HeldToken::new(token, means.snapshot.upstream(), bounded, former, due_left, now);
+        let held = HeldToken::new(token, means.credential.version, bounded, former, due_left, now);
         if held.left_at(now).is_zero() {
             return Err(Failure::Invalid { cause: "its token had ended before the answer was here", issued: true });
         }
@@ -277,9 +278,9 @@ impl Flight {
         let void = !snapshot.takes(&held);
         // A user who was removed meanwhile is forgotten; one whose credential changed gets another token soon.
         if configured.is_some() && !void {
-            let stored = if record.pacing.counts(version) { Arc::clone(&held) } else { Arc::new(held.made_due()) };
-            self.shared.parts.cache.put(&self.user.key, &stored);
-            self.shared.plan(&mut record, &self.user.key, stored.due_in(now, settings.renewal).map(|due| now.mono + due));
+            self.shared.parts.cache.put(&self.user.key, &held);
+            let due = if record.pacing.counts(version) { held.due_in(now, settings.renewal) } else { Some(Duration::ZERO) };
+            self.shared.plan(&mut record, &self.user.key, due.map(|due| now.mono + due));
         }
         record.flight = None;
         drop((record, snapshot));
@@ -318,14 +319,18 @@ impl Flight {
         };
         // The token held is still good: try again to renew it once the wait is over, unless nothing will change till then.
         let renews = settings.renewal == Renewal::Ahead && !definite;
-        let held = || self.shared.parts.cache.get(&self.user.key).filter(|held| snapshot.takes(held));
+        let held = self.shared.parts.cache.get(&self.user.key).filter(|held| snapshot.takes(held));
         let wait = until.saturating_duration_since(now.mono);
-        let worth = renews && configured.is_some() && held().is_some_and(|held| held.left_at(now) > wait);
+        // Who has none, since the vault is another one, is to have one before somebody asks.
+        let outlasts = held.map_or(self.renewal, |held| held.left_at(now) > wait);
+        let worth = renews && configured.is_some() && outlasts;
         self.shared.plan(&mut record, &self.user.key, worth.then_some(until));
         record.flight = None;
         drop(record);
-        if let Some(stop) = stop.as_ref().filter(|_| merchants) {
-            self.user.merchant().stop(means.snapshot.upstream(), stop.clone());
+        if let Failure::Throttled { scope: Scope::Merchant, wait, .. } = **failure {
+            // Of this answer alone: what else the user waits for is its own. And of the vault that gave it, whichever counts now.
+            let own = stop.as_ref().filter(|stop| stop.failure == *failure).map_or(now.mono + wait, |stop| stop.until);
+            self.user.merchant().stop(means.upstream, Stop { failure: Arc::clone(failure), until: own }, now.mono);
         }
         drop(snapshot);
 
@@ -369,7 +374,10 @@ impl Drop for Flight {
             let mut record = self.user.record();
             // Paused like after any failure, lest a fault of ours hammers the vault.
             let stop = record.pacing.broke(circumstances, &self.shared.live.load().settings.rules);
-            record.flight = None;
+            // If it left the record before it broke, another may be there.
+            if record.flight.as_ref().is_some_and(|ticket| Arc::ptr_eq(&ticket.arrivals, &self.arrivals)) {
+                record.flight = None;
+            }
             drop(record);
             self.shared.renew_later(&self.user, stop.left_at(now));
             if self.sent {

@@ -58,7 +58,7 @@ impl Gate {
     pub(super) fn resize(&self, most: usize) {
         let mut state = self.state();
         let most = most.clamp(1, Semaphore::MAX_PERMITS);
-        let all = state.allowed == state.most;
+        let all = state.allowed == state.most && !*self.down.borrow();
         (state.most, state.allowed) = (most, if all { most } else { state.allowed.min(most) });
         self.settle(&mut state);
     }
@@ -78,7 +78,8 @@ impl Gate {
             // Neither semaphore is ever closed.
             tokio::select! {
                 biased;
-                () = urgent.notified() => {}
+                // Said once, it goes on being so, however often this is waited for.
+                () = urgent.notified() => urgent.notify_one(),
                 taken = self.renewals.acquire() => permit.renewal = taken.map(tokio::sync::SemaphorePermit::forget).is_ok(),
             }
             let taken = self.sign_ins.acquire().await;
@@ -258,8 +259,12 @@ mod tests {
             assert_eq!(free(&gate), free_then);
         }
         gate.down();
+        gate.resize(1);
+        gate.resize(64);
+        gate.answered();
+        assert_eq!(free(&gate), 2, "slowly, whatever it was in between");
         gate.reset();
-        assert_eq!(free(&gate), 4);
+        assert_eq!(free(&gate), 64);
     }
 
     #[tokio::test]
@@ -278,7 +283,9 @@ mod tests {
         quiet.notify_one();
         let hurried = gate.pass(&quiet).await.expect("there is room");
         assert!(hurried.sign_in);
-        drop((renewals, urgent, hurried));
+        drop(urgent);
+        assert!(gate.pass(&quiet).await.is_some(), "nor the next time");
+        drop((renewals, hurried));
         assert_eq!((free(&gate), gate.renewals.available_permits()), (4, 2));
     }
 }

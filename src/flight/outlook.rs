@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::amnesty::Amnesty;
 use crate::{
     model::UserKey,
-    pacing::{Stop, Upstream},
+    pacing::{Stop, Upstream, Version},
     reach::{Passage, Reach},
     users::User,
     vault::Failure,
@@ -67,13 +67,13 @@ impl Outlook {
     }
 
     /// It gave a token. Returns whose undocumented answers are to be forgotten.
-    pub(super) fn granted(&mut self) -> Vec<Arc<User>> {
+    pub(super) fn granted(&mut self) -> Vec<(Arc<User>, Version)> {
         self.amnesty.granted()
     }
 
     /// A user got an undocumented answer.
-    pub(super) fn undocumented(&mut self, user: &Arc<User>) {
-        self.amnesty.counted(user);
+    pub(super) fn undocumented(&mut self, user: &Arc<User>, version: Version) {
+        self.amnesty.counted(user, version);
     }
 
     /// A sign-in found no vault. `probe`: when it began, if it was to find that out. Returns whether the vault counts as down from now on.

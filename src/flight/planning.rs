@@ -34,14 +34,29 @@ const LEAD_SIGN_INS: u32 = 2;
 const LATELY_PART: u32 = 10;
 
 impl Shared {
-    /// Spread out, since others wait for the same.
+    /// Puts a user off whose renewal may not begin before `wait` is over, spread out, since others wait for the same. Who has no token,
+    /// since the vault is another one, is to have one before somebody asks.
     pub(super) fn renew_later(&self, user: &User, wait: Duration) {
         let now = self.parts.clock.now();
-        let Some(held) = self.parts.cache.get(&user.key) else { return };
-        let Some(due) = held.due_in(now, self.live.load().settings.renewal) else { return };
-        let spread = (held.left_at(now) / RENEW_LATER_PART).min(RENEW_LATER_MAX).mul_f64(self.random());
-        let wait = due.max(wait + spread);
-        if held.left_at(now) > wait {
+        let snapshot = self.live.load();
+        let renewal = snapshot.settings.renewal;
+        if snapshot.user(&user.key).is_none() {
+            return;
+        }
+        let held = self.parts.cache.get(&user.key).filter(|held| snapshot.takes(held));
+        let (due, left) = match &held {
+            Some(held) => match held.due_in(now, renewal) {
+                Some(due) => (due, held.left_at(now)),
+                None => return,
+            },
+            None if renewal == Renewal::Ahead => (Duration::ZERO, Duration::MAX),
+            None => return,
+        };
+        let least = due.max(wait);
+        let spread = (left / RENEW_LATER_PART).min(RENEW_LATER_MAX).mul_f64(self.random());
+        // The spread is no reason to come too late.
+        let wait = if left > least + spread { least + spread } else { least };
+        if left > wait {
             self.plan(&mut user.record(), &user.key, Some(now.mono + wait));
         }
     }
@@ -62,7 +77,11 @@ impl Shared {
     pub(super) fn replan(&self, user: &User, snapshot: &Snapshot, now: Moment) {
         let mut record = user.record();
         let held = self.parts.cache.get(&user.key).filter(|held| snapshot.takes(held) && !held.left_at(now).is_zero());
-        let due = held.and_then(|held| held.due_in(now, snapshot.settings.renewal));
+        let outdated = |version| !record.pacing.counts(version);
+        let due = held.and_then(|held| match outdated(held.version) {
+            true => Some(Duration::ZERO),
+            false => held.due_in(now, snapshot.settings.renewal),
+        });
         self.plan(&mut record, &user.key, due.map(|due| now.mono + due));
     }
 
@@ -77,10 +96,12 @@ impl Shared {
             record.pacing.follow(configured.credential.version, now.mono, &snapshot.settings.rules);
         }
         let Some(held) = self.parts.cache.get(&user.key) else { return };
+        if configured.is_some_and(|configured| configured.credential.version == held.version) {
+            // It came since.
+            return;
+        }
         let is_good = configured.is_some() && snapshot.takes(&held);
-        if is_good {
-            self.parts.cache.put(&user.key, &Arc::new(held.made_due()));
-        } else {
+        if !is_good {
             self.parts.cache.remove(&user.key);
         }
         let wanted = is_good || configured.is_some() && snapshot.settings.renewal == Renewal::Ahead;

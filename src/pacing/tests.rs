@@ -134,20 +134,20 @@ fn undocumented_answers_are_forgiven_once_until_there_is_a_token() {
         pacing.stopped(now, &RULES).is_some()
     };
     assert!(held(&mut pacing));
-    pacing.forgive();
+    pacing.forgive(credential(1));
     assert!(pacing.stopped(now, &RULES).is_none());
     assert!(held(&mut pacing));
-    pacing.forgive();
+    pacing.forgive(credential(1));
     assert!(pacing.stopped(now, &RULES).is_some(), "once");
     pacing.succeeded(credential(1), now, secs(60), &RULES);
     assert!(held(&mut pacing));
-    pacing.forgive();
+    pacing.forgive(credential(1));
     assert!(pacing.stopped(now, &RULES).is_none());
 
     pacing.succeeded(credential(1), now, secs(60), &RULES);
     fails(&mut pacing, undocumented(), at(now, 0.0));
     fails(&mut pacing, refused(), at(now, 0.0));
-    pacing.forgive();
+    pacing.forgive(credential(1));
     assert!(pacing.stopped(now, &RULES).is_some(), "a definite no is never forgiven");
 }
 
@@ -178,6 +178,9 @@ fn what_stood_against_a_version_stands_when_it_comes_back() {
             pacing.failed(credential(version), refused(), at(now, 0.0), &RULES);
         }
         assert!(pacing.former.len() <= FORMER_MAX);
+        // What ends soonest makes room, the newcomer too.
+        pacing.failed(credential(7), undocumented(), at(now, 0.0), &RULES);
+        assert!(pacing.former.iter().all(|(version, _)| *version != credential(7)));
     }
 }
 
@@ -199,6 +202,21 @@ fn whatever_happened_at_another_upstream_says_nothing_of_this_one() {
     // A throttle at the same one does, whatever the password was.
     pacing.failed(credential(7), down(), at(now, 1.0), &RULES).expect("it counts");
     assert!(pacing.stopped(now, &RULES).is_some());
+}
+
+#[test]
+fn what_was_counted_against_another_version_is_forgiven_to_that_one_alone() {
+    let (mut pacing, now) = (Pacing::default(), start());
+    let (a, b) = (credential(1), credential(2));
+    pacing.follow(b, now, &RULES);
+    (0..3).for_each(|_| drop(fails(&mut pacing, undocumented(), at(now, 0.0))));
+    pacing.follow(a, now, &RULES);
+    fails(&mut pacing, undocumented(), at(now, 0.0));
+    pacing.follow(b, now, &RULES);
+    pacing.forgive(a);
+    assert!(pacing.stopped(now, &RULES).is_some(), "its hold is its own");
+    pacing.follow(a, now, &RULES);
+    assert!(pacing.stopped(now, &RULES).is_none());
 }
 
 #[test]

@@ -82,18 +82,28 @@ pub(super) struct Granted {
 pub(super) fn classify(reply: &Reply<'_>, asked: &Asked<'_>) -> Result<Granted, Failure> {
     let text = fields::readable(reply.body);
     let fields = Fields::parse(&text);
+    // What stands for anything hides no refusal that is named further in.
+    let named = match named::in_fields(&fields) {
+        vague @ (None | Some(Class::Transient(_))) => named::in_text(&text).or(vague),
+        named => named,
+    };
     if (200..300).contains(&reply.status) {
+        let granted = fields.has("access_token");
         match reply.unreadable {
-            Some(Unreadable::TooLong) => return invalid("its answer is longer than 64 KiB"),
-            Some(Unreadable::Encoded) => return invalid("its answer has a content encoding nobody asked for"),
-            None if fields.has("access_token") => return token::grant(&fields, reply, asked),
-            Some(Unreadable::CutOff) | None => {}
+            // All of the object is here: what is missing is the end of what carried it.
+            Some(Unreadable::CutOff) if granted && fields.are_whole() => return token::grant(&fields, reply, asked),
+            None if granted => return token::grant(&fields, reply, asked),
+            Some(Unreadable::TooLong) if granted || !is_no(named) => return invalid("its answer is longer than 64 KiB"),
+            Some(Unreadable::Encoded) if granted || !is_no(named) => {
+                return invalid("its answer has a content encoding nobody asked for");
+            }
+            Some(_) | None => {}
         }
     }
-    let named = named::in_fields(&fields).or_else(|| named::in_text(&text));
     let class = match named {
         // Said so, a status counts more than a word that stands for anything.
         Some(Class::Transient(_)) if matches!(reply.status, UNAUTHORIZED | TOO_MANY_REQUESTS) => by_status(reply.status),
+        Some(Class::Transient(known::BUSY)) if (400..500).contains(&reply.status) => by_status(reply.status),
         Some(class) => class,
         None => by_status(reply.status),
     };
@@ -101,6 +111,11 @@ pub(super) fn classify(reply: &Reply<'_>, asked: &Asked<'_>) -> Result<Granted, 
     let says_nothing = named.is_none() && matches!(class, Class::Senseless(_) | Class::Transient(_));
     let class = if says_nothing && reply.unreadable == Some(Unreadable::CutOff) { Class::Transient(CUT_OFF) } else { class };
     Err(failure(class, &fields, &text, reply, asked))
+}
+
+/// Whether what is named is a refusal or a wait.
+fn is_no(named: Option<Class>) -> bool {
+    matches!(named, Some(Class::Refused(_) | Class::Throttled(_)))
 }
 
 fn invalid<T>(cause: &'static str) -> Result<T, Failure> {

@@ -28,7 +28,7 @@ use zeroize::Zeroizing;
 
 pub use self::build::{BuildError, Settings};
 use super::{
-    Failure, Grant, SignIn, SigningIn,
+    Failure, Grant, SignIn, SigningIn, UNREADABLE,
     reply::{Asked, Granted, Reply, Unreadable, classify, harmless},
 };
 use crate::{
@@ -184,9 +184,10 @@ fn date(headers: &HeaderMap) -> Option<SystemTime> {
     if headers.contains_key(AGE) { None } else { httpdate::parse_http_date(text(headers, DATE.as_str())?).ok() }
 }
 
-/// Whether there is a content encoding; none was asked for, so it is not undone.
+/// Whether there is a content encoding; none was asked for, so it is not undone. Some say so of a charset or a transfer, which is none.
 fn is_encoded(headers: &HeaderMap) -> bool {
-    let plain = |value: &str| value.trim().is_empty() || value.trim().eq_ignore_ascii_case("identity");
+    const NONE: [&str; 7] = ["", "identity", "none", "utf-8", "8bit", "7bit", "binary"];
+    let plain = |value: &str| NONE.iter().any(|none| value.trim().eq_ignore_ascii_case(none));
     headers.get_all(CONTENT_ENCODING).iter().any(|value| !value.to_str().is_ok_and(plain))
 }
 
@@ -197,7 +198,8 @@ fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 /// What went wrong on the way, in fixed words: the error's own carry the URL.
 fn transport(error: &reqwest::Error) -> Failure {
     if caused_by(error, hyper::Error::is_parse) {
-        return Failure::Invalid { cause: "its answer is not HTTP/1.1 that can be read", issued: false };
+        // It may have been a no.
+        return Failure::Undocumented { status: UNREADABLE, wait: None, vault_error: String::new() };
     }
     unavailable(if error.is_timeout() {
         "it took too long to connect to"

@@ -17,7 +17,7 @@ use token_broker::{
     pacing::Rules,
     secret::Secret,
     snapshot::Settings,
-    vault::{Failure, Grant},
+    vault::{Failure, Grant, Scope},
 };
 use tokio::{
     task::JoinSet,
@@ -207,6 +207,84 @@ async fn a_straggler_keeps_no_probe_away() {
         assert!(back.elapsed() <= secs(3), "{most}: {:?}", back.elapsed());
         straggler.abort();
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_that_hangs_keeps_no_other_away() {
+    let broken = Arc::new(AtomicBool::new(true));
+    let state = Arc::clone(&broken);
+    let vault = at("vault", move |number, _| {
+        let broken = state.load(Ordering::Relaxed);
+        let hangs = broken && number.as_str() >= "+447800000004";
+        Box::pin(async move {
+            sleep(if hangs { secs(120) } else { Duration::from_millis(50) }).await;
+            if broken { Err(down()) } else { grant(&number, secs(3_600)) }
+        })
+    });
+    let house = House::new((0..100).map(|n| user(n, "a")).collect(), vault);
+    for n in 0..3 {
+        house.call(n, secs(10), &[]).await.expect_err("it is down");
+    }
+    sleep(secs(2)).await;
+    house.call(4, secs(1), &[]).await.expect_err("it hangs");
+    broken.store(false, Ordering::Relaxed);
+    let back = Instant::now();
+    for n in (10..).map(|n| n % 90 + 10) {
+        if house.call(n, secs(30), &[]).await.is_ok() {
+            break;
+        }
+        sleep(Duration::from_millis(200)).await;
+    }
+    assert!(back.elapsed() <= secs(9), "{:?}", back.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_merchants_wait_is_as_long_as_the_vault_says_whatever_else_one_of_its_users_waits_for() {
+    let asked = AtomicUsize::new(0);
+    let vault = at("vault", move |number, _| {
+        let n = if number.ends_with('1') { asked.fetch_add(1, Ordering::Relaxed) } else { 9 };
+        Box::pin(async move {
+            sleep(secs(1)).await;
+            match n {
+                0 => Err(refused()),
+                1 => Err(Failure::Throttled { scope: Scope::Merchant, wait: secs(60), vault_error: String::new() }),
+                _ => grant(&number, secs(3_600)),
+            }
+        })
+    });
+    let users = |password: &str| vec![user(1, password), user(2, "p")];
+    let house = House::new(users("b"), vault.clone());
+    house.call(1, secs(5), &[]).await.expect_err("b is refused");
+    house.reload(users("a"), &vault);
+    let waiting = tokio::spawn(house.call(1, secs(5), &[]));
+    sleep(Duration::from_millis(500)).await;
+    // While a is judged, b is back, which is held for a day.
+    house.reload(users("b"), &vault);
+    waiting.await.expect("no panic").expect_err("the merchant is to wait");
+    house.call(2, secs(5), &[]).await.expect_err("all of it");
+    sleep(secs(60)).await;
+    house.token(2).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_vault_that_is_away_at_first_has_all_users_renewed_once_it_is_there() {
+    let away = Arc::new(AtomicBool::new(true));
+    let state = Arc::clone(&away);
+    let next = at("next", move |number, _| {
+        let away = state.load(Ordering::Relaxed);
+        Box::pin(async move { if away { Err(down()) } else { grant(&number, secs(86_400)) } })
+    });
+    let former = at("former", |number, _| Box::pin(async move { grant(&number, secs(86_400)) }));
+    let users = || (0..50).map(|n| user(n, "a")).collect::<Vec<_>>();
+    let house = House::new(users(), former);
+    for n in 0..50 {
+        house.token(n).await;
+    }
+    house.reload(users(), &next);
+    sleep(secs(20)).await;
+    away.store(false, Ordering::Relaxed);
+    sleep(secs(120)).await;
+    assert_eq!(house.broker.census().merchants.values().map(|merchant| merchant.cached).sum::<usize>(), 50);
 }
 
 #[tokio::test(start_paused = true)]

@@ -20,16 +20,23 @@ pub(super) fn readable(body: &[u8]) -> Zeroizing<String> {
 
 /// An object's fields as they were written, in their order. `null` is no field.
 #[derive(Default)]
-pub(super) struct Fields<'a>(Vec<(String, &'a str)>);
+pub(super) struct Fields<'a> {
+    fields: Vec<(String, &'a str)>,
+    whole: bool,
+}
 
 impl<'a> Fields<'a> {
     /// The fields of the first object in a text, up to where it ends or can't be understood any more.
     pub(super) fn parse(text: &'a str) -> Self {
-        let mut fields = Vec::new();
+        let (mut fields, mut whole) = (Vec::new(), false);
         let mut rest = text.find('{').and_then(|at| text.get(at + 1..)).unwrap_or_default();
         while fields.len() < FIELDS_MAX {
             // What stands between the fields, other than the object's end, is passed over up to the next name.
-            let Some(at) = rest.find(['"', '}']).filter(|at| rest.as_bytes().get(*at) == Some(&b'"')) else { break };
+            let Some(at) = rest.find(['"', '}']) else { break };
+            if rest.as_bytes().get(at) == Some(&b'}') {
+                whole = true;
+                break;
+            }
             let Some((name, behind)) = split_value(rest.get(at..).unwrap_or_default()) else { break };
             let Some(value) = behind.trim_start().strip_prefix(':') else {
                 rest = behind;
@@ -41,7 +48,12 @@ impl<'a> Fields<'a> {
             }
             rest = behind;
         }
-        Self(fields)
+        Self { fields, whole }
+    }
+
+    /// Whether the object's end was found.
+    pub(super) fn are_whole(&self) -> bool {
+        self.whole
     }
 
     /// Whether the field is there, of whatever type.
@@ -56,17 +68,12 @@ impl<'a> Fields<'a> {
 
     /// All values of a name, as they were written.
     pub(super) fn all(&self, name: &str) -> impl DoubleEndedIterator<Item = &'a str> {
-        self.0.iter().filter(move |(given, _)| given == name).map(|(_, value)| *value)
+        self.fields.iter().filter(move |(given, _)| given == name).map(|(_, value)| *value)
     }
 
     /// The field, if it is a string.
     pub(super) fn string(&self, name: &str) -> Option<String> {
         string(self.raw(name)?)
-    }
-
-    /// The field, if it is a number or a string that holds one. What is beyond the range of `f64` comes out as infinite.
-    pub(super) fn number(&self, name: &str) -> Option<f64> {
-        number(self.raw(name)?)
     }
 
     /// The objects of the field, if it is a list; whatever else stands in it is passed over.
@@ -97,7 +104,7 @@ pub(super) fn unquoted(raw: &str) -> Option<String> {
     serde_json::from_str(raw).ok()
 }
 
-/// A value that is a number, or a string that holds one.
+/// A value that is a number, or a string that holds one. What is beyond the range of `f64` comes out as infinite.
 pub(super) fn number(raw: &str) -> Option<f64> {
     let text = string(raw);
     let text = text.as_deref().unwrap_or(raw).trim();

@@ -45,6 +45,8 @@ const ATTEMPTS: Class = Class::Throttled(Throttle { scope: Scope::User, least: A
 const FIREWALL: Class = Class::Throttled(Throttle { scope: Scope::Merchant, least: Duration::ZERO, unsaid: ADDRESS_WAIT });
 const COUNTRY: Class = Class::Throttled(Throttle { scope: Scope::Merchant, least: ADDRESS_WAIT, unsaid: ADDRESS_WAIT });
 const TOO_MANY: Class = Class::Throttled(Throttle { scope: Scope::User, least: Duration::ZERO, unsaid: BARE_WAIT });
+/// OAuth's words for that are no documented ones of the vault, so that with a 4xx they excuse nothing.
+pub(super) const BUSY: &str = "it says that it is busy or failed";
 const OWN_FAULT: Class = Class::Transient("it says that it failed");
 
 /// By `errorId`, written in decimal.
@@ -88,12 +90,12 @@ fn by_vaults_name(name: &str) -> Option<Class> {
     })
 }
 
-/// RFC 6749, section 5.2, and what Spring has beside it.
+/// RFC 6749, section 5.2, and two of 4.1.2.1 that some servers have here too.
 fn by_oauths_name(name: &str) -> Option<Class> {
     Some(match name {
         "invalid_grant" => CREDENTIALS,
         "invalid_request" | "invalid_client" | "unauthorized_client" | "unsupported_grant_type" | "invalid_scope" => REQUEST,
-        "server_error" | "temporarily_unavailable" => OWN_FAULT,
+        "server_error" | "temporarily_unavailable" => Class::Transient(BUSY),
         _ => return None,
     })
 }

@@ -29,7 +29,7 @@ pub(super) fn in_fields(fields: &Fields<'_>) -> Option<Class> {
     let key = || gravest(fields.list("errors").iter().filter_map(|error| error.string("key")).filter_map(named));
     let status = || gravest(fields.all("status").filter_map(fields::string).filter_map(|status| known::by_v2_status(&status)));
     // A name that nobody knows is not made harmless by a number that stands for anything.
-    let says_nothing = errors.iter().all(|name| name.is_empty());
+    let says_nothing = fields.all("error").all(|raw| fields::string(raw).is_some_and(|name| name.is_empty()));
     error.or_else(key).or_else(status).or(id.filter(|_| says_nothing))
 }
 

@@ -28,6 +28,9 @@ const LEEWAY: f64 = 5.0;
 /// them throws them away sooner or later. It is the clock that is hours or time zones off.
 const PLAINLY_OFF: f64 = 3_600.0;
 
+/// Beyond this (the year 5138) a time is in milliseconds.
+const SECONDS_MAX: f64 = 1e11;
+
 /// Checks and takes over the token.
 pub(super) fn grant(fields: &Fields<'_>, reply: &Reply<'_>, asked: &Asked<'_>) -> Result<Granted, Failure> {
     let Some(token) = fields.raw("access_token").and_then(unquoted).map(Zeroizing::new) else {
@@ -86,12 +89,13 @@ fn claims(token: &str) -> Claims {
     let (Some(_), Some(payload), Some(_), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
         return Claims::default();
     };
-    let Some(payload) = URL_SAFE_NO_PAD.decode(payload).ok().map(Zeroizing::new) else { return Claims::default() };
+    // They are a bound, so that to read them leniently is the safe side: padding, the other alphabet, strings, milliseconds.
+    let payload: Zeroizing<String> = Zeroizing::new(payload.trim_end_matches('=').replace('+', "-").replace('/', "_"));
+    let Some(payload) = URL_SAFE_NO_PAD.decode(&*payload).ok().map(Zeroizing::new) else { return Claims::default() };
     let payload = readable(&payload);
     let claims = Fields::parse(&payload);
-    // RFC 7519 knows them as JSON numbers only.
-    let number = |name| claims.number(name).filter(|_| claims.string(name).is_none());
-    Claims { iat: number("iat"), exp: number("exp") }
+    let seconds = |name| claims.all(name).filter_map(number).map(|at| if at > SECONDS_MAX { at / 1_000.0 } else { at });
+    Claims { iat: seconds("iat").reduce(f64::max), exp: seconds("exp").reduce(f64::min) }
 }
 
 /// How the vault's clock stands to ours.

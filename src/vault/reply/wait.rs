@@ -14,12 +14,12 @@ const ANNOUNCING: [&str; 5] = ["wait", "again", "retry", "after", "for"];
 /// The wait of a `Retry-After` header: seconds, with a fraction or several where a proxy has put headers together, or a date. What
 /// is between two seconds is rounded up.
 pub(super) fn retry_after(header: &str, now: SystemTime) -> Option<Duration> {
-    let header = header.trim();
-    let wait = match httpdate::parse_http_date(header) {
-        Ok(date) => date.duration_since(now).ok()?,
-        Err(_no_date) => header.split(',').filter_map(seconds).max()?,
-    };
-    believed(wait)
+    let header = header.trim_matches(|char: char| char == '"' || char.is_whitespace());
+    if let Ok(date) = httpdate::parse_http_date(header) {
+        return believed(date.duration_since(now).ok()?);
+    }
+    // "300s" and "5 minutes" are no standard, and can mean one thing only.
+    header.split(',').filter_map(seconds).max().map_or_else(|| worded(&format!("wait {header}")), believed)
 }
 
 /// Seconds in decimal, rounded up.
