@@ -135,3 +135,8 @@ impl Drop for House {
 fn text(answer: &Answer) -> String {
     answer.held.token.access_token.expose().to_owned()
 }
+
+/// A token's id, as callers name it.
+pub(crate) fn id(text: &str) -> String {
+    token_broker::model::TokenId::of(text).to_string()
+}

@@ -1,0 +1,157 @@
+//! Floors, holds and renewals: what is in force now judges what was before.
+
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use token_broker::{config::Renewal, pacing::Rules, secret::Secret, snapshot::Settings, vault::Grant};
+use tokio::time::{Instant, sleep};
+
+use super::house::{House, RULES, at, grant, id, refused, secs, user};
+
+/// A vault of tokens that it gives again until their end, whatever `expires_in` says.
+fn same_token(rules: Rules) -> Settings {
+    let began = Instant::now();
+    let vault = at("vault", move |_, _| {
+        let hour = began.elapsed().as_secs() / 3_600;
+        let granted = Grant {
+            access_token: Secret::from(format!("hour-{hour}").as_str()),
+            scope: String::new(),
+            lifetime: secs(3_600),
+            lifetime_is_bounded: true,
+        };
+        Box::pin(async move { Ok(granted) })
+    });
+    Settings { rules, ..vault }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_floor_does_not_outlast_the_token() {
+    let house = House::new(vec![user(1, "a")], same_token(Rules { min_sign_in_interval: secs(1_800), ..RULES }));
+    let mut without = 0;
+    for _ in 0..3 * 3_600 {
+        without += u32::from(house.call(1, Duration::from_millis(500), &[]).await.is_err());
+        sleep(Duration::from_millis(500)).await;
+    }
+    assert!(without <= 3, "{without} calls without a token");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nor_does_one_that_complaints_have_doubled() {
+    let (began, house) = (Instant::now(), House::new(vec![user(1, "a")], same_token(RULES)));
+    let mut without = 0;
+    while began.elapsed() < secs(4_500) {
+        match house.call(1, Duration::from_millis(200), &[]).await {
+            Ok(token) if token == "hour-0" && began.elapsed() > secs(2_700) => {
+                drop(house.call(1, Duration::from_millis(200), &[id(&token)]).await);
+            }
+            Ok(_) => {}
+            Err(_) => without += 1,
+        }
+        sleep(Duration::from_millis(600)).await;
+    }
+    assert!(without <= 3, "{without} calls without a token");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_password_is_not_sent_again_however_it_comes_back() {
+    let sent = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&sent);
+    let vault = at("vault", move |_, password| {
+        seen.lock().expect("no panic").push(password);
+        Box::pin(async { Err(refused()) })
+    });
+    let elsewhere = at("elsewhere", |_, _| Box::pin(async { grant("elsewhere", secs(60)) }));
+    let house = House::new(vec![user(1, "a")], vault.clone());
+    for password in ["b", "a", "c", "b", "a", "c"] {
+        drop(house.call(1, secs(5), &[]).await);
+        house.reload(vec![user(1, password)], &vault);
+        sleep(secs(2)).await;
+    }
+    // Another vault in between changes nothing.
+    house.reload(vec![user(1, "a")], &elsewhere);
+    assert_eq!(house.token(1).await, "elsewhere");
+    house.reload(vec![user(1, "a")], &vault);
+    house.call(1, secs(5), &[]).await.expect_err("it was refused");
+    assert_eq!(*sent.lock().expect("no panic"), ["a", "b", "c"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn renewal_and_idle_after_count_for_tokens_that_are_held() {
+    let sign_ins = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&sign_ins);
+    let ahead = at("vault", move |_, _| {
+        let n = count.fetch_add(1, Ordering::Relaxed);
+        Box::pin(async move { grant(&format!("token-{n}"), secs(300)) })
+    });
+    let at_expiry = Settings { renewal: Renewal::AtExpiry, ..ahead.clone() };
+    let users = || vec![user(1, "a")];
+    let house = House::new(users(), ahead.clone());
+    house.token(1).await;
+    house.reload(users(), &at_expiry);
+    sleep(secs(290)).await;
+    house.token(1).await;
+    assert_eq!(sign_ins.load(Ordering::Relaxed), 1, "not ahead any more");
+    house.reload(users(), &ahead);
+    sleep(secs(1)).await;
+    assert_eq!(sign_ins.load(Ordering::Relaxed), 2, "and ahead again, though nobody asks");
+    // Idle for a second: not renewed. Not idle any more: renewed after all.
+    house.reload(users(), &Settings { idle_after: secs(1), ..ahead.clone() });
+    sleep(secs(280)).await;
+    assert_eq!(sign_ins.load(Ordering::Relaxed), 2);
+    house.reload(users(), &ahead);
+    sleep(secs(1)).await;
+    assert_eq!(sign_ins.load(Ordering::Relaxed), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn floors_and_holds_in_force_count_for_who_waits_already() {
+    let slow = |rules: Rules, settings: &Settings| Settings { rules, ..settings.clone() };
+    let sign_ins = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&sign_ins);
+    let vault = at("vault", move |number, _| {
+        let n = count.fetch_add(1, Ordering::Relaxed);
+        let refuses = number.ends_with('2') && n < 2;
+        Box::pin(async move { if refuses { Err(refused()) } else { grant(&format!("token-{n}"), secs(86_400)) } })
+    });
+    let users = || vec![user(1, "a"), user(2, "a")];
+    let house = House::new(users(), slow(Rules { min_sign_in_interval: secs(3_600), ..RULES }, &vault));
+    let first = house.token(1).await;
+    house.call(2, secs(5), &[]).await.expect_err("it is refused");
+    // It waits for an hour's floor, which then is 5 s.
+    let waiting = tokio::spawn(house.call(1, secs(7_200), &[id(&first)]));
+    sleep(secs(10)).await;
+    house.reload(users(), &vault);
+    let waited = Instant::now();
+    assert_ne!(waiting.await.expect("no panic").expect("there is a token"), first);
+    assert_eq!(waited.elapsed(), Duration::ZERO);
+    house.call(2, secs(5), &[]).await.expect_err("it is held for a day");
+    house.reload(users(), &slow(Rules { refusal_hold: secs(5), ..RULES }, &vault));
+    house.token(2).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_for_a_renewal_while_the_token_is_good() {
+    let issued = AtomicUsize::new(0);
+    let vault = at("vault", move |number, _| {
+        let n = issued.fetch_add(1, Ordering::Relaxed);
+        Box::pin(async move {
+            sleep(Duration::from_millis(800)).await;
+            grant(&format!("{number}-{n}"), secs(60))
+        })
+    });
+    let house = House::new(vec![user(1, "a")], vault);
+    house.token(1).await;
+    let (began, mut waits) = (Instant::now(), 0);
+    while began.elapsed() < secs(10 * 3_600) {
+        let before = Instant::now();
+        house.token(1).await;
+        waits += u32::from(!before.elapsed().is_zero());
+        sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(waits, 0, "of about 700 renewals");
+}
