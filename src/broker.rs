@@ -135,6 +135,8 @@ impl Broker {
                     if idle < self.idle_after() {
                         self.renew_from_agenda(&user);
                     }
+                    // Many may be due at once, and others have something to do as well.
+                    tokio::task::consume_budget().await;
                 }
             }
         }

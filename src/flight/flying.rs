@@ -81,7 +81,7 @@ impl Flight {
                 Err(Stay::Land(landing)) => {
                     self.user.record().flight = None;
                     if let Landing::Stopped(stop) = &landing {
-                        self.shared.renew_later(&self.user, stop.left_at(now.mono));
+                        self.renew_later(stop, now);
                     }
                     return self.land(landing);
                 }
@@ -146,20 +146,20 @@ impl Flight {
         }
         drop(record);
         let Some(mut outlook) = self.shared.follow(&snapshot) else { return Err(Stay::Again) };
+        // A probe waits for nobody, but there are no more at once than may be.
+        let probes = outlook.is_down() && outlook.closed(snapshot.upstream(), now).is_none();
+        let permit = if probes { permit.or_else(|| self.shared.gate.probe()) } else { permit };
+        let Some(permit) = permit else {
+            let full = outlook.closed_for_now(now);
+            return Err(full.map_or(Stay::Again, |stop| Stay::Land(Landing::Stopped(stop))));
+        };
         let permit = match outlook.pass(now) {
-            Passage::Open => permit.ok_or(Stay::Again)?,
+            Passage::Open => permit,
             Passage::Closed(stop) => return Err(Stay::Land(Landing::Stopped(stop))),
-            Passage::Probe => match permit.or_else(|| self.shared.gate.probe()) {
-                Some(permit) => {
-                    self.probing = Some(now);
-                    permit
-                }
-                None => {
-                    outlook.broke_off(now);
-                    let full = outlook.closed_for_now(now);
-                    return Err(full.map_or(Stay::Again, |stop| Stay::Land(Landing::Stopped(stop))));
-                }
-            },
+            Passage::Probe => {
+                self.probing = Some(now);
+                permit
+            }
         };
         drop(outlook);
         let sign_in = Arc::clone(&snapshot.settings.sign_in);
@@ -319,7 +319,7 @@ impl Flight {
         };
         // The token held is still good: try again to renew it once the wait is over, unless nothing will change till then.
         let renews = settings.renewal == Renewal::Ahead && !definite;
-        let held = self.shared.parts.cache.get(&self.user.key).filter(|held| snapshot.takes(held));
+        let held = self.shared.held(&self.user.key, &snapshot, now);
         let wait = until.saturating_duration_since(now.mono);
         // Who has none, since the vault is another one, is to have one before somebody asks.
         let outlasts = held.map_or(self.renewal, |held| held.left_at(now) > wait);
@@ -347,6 +347,14 @@ impl Flight {
         );
         audit::sign_in(key, Err(failure), took, trace);
         stop.map_or(Landing::Void, Landing::Stopped)
+    }
+
+    /// Has the renewal come later. A caller's sign-in that failed is none: who has no token is asked for again, or isn't.
+    fn renew_later(&self, stop: &Stop, now: Moment) {
+        let has_token = || self.shared.held(&self.user.key, &self.shared.live.load(), now).is_some();
+        if self.renewal || has_token() {
+            self.shared.renew_later(&self.user, stop.left_at(now.mono));
+        }
     }
 
     /// Tells the waiters. The flight has left the record before, together with whatever it learnt.
@@ -379,7 +387,7 @@ impl Drop for Flight {
                 record.flight = None;
             }
             drop(record);
-            self.shared.renew_later(&self.user, stop.left_at(now));
+            self.renew_later(&stop, self.shared.parts.clock.now());
             if self.sent {
                 let merchant = self.user.key.merchant.as_str();
                 self.shared.parts.metrics.sign_in(merchant, Failure::Broken.kind(), Duration::ZERO);

@@ -13,7 +13,7 @@ use super::Shared;
 use crate::{
     clock::Moment,
     config::Renewal,
-    expiry::{HERD_JITTER, due_left},
+    expiry::{HERD_JITTER, HeldToken, due_left},
     model::UserKey,
     snapshot::Snapshot,
     users::{Record, User},
@@ -40,11 +40,10 @@ impl Shared {
         let now = self.parts.clock.now();
         let snapshot = self.live.load();
         let renewal = snapshot.settings.renewal;
-        if snapshot.user(&user.key).is_none() {
-            return;
-        }
-        let held = self.parts.cache.get(&user.key).filter(|held| snapshot.takes(held));
+        let Some(configured) = snapshot.user(&user.key) else { return };
+        let held = self.held(&user.key, &snapshot, now);
         let (due, left) = match &held {
+            Some(held) if held.version != configured.credential.version => (Duration::ZERO, held.left_at(now)),
             Some(held) => match held.due_in(now, renewal) {
                 Some(due) => (due, held.left_at(now)),
                 None => return,
@@ -52,10 +51,10 @@ impl Shared {
             None if renewal == Renewal::Ahead => (Duration::ZERO, Duration::MAX),
             None => return,
         };
-        let least = due.max(wait);
         let spread = (left / RENEW_LATER_PART).min(RENEW_LATER_MAX).mul_f64(self.random());
         // The spread is no reason to come too late.
-        let wait = if left > least + spread { least + spread } else { least };
+        let put_off = if left > wait + spread { wait + spread } else { wait };
+        let wait = due.max(put_off);
         if left > wait {
             self.plan(&mut user.record(), &user.key, Some(now.mono + wait));
         }
@@ -73,20 +72,26 @@ impl Shared {
         };
     }
 
-    /// Plans the renewal of the token held by the rules that count now.
+    /// The token held, if it is good for anything. Whether moka has freed one that has ended makes no difference.
+    pub(super) fn held(&self, key: &UserKey, snapshot: &Snapshot, now: Moment) -> Option<Arc<HeldToken>> {
+        self.parts.cache.get(key).filter(|held| snapshot.takes(held) && !held.left_at(now).is_zero())
+    }
+
+    /// Plans a user's renewal by the rules that count now. Who has no token keeps the place that it has, where tokens are renewed ahead.
     pub(super) fn replan(&self, user: &User, snapshot: &Snapshot, now: Moment) {
         let mut record = user.record();
-        let held = self.parts.cache.get(&user.key).filter(|held| snapshot.takes(held) && !held.left_at(now).is_zero());
-        let outdated = |version| !record.pacing.counts(version);
-        let due = held.and_then(|held| match outdated(held.version) {
-            true => Some(Duration::ZERO),
-            false => held.due_in(now, snapshot.settings.renewal),
-        });
+        let renewal = snapshot.settings.renewal;
+        let due = match self.held(&user.key, snapshot, now) {
+            Some(held) if !record.pacing.counts(held.version) => Some(Duration::ZERO),
+            Some(held) => held.due_in(now, renewal),
+            None if renewal == Renewal::Ahead => return,
+            None => None,
+        };
         self.plan(&mut record, &user.key, due.map(|due| now.mono + due));
     }
 
     /// Has a user's token be due, since another credential counts by now, or drops it, since none does or another vault. Whoever had a
-    /// token is to have one again before somebody asks.
+    /// token is to have one again before somebody asks; who was not asked for lately, the agenda passes over.
     pub(super) fn outdate(&self, user: &User, now: Moment) {
         let mut record = user.record();
         // Under the lock: a flight that lands later looks later at what is in force.
@@ -95,18 +100,24 @@ impl Shared {
         if let Some(configured) = configured {
             record.pacing.follow(configured.credential.version, now.mono, &snapshot.settings.rules);
         }
-        let Some(held) = self.parts.cache.get(&user.key) else { return };
-        if configured.is_some_and(|configured| configured.credential.version == held.version) {
-            // It came since.
-            return;
-        }
-        let is_good = configured.is_some() && snapshot.takes(&held);
-        if !is_good {
+        let held = self.held(&user.key, &snapshot, now);
+        let due = match (configured, held) {
+            (None, _) => None,
+            // It came since, or is that of a credential which is back.
+            (Some(configured), Some(held)) if configured.credential.version == held.version => {
+                held.due_in(now, snapshot.settings.renewal)
+            }
+            (Some(_), Some(_)) => Some(Duration::ZERO),
+            (Some(_), None) => {
+                let wanted = snapshot.settings.renewal == Renewal::Ahead && user.asked() > 0;
+                // Spread out, since all others may be without as well.
+                wanted.then(|| RENEW_LATER_MAX.mul_f64(self.random()))
+            }
+        };
+        if self.parts.cache.get(&user.key).is_some_and(|held| configured.is_none() || !snapshot.takes(&held)) {
             self.parts.cache.remove(&user.key);
         }
-        let wanted = is_good || configured.is_some() && snapshot.settings.renewal == Renewal::Ahead;
-        let renews = wanted && !held.left_at(now).is_zero();
-        self.plan(&mut record, &user.key, renews.then_some(now.mono));
+        self.plan(&mut record, &user.key, due.map(|due| now.mono + due));
     }
 
     /// Notes how long a sign-in took that brought a token. Returns how long before its margin that is to be renewed.

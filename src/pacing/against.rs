@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 use super::{Circumstances, Rules, Stop, doubled};
-use crate::vault::{Failure, Refusal};
+use crate::vault::{Failure, Refusal, UNREADABLE};
 
 /// After the first answer that says no and nothing that is documented, the next try is so far off …
 const UNDOCUMENTED_FIRST: Duration = Duration::from_secs(60);
@@ -85,11 +85,16 @@ impl Against {
         let undocumented = matches!(failure, Failure::Undocumented { .. });
         let wait = match &failure {
             Failure::Refused { .. } => rules.refusal_hold,
-            Failure::Undocumented { wait, vault_error, .. } => {
+            Failure::Undocumented { status, wait, vault_error } => {
                 self.count(now.grants);
                 self.undocumented = self.undocumented.saturating_add(1).max(self.ungranted);
-                let pause = if self.undocumented == 1 { UNDOCUMENTED_FIRST } else { UNDOCUMENTED_SECOND };
-                if self.undocumented >= UNDOCUMENTED_HELD {
+                let pause = match self.undocumented {
+                    1 => UNDOCUMENTED_FIRST,
+                    2 => UNDOCUMENTED_SECOND,
+                    more => doubled(UNDOCUMENTED_SECOND, more - 2).min(rules.refusal_hold),
+                };
+                // What is no HTTP may have been no no either: it is asked ever more rarely, but held by nothing that it said.
+                if self.undocumented >= UNDOCUMENTED_HELD && *status != UNREADABLE {
                     failure = Failure::Refused { why: Refusal::Request, vault_error: vault_error.clone() };
                     rules.refusal_hold
                 } else {

@@ -111,6 +111,17 @@ fn the_third_undocumented_answer_in_a_row_is_a_hold() {
 }
 
 #[test]
+fn what_is_no_http_is_asked_ever_more_rarely_and_holds_nobody() {
+    let (mut pacing, mut now) = (Pacing::default(), start());
+    let unread = || Failure::Undocumented { status: crate::vault::UNREADABLE, wait: None, vault_error: String::new() };
+    for least in [60, 600, 1_200, 2_400, 4_800] {
+        let stop = fails(&mut pacing, unread(), at(now, 0.0));
+        assert_eq!((stop.left_at(now), stop.failure.kind()), (secs(least), "undocumented"));
+        now += secs(least);
+    }
+}
+
+#[test]
 fn waits_in_a_row_grow_while_nobody_gets_a_token() {
     let (mut pacing, now) = (Pacing::default(), start());
     let throttled = || Failure::Throttled { scope: Scope::User, wait: secs(1), vault_error: String::new() };

@@ -28,8 +28,8 @@ const LEEWAY: f64 = 5.0;
 /// them throws them away sooner or later. It is the clock that is hours or time zones off.
 const PLAINLY_OFF: f64 = 3_600.0;
 
-/// Beyond this (the year 5138) a time is in milliseconds.
-const SECONDS_MAX: f64 = 1e11;
+/// Beyond this (in seconds the year 33658, in milliseconds 2001) a time is in milliseconds: tokens that never end say the year 9999.
+const SECONDS_MAX: f64 = 1e12;
 
 /// Checks and takes over the token.
 pub(super) fn grant(fields: &Fields<'_>, reply: &Reply<'_>, asked: &Asked<'_>) -> Result<Granted, Failure> {

@@ -75,6 +75,8 @@ fn a_jwt_bounds_the_lifetime() {
         (jwt(r#"{"exp":1e400,"iat":1e400}"#), "token 86000", false),
         (jwt(r#"{"exp":"4600","iat":"1000"}"#), "token 3600", true), // no standard, but a bound
         (jwt(r#"{"exp":4600,"iat":1000,"exp":4000}"#), "token 3000", true),
+        (jwt(r#"{"exp":253402300799,"iat":1709717969}"#), "token 86000", true), // the year 9999
+        (jwt(r#"{"exp":253402300800}"#), "token 86000", true),
         (jwt(r#"{"exp":1709804369000,"iat":1709800769000}"#), "token 3600", true),
         (jwt(r#"{"exp":4600,"iat":1000}"#).replace(".c2ln", "==.c2ln"), "token 3600", true),
         (jwt(r#"{"exp":4600}"#), "token 86000", false), // ended in 1970: a clock that is off, and no iat to count from
