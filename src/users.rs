@@ -258,6 +258,8 @@ pub struct Record {
     pub flight: Option<Ticket>,
     /// The user's place in the agenda of renewals.
     pub renewal: Option<Place>,
+    /// It had a token when another vault was configured, and is to have one again before somebody asks.
+    pub lost_token: bool,
 }
 
 #[cfg(test)]

@@ -279,6 +279,7 @@ impl Flight {
         // A user who was removed meanwhile is forgotten; one whose credential changed gets another token soon.
         if configured.is_some() && !void {
             self.shared.parts.cache.put(&self.user.key, &held);
+            record.lost_token = false;
             let due = if record.pacing.counts(version) { held.due_in(now, settings.renewal) } else { Some(Duration::ZERO) };
             self.shared.plan(&mut record, &self.user.key, due.map(|due| now.mono + due));
         }

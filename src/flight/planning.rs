@@ -100,6 +100,11 @@ impl Shared {
         if let Some(configured) = configured {
             record.pacing.follow(configured.credential.version, now.mono, &snapshot.settings.rules);
         }
+        let former = self.parts.cache.get(&user.key).filter(|held| configured.is_none() || !snapshot.takes(held));
+        if let Some(former) = former {
+            record.lost_token = configured.is_some() && !former.left_at(now).is_zero();
+            self.parts.cache.remove(&user.key);
+        }
         let held = self.held(&user.key, &snapshot, now);
         let due = match (configured, held) {
             (None, _) => None,
@@ -109,14 +114,11 @@ impl Shared {
             }
             (Some(_), Some(_)) => Some(Duration::ZERO),
             (Some(_), None) => {
-                let wanted = snapshot.settings.renewal == Renewal::Ahead && user.asked() > 0;
+                let wanted = snapshot.settings.renewal == Renewal::Ahead && record.lost_token;
                 // Spread out, since all others may be without as well.
                 wanted.then(|| RENEW_LATER_MAX.mul_f64(self.random()))
             }
         };
-        if self.parts.cache.get(&user.key).is_some_and(|held| configured.is_none() || !snapshot.takes(&held)) {
-            self.parts.cache.remove(&user.key);
-        }
         self.plan(&mut record, &user.key, due.map(|due| now.mono + due));
     }
 

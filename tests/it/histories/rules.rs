@@ -155,3 +155,20 @@ async fn nobody_waits_for_a_renewal_while_the_token_is_good() {
     }
     assert_eq!(waits, 0, "of about 700 renewals");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_new_password_is_sent_when_somebody_asks_and_not_before() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    let vault = at("vault", move |_, _| {
+        count.fetch_add(1, Ordering::Relaxed);
+        Box::pin(async { Err(refused()) })
+    });
+    let house = House::new(vec![user(1, "a")], vault.clone());
+    house.call(1, secs(5), &[]).await.expect_err("it is refused");
+    house.reload(vec![user(1, "b")], &vault);
+    sleep(secs(600)).await;
+    assert_eq!(asked.load(Ordering::Relaxed), 1, "it had no token, so nobody misses one");
+    house.call(1, secs(5), &[]).await.expect_err("it is refused");
+    assert_eq!(asked.load(Ordering::Relaxed), 2);
+}
