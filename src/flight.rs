@@ -35,7 +35,7 @@ use crate::{
     snapshot::{Live, Snapshot},
     ticket::Counted,
     traces::{Kind, Traces},
-    users::{Changes, Record, User},
+    users::{Changes, Configured, Record, User},
     vault::Failure,
 };
 
@@ -140,7 +140,7 @@ impl Flights {
         }
         // Looked at under the lock, so that who comes later sees what is in force later.
         let snapshot = self.shared.live.load();
-        let Some(configured) = snapshot.user(&user.key) else { return Boarding::Gone };
+        let Some(configured) = configured(user, &mut record, &snapshot, now.mono) else { return Boarding::Gone };
         if !Arc::ptr_eq(&configured.user, user) {
             // It was forgotten meanwhile, and has come back.
             let user = Arc::clone(&configured.user);
@@ -148,7 +148,6 @@ impl Flights {
             return self.board(&user, want);
         }
         let rules = &snapshot.settings.rules;
-        record.pacing.follow(configured.credential.version, now.mono, rules);
         let too_late = |begins: Instant| want.begin_by.is_some_and(|by| begins > by.max(now.mono));
         if let Some(ticket) = &record.flight {
             if too_late(ticket.begins) {
@@ -266,6 +265,13 @@ impl Flights {
     pub fn waiting(&self) -> usize {
         self.shared.waiting.load(Ordering::Relaxed)
     }
+}
+
+/// The user as it is configured, which its record obeys from now on.
+fn configured<'a>(user: &User, record: &mut Record, snapshot: &'a Snapshot, now: Instant) -> Option<&'a Configured> {
+    let configured = snapshot.user(&user.key)?;
+    record.pacing.follow(configured.credential.version, now, &snapshot.settings.rules);
+    Some(configured)
 }
 
 /// Why the user may not sign in now, for reasons of its own or its merchant's; the longer wait counts.

@@ -346,4 +346,22 @@ mod tests {
             "and forgotten in the end"
         );
     }
+
+    /// However many leave at once: a hold that is forgotten locks an account.
+    #[test]
+    fn who_is_held_is_not_forgotten_for_those_of_whom_there_is_nothing_to_remember() {
+        let user = |n: usize| {
+            let merchant = MerchantId::parse("m".to_owned()).expect("is valid");
+            let number = Number::parse(format!("+4478{n:08}")).expect("is valid");
+            config::User { key: UserKey { merchant, number }, password: Secret::from("a"), attempt: 0 }
+        };
+        let users = Users::new(vec![user(0)], "a");
+        let held = users.get(&user(0).key).expect("is there").clone();
+        refuse(&held);
+        let (others, _) = users.reloaded((1..=DEPARTED_MAX).map(user).collect(), "a", now(), &RULES);
+        let (gone, changes) = others.reloaded(Vec::new(), "a", now(), &RULES);
+        assert_eq!((changes.removed.len(), gone.departed.len()), (DEPARTED_MAX, DEPARTED_MAX));
+        let (back, _) = gone.reloaded(vec![user(0)], "a", now(), &RULES);
+        assert!(Arc::ptr_eq(&back.get(&held.user.key).expect("is there").user, &held.user));
+    }
 }

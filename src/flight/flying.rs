@@ -10,7 +10,7 @@ use std::{
 use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
-use super::{Landing, Parts, Shared, Ticket, gate::Permit, outlook::Outlook, stopped};
+use super::{Landing, Parts, Shared, Ticket, configured, gate::Permit, outlook::Outlook, stopped};
 use crate::{
     audit,
     clock::Moment,
@@ -135,9 +135,10 @@ impl Flight {
     fn depart(&mut self, now: Instant, permit: Option<Permit>) -> Result<Means, Stay> {
         let mut record = self.user.record();
         let snapshot = self.shared.live.load_full();
-        let Some(configured) = snapshot.user(&self.user.key) else { return Err(Stay::Land(Landing::Gone)) };
-        let credential = Arc::clone(&configured.credential);
-        record.pacing.follow(credential.version, now, &snapshot.settings.rules);
+        let configured = configured(&self.user, &mut record, &snapshot, now);
+        let Some(credential) = configured.map(|configured| Arc::clone(&configured.credential)) else {
+            return Err(Stay::Land(Landing::Gone));
+        };
         if let Some(stop) = stopped(&self.user, &record, &snapshot, now) {
             return Err(Stay::Land(Landing::Stopped(stop)));
         }
@@ -270,10 +271,7 @@ impl Flight {
         let snapshot = self.shared.live.load();
         let settings = &snapshot.settings;
         let version = means.credential.version;
-        let configured = snapshot.user(&self.user.key);
-        if let Some(configured) = configured {
-            record.pacing.follow(configured.credential.version, now.mono, &settings.rules);
-        }
+        let configured = configured(&self.user, &mut record, &snapshot, now.mono);
         let doubled = record.pacing.succeeded(version, sent.mono, left, &settings.rules);
         let void = !snapshot.takes(&held);
         // A user who was removed meanwhile is forgotten; one whose credential changed gets another token soon.
@@ -309,10 +307,7 @@ impl Flight {
         let mut record = self.user.record();
         let snapshot = self.shared.live.load();
         let settings = &snapshot.settings;
-        let configured = snapshot.user(&self.user.key);
-        if let Some(configured) = configured {
-            record.pacing.follow(configured.credential.version, now.mono, &settings.rules);
-        }
+        let configured = configured(&self.user, &mut record, &snapshot, now.mono);
         let stop = record.pacing.failed(means.credential.version, Failure::clone(failure), circumstances, &settings.rules);
         let (definite, until) = match &stop {
             Some(stop) => (matches!(*stop.failure, Failure::Refused { .. }), stop.until),
@@ -323,7 +318,7 @@ impl Flight {
         let held = self.shared.held(&self.user.key, &snapshot, now);
         let wait = until.saturating_duration_since(now.mono);
         // Who has none, since the vault is another one, is to have one before somebody asks.
-        let outlasts = held.map_or(self.renewal, |held| held.left_at(now) > wait);
+        let outlasts = held.map_or(self.renewal || record.lost_token, |held| held.left_at(now) > wait);
         let worth = renews && configured.is_some() && outlasts;
         self.shared.plan(&mut record, &self.user.key, worth.then_some(until));
         record.flight = None;
@@ -350,10 +345,11 @@ impl Flight {
         stop.map_or(Landing::Void, Landing::Stopped)
     }
 
-    /// Has the renewal come later. A caller's sign-in that failed is none: who has no token is asked for again, or isn't.
+    /// Has the renewal come later. A caller's sign-in that failed is none: who never had a token is asked for again, or isn't.
     fn renew_later(&self, stop: &Stop, now: Moment) {
+        let lost_token = self.user.record().lost_token;
         let has_token = || self.shared.held(&self.user.key, &self.shared.live.load(), now).is_some();
-        if self.renewal || has_token() {
+        if self.renewal || lost_token || has_token() {
             self.shared.renew_later(&self.user, stop.left_at(now.mono));
         }
     }

@@ -9,7 +9,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::Shared;
+use super::{Shared, configured};
 use crate::{
     clock::Moment,
     config::Renewal,
@@ -96,10 +96,7 @@ impl Shared {
         let mut record = user.record();
         // Under the lock: a flight that lands later looks later at what is in force.
         let snapshot = self.live.load();
-        let configured = snapshot.user(&user.key);
-        if let Some(configured) = configured {
-            record.pacing.follow(configured.credential.version, now.mono, &snapshot.settings.rules);
-        }
+        let configured = configured(user, &mut record, &snapshot, now.mono);
         let former = self.parts.cache.get(&user.key).filter(|held| configured.is_none() || !snapshot.takes(held));
         if let Some(former) = former {
             record.lost_token = configured.is_some() && !former.left_at(now).is_zero();

@@ -80,15 +80,14 @@ fn two_files(directory: &Path) {
     fs::write(directory.join("users/b.toml"), user("+447871230001", "b")).expect("is written");
 }
 
+fn of_two_files() -> Setting {
+    let top = "credentials_files = [\"users/*.toml\"]".to_owned();
+    Setting { top, prepare: Some(Box::new(two_files)), rest: String::new(), ..Setting::default() }
+}
+
 #[tokio::test]
 async fn a_faulty_credentials_file_keeps_its_last_good_version_while_the_others_change() {
-    let setting = Setting {
-        top: "credentials_files = [\"users/*.toml\"]".to_owned(),
-        prepare: Some(Box::new(two_files)),
-        rest: String::new(),
-        ..Setting::default()
-    };
-    let stage = setting.start().await;
+    let stage = of_two_files().start().await;
     let first = stage.good_token().await;
     let (a, b) = (stage.files.path().join("users/a.toml"), stage.files.path().join("users/b.toml"));
     fs::write(&a, "[[users]]\nnumber = oops\n").expect("is written");
@@ -101,13 +100,7 @@ async fn a_faulty_credentials_file_keeps_its_last_good_version_while_the_others_
 
 #[tokio::test]
 async fn half_a_credentials_file_and_files_that_are_away_cost_nobody_its_token() {
-    let setting = Setting {
-        top: "credentials_files = [\"users/*.toml\"]".to_owned(),
-        prepare: Some(Box::new(two_files)),
-        rest: String::new(),
-        ..Setting::default()
-    };
-    let stage = setting.start().await;
+    let stage = of_two_files().start().await;
     let first = stage.good_token().await;
     let at = |name: &str| stage.files.path().join(name);
     // The first half is there, and the operator's signal comes.

@@ -92,6 +92,10 @@ async fn another_vault_that_is_away_at_first_has_all_users_renewed_once_it_is_th
         house.token(n).await;
     }
     house.reload(users(), &next);
+    // A caller that comes before the agenda does is no reason to forget its user.
+    for n in 0..50 {
+        house.call(n, secs(1), &[]).await.expect_err("it is away");
+    }
     sleep(secs(20)).await;
     away.store(false, Ordering::Relaxed);
     sleep(secs(120)).await;
