@@ -2,8 +2,9 @@
 //!
 //! Must never change anything, name a user, or let readiness speak of anything but this process.
 
-mod page;
-mod status;
+pub mod overview;
+mod status_html;
+mod status_json;
 
 use std::{
     convert::Infallible,
@@ -33,14 +34,16 @@ use hyper_util::{
 };
 use tokio::{net::TcpStream, time::timeout};
 
-use self::status::Status;
-use crate::{
-    grpc::{
-        house::{Guest, UnderWay},
-        listener::Ending,
-    },
-    metrics::{Format, Metrics},
+use self::{
     overview::{Overview, Phase},
+    status_json::Status,
+};
+use crate::{
+    net::{
+        accept::Ending,
+        places::{Guest, UnderWay},
+    },
+    telemetry::metrics::{Format, Metrics},
 };
 
 /// Most connections: probes, a scraper and a few people. Beyond them whoever asks for something gets the place of who doesn't.
@@ -104,8 +107,8 @@ async fn overview(State(shown): State<Shown>, uri: Uri, headers: HeaderMap) -> R
     let Some(view) = shown.overview.view().await else { return StatusCode::INTERNAL_SERVER_ERROR.into_response() };
     let status = Status::of(&view);
     if html {
-        let policy = [(CONTENT_SECURITY_POLICY, page::content_security_policy())];
-        return (policy, [(VARY, "accept")], axum::response::Html(page::render(&status).into_string())).into_response();
+        let policy = [(CONTENT_SECURITY_POLICY, status_html::content_security_policy())];
+        return (policy, [(VARY, "accept")], axum::response::Html(status_html::render(&status).into_string())).into_response();
     }
     match serde_json::to_string_pretty(&status) {
         Ok(json) => ([(CONTENT_TYPE, "application/json"), (VARY, "accept")], json + "\n").into_response(),

@@ -3,7 +3,7 @@
 //! Must never hold a rule of its own, nor take longer than `lame_duck` + `drain` to end.
 
 pub mod descriptors;
-mod live;
+mod reconfigure;
 mod settings;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
@@ -21,35 +21,40 @@ use tracing::{info, warn};
 
 use self::{
     descriptors::Seats,
-    live::{Live, Times},
+    reconfigure::{Live, Times},
     settings::{asked, configuration, labels_callers, vault_settings},
 };
 use crate::{
-    admin::{self, Shown},
+    admin::{
+        self, Shown,
+        overview::{InForce, Overview, Phase, Sources},
+    },
+    authn::{Identity, Peer, service_accounts},
     broker::Broker,
-    cache::Cache,
     clock::{Clock, SystemClock},
     config::{Config, Fault, Files},
-    flight,
-    grpc::{
-        Api,
-        call::Watch,
-        connection,
-        deadline::CallTimeout,
-        health::Health,
-        house::{Guest, House},
-        identity::{Identity, Peer},
-        listener::{self, Ending, Ground},
-        services::{ReflectionError, SERVICE, Services},
+    net::{
+        accept::{self, Ending, Ground},
+        places::{Guest, House},
         tls::{self, Tls},
     },
-    metrics::Metrics,
-    overview::{InForce, Overview, Phase, Sources},
     reload::{self, Reload, ReloadState},
-    renewal::Agenda,
-    service_accounts,
-    telemetry::Level,
-    traces::{self, Traces},
+    rpc::{
+        connection,
+        deadline::CallTimeout,
+        get_token::Api,
+        guard::Watch,
+        health::Health,
+        services::{ReflectionError, SERVICE, Services},
+    },
+    signin,
+    telemetry::{
+        log::Level,
+        metrics::Metrics,
+        traces::{self, Traces},
+    },
+    tokens::cache::Cache,
+    users::refresh_queue::Agenda,
     vault::{self, SignIn, Vault},
 };
 
@@ -192,7 +197,7 @@ impl App {
         let agenda = Arc::new(Agenda::new(Arc::clone(&clock)));
         let metrics = Arc::new(Metrics::default());
         let traces = Traces::new(config.traces.as_ref())?;
-        let parts = flight::Parts {
+        let parts = signin::Parts {
             clock: Arc::clone(&clock),
             cache,
             agenda,
@@ -324,7 +329,7 @@ impl App {
             let guests = Guests { services: self.services.clone(), times: self.times.clone(), ending: ending.clone() };
             let tls = self.tls.clone();
             let serve = move |stream, from, guest| guests.clone().serve(stream, from, guest, tls.clone());
-            tasks.spawn(listener::accept(listener, "grpc", Arc::clone(&places), ground.clone(), serve));
+            tasks.spawn(accept::accept(listener, "grpc", Arc::clone(&places), ground.clone(), serve));
         }
         let health = Services::health_only(&self.health);
         let places = House::new(self.seats.health, true);
@@ -332,7 +337,7 @@ impl App {
             info!(port = "health", address = address(&listener), "listening");
             let guests = Guests { services: health.clone(), times: self.times.clone(), ending: ending.clone() };
             let serve = move |stream, from, guest| guests.clone().serve(stream, from, guest, None);
-            tasks.spawn(listener::accept(listener, "health", Arc::clone(&places), ground.clone(), serve));
+            tasks.spawn(accept::accept(listener, "health", Arc::clone(&places), ground.clone(), serve));
         }
         let router = admin::router(shown);
         let places = House::new(self.seats.admin, true);
@@ -340,7 +345,7 @@ impl App {
             info!(port = "admin", address = address(&listener), "listening");
             let (router, each) = (router.clone(), ending.clone());
             let serve = move |stream, _, guest| admin::serve(stream, router.clone(), guest, each.clone());
-            tasks.spawn(listener::accept(listener, "admin", Arc::clone(&places), ground.clone(), serve));
+            tasks.spawn(accept::accept(listener, "admin", Arc::clone(&places), ground.clone(), serve));
         }
     }
 

@@ -3,9 +3,9 @@
 //! Must never answer an expired token, make a caller with a valid one wait longer than a second, or let a hit depend on
 //! anything but the snapshot and the cache.
 
-mod call;
-mod census;
-mod error;
+mod broker_error;
+mod request;
+mod stats;
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,20 +14,22 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub use self::{
-    call::{Answer, NoToken, Outcome, Request},
-    census::{Census, MerchantCensus, Stopped},
-    error::{BrokerError, FieldFault},
+    broker_error::{BrokerError, FieldFault},
+    request::{Answer, NoToken, Outcome, Request},
+    stats::{Census, MerchantCensus, Stopped},
 };
 use crate::{
-    cache::Cache,
+    caller::CallerId,
     clock::{Clock, Moment},
-    expiry::{Freshness, HeldToken},
-    flight::{Boarding, Flights, Landing, NoLanding, Parts, Ticket, Want},
-    model::{CallerId, TokenId, UserKey},
-    pacing::Stop,
-    renewal::Agenda,
-    snapshot::{Configuration, Live, Snapshot},
-    users::{Configured, User},
+    live::{Configuration, Live, Snapshot},
+    signin::{Boarding, Flights, Landing, NoLanding, Parts, Ticket, Want},
+    tokens::{
+        cache::Cache,
+        freshness::{Freshness, HeldToken},
+        token::TokenId,
+    },
+    user::UserKey,
+    users::{Configured, User, holds::Stop, refresh_queue::Agenda},
     vault::{Failure, NO_HTTP, UNDOCUMENTED, UNREADABLE},
 };
 

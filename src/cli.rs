@@ -16,15 +16,16 @@ use tracing::{info, warn};
 
 use crate::{
     app::{App, Listeners, Reloading, Stop, descriptors},
-    client::{Client, ClientError, DEFAULT_ENDPOINT, Query, Security, TIMEOUT_MAX, Token, apart::Apart},
+    caller::CallerId,
+    client::{Client, ClientError, DEFAULT_ENDPOINT, Query, Security, TIMEOUT_MAX, Token, blocking::Apart},
     clock::{self, Clock as _},
     config::{self, Config, Fault, Files, Loaded},
-    model::{CallerId, MerchantId, Number, UserKey},
     policy::{Denial, Leave, Policy},
     telemetry::{
-        self, Logs,
+        log::{self, Logs},
         output::{self, complain},
     },
+    user::{MerchantId, Number, UserKey},
 };
 
 /// The command line is at fault (clap's own).
@@ -196,7 +197,7 @@ fn serve(path: &std::path::Path) -> ExitCode {
             return ExitCode::from(EXIT_CONFIG);
         }
     };
-    let logs = match telemetry::start(&config.log, &config.audit) {
+    let logs = match log::start(&config.log, &config.audit) {
         Ok(logs) => logs,
         Err(error) => return failed(&error),
     };

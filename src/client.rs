@@ -11,15 +11,15 @@
 //! # }
 //! ```
 
-mod again;
-pub(crate) mod apart;
-mod dial;
-mod error;
-mod files;
-mod line;
-mod one;
+pub(crate) mod blocking;
+mod client_error;
+mod connect;
+mod key_files;
+mod liveness;
 mod rejected;
 mod replicas;
+mod retry;
+mod single;
 
 use std::{fmt, fs, path::PathBuf, sync::Arc, time::Duration};
 
@@ -30,14 +30,14 @@ use tonic::{
     transport::{Channel, Endpoint, Uri},
 };
 
-pub use self::error::ClientError;
+pub use self::client_error::ClientError;
 use self::{
-    again::{Again, is_late},
-    apart::Apart,
-    dial::Dialer,
-    one::One,
+    blocking::Apart,
+    connect::Dialer,
     rejected::Rejected,
     replicas::Replicas,
+    retry::{Again, is_late},
+    single::One,
 };
 pub use crate::proto::v1::Token;
 use crate::proto::v1::{GetTokenRequest, token_broker_service_client::TokenBrokerServiceClient};
@@ -148,7 +148,7 @@ impl Client {
         let secure = named.scheme_str() == Some("https");
         let port = named.port_u16().unwrap_or(if secure { 443 } else { 80 });
         let token_file = security.token_file.clone();
-        let told = files::without_dot(endpoint).unwrap_or_else(|| named.clone());
+        let told = key_files::without_dot(endpoint).unwrap_or_else(|| named.clone());
         // An address is where to connect to; what is asked for, and whose certificate it must be, stays the name.
         let at = move |address| {
             let url = format!("{}://{address}", if secure { "https" } else { "http" });
@@ -296,10 +296,10 @@ impl Client {
         let Some(path) = &self.token_file else { return Ok(None) };
         // A projected token is in memory. What is no regular file, say a pipe, may have nobody at its other end.
         let read = match fs::metadata(path) {
-            Ok(file) if file.is_file() => files::bearer(path),
+            Ok(file) if file.is_file() => key_files::bearer(path),
             Ok(_) => {
                 let path = path.clone();
-                self.reading.run(move || files::bearer(&path)).await
+                self.reading.run(move || key_files::bearer(&path)).await
             }
             Err(error) => Err(error),
         };
@@ -336,12 +336,12 @@ fn prepare_at(endpoint: &str, security: &Security, name: Option<&str>) -> Result
         _ => return Err(ClientError::Endpoint(endpoint.to_owned())),
     };
     // A dot at the end of the host is for the look-up alone.
-    let told = files::without_dot(endpoint);
+    let told = key_files::without_dot(endpoint);
     if let Some(told) = &told {
         parsed = parsed.origin(told.clone());
     }
     if let Some(ca) = &security.ca_pem {
-        let mut tls = files::tls(security, ca)?.timeout(HANDSHAKE_TIMEOUT);
+        let mut tls = key_files::tls(security, ca)?.timeout(HANDSHAKE_TIMEOUT);
         let name = name.or(told.as_ref().and_then(Uri::host));
         if let Some(name) = name {
             tls = tls.domain_name(name);

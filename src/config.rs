@@ -12,40 +12,42 @@ use std::{
 use tracing::Level;
 
 use crate::{
-    model::{MerchantId, Number, UserKey},
     secret::Secret,
+    user::{MerchantId, Number, UserKey},
 };
 
-mod access;
-mod accounts;
-mod choice;
+mod auth_table;
 mod credentials;
-mod doubts;
 mod faults;
 mod files;
-mod identity;
+mod fingerprint;
+mod grpc_tls;
+mod half_written;
+mod last_good;
 mod limits;
+mod main_file;
 mod patterns;
 mod reader;
 mod reading;
-mod settings;
+mod service_accounts_table;
 mod source;
 #[cfg(test)]
 mod tests;
-mod tls;
-mod traces;
-mod vault;
+mod traces_table;
+mod vault_table;
 mod walk;
 
-pub use access::WILDCARD;
-pub use faults::{Fault, Faults};
-pub use files::{Files, Kept, Reloaded};
-pub use reading::Glance;
-pub(crate) use source::read as read_file;
-pub use tls::Tls;
-pub use vault::RESERVED_HEADERS;
+pub(crate) use self::source::read as read_file;
 #[cfg(test)]
-pub(crate) use vault::base_url;
+pub(crate) use self::vault_table::base_url;
+pub use self::{
+    auth_table::WILDCARD,
+    faults::{Fault, Faults},
+    files::{Files, Kept, Reloaded},
+    grpc_tls::Tls,
+    reading::Glance,
+    vault_table::RESERVED_HEADERS,
+};
 
 /// A configuration that can be used, and what a person should look at nevertheless.
 #[derive(Debug)]

@@ -6,8 +6,9 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::{
+    caller::CallerId,
     config::{self, Config, Merchants, WILDCARD},
-    model::{CallerId, MerchantId, Number, UserKey},
+    user::{MerchantId, Number, UserKey},
 };
 
 /// Who may ask for whom.

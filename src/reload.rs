@@ -18,10 +18,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::{
-    audit,
     clock::{Clock, Moment},
     config::{Fault, Faults, Files, Glance, Kept, Reloaded},
-    metrics::{self, Metrics},
+    telemetry::{
+        audit,
+        metrics::{self, Metrics},
+    },
 };
 
 /// How often the files are looked at: with the time to settle and to read, a change is seen within 5 s.

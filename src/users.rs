@@ -4,6 +4,10 @@
 //! Bounded by the configuration; a record is never evicted, since a hold that is forgotten locks an account. Must never
 //! decide anything: that is `flight`'s.
 
+pub mod holds;
+pub mod refresh_queue;
+pub mod waiters;
+
 use std::{
     collections::HashMap,
     fmt,
@@ -16,13 +20,15 @@ use std::{
 
 use tokio::time::Instant;
 
+use self::{
+    holds::{Pacing, Rules, Stop, Upstream, Version},
+    refresh_queue::Place,
+    waiters::Ticket,
+};
 use crate::{
     config,
-    model::{MerchantId, UserKey},
-    pacing::{Pacing, Rules, Stop, Upstream, Version},
-    renewal::Place,
     secret::Secret,
-    ticket::Ticket,
+    user::{MerchantId, UserKey},
 };
 
 /// Users configured no more whose record is kept, at most: each is about 500 bytes, without password or token.
@@ -268,10 +274,9 @@ mod tests {
 
     use super::*;
     use crate::{
-        model::Number,
-        pacing::Circumstances,
-        ticket::Ticket,
-        traces::Span,
+        telemetry::traces::Span,
+        user::Number,
+        users::{holds::Circumstances, waiters::Ticket},
         vault::{Failure, Refusal},
     };
 

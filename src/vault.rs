@@ -5,11 +5,11 @@
 mod reply;
 mod wire;
 
-pub use wire::{BuildError, Settings, Vault};
+pub use self::wire::{BuildError, Settings, Vault};
 
 use std::{fmt, future::Future, pin::Pin, time::Duration};
 
-use crate::{model::UserKey, secret::Secret, traces::Context};
+use crate::{secret::Secret, telemetry::traces::Context, user::UserKey};
 
 /// The status of an answer whose head can't be read: what it was meant to say, a no perhaps, nobody knows.
 pub const UNREADABLE: u16 = 0;

@@ -7,7 +7,7 @@ use std::{fs, io};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::{info, warn};
 
-use crate::{admin, config::Config, grpc::listener};
+use crate::{admin, config::Config, net::accept};
 
 /// Kept beside those for sign-ins: the configuration's files, the trail's, the API server, a collector of traces, name servers, and
 /// sockets of connections that are being accepted or closed.
@@ -30,7 +30,7 @@ pub struct Seats {
 
 impl Default for Seats {
     fn default() -> Self {
-        Self { grpc: listener::CONNECTIONS_MAX, health: listener::CONNECTIONS_MAX, admin: admin::CONNECTIONS_MAX }
+        Self { grpc: accept::CONNECTIONS_MAX, health: accept::CONNECTIONS_MAX, admin: admin::CONNECTIONS_MAX }
     }
 }
 
@@ -64,10 +64,10 @@ pub fn take(config: &Config) -> Seats {
     let seats = Seats::of(limit, in_use, sign_ins, ports);
     let Seats { grpc, health, admin } = seats;
     info!(soft_before = before.current, limit = now, in_use, grpc, health, admin, "descriptors: connections that are taken");
-    if grpc < listener::CONNECTIONS_MAX {
+    if grpc < accept::CONNECTIONS_MAX {
         warn!(
             grpc,
-            most = listener::CONNECTIONS_MAX,
+            most = accept::CONNECTIONS_MAX,
             "few descriptors: fewer connections are taken than could be; raise the hard limit (ulimit -Hn, LimitNOFILE=) to 32768"
         );
     }

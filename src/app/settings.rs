@@ -6,13 +6,15 @@ use std::{mem, sync::Arc};
 
 use super::BuildError;
 use crate::{
+    authn::{
+        Asked,
+        service_accounts::{self, KeySource, ServiceAccounts},
+    },
     clock::Clock,
     config::{self, Config},
-    grpc::identity::Asked,
-    pacing::Rules,
+    live::{Configuration, Settings},
     policy::Policy,
-    service_accounts::{self, KeySource, ServiceAccounts},
-    snapshot::{Configuration, Settings},
+    users::holds::Rules,
     vault::{self, SignIn},
 };
 

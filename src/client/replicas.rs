@@ -21,8 +21,8 @@ use tokio::{
 use tonic::{Status, transport::Endpoint};
 
 use super::{
-    dial::Dialer,
-    line::{ANSWER_TIMEOUT, Line},
+    connect::Dialer,
+    liveness::{ANSWER_TIMEOUT, Line},
 };
 
 /// How often the name is looked up: a new replica gets calls, and one that ends none, about as soon as DNS tells.

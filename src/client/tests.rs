@@ -3,7 +3,7 @@
 use tokio::task::JoinSet;
 use tonic::{Code, TimeoutExpired, metadata::MetadataValue};
 
-use super::{again::PUSHBACK, *};
+use super::{retry::PUSHBACK, *};
 
 mod silent;
 

@@ -19,9 +19,9 @@ use super::{
     source,
 };
 use crate::{
-    model::{MerchantId, Number, UserKey},
     secret::Secret,
     text,
+    user::{MerchantId, Number, UserKey},
 };
 
 /// The users of one file: what a reload reads again when the file has changed.

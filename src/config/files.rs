@@ -6,8 +6,8 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use super::{
     Config, Fault, Faults, Loaded,
-    choice::{self, Choice, Good},
-    doubts::{self, Doubts, During},
+    half_written::{self, Doubts, During},
+    last_good::{self, Choice, Good},
     reading::{Glance, Known, Reading},
 };
 use crate::clock::{Clock, SystemClock};
@@ -58,7 +58,7 @@ impl Files {
     /// Every fault at once, by file and line; but where the syntax or a TOML type is wrong, those faults alone.
     pub fn open(path: &Path) -> Result<(Self, Loaded), Faults> {
         let (reading, seen) = Reading::take(path, Known::default());
-        let Choice { good, config, warnings, .. } = choice::all(&reading)?;
+        let Choice { good, config, warnings, .. } = last_good::all(&reading)?;
         let files = Self { path: Arc::from(path), good, seen, doubts: Doubts::default(), clock: Arc::new(SystemClock) };
         Ok((files, Loaded { config, warnings }))
     }
@@ -116,13 +116,13 @@ impl Files {
         let (mut reading, mut seen) = Reading::take(&self.path, known);
         let during = During { began, done: self.clock.now().mono };
         let main = self.doubts.of_main(&self.good, &reading, during);
-        let doubt = main.map(|(lost, left)| (doubts::warning(&reading.main, lost), left));
+        let doubt = main.map(|(lost, left)| (half_written::warning(&reading.main, lost), left));
         if doubt.is_some() {
             (reading, seen) = Reading::take_under(self.good.main(), reading.into_known());
         }
         self.seen = seen;
         let doubted = self.doubts.of_files(&self.good, &reading, During { began, done: self.clock.now().mono });
-        let Choice { good, config, mut warnings, kept } = choice::file_by_file(&self.good, reading, &doubted)?;
+        let Choice { good, config, mut warnings, kept } = last_good::file_by_file(&self.good, reading, &doubted)?;
         let (doubt, left) = doubt.unzip();
         warnings.extend(doubt);
         let changed = !good.is(&self.good);

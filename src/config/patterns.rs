@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::{
-    identity::{Identity, Node, Seen},
+    fingerprint::{Identity, Node, Seen},
     limits, source, walk,
 };
 

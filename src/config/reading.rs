@@ -9,10 +9,10 @@ use toml::de::DeTable;
 use super::{
     credentials::CredentialsFile,
     faults::{Fault, Findings, Report},
-    identity::{Identity, Seen},
+    fingerprint::{Identity, Seen},
+    main_file::{self, Main},
     patterns::{self, Matched},
     reader,
-    settings::{self, Main},
     source::Source,
 };
 
@@ -178,7 +178,7 @@ impl Reading {
 
 fn read_main(path: &Path) -> MainPart {
     const REMEDY: &str = "name the configuration file with --config, and let this process read it";
-    Part::read(Seen::at(path.to_owned()), REMEDY, settings::read)
+    Part::read(Seen::at(path.to_owned()), REMEDY, main_file::read)
 }
 
 fn read_users(path: &Path) -> UsersPart {

@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 
 use super::{
     faults::{Fault, Report},
-    identity::Seen,
+    fingerprint::Seen,
     limits::FILE_BYTES,
 };
 use crate::text::{self, Flaw};

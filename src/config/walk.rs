@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::identity::Node;
+use super::fingerprint::Node;
 
 const UNREADABLE: &str = "leads into a directory that can't be read: let this process read it, or narrow the pattern";
 

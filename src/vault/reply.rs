@@ -3,19 +3,19 @@
 //! The body decides before the status, since the vault's statuses are not reliable: 400 and 422 were seen for the same thing. As
 //! much of it is read as can be, and in doubt safety decides: what may be a no is none that is repeated at once. Must never put text of the vault's into a result beyond the few characters of `vault_error`, nor anything that was sent.
 
+mod documented;
+mod error_name;
 mod fields;
-mod known;
-mod named;
+mod granted;
 #[cfg(test)]
 mod tests;
-mod token;
 mod wait;
 
 use std::time::{Duration, SystemTime};
 
 use self::{
+    documented::{Class, by_status},
     fields::Fields,
-    known::{Class, by_status},
 };
 use super::{Failure, Grant};
 
@@ -83,16 +83,16 @@ pub(super) fn classify(reply: &Reply<'_>, asked: &Asked<'_>) -> Result<Granted, 
     let text = fields::readable(reply.body);
     let fields = Fields::parse(&text);
     // What stands for anything hides no refusal that is named further in.
-    let named = match named::in_fields(&fields) {
-        vague @ (None | Some(Class::Transient(_))) => named::in_text(&text).or(vague),
+    let named = match error_name::in_fields(&fields) {
+        vague @ (None | Some(Class::Transient(_))) => error_name::in_text(&text).or(vague),
         named => named,
     };
     if (200..300).contains(&reply.status) {
         let granted = fields.has("access_token");
         match reply.unreadable {
             // All of the object is here: what is missing is the end of what carried it.
-            Some(Unreadable::CutOff) if granted && fields.are_whole() => return token::grant(&fields, reply, asked),
-            None if granted => return token::grant(&fields, reply, asked),
+            Some(Unreadable::CutOff) if granted && fields.are_whole() => return granted::grant(&fields, reply, asked),
+            None if granted => return granted::grant(&fields, reply, asked),
             Some(Unreadable::TooLong) if granted || !is_no(named) => return invalid("its answer is longer than 64 KiB"),
             Some(Unreadable::Encoded) if granted || !is_no(named) => {
                 return invalid("its answer has a content encoding nobody asked for");
@@ -103,7 +103,7 @@ pub(super) fn classify(reply: &Reply<'_>, asked: &Asked<'_>) -> Result<Granted, 
     let class = match named {
         // Said so, a status counts more than a word that stands for anything.
         Some(Class::Transient(_)) if matches!(reply.status, UNAUTHORIZED | TOO_MANY_REQUESTS) => by_status(reply.status),
-        Some(Class::Transient(known::BUSY)) if (400..500).contains(&reply.status) => by_status(reply.status),
+        Some(Class::Transient(documented::BUSY)) if (400..500).contains(&reply.status) => by_status(reply.status),
         Some(class) => class,
         None => by_status(reply.status),
     };

@@ -3,7 +3,7 @@
 //! Must never follow a redirect, use a proxy, resend what may have been read, read without a limit or a time, or let out an
 //! error of reqwest's, which carries the URL.
 
-mod build;
+mod http_client;
 #[cfg(test)]
 mod tests;
 
@@ -26,17 +26,17 @@ use reqwest::{
 use tokio::time::{Sleep, sleep};
 use zeroize::Zeroizing;
 
-pub use self::build::{BuildError, Settings};
+pub use self::http_client::{BuildError, Settings};
 use super::{
     Failure, Grant, SignIn, SigningIn, UNREADABLE,
     reply::{Asked, Granted, Reply, Unreadable, classify, harmless},
 };
 use crate::{
     clock::Clock,
-    model::UserKey,
     outbound,
     secret::Secret,
-    traces::{self, Context},
+    telemetry::traces::{self, Context},
+    user::UserKey,
 };
 
 /// Longest body that is read, in bytes: a reply has about 600, and the longest token that is taken has 16,384. The words for

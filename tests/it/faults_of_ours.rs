@@ -13,9 +13,9 @@ use token_broker::{
     client::Client,
     clock::SystemClock,
     config,
-    model::UserKey,
     secret::Secret,
-    traces::Context,
+    telemetry::traces::Context,
+    user::UserKey,
     vault::{Grant, SignIn, SigningIn},
 };
 use tokio::net::TcpListener;

@@ -10,18 +10,20 @@ use std::{
 
 use token_broker::{
     broker::{Answer, Broker, BrokerError, Outcome, Request},
-    cache::Cache,
+    caller::CallerId,
     clock::SystemClock,
     config::{Renewal, User},
-    flight::{Parts, WAITERS_PER_FLIGHT_MAX},
-    metrics::Metrics,
-    model::{CallerId, MerchantId, Number, TokenId, UserKey},
-    pacing::Rules,
+    live::{Configuration, Settings},
     policy::Policy,
-    renewal::Agenda,
     secret::Secret,
-    snapshot::{Configuration, Settings},
-    traces::{Context, Span, Traces},
+    signin::{Parts, WAITERS_PER_FLIGHT_MAX},
+    telemetry::{
+        metrics::Metrics,
+        traces::{Context, Span, Traces},
+    },
+    tokens::{cache::Cache, token::TokenId},
+    user::{MerchantId, Number, UserKey},
+    users::{holds::Rules, refresh_queue::Agenda},
     vault::{Failure, Grant, SignIn, SigningIn},
 };
 use tokio::{

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use token_broker::{client::Client, metrics::Format};
+use token_broker::{client::Client, telemetry::metrics::Format};
 use token_broker_sandbox::{Fault, Options, Sandbox};
 use tokio::time::timeout;
 

@@ -17,14 +17,13 @@ use std::{
 
 use token_broker::{
     broker::Broker,
-    cache::Cache,
     config::Renewal,
-    flight::Parts,
-    pacing::Rules,
+    live::{Configuration, Settings},
     policy::Policy,
-    renewal::Agenda,
-    snapshot::{Configuration, Settings},
-    traces::Traces,
+    signin::Parts,
+    telemetry::traces::Traces,
+    tokens::cache::Cache,
+    users::{holds::Rules, refresh_queue::Agenda},
 };
 use tokio::{runtime, task::JoinSet, time::sleep};
 use tokio_util::sync::CancellationToken;

@@ -10,9 +10,9 @@ use proptest::prelude::*;
 
 use self::peer::Peer;
 use super::*;
-use crate::clock::SystemClock;
 use crate::{
-    model::{MerchantId, Number},
+    clock::SystemClock,
+    user::{MerchantId, Number},
     vault::{Refusal, Scope},
 };
 

@@ -4,17 +4,17 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 
 use token_broker::{
     broker::{Answer, Broker, BrokerError, Request},
-    cache::Cache,
+    caller::CallerId,
     clock::SystemClock,
     config::{Renewal, User},
-    flight::Parts,
-    model::{CallerId, MerchantId, Number, UserKey},
-    pacing::Rules,
+    live::{Configuration, Settings},
     policy::Policy,
-    renewal::Agenda,
     secret::Secret,
-    snapshot::{Configuration, Settings},
-    traces::{Context, Span, Traces},
+    signin::Parts,
+    telemetry::traces::{Context, Span, Traces},
+    tokens::cache::Cache,
+    user::{MerchantId, Number, UserKey},
+    users::{holds::Rules, refresh_queue::Agenda},
     vault::{Failure, Grant, Refusal, SignIn, SigningIn},
 };
 use tokio::{runtime::Handle, time::Instant};
@@ -138,5 +138,5 @@ fn text(answer: &Answer) -> String {
 
 /// A token's id, as callers name it.
 pub(crate) fn id(text: &str) -> String {
-    token_broker::model::TokenId::of(text).to_string()
+    token_broker::tokens::token::TokenId::of(text).to_string()
 }

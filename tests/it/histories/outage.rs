@@ -9,7 +9,7 @@ use std::{
 };
 
 use token_broker::{
-    snapshot::Settings,
+    live::Settings,
     vault::{Failure, Scope},
 };
 use tokio::{

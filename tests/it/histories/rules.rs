@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use token_broker::{config::Renewal, pacing::Rules, secret::Secret, snapshot::Settings, vault::Grant};
+use token_broker::{config::Renewal, live::Settings, secret::Secret, users::holds::Rules, vault::Grant};
 use tokio::time::{Instant, sleep};
 
 use super::house::{House, RULES, at, grant, id, refused, secs, user};

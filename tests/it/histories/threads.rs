@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use token_broker::{pacing::Rules, snapshot::Settings, vault::Failure};
+use token_broker::{live::Settings, users::holds::Rules, vault::Failure};
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep, timeout},

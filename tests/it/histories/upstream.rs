@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use token_broker::{
-    snapshot::Settings,
+    live::Settings,
     vault::{Failure, Grant},
 };
 use tokio::time::{Instant, sleep};

@@ -4,12 +4,13 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use token_broker::{
     broker::{Answer, Broker, BrokerError, Outcome, Request},
+    caller::CallerId,
     config::Renewal,
-    model::{CallerId, UserKey},
-    pacing::Rules,
+    live::{Configuration, Settings},
     policy::Policy,
-    snapshot::{Configuration, Settings},
-    traces::Span,
+    telemetry::traces::Span,
+    user::UserKey,
+    users::holds::Rules,
 };
 use tokio::{
     task::JoinSet,

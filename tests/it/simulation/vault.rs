@@ -9,9 +9,9 @@ use std::{
 };
 
 use token_broker::{
-    model::UserKey,
     secret::Secret,
-    traces::Context,
+    telemetry::traces::Context,
+    user::UserKey,
     vault::{Failure, Grant, Refusal, Scope, SignIn, SigningIn},
 };
 use tokio::time::{Instant, sleep};

@@ -9,8 +9,8 @@ use std::{
 use token_broker::{
     clock::{Clock, Moment},
     config::User,
-    model::{MerchantId, Number, UserKey},
     secret::Secret,
+    user::{MerchantId, Number, UserKey},
 };
 use tokio::time::Instant;
 

@@ -14,16 +14,16 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::{
     broker::{Broker, Request},
-    cache::Cache,
+    caller::CallerId,
     clock::SystemClock,
     config::{Renewal, User},
-    flight::Parts,
-    model::{CallerId, MerchantId, Number, UserKey},
-    pacing::Rules,
+    live::{Configuration, Settings},
     policy::Policy,
-    renewal::Agenda,
-    snapshot::{Configuration, Settings},
-    traces::{Context, Span, Traces},
+    signin::Parts,
+    telemetry::traces::{Context, Span, Traces},
+    tokens::cache::Cache,
+    user::{MerchantId, Number, UserKey},
+    users::{holds::Rules, refresh_queue::Agenda},
     vault::{SignIn, SigningIn},
 };
 

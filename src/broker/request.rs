@@ -1,0 +1,121 @@
+//! What a caller asks for, and what it gets.
+//!
+//! Must never hold what was not parsed.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+
+use super::BrokerError;
+use crate::{clock::Moment, telemetry::traces::Span, tokens::freshness::HeldToken, user::UserKey};
+
+/// What a caller asks for.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Whose token.
+    pub key: UserKey,
+    /// The token must live at least this long.
+    pub min_remaining: Duration,
+    /// The `token_id`s, in hex, of tokens that the vault's API refused; most name what other replicas hold.
+    pub rejected_token_ids: Vec<String>,
+    /// When the caller stops waiting.
+    pub deadline: Instant,
+    /// The call's span, which a sign-in that it begins or joins is linked to.
+    pub span: Span,
+}
+
+/// A token, and how it was come by.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// The token.
+    pub held: Arc<HeldToken>,
+    /// How it was come by.
+    pub outcome: Outcome,
+    /// When it was judged valid; `expires_in` counts from here.
+    pub at: Moment,
+}
+
+/// No token: why, and how far the call got.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+#[error("{error}")]
+pub struct NoToken {
+    /// Why.
+    pub error: BrokerError,
+    /// How far it got.
+    pub outcome: Outcome,
+}
+
+/// An error that says by itself how far the call got.
+impl From<BrokerError> for NoToken {
+    fn from(error: BrokerError) -> Self {
+        Self { outcome: Outcome::of(&error), error }
+    }
+}
+
+/// What became of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// The token was held, and fresh.
+    Hit,
+    /// It was held; the next is being fetched.
+    Due,
+    /// A sign-in under way brought it.
+    Joined,
+    /// A sign-in that this call began brought it.
+    SignedIn,
+    /// It was held, in its margin; no other came within a second.
+    Kept,
+    /// No token: a hold, a throttle or a back-off lasts, so no sign-in was tried.
+    Held,
+    /// No token: the sign-in that it waited for brought none.
+    Failed,
+    /// No token: what was asked for can't be had, by this caller or at all.
+    TurnedAway,
+    /// No token: the broker had no room or no time for it.
+    Shed,
+    /// No token by the caller's deadline.
+    TimedOut,
+    /// The caller went away before there was an answer.
+    Cancelled,
+    /// No token: a fault of ours.
+    Broken,
+}
+
+impl Outcome {
+    /// Its name in logs, metrics and traces.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::Due => "due",
+            Self::Joined => "joined",
+            Self::SignedIn => "signed_in",
+            Self::Kept => "kept",
+            Self::Held => "held",
+            Self::Failed => "failed",
+            Self::TurnedAway => "turned_away",
+            Self::Shed => "shed",
+            Self::TimedOut => "timed_out",
+            Self::Cancelled => "cancelled",
+            Self::Broken => "broken",
+        }
+    }
+
+    fn of(error: &BrokerError) -> Self {
+        match error {
+            BrokerError::InvalidRequest(_)
+            | BrokerError::Unauthenticated { .. }
+            | BrokerError::IdentityUnavailable { .. }
+            | BrokerError::NotAllowed { .. }
+            | BrokerError::NotConfigured(_)
+            | BrokerError::MinRemainingUnattainable { .. } => Self::TurnedAway,
+            BrokerError::Refused { .. }
+            | BrokerError::Throttled { .. }
+            | BrokerError::VaultUnavailable { .. }
+            | BrokerError::VaultResponseInvalid { .. } => Self::Failed,
+            BrokerError::SignInTooSoon { .. } | BrokerError::Overloaded { .. } | BrokerError::ShuttingDown => Self::Shed,
+            BrokerError::DeadlineExceeded => Self::TimedOut,
+            BrokerError::Internal => Self::Broken,
+        }
+    }
+}

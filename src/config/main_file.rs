@@ -1,0 +1,276 @@
+//! The main file's tables but for `[vault]`, and what they must agree on.
+//!
+//! Must never let the broker listen where strangers reach it unless the operator has spelled that out.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use toml::de::DeTable;
+use tracing::Level;
+
+use super::{
+    Admin, Audit, Auth, Caller, Grpc, Log, LogFormat, Traces, Vault,
+    auth_table::{self, Access},
+    credentials::CredentialsFile,
+    faults::{At, Findings},
+    grpc_tls, limits,
+    patterns::Pattern,
+    reader::{Found, Reader},
+    traces_table, vault_table,
+};
+
+/// Loopback: without TLS nobody else may connect.
+const GRPC_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 50051);
+/// Loopback: `/status` is for the operator.
+const ADMIN_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9090);
+
+/// What the main file holds.
+#[derive(Debug)]
+pub(super) struct Main {
+    pub(super) grpc: Grpc,
+    pub(super) admin: Option<Admin>,
+    pub(super) log: Log,
+    /// None where its base URL is missing or faulty, which is reported.
+    pub(super) vault: Option<Vault>,
+    pub(super) audit: Audit,
+    pub(super) traces: Option<Traces>,
+    pub(super) auth: Auth,
+    pub(super) callers: Vec<Caller>,
+    pub(super) users: CredentialsFile,
+    pub(super) patterns: Vec<Pattern>,
+}
+
+/// The addresses to listen on, and what bears on where they may be.
+struct Listening<'a> {
+    grpc: Found<SocketAddr>,
+    health: Option<Found<SocketAddr>>,
+    admin: Option<Found<SocketAddr>>,
+    tls: TlsTable,
+    access: &'a Access,
+    callers: bool,
+}
+
+/// `[grpc.tls]`, as far as others depend on it; a table at fault is there all the same.
+#[derive(Clone, Copy)]
+struct TlsTable {
+    at: Option<At>,
+    asks_for_certificates: bool,
+}
+
+/// Reads the main file's tables.
+pub(super) fn read(findings: &Findings<'_>, table: DeTable<'_>) -> Main {
+    let mut root = Reader::root(findings, table);
+    let patterns = root.strings("credentials_files");
+    let (grpc, tls, places) = read_grpc(root.table("grpc", "grpc"));
+    let admin = root.table("admin", "admin").map(read_admin);
+    let log = read_log(root.table("log", "log"));
+    let audit = root.table("audit", "audit").map(read_audit).unwrap_or_default();
+    let traces = root.table("traces", "traces").and_then(traces_table::read);
+    let vault = vault_table::read(root.table("vault", "vault"), findings);
+    let access = auth_table::read_auth(root.table("auth", "auth"));
+    let has_callers = root.has("callers");
+    let callers = auth_table::read_callers(&mut root);
+    root.not_built("shared");
+    let users = CredentialsFile::collect(&mut root);
+    root.finish();
+
+    let (grpc_at, health_at) = places;
+    check(
+        findings,
+        &Listening {
+            grpc: Found { value: grpc.listen, at: grpc_at },
+            health: grpc.health_listen.map(|value| Found { value, at: health_at }),
+            admin: admin.map(|(listen, _)| listen),
+            tls,
+            access: &access,
+            callers: has_callers,
+        },
+    );
+    Main {
+        grpc,
+        admin: admin.map(|(listen, label_callers)| Admin { listen: listen.value, label_callers }),
+        log,
+        audit,
+        traces,
+        vault,
+        auth: access.auth,
+        callers,
+        users,
+        patterns: patterns
+            .into_iter()
+            .map(|Found { value, at }| Pattern { text: value.into_owned(), line: findings.line(at) })
+            .collect(),
+    }
+}
+
+fn read_grpc(table: Option<Reader<'_, '_>>) -> (Grpc, TlsTable, (At, At)) {
+    let mut grpc = Grpc {
+        listen: GRPC_LISTEN,
+        health_listen: None,
+        lame_duck: limits::LAME_DUCK.default,
+        drain: limits::DRAIN.default,
+        call_timeout: limits::CALL_TIMEOUT.default,
+        max_connection_age: limits::MAX_CONNECTION_AGE.default,
+        tls: None,
+    };
+    let mut tls = TlsTable { at: None, asks_for_certificates: false };
+    let Some(mut table) = table else { return (grpc, tls, (At::NOWHERE, At::NOWHERE)) };
+    let listen = table.address("listen").unwrap_or(Found { value: GRPC_LISTEN, at: At::NOWHERE });
+    let health = table.address("health_listen");
+    grpc.listen = listen.value;
+    grpc.health_listen = health.map(|found| found.value);
+    grpc.lame_duck = table.duration("lame_duck", &limits::LAME_DUCK);
+    grpc.drain = table.duration("drain", &limits::DRAIN);
+    grpc.call_timeout = table.duration("call_timeout", &limits::CALL_TIMEOUT);
+    grpc.max_connection_age = table.duration("max_connection_age", &limits::MAX_CONNECTION_AGE);
+    if let Some(inner) = table.table("tls", "grpc.tls") {
+        tls = TlsTable { at: Some(inner.at()), asks_for_certificates: inner.has("client_ca_file") };
+        grpc.tls = grpc_tls::read(inner);
+    }
+    table.finish();
+    (grpc, tls, (listen.at, health.map_or(At::NOWHERE, |found| found.at)))
+}
+
+fn read_admin(mut table: Reader<'_, '_>) -> (Found<SocketAddr>, bool) {
+    let listen = table.address("listen").unwrap_or(Found { value: ADMIN_LISTEN, at: table.at() });
+    let label_callers = table.boolean("label_callers", false).value;
+    table.finish();
+    (listen, label_callers)
+}
+
+fn read_audit(mut table: Reader<'_, '_>) -> Audit {
+    let file = auth_table::path(&mut table, "file");
+    // Of a bare name the parent is empty, and means where the process runs.
+    let parent = file.as_ref().and_then(|file| file.parent()).filter(|parent| !parent.as_os_str().is_empty());
+    if let Some(directory) = parent.filter(|directory| !directory.is_dir()) {
+        let message = format!("names a file in {}, which is no directory: make it, or mend the path", directory.display());
+        table.fault(table.at(), "file", message);
+    }
+    table.finish();
+    Audit { file }
+}
+
+fn read_log(table: Option<Reader<'_, '_>>) -> Log {
+    let mut log = Log { format: LogFormat::Json, level: Level::INFO };
+    if let Some(mut table) = table {
+        log.format = table.choice("format", log.format, &[("json", LogFormat::Json), ("text", LogFormat::Text)]);
+        let levels = [
+            ("error", Level::ERROR),
+            ("warn", Level::WARN),
+            ("info", Level::INFO),
+            ("debug", Level::DEBUG),
+            ("trace", Level::TRACE),
+        ];
+        log.level = table.choice("level", log.level, &levels);
+        table.finish();
+    }
+    log
+}
+
+/// What the tables must agree on.
+fn check(findings: &Findings<'_>, listening: &Listening<'_>) {
+    check_access(findings, listening);
+    let Listening { grpc, health, admin, .. } = listening;
+    let named = [("grpc.listen", Some(grpc)), ("grpc.health_listen", health.as_ref()), ("admin.listen", admin.as_ref())];
+    for (index, (key, place)) in named.iter().enumerate() {
+        let Some(place) = place else { continue };
+        let taken = named.iter().take(index).find(|(_, other)| other.is_some_and(|other| collide(other.value, place.value)));
+        if let Some((other, _)) = taken {
+            findings.fault(place.at, *key, format!("is the same address as {other}: choose another port"));
+        }
+    }
+}
+
+/// Nobody is let in by accident.
+fn check_access(findings: &Findings<'_>, Listening { grpc, tls, access, callers, .. }: &Listening<'_>) {
+    let loopback = grpc.value.ip().to_canonical().is_loopback();
+    let (open, accounts) = (access.auth.allow_unauthenticated, access.accounts_at != At::NOWHERE);
+    let asks = tls.asks_for_certificates || accounts;
+    if open {
+        let contradiction = match (callers, tls.asks_for_certificates, accounts) {
+            (true, ..) => Some("[[callers]]"),
+            (_, true, _) => Some("grpc.tls.client_ca_file"),
+            (.., true) => Some("[auth.service_accounts]"),
+            (false, false, false) => None,
+        };
+        if let Some(other) = contradiction {
+            let why = "without authentication every caller may ask for every user: remove one of the two";
+            findings.fault(access.allow_at, "auth.allow_unauthenticated", format!("contradicts {other}: {why}"));
+        }
+        if !loopback {
+            let plaintext = if tls.at.is_some() { "" } else { ", in plaintext" };
+            findings.warn(
+                access.allow_at,
+                "auth.allow_unauthenticated",
+                format!(
+                    "lets everyone who reaches grpc.listen have every user's token{plaintext}: listen on a loopback address instead, or \
+                     keep others off that network"
+                ),
+            );
+        }
+        return;
+    }
+    if asks && !callers {
+        let at = if accounts { access.accounts_at } else { tls.at.unwrap_or(At::NOWHERE) };
+        findings.fault(
+            at,
+            "callers",
+            "are missing: with authentication nobody may ask for anybody but by [[callers]]: add one for each caller",
+        );
+    }
+    if *callers && !asks {
+        let why = "has no effect: callers aren't asked who they are, and nobody is let in: set grpc.tls.client_ca_file or \
+                   [auth.service_accounts]";
+        findings.warn(At::NOWHERE, "callers", why);
+    }
+    if loopback {
+        return;
+    }
+    if tls.at.is_none() {
+        let why = if accounts {
+            "is not a loopback address, and without [grpc.tls] callers' service-account tokens would travel in plaintext: set \
+             [grpc.tls], or listen on 127.0.0.1 or [::1]"
+        } else {
+            "is not a loopback address, and without [grpc.tls] nobody else may connect: listen on 127.0.0.1 or [::1], or set \
+             auth.allow_unauthenticated = true to let everyone who reaches this address have every token"
+        };
+        findings.fault(grpc.at, "grpc.listen", why);
+    } else if !asks {
+        findings.fault(
+            grpc.at,
+            "grpc.listen",
+            "is not a loopback address, and callers aren't asked who they are: set grpc.tls.client_ca_file or \
+             [auth.service_accounts], or auth.allow_unauthenticated = true to let everyone who reaches this address have every token",
+        );
+    }
+}
+
+/// Whether the second of two listeners would take the first one's connections, or fail to bind.
+fn collide(a: SocketAddr, b: SocketAddr) -> bool {
+    let (one, other) = (a.ip().to_canonical(), b.ip().to_canonical());
+    // `[::]` takes IPv4 as well.
+    let covers = |all: IpAddr, ip: IpAddr| all.is_unspecified() && (all.is_ipv6() || ip.is_ipv4());
+    a.port() == b.port() && a.port() != 0 && (one == other || covers(one, other) || covers(other, one))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_collide_where_one_covers_the_other() {
+        for (a, b, expected) in [
+            ("127.0.0.1:1", "127.0.0.1:1", true),
+            ("127.0.0.1:1", "127.0.0.1:2", false),
+            ("127.0.0.1:0", "127.0.0.1:0", false),
+            ("127.0.0.1:1", "127.0.0.2:1", false),
+            ("0.0.0.0:1", "127.0.0.1:1", true),
+            ("0.0.0.0:1", "[::1]:1", false),
+            ("[::]:1", "127.0.0.1:1", true),
+            ("[::ffff:127.0.0.1]:1", "127.0.0.1:1", true),
+        ] {
+            let (one, other) = (a.parse().expect("an address"), b.parse().expect("an address"));
+            assert_eq!(collide(one, other), expected, "{a} {b}");
+            assert_eq!(collide(other, one), expected, "{b} {a}");
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! When tokens are renewed ahead: what goes on the agenda, and what becomes of it when another configuration is in force.
+//!
+//! Must never put a user on it whose token is to be kept to its end, nor let a herd of tokens fall due at once.
+
+use std::{
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::{Shared, configured};
+use crate::{
+    clock::Moment,
+    config::Renewal,
+    live::Snapshot,
+    tokens::freshness::{HERD_JITTER, HeldToken, due_left},
+    user::UserKey,
+    users::{Record, User},
+};
+
+/// So many points to fall due at are drawn for each token, and the quietest taken …
+const DRAWS: u32 = 4;
+/// … and as many more, further apart, where even that has so many renewals in its second: a third of what the default of 64
+/// sign-ins at once does in a second at the vault's slowest.
+const HERD: u32 = 20;
+/// A renewal that was put off is spread over this part of its token's remaining life …
+const RENEW_LATER_PART: u32 = 4;
+/// … and at most this long.
+const RENEW_LATER_MAX: Duration = Duration::from_secs(15);
+/// A token is renewed so many times as long before its margin as the slowest sign-in of late took …
+const LEAD_SIGN_INS: u32 = 2;
+/// … which is forgotten by this part with each one that is quicker.
+const LATELY_PART: u32 = 10;
+
+impl Shared {
+    /// Puts a user off whose renewal may not begin before `wait` is over, spread out, since others wait for the same. Who has no token,
+    /// since the vault is another one, is to have one before somebody asks.
+    pub(super) fn renew_later(&self, user: &User, wait: Duration) {
+        let now = self.parts.clock.now();
+        let snapshot = self.live.load();
+        let renewal = snapshot.settings.renewal;
+        let Some(configured) = snapshot.user(&user.key) else { return };
+        let held = self.held(&user.key, &snapshot, now);
+        let (due, left) = match &held {
+            Some(held) if held.version != configured.credential.version => (Duration::ZERO, held.left_at(now)),
+            Some(held) => match held.due_in(now, renewal) {
+                Some(due) => (due, held.left_at(now)),
+                None => return,
+            },
+            None if renewal == Renewal::Ahead => (Duration::ZERO, Duration::MAX),
+            None => return,
+        };
+        let spread = (left / RENEW_LATER_PART).min(RENEW_LATER_MAX).mul_f64(self.random());
+        // The spread is no reason to come too late.
+        let put_off = if left > wait + spread { wait + spread } else { wait };
+        let wait = due.max(put_off);
+        if left > wait {
+            self.plan(&mut user.record(), &user.key, Some(now.mono + wait));
+        }
+    }
+
+    /// Moves a user's renewal to `at`, or takes it off the agenda.
+    pub(super) fn plan(&self, record: &mut Record, key: &Arc<UserKey>, at: Option<Instant>) {
+        record.renewal = match (record.renewal.take(), at) {
+            (former, Some(at)) => Some(self.parts.agenda.put(former, at, key)),
+            (Some(former), None) => {
+                self.parts.agenda.remove(former);
+                None
+            }
+            (None, None) => None,
+        };
+    }
+
+    /// The token held, if it is good for anything. Whether moka has freed one that has ended makes no difference.
+    pub(super) fn held(&self, key: &UserKey, snapshot: &Snapshot, now: Moment) -> Option<Arc<HeldToken>> {
+        self.parts.cache.get(key).filter(|held| snapshot.takes(held) && !held.left_at(now).is_zero())
+    }
+
+    /// Plans a user's renewal by the rules that count now. Who has no token keeps the place that it has, where tokens are renewed ahead.
+    pub(super) fn replan(&self, user: &User, snapshot: &Snapshot, now: Moment) {
+        let mut record = user.record();
+        let renewal = snapshot.settings.renewal;
+        let due = match self.held(&user.key, snapshot, now) {
+            Some(held) if !record.pacing.counts(held.version) => Some(Duration::ZERO),
+            Some(held) => held.due_in(now, renewal),
+            None if renewal == Renewal::Ahead => return,
+            None => None,
+        };
+        self.plan(&mut record, &user.key, due.map(|due| now.mono + due));
+    }
+
+    /// Has a user's token be due, since another credential counts by now, or drops it, since none does or another vault. Whoever had a
+    /// token is to have one again before somebody asks; who was not asked for lately, the agenda passes over.
+    pub(super) fn outdate(&self, user: &User, now: Moment) {
+        let mut record = user.record();
+        // Under the lock: a flight that lands later looks later at what is in force.
+        let snapshot = self.live.load();
+        let configured = configured(user, &mut record, &snapshot, now.mono);
+        let former = self.parts.cache.get(&user.key).filter(|held| configured.is_none() || !snapshot.takes(held));
+        if let Some(former) = former {
+            record.lost_token = configured.is_some() && !former.left_at(now).is_zero();
+            self.parts.cache.remove(&user.key);
+        }
+        let held = self.held(&user.key, &snapshot, now);
+        let due = match (configured, held) {
+            (None, _) => None,
+            // It came since, or is that of a credential which is back.
+            (Some(configured), Some(held)) if configured.credential.version == held.version => {
+                held.due_in(now, snapshot.settings.renewal)
+            }
+            (Some(_), Some(_)) => Some(Duration::ZERO),
+            (Some(_), None) => {
+                let wanted = snapshot.settings.renewal == Renewal::Ahead && record.lost_token;
+                // Spread out, since all others may be without as well.
+                wanted.then(|| RENEW_LATER_MAX.mul_f64(self.random()))
+            }
+        };
+        self.plan(&mut record, &user.key, due.map(|due| now.mono + due));
+    }
+
+    /// Notes how long a sign-in took that brought a token. Returns how long before its margin that is to be renewed.
+    pub(super) fn lead(&self, took: Duration) -> Duration {
+        let mut slowest = self.slowest.lock().unwrap_or_else(PoisonError::into_inner);
+        *slowest = took.max(*slowest - *slowest / LATELY_PART);
+        slowest.saturating_mul(LEAD_SIGN_INS)
+    }
+
+    /// With how much of its life left a token falls due, so that it does in the quietest second of a few that are drawn.
+    pub(super) fn quiet_due_left(&self, sent: Instant, lifetime: Duration, lead: Duration) -> Duration {
+        let mut quietest = (u32::MAX, Duration::ZERO);
+        for draw in 0..2 * DRAWS {
+            let jitter = match draw {
+                0..DRAWS => self.random(),
+                // No herd, so nothing is renewed earlier than usual.
+                DRAWS.. if quietest.0 < HERD => break,
+                DRAWS.. => self.random() * HERD_JITTER,
+            };
+            let left = due_left(lifetime, jitter, lead);
+            let crowd = self.parts.agenda.crowd(sent + lifetime.saturating_sub(left));
+            if crowd < quietest.0 {
+                quietest = (crowd, left);
+            }
+        }
+        quietest.1
+    }
+}

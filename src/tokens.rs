@@ -1,0 +1,8 @@
+//! Tokens: what one is, how good it is at a moment, and the cache of those that are good.
+//!
+//! Must never hand out a token that has ended.
+
+pub mod cache;
+pub mod freshness;
+pub mod lifetime;
+pub mod token;

@@ -1,0 +1,272 @@
+//! Pure: when may a user's next sign-in begin? The floor, the back-off and the hold.
+//!
+//! Must never let a refusal that could lock an account be repeated while its hold lasts, nor let anything but the vault's
+//! answers and the operator's configuration shorten a wait. All waits are counted by the monotonic clock, so that a jump of
+//! the wall clock shortens none.
+
+mod credential;
+#[cfg(test)]
+mod tests;
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+
+use self::credential::Against;
+use crate::{tokens::token::TokenId, vault::Failure};
+
+/// Back-off after the first transient failure …
+const BACK_OFF_FIRST: Duration = Duration::from_secs(1);
+/// … doubling up to this: a vault that is back is found within a minute.
+const BACK_OFF_MAX: Duration = Duration::from_secs(60);
+/// Least part of a back-off that jitter leaves: full jitter may say nothing at all, which is no pause.
+const BACK_OFF_LEAST: f64 = 0.05;
+/// The doubled floor ends here: even replicas that revoke each other's tokens get one every ten minutes.
+const FLOOR_MAX: Duration = Duration::from_secs(600);
+/// What doubles where `min_sign_in_interval` is less, or 0.
+const FLOOR_DOUBLES_FROM: Duration = Duration::from_secs(1);
+/// Former credentials of which it is remembered what the vault said; two files or controllers that disagree have two.
+const FORMER_MAX: usize = 8;
+/// A token rejected within this many floors after its sign-in was rejected soon.
+const SOON_FLOORS: u32 = 2;
+
+/// What the operator set.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// From the beginning of a sign-in that succeeded to the next.
+    pub min_sign_in_interval: Duration,
+    /// How long a definite refusal is not repeated.
+    pub refusal_hold: Duration,
+}
+
+/// Why there is no sign-in until some instant: a hold, a throttle or a back-off.
+#[derive(Clone, Debug)]
+pub struct Stop {
+    /// What the vault did.
+    pub failure: Arc<Failure>,
+    /// No sign-in before this.
+    pub until: Instant,
+}
+
+impl Stop {
+    /// What is left of it.
+    #[must_use]
+    pub fn left_at(&self, now: Instant) -> Duration {
+        self.until.saturating_duration_since(now)
+    }
+}
+
+/// Tells one upstream from another, within this process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Upstream(pub(crate) u64);
+
+/// What a user signs in with and where, together: what is known of one pair says nothing of another. Their maker hashes with a key
+/// of its own, so that it gives no password away. That two differ and look the same happens once in 2⁶⁴.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Version {
+    pub(crate) credential: u64,
+    pub(crate) upstream: Upstream,
+}
+
+/// What is true around a failure.
+#[derive(Clone, Copy, Debug)]
+pub struct Circumstances {
+    /// When it is noted.
+    pub now: Instant,
+    /// 0 to 1, anew for each.
+    pub jitter: f64,
+    /// How many tokens the vault gave so far, to anybody.
+    pub grants: u64,
+}
+
+/// What a user's past says of the next sign-in, by the rules in force, whichever it happened under.
+#[derive(Debug, Default)]
+pub struct Pacing {
+    /// The credential and the upstream that count, or counted last; none before the first look.
+    version: Option<Version>,
+    /// What stands against that.
+    against: Against,
+    /// And against those that counted before, lest a password that was refused is sent again when it comes back.
+    former: Vec<(Version, Against)>,
+    failures: u32,
+    /// When the last sign-in that succeeded began, and how much of the token's life was left when it arrived.
+    last: Option<(Instant, Duration)>,
+    doublings: u32,
+    rejected_soon: bool,
+    rejected: Option<TokenId>,
+}
+
+/// A sign-in that succeeded.
+#[derive(Clone, Copy, Debug)]
+pub struct LastSignIn {
+    /// When it began.
+    pub began: Instant,
+    /// How much of the token's life was left when it arrived.
+    pub gave: Duration,
+    /// No other begins before this much has passed since `began`.
+    pub floor: Duration,
+}
+
+impl LastSignIn {
+    /// The end of its floor.
+    #[must_use]
+    pub fn next(&self) -> Instant {
+        self.began + self.floor
+    }
+}
+
+impl Pacing {
+    /// Has this version count from now on. What stood against another one is void until that comes back; and what was learnt at
+    /// another upstream says nothing of this one.
+    pub fn follow(&mut self, version: Version, now: Instant, rules: &Rules) {
+        let Some(from) = self.version.replace(version).filter(|from| *from != version) else { return };
+        let against = self.take_former(version);
+        let former = std::mem::replace(&mut self.against, against);
+        self.remember(from, former, now, rules);
+        self.failures = 0;
+        if from.upstream != version.upstream {
+            (self.last, self.doublings, self.rejected_soon, self.rejected) = (None, 0, false, None);
+        }
+    }
+
+    /// Why no sign-in may begin now, other than for the floor.
+    #[must_use]
+    pub fn stopped(&self, now: Instant, rules: &Rules) -> Option<Stop> {
+        self.failing(rules).filter(|stop| stop.until > now)
+    }
+
+    /// How the last sign-in ended, if it failed and no other has succeeded since, whether or not its wait is over.
+    #[must_use]
+    pub fn failing(&self, rules: &Rules) -> Option<Stop> {
+        self.against.stop(rules)
+    }
+
+    /// The last sign-in that succeeded, while its floor lasts.
+    #[must_use]
+    pub fn within_floor(&self, now: Instant, rules: &Rules) -> Option<LastSignIn> {
+        let (began, gave) = self.last?;
+        // Half of what the token has left at most: a floor that outlasts it would leave the user without.
+        let last = LastSignIn { began, gave, floor: self.floor(rules).min(gave / 2) };
+        (last.next() > now).then_some(last)
+    }
+
+    /// Notes that the vault's API refused `token`, the one now held. Returns whether the floor will double.
+    pub fn rejected(&mut self, token: TokenId, now: Instant, rules: &Rules) {
+        if self.rejected == Some(token) {
+            return;
+        }
+        self.rejected = Some(token);
+        let soon = self.floor(rules).max(FLOOR_DOUBLES_FROM) * SOON_FLOORS;
+        self.rejected_soon = self.last.is_some_and(|(began, _)| now.saturating_duration_since(began) <= soon);
+    }
+
+    /// Notes a sign-in with `version` that began at `began` and gave a token with `gave` of its life left. Returns the new floor if
+    /// it has just doubled.
+    pub fn succeeded(&mut self, version: Version, began: Instant, gave: Duration, rules: &Rules) -> Option<Duration> {
+        if self.counts(version) {
+            self.against = Against::default();
+        } else {
+            // It says nothing of the credential that counts; at another upstream, of nothing else either.
+            self.take_former(version);
+            if self.is_elsewhere(version) {
+                return None;
+            }
+        }
+        let doubles = self.rejected_soon;
+        self.doublings = if doubles { self.doublings.saturating_add(1) } else { 0 };
+        self.rejected_soon = false;
+        // The same token may be given again, and be rejected again.
+        self.rejected = None;
+        self.failures = 0;
+        self.last = Some((began, gave));
+        doubles.then(|| self.floor(rules).min(gave / 2))
+    }
+
+    /// Notes a failure of a sign-in with `version`. Returns what it comes to, unless it says nothing of the version that counts,
+    /// which may then be tried at once: a judgement of a credential that was replaced while the vault judged it, or whatever another
+    /// upstream did. It is remembered, should that version come back.
+    pub fn failed(&mut self, version: Version, failure: Failure, now: Circumstances, rules: &Rules) -> Option<Stop> {
+        let judged = matches!(failure, Failure::Refused { .. } | Failure::Undocumented { .. });
+        if !self.counts(version) && (judged || self.is_elsewhere(version)) {
+            let mut against = self.take_former(version);
+            against.failed(failure, Duration::ZERO, now, rules);
+            self.remember(version, against, now.now, rules);
+            return None;
+        }
+        let back_off = self.back_off(&failure, now.jitter);
+        Some(self.against.failed(failure, back_off, now, rules))
+    }
+
+    /// Notes that a sign-in ended without a word, by a fault of ours.
+    pub fn broke(&mut self, now: Circumstances, rules: &Rules) -> Stop {
+        let back_off = self.back_off(&Failure::Broken, now.jitter);
+        self.against.failed(Failure::Broken, back_off, now, rules)
+    }
+
+    /// It was the vault that was out of order, or a box before it, and not this user: what its undocumented answers were counted
+    /// for is forgotten. But once only until there is a token, so that no refused password is sent without end.
+    pub fn forgive(&mut self, version: Version) {
+        if self.counts(version) {
+            self.against.forgive();
+        } else if let Some((_, against)) = self.former.iter_mut().find(|(former, _)| *former == version) {
+            against.forgive();
+        }
+    }
+
+    /// Whether there is something against a credential that must outlast the user's absence from the configuration.
+    #[must_use]
+    pub fn remembers(&self, now: Instant, rules: &Rules) -> bool {
+        let former = || self.former.iter().any(|(_, against)| against.lasts(now, rules));
+        self.stopped(now, rules).is_some() || self.against.lasts(now, rules) || former()
+    }
+
+    /// Whether this version counts, or counted last.
+    #[must_use]
+    pub fn counts(&self, version: Version) -> bool {
+        self.version.is_none_or(|counts| counts == version)
+    }
+
+    fn is_elsewhere(&self, version: Version) -> bool {
+        self.version.is_some_and(|counts| counts.upstream != version.upstream)
+    }
+
+    fn take_former(&mut self, version: Version) -> Against {
+        let at = self.former.iter().position(|(former, _)| *former == version);
+        at.map(|at| self.former.swap_remove(at).1).unwrap_or_default()
+    }
+
+    fn remember(&mut self, version: Version, against: Against, now: Instant, rules: &Rules) {
+        self.former.retain(|(_, against)| against.lasts(now, rules));
+        if !against.lasts(now, rules) {
+            return;
+        }
+        self.former.push((version, against));
+        if self.former.len() > FORMER_MAX {
+            let soonest = self.former.iter().enumerate().min_by_key(|(_, (_, against))| against.until(rules)).map(|(at, _)| at);
+            soonest.map(|at| self.former.swap_remove(at));
+        }
+    }
+
+    /// One more transient failure: full jitter over 1 s, doubling to 60 s.
+    fn back_off(&mut self, failure: &Failure, jitter: f64) -> Duration {
+        match failure {
+            Failure::Refused { .. } | Failure::Undocumented { .. } | Failure::Throttled { .. } => return Duration::ZERO,
+            Failure::Unavailable { .. } | Failure::Invalid { .. } | Failure::Broken => {}
+        }
+        let widest = doubled(BACK_OFF_FIRST, self.failures).min(BACK_OFF_MAX);
+        self.failures = self.failures.saturating_add(1);
+        widest.mul_f64(jitter.clamp(BACK_OFF_LEAST, 1.0))
+    }
+
+    fn floor(&self, rules: &Rules) -> Duration {
+        if self.doublings == 0 {
+            return rules.min_sign_in_interval;
+        }
+        let base = rules.min_sign_in_interval.max(FLOOR_DOUBLES_FROM);
+        doubled(base, self.doublings).min(FLOOR_MAX.max(rules.min_sign_in_interval))
+    }
+}
+
+fn doubled(first: Duration, times: u32) -> Duration {
+    first.saturating_mul(1u32.checked_shl(times).unwrap_or(u32::MAX))
+}

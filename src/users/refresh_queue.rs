@@ -1,0 +1,202 @@
+//! The agenda of renewals: which user's token is due next.
+//!
+//! One place per user, in order of time, so that nobody ever scans all users; bounded by the configuration. Must never start
+//! a sign-in itself, nor hold a token.
+
+use std::{
+    collections::{BTreeMap, HashMap, hash_map::Entry},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep_until},
+};
+
+use crate::{clock::Clock, user::UserKey};
+
+/// A user's place in the agenda.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    at: Instant,
+    /// Tells users of one instant apart.
+    number: u64,
+}
+
+/// Who is due when.
+#[derive(Debug)]
+pub struct Agenda {
+    clock: Arc<dyn Clock>,
+    /// Seconds are counted from here.
+    epoch: Instant,
+    entries: Mutex<Entries>,
+    /// The first entry has changed.
+    earlier: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Entries {
+    by_time: BTreeMap<Place, Arc<UserKey>>,
+    /// How many there are in each second.
+    crowds: HashMap<u64, u32>,
+    next_number: u64,
+}
+
+impl Entries {
+    fn add(&mut self, place: Place, user: &Arc<UserKey>, second: u64) {
+        self.by_time.insert(place, Arc::clone(user));
+        *self.crowds.entry(second).or_default() += 1;
+    }
+
+    fn take(&mut self, place: Place, second: u64) -> Option<Arc<UserKey>> {
+        let user = self.by_time.remove(&place)?;
+        if let Entry::Occupied(mut crowd) = self.crowds.entry(second) {
+            *crowd.get_mut() -= 1;
+            if *crowd.get() == 0 {
+                crowd.remove();
+            }
+        }
+        Some(user)
+    }
+}
+
+impl Agenda {
+    /// An empty agenda.
+    #[must_use]
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        let epoch = clock.now().mono;
+        Self { clock, epoch, entries: Mutex::default(), earlier: Notify::new() }
+    }
+
+    /// Moves a user from its `former` place, if it has one, to `at`.
+    pub fn put(&self, former: Option<Place>, at: Instant, user: &Arc<UserKey>) -> Place {
+        let mut entries = self.entries();
+        if let Some(former) = former {
+            entries.take(former, self.second(former.at));
+        }
+        let place = Place { at, number: entries.next_number };
+        entries.next_number = entries.next_number.wrapping_add(1);
+        entries.add(place, user, self.second(at));
+        let is_first = entries.by_time.first_key_value().is_some_and(|(first, _)| *first == place);
+        drop(entries);
+        if is_first {
+            self.earlier.notify_one();
+        }
+        place
+    }
+
+    /// Takes a user out.
+    pub fn remove(&self, place: Place) {
+        self.entries().take(place, self.second(place.at));
+    }
+
+    /// How many users are due in the second of `at`.
+    #[must_use]
+    pub fn crowd(&self, at: Instant) -> u32 {
+        self.entries().crowds.get(&self.second(at)).copied().unwrap_or_default()
+    }
+
+    /// Waits until somebody is due, and takes that user out. For one task only.
+    pub async fn next(&self) -> Arc<UserKey> {
+        loop {
+            let first = {
+                let mut entries = self.entries();
+                let first = entries.by_time.first_key_value().map(|(place, _)| *place);
+                if let Some(place) = first.filter(|place| place.at <= self.clock.now().mono)
+                    && let Some(user) = entries.take(place, self.second(place.at))
+                {
+                    return user;
+                }
+                first
+            };
+            match first.map(|place| place.at) {
+                Some(at) => tokio::select! {
+                    biased;
+                    () = sleep_until(at) => {}
+                    () = self.earlier.notified() => {}
+                },
+                None => self.earlier.notified().await,
+            }
+        }
+    }
+
+    /// How many users have their place before `at`, within a second.
+    #[must_use]
+    pub fn due_by(&self, at: Instant) -> usize {
+        let last = self.second(at);
+        let due = |(second, crowd): (&u64, &u32)| (*second <= last).then_some(usize::try_from(*crowd).unwrap_or(usize::MAX));
+        self.entries().crowds.iter().filter_map(due).sum()
+    }
+
+    /// How many users have a place.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries().by_time.len()
+    }
+
+    /// Whether nobody has.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whole seconds since the agenda was made; what lies before is its first.
+    fn second(&self, at: Instant) -> u64 {
+        at.saturating_duration_since(self.epoch).as_secs()
+    }
+
+    fn entries(&self) -> MutexGuard<'_, Entries> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{
+        clock::SystemClock,
+        user::{MerchantId, Number},
+    };
+
+    fn user(last_digit: u8) -> Arc<UserKey> {
+        Arc::new(UserKey {
+            merchant: MerchantId::parse("m".to_owned()).expect("is valid"),
+            number: Number::parse(format!("+44787123999{last_digit}")).expect("is valid"),
+        })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn users_come_in_order_of_time_and_only_once() {
+        let agenda = Arc::new(Agenda::new(Arc::new(SystemClock)));
+        let start = SystemClock.now().mono;
+        let after = |secs| start + Duration::from_secs(secs);
+        agenda.put(None, after(30), &user(3));
+        let moved = agenda.put(None, after(10), &user(1));
+        agenda.put(None, after(20), &user(2));
+        agenda.put(Some(moved), after(40), &user(1));
+        let gone = agenda.put(None, after(5), &user(9));
+        assert_eq!((agenda.crowd(after(5)), agenda.crowd(after(10)), agenda.crowd(after(40))), (1, 0, 1));
+        agenda.remove(gone);
+        assert_eq!(agenda.crowd(after(5)), 0);
+        for (secs, expected) in [(20, 2), (30, 3), (40, 1)] {
+            assert_eq!(agenda.next().await, user(expected));
+            assert!(SystemClock.now().mono >= after(secs) && SystemClock.now().mono < after(secs + 1));
+        }
+        assert!(agenda.is_empty() && agenda.entries().crowds.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_earlier_entry_wakes_the_sleeper() {
+        let agenda = Arc::new(Agenda::new(Arc::new(SystemClock)));
+        let start = SystemClock.now().mono;
+        agenda.put(None, start + Duration::from_secs(100), &user(2));
+        let (first, ()) = tokio::join!(agenda.next(), async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            agenda.put(None, start + Duration::from_secs(2), &user(1));
+        });
+        assert_eq!(first, user(1));
+        assert!(SystemClock.now().mono < start + Duration::from_secs(3));
+    }
+}
