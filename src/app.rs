@@ -54,7 +54,7 @@ use crate::{
         traces::{self, Traces},
     },
     tokens::cache::Cache,
-    users::refresh_queue::Agenda,
+    users::refresh_queue::RefreshQueue,
     vault::{self, SignIn, Vault},
 };
 
@@ -194,13 +194,13 @@ impl App {
         seed: u64,
     ) -> Result<Self, BuildError> {
         let cache = Cache::new(config.users.len());
-        let agenda = Arc::new(Agenda::new(Arc::clone(&clock)));
+        let refresh_queue = Arc::new(RefreshQueue::new(Arc::clone(&clock)));
         let metrics = Arc::new(Metrics::default());
         let traces = Traces::new(config.traces.as_ref())?;
         let parts = signin::Parts {
             clock: Arc::clone(&clock),
             cache,
-            agenda,
+            refresh_queue,
             metrics: Arc::clone(&metrics),
             traces: traces.clone(),
             runtime: Handle::current(),

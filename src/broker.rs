@@ -16,20 +16,20 @@ use tokio_util::sync::CancellationToken;
 pub use self::{
     broker_error::{BrokerError, FieldFault},
     request::{Answer, NoToken, Outcome, Request},
-    stats::{Census, MerchantCensus, Stopped},
+    stats::{MerchantStats, Stats, Stopped},
 };
 use crate::{
     caller::CallerId,
     clock::{Clock, Moment},
     live::{Configuration, Live, Snapshot},
-    signin::{Boarding, Flights, Landing, NoLanding, Parts, Ticket, Want},
+    signin::{FlightHandle, FlightOutcome, Flights, Join, Parts, WaitError, Want},
     tokens::{
         cache::Cache,
-        freshness::{Freshness, HeldToken},
+        freshness::{CachedToken, Freshness},
         token::TokenId,
     },
     user::UserKey,
-    users::{Configured, User, holds::Stop, refresh_queue::Agenda},
+    users::{Configured, User, holds::Stop, refresh_queue::RefreshQueue},
     vault::{Failure, NO_HTTP, UNDOCUMENTED, UNREADABLE},
 };
 
@@ -68,7 +68,7 @@ pub struct Broker {
     live: Live,
     cache: Cache,
     flights: Flights,
-    agenda: Arc<Agenda>,
+    refresh_queue: Arc<RefreshQueue>,
     clock: Arc<dyn Clock>,
     /// When this broker was made; seconds since are what users are touched with.
     epoch: Instant,
@@ -81,9 +81,9 @@ impl Broker {
     #[must_use]
     pub fn new(parts: Parts, configuration: Configuration, closing: CancellationToken) -> Self {
         let live = Arc::new(ArcSwap::from_pointee(Snapshot::new(configuration)));
-        let (cache, agenda, clock) = (parts.cache.clone(), Arc::clone(&parts.agenda), Arc::clone(&parts.clock));
+        let (cache, refresh_queue, clock) = (parts.cache.clone(), Arc::clone(&parts.refresh_queue), Arc::clone(&parts.clock));
         let (epoch, flights) = (clock.now().mono, Flights::new(parts, Arc::clone(&live)));
-        Self { live, cache, flights, agenda, clock, epoch, closing }
+        Self { live, cache, flights, refresh_queue, clock, epoch, closing }
     }
 
     /// A token for a user.
@@ -131,7 +131,7 @@ impl Broker {
                 biased;
                 () = self.closing.cancelled() => return,
                 _ = tidy.tick() => self.cache.tidy(),
-                key = self.agenda.next() => {
+                key = self.refresh_queue.next() => {
                     let Ok(user) = self.user(&key) else { continue };
                     let idle = self.second(self.clock.now().mono).saturating_sub(user.asked());
                     if idle < self.idle_after() {
@@ -183,7 +183,7 @@ impl Broker {
     }
 
     /// Whether a token that has turned up is what was asked for, by what is in force now.
-    fn serves(&self, held: &HeldToken, request: &Request, now: Moment) -> bool {
+    fn serves(&self, held: &CachedToken, request: &Request, now: Moment) -> bool {
         serves(held, request, &self.live.load(), now)
     }
 
@@ -193,7 +193,7 @@ impl Broker {
     }
 
     /// Whether a user's token needs no renewal, by what is in force now.
-    fn is_fresh(&self, user: &User, held: &HeldToken, now: Moment) -> bool {
+    fn is_fresh(&self, user: &User, held: &CachedToken, now: Moment) -> bool {
         let snapshot = self.live.load();
         let version = snapshot.user(&user.key).map(|configured| configured.credential.version);
         version.is_some_and(|version| held.freshness(now, version, snapshot.settings.renewal) == Freshness::Fresh)
@@ -201,42 +201,37 @@ impl Broker {
 
     /// Sees to the next token of a user who is due; if it can't be now, then later.
     fn renew_from_agenda(&self, user: &Arc<User>) {
-        let serves = |held: &HeldToken, now: Moment| self.is_fresh(user, held, now);
-        match self.flights.board(user, renewal(&serves, None)) {
+        let serves = |held: &CachedToken, now: Moment| self.is_fresh(user, held, now);
+        match self.flights.join(user, renewal(&serves, None)) {
             // Whoever lands plans anew, and who is gone needs no token.
-            Boarding::Joined(_) | Boarding::Started(_) | Boarding::Gone => {}
+            Join::Joined(_) | Join::Started(_) | Join::Gone => {}
             // Not due after all, say since a clock was set.
-            Boarding::Landed(_) => self.flights.renew_later(user, Duration::ZERO),
-            Boarding::Stopped(stop) => self.flights.renew_later(user, stop.left_at(self.clock.now().mono)),
+            Join::Landed(_) => self.flights.renew_later(user, Duration::ZERO),
+            Join::Stopped(stop) => self.flights.renew_later(user, stop.left_at(self.clock.now().mono)),
             // The floor is waited out by the flight, and nothing is asked of its token, so only a full house is left.
-            Boarding::TooSoon(_) | Boarding::Unattainable(_) | Boarding::Full => self.flights.renew_later(user, OVERLOADED_WAIT),
+            Join::TooSoon(_) | Join::Unattainable(_) | Join::Full => self.flights.renew_later(user, OVERLOADED_WAIT),
         }
     }
 
     /// Sees to the next token of a user whose token is good, if that can begin at once.
-    fn renew(&self, user: &Arc<User>, request: &Request, urgent: bool) -> Option<Ticket> {
-        let serves = |held: &HeldToken, now: Moment| self.is_fresh(user, held, now);
+    fn renew(&self, user: &Arc<User>, request: &Request, urgent: bool) -> Option<FlightHandle> {
+        let serves = |held: &CachedToken, now: Moment| self.is_fresh(user, held, now);
         let want = Want { urgent, span: Some(&request.span), ..renewal(&serves, Some(self.clock.now().mono)) };
-        match self.flights.board(user, want) {
-            Boarding::Joined(ticket) | Boarding::Started(ticket) => Some(ticket),
-            Boarding::Landed(_)
-            | Boarding::Stopped(_)
-            | Boarding::TooSoon(_)
-            | Boarding::Unattainable(_)
-            | Boarding::Full
-            | Boarding::Gone => None,
+        match self.flights.join(user, want) {
+            Join::Joined(ticket) | Join::Started(ticket) => Some(ticket),
+            Join::Landed(_) | Join::Stopped(_) | Join::TooSoon(_) | Join::Unattainable(_) | Join::Full | Join::Gone => None,
         }
     }
 
     /// Waits briefly for the next token; whatever happens, `held` is answered while it lives.
-    async fn at_the_margin(&self, user: &Arc<User>, held: Arc<HeldToken>, request: &Request) -> Result<Answer, NoToken> {
+    async fn at_the_margin(&self, user: &Arc<User>, held: Arc<CachedToken>, request: &Request) -> Result<Answer, NoToken> {
         if let Some(ticket) = self.renew(user, request, true) {
             let now = self.clock.now();
             // Not until it serves no more either: then there would be nothing to answer.
             let patience = held.left_at(now).saturating_sub(request.min_remaining) / 2;
             let until = (now.mono + patience).min(ticket.begins + MARGIN_WAIT).min(answer_by(request.deadline, now.mono));
             // Whatever ends the wait, the end of the process too: the token held is good.
-            if let Ok(Ok(Landing::Token(next))) = self.wait(ticket, until).await {
+            if let Ok(Ok(FlightOutcome::Token(next))) = self.wait(ticket, until).await {
                 let now = self.clock.now();
                 if next.id() != held.id() && self.serves(&next, request, now) {
                     return Ok(Answer { held: next, outcome: Outcome::Joined, at: now });
@@ -252,7 +247,7 @@ impl Broker {
 
     /// Waits for a sign-in, since no token serves. `first`: what says nothing of the credential that counts is tried again, once.
     async fn sign_in(&self, user: &Arc<User>, request: &Request, first: bool) -> Result<Answer, NoToken> {
-        let serves = |held: &HeldToken, now: Moment| self.serves(held, request, now);
+        let serves = |held: &CachedToken, now: Moment| self.serves(held, request, now);
         let want = Want {
             serves: &serves,
             begin_by: Some(request.deadline),
@@ -260,16 +255,16 @@ impl Broker {
             urgent: true,
             span: Some(&request.span),
         };
-        let (ticket, outcome) = match self.flights.board(user, want) {
-            Boarding::Joined(ticket) => (ticket, Outcome::Joined),
-            Boarding::Started(ticket) => (ticket, Outcome::SignedIn),
+        let (ticket, outcome) = match self.flights.join(user, want) {
+            Join::Joined(ticket) => (ticket, Outcome::Joined),
+            Join::Started(ticket) => (ticket, Outcome::SignedIn),
             // Looked at by what is in force at this moment.
-            Boarding::Landed(held) => return Ok(self.answer(held, Outcome::Joined, request)?),
-            Boarding::Stopped(stop) => return Err(NoToken { error: self.stopped(&stop), outcome: Outcome::Held }),
-            Boarding::TooSoon(wait) => return Err(BrokerError::SignInTooSoon { wait }.into()),
-            Boarding::Unattainable(longest) => return Err(BrokerError::MinRemainingUnattainable { longest }.into()),
-            Boarding::Full => return Err(BrokerError::Overloaded { wait: OVERLOADED_WAIT }.into()),
-            Boarding::Gone => return Err(BrokerError::NotConfigured(request.key.clone()).into()),
+            Join::Landed(held) => return Ok(self.answer(held, Outcome::Joined, request)?),
+            Join::Stopped(stop) => return Err(NoToken { error: self.stopped(&stop), outcome: Outcome::Held }),
+            Join::TooSoon(wait) => return Err(BrokerError::SignInTooSoon { wait }.into()),
+            Join::Unattainable(longest) => return Err(BrokerError::MinRemainingUnattainable { longest }.into()),
+            Join::Full => return Err(BrokerError::Overloaded { wait: OVERLOADED_WAIT }.into()),
+            Join::Gone => return Err(BrokerError::NotConfigured(request.key.clone()).into()),
         };
         let now = self.clock.now().mono;
         let by = answer_by(request.deadline, now);
@@ -277,24 +272,26 @@ impl Broker {
         let down = self.flights.vault_is_down();
         let until = if down { by.min(now + DOWN_WAIT) } else { by };
         let error = match self.wait(ticket, until).await? {
-            Ok(Landing::Token(held)) if self.live.load().takes(&held) => return Ok(self.answer(held, outcome, request)?),
-            Ok(Landing::Void | Landing::Token(_)) if first => {
+            Ok(FlightOutcome::Token(held)) if self.live.load().takes(&held) => return Ok(self.answer(held, outcome, request)?),
+            Ok(FlightOutcome::Void | FlightOutcome::Token(_)) if first => {
                 let user = self.user(&request.key)?;
                 return Box::pin(self.sign_in(&user, request, false)).await;
             }
-            Ok(Landing::Void | Landing::Token(_)) => BrokerError::VaultUnavailable { cause: REPLACED, wait: OVERLOADED_WAIT },
-            Ok(Landing::Stopped(stop)) => self.stopped(&stop),
-            Ok(Landing::Gone) => BrokerError::NotConfigured(request.key.clone()),
-            Err(NoLanding::Deadline) if until < by => BrokerError::VaultUnavailable { cause: STILL_DOWN, wait: DOWN_WAIT },
-            Err(NoLanding::Deadline) => BrokerError::DeadlineExceeded,
-            Err(NoLanding::Full) => BrokerError::Overloaded { wait: OVERLOADED_WAIT },
-            Err(NoLanding::Broken) => BrokerError::Internal,
+            Ok(FlightOutcome::Void | FlightOutcome::Token(_)) => {
+                BrokerError::VaultUnavailable { cause: REPLACED, wait: OVERLOADED_WAIT }
+            }
+            Ok(FlightOutcome::Stopped(stop)) => self.stopped(&stop),
+            Ok(FlightOutcome::Gone) => BrokerError::NotConfigured(request.key.clone()),
+            Err(WaitError::Deadline) if until < by => BrokerError::VaultUnavailable { cause: STILL_DOWN, wait: DOWN_WAIT },
+            Err(WaitError::Deadline) => BrokerError::DeadlineExceeded,
+            Err(WaitError::Full) => BrokerError::Overloaded { wait: OVERLOADED_WAIT },
+            Err(WaitError::Broken) => BrokerError::Internal,
         };
         Err(error.into())
     }
 
     /// A landing, unless the process ends first.
-    async fn wait(&self, ticket: Ticket, until: Instant) -> Result<Result<Landing, NoLanding>, BrokerError> {
+    async fn wait(&self, ticket: FlightHandle, until: Instant) -> Result<Result<FlightOutcome, WaitError>, BrokerError> {
         tokio::select! {
             biased;
             landing = self.flights.wait(ticket, until) => Ok(landing),
@@ -303,7 +300,7 @@ impl Broker {
     }
 
     /// The newest token there is: the vault's last word, even where it is the one that was complained of.
-    fn answer(&self, held: Arc<HeldToken>, outcome: Outcome, request: &Request) -> Result<Answer, BrokerError> {
+    fn answer(&self, held: Arc<CachedToken>, outcome: Outcome, request: &Request) -> Result<Answer, BrokerError> {
         let now = self.clock.now();
         let left = held.left_at(now);
         if left.is_zero() {
@@ -343,13 +340,13 @@ fn configured<'a>(snapshot: &'a Snapshot, key: &UserKey) -> Result<&'a Configure
 }
 
 /// Whether a token is what was asked for.
-fn serves(held: &HeldToken, request: &Request, snapshot: &Snapshot, now: Moment) -> bool {
+fn serves(held: &CachedToken, request: &Request, snapshot: &Snapshot, now: Moment) -> bool {
     let left = held.left_at(now);
     snapshot.takes(held) && !left.is_zero() && left >= request.min_remaining && !names(&request.rejected_token_ids, held.id())
 }
 
 /// What a renewal wants: any token that is not due. It yields to callers who wait.
-fn renewal(serves: &(dyn Fn(&HeldToken, Moment) -> bool + Sync), begin_by: Option<Instant>) -> Want<'_> {
+fn renewal(serves: &(dyn Fn(&CachedToken, Moment) -> bool + Sync), begin_by: Option<Instant>) -> Want<'_> {
     Want { serves, begin_by, min_remaining: Duration::ZERO, urgent: false, span: None }
 }
 

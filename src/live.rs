@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::{
     config::{self, Renewal},
     policy::Policy,
-    tokens::freshness::HeldToken,
+    tokens::freshness::CachedToken,
     user::UserKey,
     users::{
         Changes, Configured, Users,
@@ -95,7 +95,7 @@ impl Snapshot {
 
     /// Whether a token is good for anything here: one of another vault is void.
     #[must_use]
-    pub fn takes(&self, held: &HeldToken) -> bool {
+    pub fn takes(&self, held: &CachedToken) -> bool {
         held.version.upstream == self.upstream()
     }
 }

@@ -24,7 +24,7 @@ use tokio::{runtime::Handle, sync::watch, time::Instant};
 use tokio_util::task::TaskTracker;
 
 use self::{concurrency_limit::Gate, flight::Flight, upstream::Outlook};
-pub use crate::users::waiters::{Boarding, Landing, NoLanding, Ticket, WAITERS_PER_FLIGHT_MAX, Want};
+pub use crate::users::waiters::{FlightHandle, FlightOutcome, Join, WAITERS_PER_FLIGHT_MAX, WaitError, Want};
 use crate::{
     clock::Clock,
     config::Renewal,
@@ -37,7 +37,7 @@ use crate::{
     users::{
         Changes, Configured, Record, User,
         holds::{Circumstances, Stop},
-        refresh_queue::Agenda,
+        refresh_queue::RefreshQueue,
         waiters::Counted,
     },
     vault::Failure,
@@ -64,7 +64,7 @@ pub struct Parts {
     /// Where tokens end up.
     pub cache: Cache,
     /// Where renewals are planned.
-    pub agenda: Arc<Agenda>,
+    pub refresh_queue: Arc<RefreshQueue>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// Where spans begin.
@@ -135,27 +135,27 @@ impl Flights {
 
     /// Joins the user's flight, or starts one, if one is needed and may be.
     #[must_use]
-    pub fn board(&self, user: &Arc<User>, want: Want<'_>) -> Boarding {
+    pub fn join(&self, user: &Arc<User>, want: Want<'_>) -> Join {
         let now = self.shared.parts.clock.now();
         let mut record = user.record();
         // A flight stores its token before it leaves the record: whoever finds no flight finds the token.
         if let Some(held) = self.shared.parts.cache.get(&user.key).filter(|held| (want.serves)(held, now)) {
-            return Boarding::Landed(held);
+            return Join::Landed(held);
         }
         // Looked at under the lock, so that who comes later sees what is in force later.
         let snapshot = self.shared.live.load();
-        let Some(configured) = configured(user, &mut record, &snapshot, now.mono) else { return Boarding::Gone };
+        let Some(configured) = configured(user, &mut record, &snapshot, now.mono) else { return Join::Gone };
         if !Arc::ptr_eq(&configured.user, user) {
             // It was forgotten meanwhile, and has come back.
             let user = Arc::clone(&configured.user);
             drop((record, snapshot));
-            return self.board(&user, want);
+            return self.join(&user, want);
         }
         let rules = &snapshot.settings.rules;
         let too_late = |begins: Instant| want.begin_by.is_some_and(|by| begins > by.max(now.mono));
         if let Some(ticket) = &record.flight {
             if too_late(ticket.begins) {
-                return Boarding::TooSoon(ticket.begins.saturating_duration_since(now.mono));
+                return Join::TooSoon(ticket.begins.saturating_duration_since(now.mono));
             }
             if want.urgent {
                 ticket.hurry();
@@ -164,27 +164,27 @@ impl Flights {
                 ticket.span.link(waiter);
                 waiter.link(&ticket.span);
             }
-            return Boarding::Joined(ticket.clone());
+            return Join::Joined(ticket.clone());
         }
         let closed = || self.shared.outlook().closed(snapshot.upstream(), now.mono);
         if let Some(stop) = stopped(user, &record, &snapshot, now.mono).or_else(closed) {
-            return Boarding::Stopped(stop);
+            return Join::Stopped(stop);
         }
         let mut begins = now.mono;
-        if let Some(last) = record.pacing.within_floor(now.mono, rules) {
+        if let Some(last) = record.holds.within_floor(now.mono, rules) {
             if last.gave < want.min_remaining {
-                return Boarding::Unattainable(last.gave);
+                return Join::Unattainable(last.gave);
             }
             begins = last.next();
             if too_late(begins) {
-                return Boarding::TooSoon(begins.saturating_duration_since(now.mono));
+                return Join::TooSoon(begins.saturating_duration_since(now.mono));
             }
         }
         if !self.shared.enter(!want.urgent) {
-            return Boarding::Full;
+            return Join::Full;
         }
         let span = self.shared.parts.traces.within(want.span, "flight", Kind::Internal);
-        let ticket = Ticket::new(begins, span);
+        let ticket = FlightHandle::new(begins, span);
         if want.urgent {
             ticket.hurry();
         }
@@ -193,7 +193,7 @@ impl Flights {
         drop(record);
         let flight = Flight::new(Arc::clone(&self.shared), user, &ticket, !want.urgent);
         self.shared.tasks.spawn_on(flight.fly(ticket.clone()), &self.shared.parts.runtime);
-        Boarding::Started(ticket)
+        Join::Started(ticket)
     }
 
     /// Notes that the vault's API refused the token now held.
@@ -202,7 +202,7 @@ impl Flights {
         let mut record = user.record();
         // Under the lock: a flight that landed meanwhile brought another token, of which nobody complained.
         if self.shared.parts.cache.get(&user.key).is_some_and(|held| held.id() == token) {
-            record.pacing.rejected(token, now, &self.shared.live.load().settings.rules);
+            record.holds.rejected(token, now, &self.shared.live.load().settings.rules);
         }
     }
 
@@ -210,12 +210,12 @@ impl Flights {
     ///
     /// # Errors
     /// Where it did not land by then, broke, or has too many waiters.
-    pub async fn wait(&self, ticket: Ticket, deadline: Instant) -> Result<Landing, NoLanding> {
-        let _all = Counted::new(&self.shared.waiting, WAITERS_MAX).ok_or(NoLanding::Full)?;
-        ticket.landing(deadline).await
+    pub async fn wait(&self, ticket: FlightHandle, deadline: Instant) -> Result<FlightOutcome, WaitError> {
+        let _all = Counted::new(&self.shared.waiting, WAITERS_MAX).ok_or(WaitError::Full)?;
+        ticket.outcome(deadline).await
     }
 
-    /// Puts a renewal that may not begin before `wait` is over back on the agenda, if its token outlasts that.
+    /// Puts a renewal that may not begin before `wait` is over back on the refresh queue, if its token outlasts that.
     pub fn renew_later(&self, user: &User, wait: Duration) {
         self.shared.renew_later(user, wait);
     }
@@ -274,13 +274,13 @@ impl Flights {
 /// The user as it is configured, which its record obeys from now on.
 fn configured<'a>(user: &User, record: &mut Record, snapshot: &'a Snapshot, now: Instant) -> Option<&'a Configured> {
     let configured = snapshot.user(&user.key)?;
-    record.pacing.follow(configured.credential.version, now, &snapshot.settings.rules);
+    record.holds.follow(configured.credential.version, now, &snapshot.settings.rules);
     Some(configured)
 }
 
 /// Why the user may not sign in now, for reasons of its own or its merchant's; the longer wait counts.
 fn stopped(user: &User, record: &Record, snapshot: &Snapshot, now: Instant) -> Option<Stop> {
-    let own = record.pacing.stopped(now, &snapshot.settings.rules);
+    let own = record.holds.stopped(now, &snapshot.settings.rules);
     let merchants = user.merchant().stopped(now, snapshot.upstream());
     match (own, merchants) {
         (Some(own), Some(merchants)) => Some(if own.until >= merchants.until { own } else { merchants }),

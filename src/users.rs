@@ -21,9 +21,9 @@ use std::{
 use tokio::time::Instant;
 
 use self::{
-    holds::{Pacing, Rules, Stop, Upstream, Version},
-    refresh_queue::Place,
-    waiters::Ticket,
+    holds::{Holds, Rules, Stop, Upstream, Version},
+    refresh_queue::Slot,
+    waiters::FlightHandle,
 };
 use crate::{
     config,
@@ -79,8 +79,8 @@ impl Users {
     pub fn reloaded(&self, configured: Vec<config::User>, upstream: &str, now: Instant, rules: &Rules) -> (Self, Changes) {
         self.next(configured, upstream, |user| {
             let record = user.record();
-            let pacing = &record.pacing;
-            let own = record.flight.is_some() || pacing.remembers(now, rules) || pacing.within_floor(now, rules).is_some();
+            let holds = &record.holds;
+            let own = record.flight.is_some() || holds.remembers(now, rules) || holds.within_floor(now, rules).is_some();
             own || user.merchant.is_stopped_anywhere(now)
         })
     }
@@ -259,11 +259,11 @@ impl Merchant {
 #[derive(Debug, Default)]
 pub struct Record {
     /// When the next sign-in may begin.
-    pub pacing: Pacing,
+    pub holds: Holds,
     /// The sign-in under way, or waiting to begin, if any.
-    pub flight: Option<Ticket>,
-    /// The user's place in the agenda of renewals.
-    pub renewal: Option<Place>,
+    pub flight: Option<FlightHandle>,
+    /// The user's place in the refresh queue of renewals.
+    pub renewal: Option<Slot>,
     /// It had a token when another vault was configured, and is to have one again before somebody asks.
     pub lost_token: bool,
 }
@@ -276,7 +276,7 @@ mod tests {
     use crate::{
         telemetry::traces::Span,
         user::Number,
-        users::{holds::Circumstances, waiters::Ticket},
+        users::{holds::Circumstances, waiters::FlightHandle},
         vault::{Failure, Refusal},
     };
 
@@ -296,8 +296,8 @@ mod tests {
     fn refuse(user: &Configured) {
         let failure = Failure::Refused { why: Refusal::Credentials, vault_error: String::new() };
         let (mut record, version) = (user.user.record(), user.credential.version);
-        record.pacing.follow(version, now(), &RULES);
-        record.pacing.failed(version, failure, Circumstances { now: now(), jitter: 1.0, grants: 0 }, &RULES);
+        record.holds.follow(version, now(), &RULES);
+        record.holds.failed(version, failure, Circumstances { now: now(), jitter: 1.0, grants: 0 }, &RULES);
     }
 
     #[test]
@@ -324,7 +324,7 @@ mod tests {
     fn who_comes_back_meets_its_sign_in_under_way_and_its_hold_unless_the_credential_is_another() {
         let users = Users::new((1..=4).map(|n| configured(n, "a", 0)).collect(), "a");
         let each: Vec<_> = (1..=4).map(|n| users.get(&configured(n, "", 0).key).expect("is there").clone()).collect();
-        each[0].user.record().flight = Some(Ticket::new(now(), Span::default()));
+        each[0].user.record().flight = Some(FlightHandle::new(now(), Span::default()));
         refuse(&each[1]);
         refuse(&each[2]);
         let (gone, changes) = users.reloaded(Vec::new(), "a", now(), &RULES);
@@ -338,9 +338,9 @@ mod tests {
         assert_eq!((changes.changed.len(), changes.added), (3, 1));
         for user in changes.changed {
             let credential = &back.get(&user.key).expect("is there").credential;
-            user.record().pacing.follow(credential.version, now(), &RULES);
+            user.record().holds.follow(credential.version, now(), &RULES);
         }
-        let stopped = |n: usize| each[n].user.record().pacing.stopped(now(), &RULES).is_some();
+        let stopped = |n: usize| each[n].user.record().holds.stopped(now(), &RULES).is_some();
         assert!(back.get(&each[0].user.key).expect("is there").user.record().flight.is_some());
         assert!(stopped(1) && !stopped(2), "the hold is the credential's");
 

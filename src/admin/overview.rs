@@ -15,7 +15,7 @@ use tokio::{
 };
 
 use crate::{
-    broker::{Broker, Census, MerchantCensus},
+    broker::{Broker, MerchantStats, Stats},
     clock::{Clock, Moment},
     config::Config,
     reload::ReloadState,
@@ -90,7 +90,7 @@ pub struct View {
     /// More of the same.
     pub in_force: InForce,
     /// How the users are.
-    pub census: Census,
+    pub stats: Stats,
     process: Option<Process>,
 }
 
@@ -152,7 +152,7 @@ impl Sources {
             phase: *self.phase.borrow(),
             configuration: self.reload.borrow().clone(),
             in_force: self.in_force.borrow().clone(),
-            census: self.broker.census(),
+            stats: self.broker.stats(),
             process: Process::now(),
         }
     }
@@ -162,26 +162,26 @@ impl View {
     /// As metrics have it.
     #[must_use]
     pub fn now(&self) -> Now {
-        let Self { configuration, in_force, census, .. } = self;
+        let Self { configuration, in_force, stats, .. } = self;
         Now {
             ready: self.phase == Phase::Ready,
-            vault_up: !census.vault_is_down,
-            flights: census.flights,
-            waiting: census.waiting,
-            renewals_planned: census.renewals_planned,
-            renewals_overdue: census.renewals_overdue,
+            vault_up: !stats.vault_is_down,
+            flights: stats.flights,
+            waiting: stats.waiting,
+            renewals_planned: stats.renewals_planned,
+            renewals_overdue: stats.renewals_overdue,
             callers: in_force.callers,
             generation: configuration.generation,
             last_good: Some(configuration.last_good),
             faults: configuration.faults.len(),
-            merchants: census.merchants.iter().map(|(id, merchant)| merchant_now(id.as_str(), merchant)).collect(),
+            merchants: stats.merchants.iter().map(|(id, merchant)| merchant_now(id.as_str(), merchant)).collect(),
             certificates: in_force.certificates.clone(),
             process: self.process,
         }
     }
 }
 
-fn merchant_now(id: &str, merchant: &MerchantCensus) -> gauges::Merchant {
+fn merchant_now(id: &str, merchant: &MerchantStats) -> gauges::Merchant {
     let counts = |stops: &std::collections::BTreeMap<&'static str, crate::broker::Stopped>| {
         stops.iter().map(|(reason, stopped)| (*reason, stopped.users)).collect()
     };

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::overview::{Phase, View};
 use crate::{
-    broker::{Census, MerchantCensus, Stopped},
+    broker::{MerchantStats, Stats, Stopped},
     clock,
 };
 
@@ -118,17 +118,17 @@ impl Stop {
 }
 
 impl Merchant {
-    fn of(id: &str, census: &MerchantCensus) -> Self {
+    fn of(id: &str, stats: &MerchantStats) -> Self {
         let stops =
             |stops: &BTreeMap<&'static str, Stopped>| stops.iter().map(|(reason, stopped)| Stop::of(reason, stopped)).collect();
         Self {
             merchant_id: id.to_owned(),
-            users: census.users,
-            cached: census.cached,
-            dry: census.dry,
-            held: stops(&census.held),
-            failing: stops(&census.failing),
-            all_held: census.whole.as_ref().map(|stopped| Stop::of("VAULT_THROTTLED", stopped)),
+            users: stats.users,
+            cached: stats.cached,
+            dry: stats.dry,
+            held: stops(&stats.held),
+            failing: stops(&stats.failing),
+            all_held: stats.whole.as_ref().map(|stopped| Stop::of("VAULT_THROTTLED", stopped)),
         }
     }
 
@@ -139,14 +139,14 @@ impl Merchant {
 
 impl Status {
     pub(super) fn of(view: &View) -> Self {
-        let census = &view.census;
-        let mut merchants: Vec<_> = census.merchants.iter().map(|(id, census)| Merchant::of(id.as_str(), census)).collect();
+        let stats = &view.stats;
+        let mut merchants: Vec<_> = stats.merchants.iter().map(|(id, stats)| Merchant::of(id.as_str(), stats)).collect();
         merchants.sort_by_key(|merchant| (!merchant.has_trouble(), std::cmp::Reverse(merchant.dry)));
         let (verdict, findings) = judge(view, &merchants);
         let merchants_not_listed = merchants.len().saturating_sub(MERCHANTS_MAX);
         merchants.truncate(MERCHANTS_MAX);
         let configuration = &view.configuration;
-        let failed = census.heard.failed.as_ref();
+        let failed = stats.heard.failed.as_ref();
         Self {
             verdict,
             findings,
@@ -155,23 +155,23 @@ impl Status {
             ready: view.phase == Phase::Ready,
             phase: phase(view.phase),
             vault: Vault {
-                reachable: !census.vault_is_down,
-                last_token_at: census.heard.granted.and_then(clock::rfc3339),
+                reachable: !stats.vault_is_down,
+                last_token_at: stats.heard.granted.and_then(clock::rfc3339),
                 last_failure_at: failed.and_then(|(at, _)| clock::rfc3339(*at)),
                 last_failure: failed.map(|(_, failure)| failure.to_string()),
             },
             configuration: Configuration {
                 generation: configuration.generation,
                 last_good_at: clock::rfc3339(configuration.last_good),
-                users: census.merchants.values().map(|merchant| merchant.users).sum(),
+                users: stats.merchants.values().map(|merchant| merchant.users).sum(),
                 callers: view.in_force.callers,
                 faults: configuration.faults.clone(),
             },
-            sign_ins: SignIns { under_way: census.flights, waiting_calls: census.waiting },
+            sign_ins: SignIns { under_way: stats.flights, waiting_calls: stats.waiting },
             renewals: Renewals {
-                planned: census.renewals_planned,
-                due_within_a_minute: census.renewals_soon,
-                overdue: census.renewals_overdue,
+                planned: stats.renewals_planned,
+                due_within_a_minute: stats.renewals_soon,
+                overdue: stats.renewals_overdue,
             },
             certificates: view.in_force.certificates.iter().map(|end| certificate(end, view.at.wall)).collect(),
             merchants,
@@ -197,7 +197,7 @@ fn certificate((certificate, not_after): &(&'static str, SystemTime), now: Syste
 
 /// Whether tokens flow, and what wants looking at.
 fn judge(view: &View, merchants: &[Merchant]) -> (Verdict, Vec<String>) {
-    let Census { vault_is_down, renewals_overdue, .. } = view.census;
+    let Stats { vault_is_down, renewals_overdue, .. } = view.stats;
     let (mut trouble, mut attention) = (Vec::new(), Vec::new());
     if view.phase != Phase::Ready {
         attention.push(format!("this process is {}: callers are served by others", phase(view.phase)));

@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 use super::BrokerError;
-use crate::{clock::Moment, telemetry::traces::Span, tokens::freshness::HeldToken, user::UserKey};
+use crate::{clock::Moment, telemetry::traces::Span, tokens::freshness::CachedToken, user::UserKey};
 
 /// What a caller asks for.
 #[derive(Clone, Debug)]
@@ -28,7 +28,7 @@ pub struct Request {
 #[derive(Clone, Debug)]
 pub struct Answer {
     /// The token.
-    pub held: Arc<HeldToken>,
+    pub held: Arc<CachedToken>,
     /// How it was come by.
     pub outcome: Outcome,
     /// When it was judged valid; `expires_in` counts from here.

@@ -24,9 +24,9 @@ const SOON: Duration = Duration::from_secs(60);
 
 /// How the users are.
 #[derive(Clone, Debug)]
-pub struct Census {
+pub struct Stats {
     /// Merchant by merchant, by id.
-    pub merchants: BTreeMap<MerchantId, MerchantCensus>,
+    pub merchants: BTreeMap<MerchantId, MerchantStats>,
     /// Sign-ins under way or queued.
     pub flights: usize,
     /// Calls that wait for one.
@@ -45,7 +45,7 @@ pub struct Census {
 
 /// How one merchant's users are. One user may count in several.
 #[derive(Clone, Debug, Default)]
-pub struct MerchantCensus {
+pub struct MerchantStats {
     /// Configured.
     pub users: usize,
     /// Have a token that is good now.
@@ -75,9 +75,9 @@ pub struct Stopped {
 impl Broker {
     /// Counts. Takes a microsecond or two a user.
     #[must_use]
-    pub fn census(&self) -> Census {
+    pub fn stats(&self) -> Stats {
         let now = self.clock.now();
-        let mut merchants = BTreeMap::<MerchantId, MerchantCensus>::new();
+        let mut merchants = BTreeMap::<MerchantId, MerchantStats>::new();
         let snapshot = self.live.load_full();
         for Configured { user, .. } in snapshot.users.iter() {
             let merchant = match merchants.get_mut(&user.key.merchant) {
@@ -86,20 +86,20 @@ impl Broker {
             };
             self.count(user, now, &snapshot, merchant);
         }
-        let due_by = |at| self.agenda.due_by(at);
-        Census {
+        let due_by = |at| self.refresh_queue.due_by(at);
+        Stats {
             merchants,
             flights: self.flights.under_way(),
             waiting: self.flights.waiting(),
             vault_is_down: self.flights.vault_is_down(),
             heard: self.flights.heard(),
-            renewals_planned: self.agenda.len(),
+            renewals_planned: self.refresh_queue.len(),
             renewals_soon: due_by(now.mono + SOON),
             renewals_overdue: now.mono.checked_sub(OVERDUE_AFTER).map_or(0, due_by),
         }
     }
 
-    fn count(&self, user: &User, now: Moment, snapshot: &Snapshot, merchant: &mut MerchantCensus) {
+    fn count(&self, user: &User, now: Moment, snapshot: &Snapshot, merchant: &mut MerchantStats) {
         merchant.users += 1;
         let lately = if self.flights.renews_ahead() { self.idle_after() } else { LATELY };
         let wanted = user.asked() != 0 && self.second(now.mono).saturating_sub(user.asked()) < lately;
@@ -112,14 +112,14 @@ impl Broker {
     }
 
     /// Counts what stands against a user's next sign-in; says whether it is held.
-    fn count_stop(&self, user: &User, now: Moment, wanted: bool, snapshot: &Snapshot, merchant: &mut MerchantCensus) -> bool {
+    fn count_stop(&self, user: &User, now: Moment, wanted: bool, snapshot: &Snapshot, merchant: &mut MerchantStats) -> bool {
         if merchant.whole.is_none() {
             let stop = user.merchant().stopped(now.mono, snapshot.upstream());
             merchant.whole = stop.map(|stop| Stopped { users: 0, wait: stop.left_at(now.mono), failure: stop.failure });
         }
         let (wait, failure) = {
             let record = user.record();
-            let Some(stop) = record.pacing.failing(&snapshot.settings.rules) else { return false };
+            let Some(stop) = record.holds.failing(&snapshot.settings.rules) else { return false };
             (stop.left_at(now.mono), Arc::clone(&stop.failure))
         };
         let lasts = !wait.is_zero();

@@ -1,7 +1,7 @@
 //! Pure: can the vault be reached? And if not, who may find out.
 //!
 //! Must never keep users from a vault that answers: one user's failures say nothing of the vault, and any answer, a refusal
-//! too, means that it is there. What concerns one user alone is `pacing`'s.
+//! too, means that it is there. What concerns one user alone is `holds`'s.
 
 use std::{sync::Arc, time::Duration};
 

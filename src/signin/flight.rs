@@ -11,7 +11,8 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
 use super::{
-    Landing, Parts, Shared, Ticket, circuit_breaker::Passage, concurrency_limit::Permit, configured, stopped, upstream::Outlook,
+    FlightHandle, FlightOutcome, Parts, Shared, circuit_breaker::Passage, concurrency_limit::Permit, configured, stopped,
+    upstream::Outlook,
 };
 use crate::{
     clock::Moment,
@@ -22,13 +23,13 @@ use crate::{
         traces::{Kind, Span},
     },
     tokens::{
-        freshness::HeldToken,
+        freshness::CachedToken,
         token::{Token, TokenId},
     },
     users::{
         Credential, User,
         holds::{Stop, Upstream},
-        waiters::Arrivals,
+        waiters::Waiters,
     },
     vault::{Failure, Grant, Scope, SignIn},
 };
@@ -37,7 +38,7 @@ use crate::{
 pub(super) struct Flight {
     shared: Arc<Shared>,
     user: Arc<User>,
-    arrivals: Arc<Arrivals>,
+    arrivals: Arc<Waiters>,
     /// Nobody waited when it began.
     renewal: bool,
     /// Since when it is the one sign-in that finds out whether the vault is back.
@@ -59,12 +60,12 @@ struct Means {
 enum Stay {
     /// What it waited for does not count any more: it has to wait for something else.
     Again,
-    Land(Landing),
+    Land(FlightOutcome),
 }
 
 impl Flight {
     /// A flight for `user`, whose waiters hold `ticket`.
-    pub(super) fn new(shared: Arc<Shared>, user: &Arc<User>, ticket: &Ticket, renewal: bool) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, user: &Arc<User>, ticket: &FlightHandle, renewal: bool) -> Self {
         Self {
             shared,
             user: Arc::clone(user),
@@ -76,7 +77,7 @@ impl Flight {
         }
     }
 
-    pub(super) async fn fly(mut self, ticket: Ticket) {
+    pub(super) async fn fly(mut self, ticket: FlightHandle) {
         let (means, now) = loop {
             self.wait_for_floor().await;
             let permit = self.shared.gate.pass(&ticket.urgent).await;
@@ -87,7 +88,7 @@ impl Flight {
                 Err(Stay::Again) => {}
                 Err(Stay::Land(landing)) => {
                     self.user.record().flight = None;
-                    if let Landing::Stopped(stop) = &landing {
+                    if let FlightOutcome::Stopped(stop) = &landing {
                         self.renew_later(stop, now);
                     }
                     return self.land(landing);
@@ -122,7 +123,7 @@ impl Flight {
             let next = {
                 let mut record = self.user.record();
                 let rules = self.shared.live.load().settings.rules;
-                let next = record.pacing.within_floor(now, &rules).map(|last| last.next());
+                let next = record.holds.within_floor(now, &rules).map(|last| last.next());
                 // For those who ask whether they can wait for it.
                 if let Some(ticket) = &mut record.flight {
                     ticket.begins = next.unwrap_or_else(|| ticket.begins.min(now));
@@ -144,12 +145,12 @@ impl Flight {
         let snapshot = self.shared.live.load_full();
         let configured = configured(&self.user, &mut record, &snapshot, now);
         let Some(credential) = configured.map(|configured| Arc::clone(&configured.credential)) else {
-            return Err(Stay::Land(Landing::Gone));
+            return Err(Stay::Land(FlightOutcome::Gone));
         };
         if let Some(stop) = stopped(&self.user, &record, &snapshot, now) {
-            return Err(Stay::Land(Landing::Stopped(stop)));
+            return Err(Stay::Land(FlightOutcome::Stopped(stop)));
         }
-        if record.pacing.within_floor(now, &snapshot.settings.rules).is_some() {
+        if record.holds.within_floor(now, &snapshot.settings.rules).is_some() {
             return Err(Stay::Again);
         }
         drop(record);
@@ -159,11 +160,11 @@ impl Flight {
         let permit = if probes { permit.or_else(|| self.shared.gate.probe()) } else { permit };
         let Some(permit) = permit else {
             let full = outlook.closed_for_now(now);
-            return Err(full.map_or(Stay::Again, |stop| Stay::Land(Landing::Stopped(stop))));
+            return Err(full.map_or(Stay::Again, |stop| Stay::Land(FlightOutcome::Stopped(stop))));
         };
         let permit = match outlook.pass(now) {
             Passage::Open => permit,
-            Passage::Closed(stop) => return Err(Stay::Land(Landing::Stopped(stop))),
+            Passage::Closed(stop) => return Err(Stay::Land(FlightOutcome::Stopped(stop))),
             Passage::Probe => {
                 self.probing = Some(now);
                 permit
@@ -216,7 +217,7 @@ impl Flight {
     fn vault_granted(&self, means: &Means) {
         // Apart from the loop, which locks records.
         let forgiven = self.outlook(means).map(|mut outlook| outlook.granted()).unwrap_or_default();
-        forgiven.iter().for_each(|(user, version)| user.record().pacing.forgive(*version));
+        forgiven.iter().for_each(|(user, version)| user.record().holds.forgive(*version));
     }
 
     fn vault_failed(&mut self, failure: &Arc<Failure>, means: &Means) {
@@ -246,7 +247,13 @@ impl Flight {
     }
 
     /// The token that a grant gives, if any of its life is left.
-    fn token(&self, grant: Grant, sent: Moment, former: Option<&HeldToken>, means: &Means) -> Result<Arc<HeldToken>, Failure> {
+    fn token(
+        &self,
+        grant: Grant,
+        sent: Moment,
+        former: Option<&CachedToken>,
+        means: &Means,
+    ) -> Result<Arc<CachedToken>, Failure> {
         let now = self.shared.parts.clock.now();
         let token = Token {
             id: TokenId::of(grant.access_token.expose()),
@@ -258,14 +265,14 @@ impl Flight {
         let bounded = grant.lifetime_is_bounded;
         let lead = self.shared.lead(now.mono.saturating_duration_since(sent.mono));
         let due_left = self.shared.quiet_due_left(sent.mono, token.lifetime, lead);
-        let held = HeldToken::new(token, means.credential.version, bounded, former, due_left, now);
+        let held = CachedToken::new(token, means.credential.version, bounded, former, due_left, now);
         if held.left_at(now).is_zero() {
             return Err(Failure::Invalid { cause: "its token had ended before the answer was here", issued: true });
         }
         Ok(Arc::new(held))
     }
 
-    fn succeeded(&self, sent: Moment, held: Arc<HeldToken>, former: Option<&HeldToken>, means: &Means) -> Landing {
+    fn succeeded(&self, sent: Moment, held: Arc<CachedToken>, former: Option<&CachedToken>, means: &Means) -> FlightOutcome {
         let now = self.shared.parts.clock.now();
         let left = held.left_at(now);
         self.shared.heard().granted = Some(now.wall);
@@ -279,13 +286,13 @@ impl Flight {
         let settings = &snapshot.settings;
         let version = means.credential.version;
         let configured = configured(&self.user, &mut record, &snapshot, now.mono);
-        let doubled = record.pacing.succeeded(version, sent.mono, left, &settings.rules);
+        let doubled = record.holds.succeeded(version, sent.mono, left, &settings.rules);
         let void = !snapshot.takes(&held);
         // A user who was removed meanwhile is forgotten; one whose credential changed gets another token soon.
         if configured.is_some() && !void {
             self.shared.parts.cache.put(&self.user.key, &held);
             record.lost_token = false;
-            let due = if record.pacing.counts(version) { held.due_in(now, settings.renewal) } else { Some(Duration::ZERO) };
+            let due = if record.holds.counts(version) { held.due_in(now, settings.renewal) } else { Some(Duration::ZERO) };
             self.shared.plan(&mut record, &self.user.key, due.map(|due| now.mono + due));
         }
         record.flight = None;
@@ -304,10 +311,10 @@ impl Flight {
                  this user in may be revoking them; set vault.renewal = \"at_expiry\", and see that nothing else does"
             );
         }
-        if void { Landing::Void } else { Landing::Token(held) }
+        if void { FlightOutcome::Void } else { FlightOutcome::Token(held) }
     }
 
-    fn failed(&self, failure: &Arc<Failure>, sent: Moment, means: &Means) -> Landing {
+    fn failed(&self, failure: &Arc<Failure>, sent: Moment, means: &Means) -> FlightOutcome {
         let now = self.shared.parts.clock.now();
         let merchants = matches!(**failure, Failure::Throttled { scope: Scope::Merchant, .. });
         let circumstances = self.shared.circumstances(now.mono);
@@ -315,7 +322,7 @@ impl Flight {
         let snapshot = self.shared.live.load();
         let settings = &snapshot.settings;
         let configured = configured(&self.user, &mut record, &snapshot, now.mono);
-        let stop = record.pacing.failed(means.credential.version, Failure::clone(failure), circumstances, &settings.rules);
+        let stop = record.holds.failed(means.credential.version, Failure::clone(failure), circumstances, &settings.rules);
         let (definite, until) = match &stop {
             Some(stop) => (matches!(*stop.failure, Failure::Refused { .. }), stop.until),
             None => (false, now.mono),
@@ -349,7 +356,7 @@ impl Flight {
             next_s = wait.as_secs(), whole_merchant = merchants, trace_id, "sign-in failed"
         );
         audit::sign_in(key, Err(failure), took, trace);
-        stop.map_or(Landing::Void, Landing::Stopped)
+        stop.map_or(FlightOutcome::Void, FlightOutcome::Stopped)
     }
 
     /// Has the renewal come later. A caller's sign-in that failed is none: who never had a token is asked for again, or isn't.
@@ -362,12 +369,12 @@ impl Flight {
     }
 
     /// Tells the waiters. The flight has left the record before, together with whatever it learnt.
-    fn land(&self, landing: Landing) {
+    fn land(&self, landing: FlightOutcome) {
         let failure = match &landing {
-            Landing::Token(_) => None,
-            Landing::Stopped(stop) => Some(stop.failure.kind()),
-            Landing::Gone => Some("gone"),
-            Landing::Void => Some("void"),
+            FlightOutcome::Token(_) => None,
+            FlightOutcome::Stopped(stop) => Some(stop.failure.kind()),
+            FlightOutcome::Gone => Some("gone"),
+            FlightOutcome::Void => Some("void"),
         };
         self.span.end(failure);
         self.arrivals.land(Some(landing));
@@ -385,7 +392,7 @@ impl Drop for Flight {
             let circumstances = self.shared.circumstances(now);
             let mut record = self.user.record();
             // Paused like after any failure, lest a fault of ours hammers the vault.
-            let stop = record.pacing.broke(circumstances, &self.shared.live.load().settings.rules);
+            let stop = record.holds.broke(circumstances, &self.shared.live.load().settings.rules);
             // If it left the record before it broke, another may be there.
             if record.flight.as_ref().is_some_and(|ticket| Arc::ptr_eq(&ticket.arrivals, &self.arrivals)) {
                 record.flight = None;

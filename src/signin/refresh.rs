@@ -1,4 +1,4 @@
-//! When tokens are renewed ahead: what goes on the agenda, and what becomes of it when another configuration is in force.
+//! When tokens are renewed ahead: what goes on the refresh queue, and what becomes of it when another configuration is in force.
 //!
 //! Must never put a user on it whose token is to be kept to its end, nor let a herd of tokens fall due at once.
 
@@ -14,7 +14,7 @@ use crate::{
     clock::Moment,
     config::Renewal,
     live::Snapshot,
-    tokens::freshness::{HERD_JITTER, HeldToken, due_left},
+    tokens::freshness::{CachedToken, HERD_JITTER, due_left},
     user::UserKey,
     users::{Record, User},
 };
@@ -60,12 +60,12 @@ impl Shared {
         }
     }
 
-    /// Moves a user's renewal to `at`, or takes it off the agenda.
+    /// Moves a user's renewal to `at`, or takes it off the refresh queue.
     pub(super) fn plan(&self, record: &mut Record, key: &Arc<UserKey>, at: Option<Instant>) {
         record.renewal = match (record.renewal.take(), at) {
-            (former, Some(at)) => Some(self.parts.agenda.put(former, at, key)),
+            (former, Some(at)) => Some(self.parts.refresh_queue.put(former, at, key)),
             (Some(former), None) => {
-                self.parts.agenda.remove(former);
+                self.parts.refresh_queue.remove(former);
                 None
             }
             (None, None) => None,
@@ -73,7 +73,7 @@ impl Shared {
     }
 
     /// The token held, if it is good for anything. Whether moka has freed one that has ended makes no difference.
-    pub(super) fn held(&self, key: &UserKey, snapshot: &Snapshot, now: Moment) -> Option<Arc<HeldToken>> {
+    pub(super) fn held(&self, key: &UserKey, snapshot: &Snapshot, now: Moment) -> Option<Arc<CachedToken>> {
         self.parts.cache.get(key).filter(|held| snapshot.takes(held) && !held.left_at(now).is_zero())
     }
 
@@ -82,7 +82,7 @@ impl Shared {
         let mut record = user.record();
         let renewal = snapshot.settings.renewal;
         let due = match self.held(&user.key, snapshot, now) {
-            Some(held) if !record.pacing.counts(held.version) => Some(Duration::ZERO),
+            Some(held) if !record.holds.counts(held.version) => Some(Duration::ZERO),
             Some(held) => held.due_in(now, renewal),
             None if renewal == Renewal::Ahead => return,
             None => None,
@@ -91,7 +91,7 @@ impl Shared {
     }
 
     /// Has a user's token be due, since another credential counts by now, or drops it, since none does or another vault. Whoever had a
-    /// token is to have one again before somebody asks; who was not asked for lately, the agenda passes over.
+    /// token is to have one again before somebody asks; who was not asked for lately, the refresh queue passes over.
     pub(super) fn outdate(&self, user: &User, now: Moment) {
         let mut record = user.record();
         // Under the lock: a flight that lands later looks later at what is in force.
@@ -137,7 +137,7 @@ impl Shared {
                 DRAWS.. => self.random() * HERD_JITTER,
             };
             let left = due_left(lifetime, jitter, lead);
-            let crowd = self.parts.agenda.crowd(sent + lifetime.saturating_sub(left));
+            let crowd = self.parts.refresh_queue.crowd(sent + lifetime.saturating_sub(left));
             if crowd < quietest.0 {
                 quietest = (crowd, left);
             }

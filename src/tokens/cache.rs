@@ -10,7 +10,7 @@ use std::{
 
 use moka::{Expiry, policy::EvictionPolicy, sync};
 
-use super::freshness::HeldToken;
+use super::freshness::CachedToken;
 use crate::user::UserKey;
 
 /// Smallest capacity, in tokens: users may be added while the process runs, and moka's capacity can't be changed then. Costs
@@ -20,7 +20,7 @@ const CAPACITY_MIN: u64 = 10_000_000;
 /// The tokens held, one per user.
 #[derive(Clone, Debug)]
 pub struct Cache {
-    tokens: sync::Cache<Arc<UserKey>, Arc<HeldToken>>,
+    tokens: sync::Cache<Arc<UserKey>, Arc<CachedToken>>,
 }
 
 impl Cache {
@@ -39,12 +39,12 @@ impl Cache {
 
     /// The token held for a user, of whatever age.
     #[must_use]
-    pub fn get(&self, user: &UserKey) -> Option<Arc<HeldToken>> {
+    pub fn get(&self, user: &UserKey) -> Option<Arc<CachedToken>> {
         self.tokens.get(user)
     }
 
     /// Puts a user's token in the place of the former.
-    pub fn put(&self, user: &Arc<UserKey>, token: &Arc<HeldToken>) {
+    pub fn put(&self, user: &Arc<UserKey>, token: &Arc<CachedToken>) {
         self.tokens.insert(Arc::clone(user), Arc::clone(token));
     }
 
@@ -74,13 +74,19 @@ impl Cache {
 /// Lets moka drop a token once its lifetime has passed since it was put here; that is a little late, never early.
 struct AtItsEnd;
 
-impl Expiry<Arc<UserKey>, Arc<HeldToken>> for AtItsEnd {
-    fn expire_after_create(&self, _: &Arc<UserKey>, held: &Arc<HeldToken>, _: Instant) -> Option<Duration> {
+impl Expiry<Arc<UserKey>, Arc<CachedToken>> for AtItsEnd {
+    fn expire_after_create(&self, _: &Arc<UserKey>, held: &Arc<CachedToken>, _: Instant) -> Option<Duration> {
         Some(held.token.lifetime)
     }
 
     // moka keeps the former entry's end unless this is written too.
-    fn expire_after_update(&self, _: &Arc<UserKey>, held: &Arc<HeldToken>, _: Instant, _: Option<Duration>) -> Option<Duration> {
+    fn expire_after_update(
+        &self,
+        _: &Arc<UserKey>,
+        held: &Arc<CachedToken>,
+        _: Instant,
+        _: Option<Duration>,
+    ) -> Option<Duration> {
         Some(held.token.lifetime)
     }
 }

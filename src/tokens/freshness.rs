@@ -48,7 +48,7 @@ pub fn due_left(lifetime: Duration, jitter: f64, lead: Duration) -> Duration {
 
 /// A token, where it is from, and the points in its life that were fixed when it was first seen.
 #[derive(Clone, Debug)]
-pub struct HeldToken {
+pub struct CachedToken {
     /// The token.
     pub token: Token,
     /// What brought it: it is good at that upstream alone, and due once another credential counts.
@@ -58,7 +58,7 @@ pub struct HeldToken {
     due_left: Duration,
 }
 
-impl HeldToken {
+impl CachedToken {
     /// Fixes the points of `token`, which takes the place of `former`.
     ///
     /// `bounded`: the token itself says how long it lives in all, so that seeing it again can't prolong it.
@@ -160,9 +160,9 @@ mod tests {
         }
     }
 
-    fn held(token: Token, bounded: bool, former: Option<&HeldToken>, now: Moment, jitter: f64) -> HeldToken {
+    fn held(token: Token, bounded: bool, former: Option<&CachedToken>, now: Moment, jitter: f64) -> CachedToken {
         let due_left = due_left(token.lifetime, jitter, Duration::ZERO);
-        HeldToken::new(token, Version::default(), bounded, former, due_left, now)
+        CachedToken::new(token, Version::default(), bounded, former, due_left, now)
     }
 
     fn secs(secs: u64) -> Duration {

@@ -81,7 +81,7 @@ pub struct Circumstances {
 
 /// What a user's past says of the next sign-in, by the rules in force, whichever it happened under.
 #[derive(Debug, Default)]
-pub struct Pacing {
+pub struct Holds {
     /// The credential and the upstream that count, or counted last; none before the first look.
     version: Option<Version>,
     /// What stands against that.
@@ -115,7 +115,7 @@ impl LastSignIn {
     }
 }
 
-impl Pacing {
+impl Holds {
     /// Has this version count from now on. What stood against another one is void until that comes back; and what was learnt at
     /// another upstream says nothing of this one.
     pub fn follow(&mut self, version: Version, now: Instant, rules: &Rules) {

@@ -1,4 +1,4 @@
-//! The agenda of renewals: which user's token is due next.
+//! The refresh queue of renewals: which user's token is due next.
 //!
 //! One place per user, in order of time, so that nobody ever scans all users; bounded by the configuration. Must never start
 //! a sign-in itself, nor hold a token.
@@ -15,9 +15,9 @@ use tokio::{
 
 use crate::{clock::Clock, user::UserKey};
 
-/// A user's place in the agenda.
+/// A user's place in the refresh queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place {
+pub struct Slot {
     at: Instant,
     /// Tells users of one instant apart.
     number: u64,
@@ -25,7 +25,7 @@ pub struct Place {
 
 /// Who is due when.
 #[derive(Debug)]
-pub struct Agenda {
+pub struct RefreshQueue {
     clock: Arc<dyn Clock>,
     /// Seconds are counted from here.
     epoch: Instant,
@@ -36,19 +36,19 @@ pub struct Agenda {
 
 #[derive(Debug, Default)]
 struct Entries {
-    by_time: BTreeMap<Place, Arc<UserKey>>,
+    by_time: BTreeMap<Slot, Arc<UserKey>>,
     /// How many there are in each second.
     crowds: HashMap<u64, u32>,
     next_number: u64,
 }
 
 impl Entries {
-    fn add(&mut self, place: Place, user: &Arc<UserKey>, second: u64) {
+    fn add(&mut self, place: Slot, user: &Arc<UserKey>, second: u64) {
         self.by_time.insert(place, Arc::clone(user));
         *self.crowds.entry(second).or_default() += 1;
     }
 
-    fn take(&mut self, place: Place, second: u64) -> Option<Arc<UserKey>> {
+    fn take(&mut self, place: Slot, second: u64) -> Option<Arc<UserKey>> {
         let user = self.by_time.remove(&place)?;
         if let Entry::Occupied(mut crowd) = self.crowds.entry(second) {
             *crowd.get_mut() -= 1;
@@ -60,8 +60,8 @@ impl Entries {
     }
 }
 
-impl Agenda {
-    /// An empty agenda.
+impl RefreshQueue {
+    /// An empty refresh queue.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>) -> Self {
         let epoch = clock.now().mono;
@@ -69,12 +69,12 @@ impl Agenda {
     }
 
     /// Moves a user from its `former` place, if it has one, to `at`.
-    pub fn put(&self, former: Option<Place>, at: Instant, user: &Arc<UserKey>) -> Place {
+    pub fn put(&self, former: Option<Slot>, at: Instant, user: &Arc<UserKey>) -> Slot {
         let mut entries = self.entries();
         if let Some(former) = former {
             entries.take(former, self.second(former.at));
         }
-        let place = Place { at, number: entries.next_number };
+        let place = Slot { at, number: entries.next_number };
         entries.next_number = entries.next_number.wrapping_add(1);
         entries.add(place, user, self.second(at));
         let is_first = entries.by_time.first_key_value().is_some_and(|(first, _)| *first == place);
@@ -86,7 +86,7 @@ impl Agenda {
     }
 
     /// Takes a user out.
-    pub fn remove(&self, place: Place) {
+    pub fn remove(&self, place: Slot) {
         self.entries().take(place, self.second(place.at));
     }
 
@@ -140,7 +140,7 @@ impl Agenda {
         self.len() == 0
     }
 
-    /// Whole seconds since the agenda was made; what lies before is its first.
+    /// Whole seconds since the refresh queue was made; what lies before is its first.
     fn second(&self, at: Instant) -> u64 {
         at.saturating_duration_since(self.epoch).as_secs()
     }
@@ -169,32 +169,32 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn users_come_in_order_of_time_and_only_once() {
-        let agenda = Arc::new(Agenda::new(Arc::new(SystemClock)));
+        let refresh_queue = Arc::new(RefreshQueue::new(Arc::new(SystemClock)));
         let start = SystemClock.now().mono;
         let after = |secs| start + Duration::from_secs(secs);
-        agenda.put(None, after(30), &user(3));
-        let moved = agenda.put(None, after(10), &user(1));
-        agenda.put(None, after(20), &user(2));
-        agenda.put(Some(moved), after(40), &user(1));
-        let gone = agenda.put(None, after(5), &user(9));
-        assert_eq!((agenda.crowd(after(5)), agenda.crowd(after(10)), agenda.crowd(after(40))), (1, 0, 1));
-        agenda.remove(gone);
-        assert_eq!(agenda.crowd(after(5)), 0);
+        refresh_queue.put(None, after(30), &user(3));
+        let moved = refresh_queue.put(None, after(10), &user(1));
+        refresh_queue.put(None, after(20), &user(2));
+        refresh_queue.put(Some(moved), after(40), &user(1));
+        let gone = refresh_queue.put(None, after(5), &user(9));
+        assert_eq!((refresh_queue.crowd(after(5)), refresh_queue.crowd(after(10)), refresh_queue.crowd(after(40))), (1, 0, 1));
+        refresh_queue.remove(gone);
+        assert_eq!(refresh_queue.crowd(after(5)), 0);
         for (secs, expected) in [(20, 2), (30, 3), (40, 1)] {
-            assert_eq!(agenda.next().await, user(expected));
+            assert_eq!(refresh_queue.next().await, user(expected));
             assert!(SystemClock.now().mono >= after(secs) && SystemClock.now().mono < after(secs + 1));
         }
-        assert!(agenda.is_empty() && agenda.entries().crowds.is_empty());
+        assert!(refresh_queue.is_empty() && refresh_queue.entries().crowds.is_empty());
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_earlier_entry_wakes_the_sleeper() {
-        let agenda = Arc::new(Agenda::new(Arc::new(SystemClock)));
+        let refresh_queue = Arc::new(RefreshQueue::new(Arc::new(SystemClock)));
         let start = SystemClock.now().mono;
-        agenda.put(None, start + Duration::from_secs(100), &user(2));
-        let (first, ()) = tokio::join!(agenda.next(), async {
+        refresh_queue.put(None, start + Duration::from_secs(100), &user(2));
+        let (first, ()) = tokio::join!(refresh_queue.next(), async {
             tokio::time::sleep(Duration::from_secs(1)).await;
-            agenda.put(None, start + Duration::from_secs(2), &user(1));
+            refresh_queue.put(None, start + Duration::from_secs(2), &user(1));
         });
         assert_eq!(first, user(1));
         assert!(SystemClock.now().mono < start + Duration::from_secs(3));

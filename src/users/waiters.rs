@@ -18,16 +18,16 @@ use tokio::{
 };
 
 use super::holds::Stop;
-use crate::{clock::Moment, telemetry::traces::Span, tokens::freshness::HeldToken};
+use crate::{clock::Moment, telemetry::traces::Span, tokens::freshness::CachedToken};
 
 /// Most callers waiting for one flight: ten thousand replicas that report one dead token, and some more.
 pub const WAITERS_PER_FLIGHT_MAX: usize = 16_384;
 
 /// How a flight ended.
 #[derive(Clone, Debug)]
-pub enum Landing {
+pub enum FlightOutcome {
     /// With a token, stored already.
-    Token(Arc<HeldToken>),
+    Token(Arc<CachedToken>),
     /// Without one.
     Stopped(Stop),
     /// Without a sign-in: the user was removed from the configuration meanwhile.
@@ -38,13 +38,13 @@ pub enum Landing {
 
 /// What a caller who needs a sign-in gets.
 #[derive(Debug)]
-pub enum Boarding {
+pub enum Join {
     /// A flight that was under way already.
-    Joined(Ticket),
+    Joined(FlightHandle),
     /// A flight of its own.
-    Started(Ticket),
+    Started(FlightHandle),
     /// Meanwhile there is a token that serves.
-    Landed(Arc<HeldToken>),
+    Landed(Arc<CachedToken>),
     /// No sign-in now.
     Stopped(Stop),
     /// The floor between sign-ins ends after the caller's deadline: so long is left.
@@ -61,7 +61,7 @@ pub enum Boarding {
 #[derive(Clone, Copy)]
 pub struct Want<'a> {
     /// A token that would do, should one turn up.
-    pub serves: &'a (dyn Fn(&HeldToken, Moment) -> bool + Sync),
+    pub serves: &'a (dyn Fn(&CachedToken, Moment) -> bool + Sync),
     /// The sign-in must begin by then, or the caller can't wait for it.
     pub begin_by: Option<Instant>,
     /// The least life wanted, where that is the reason for the flight.
@@ -80,8 +80,8 @@ impl fmt::Debug for Want<'_> {
 
 /// A place on a flight.
 #[derive(Clone, Debug)]
-pub struct Ticket {
-    pub(crate) arrivals: Arc<Arrivals>,
+pub struct FlightHandle {
+    pub(crate) arrivals: Arc<Waiters>,
     /// When the sign-in may begin.
     pub(crate) begins: Instant,
     /// Tells a queued renewal that somebody waits now.
@@ -93,15 +93,15 @@ pub struct Ticket {
 
 /// Where a flight's waiters look. They are woken in the order in which they came, so that a simulation can be repeated.
 #[derive(Debug, Default)]
-pub(crate) struct Arrivals {
+pub(crate) struct Waiters {
     /// How it ended; `None` inside, where it broke.
-    landing: OnceLock<Option<Landing>>,
+    landing: OnceLock<Option<FlightOutcome>>,
     told: Notify,
 }
 
 /// Why a wait ended without a landing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NoLanding {
+pub enum WaitError {
     /// The deadline passed; the flight goes on.
     Deadline,
     /// The flight broke: a fault of ours.
@@ -110,7 +110,7 @@ pub enum NoLanding {
     Full,
 }
 
-impl Ticket {
+impl FlightHandle {
     /// A ticket for a flight that may begin at `begins`.
     pub(crate) fn new(begins: Instant, span: Span) -> Self {
         Self { arrivals: Arc::default(), begins, urgent: Arc::default(), span, waiting: Arc::default() }
@@ -122,9 +122,9 @@ impl Ticket {
     }
 
     /// Waits for the landing until `deadline`.
-    pub(crate) async fn landing(&self, deadline: Instant) -> Result<Landing, NoLanding> {
-        let _one = Counted::new(&self.waiting, WAITERS_PER_FLIGHT_MAX).ok_or(NoLanding::Full)?;
-        let Arrivals { landing, told } = &*self.arrivals;
+    pub(crate) async fn outcome(&self, deadline: Instant) -> Result<FlightOutcome, WaitError> {
+        let _one = Counted::new(&self.waiting, WAITERS_PER_FLIGHT_MAX).ok_or(WaitError::Full)?;
+        let Waiters { landing, told } = &*self.arrivals;
         // Listens before it looks, so that no landing falls between.
         let mut told = pin!(told.notified());
         told.as_mut().enable();
@@ -133,21 +133,21 @@ impl Ticket {
                 // A landing counts even where the deadline passed as it came.
                 biased;
                 () = told => {}
-                () = sleep_until(deadline) => return Err(NoLanding::Deadline),
+                () = sleep_until(deadline) => return Err(WaitError::Deadline),
             }
         }
-        landing.get().cloned().flatten().ok_or(NoLanding::Broken)
+        landing.get().cloned().flatten().ok_or(WaitError::Broken)
     }
 }
 
-impl Arrivals {
+impl Waiters {
     /// Whether it has landed, or broken.
     pub(crate) fn is_over(&self) -> bool {
         self.landing.get().is_some()
     }
 
     /// Tells the waiters; only the first word counts.
-    pub(crate) fn land(&self, landing: Option<Landing>) {
+    pub(crate) fn land(&self, landing: Option<FlightOutcome>) {
         if self.landing.set(landing).is_ok() {
             self.told.notify_waiters();
         }

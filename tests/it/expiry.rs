@@ -11,7 +11,7 @@ use crate::support::{PATIENCE, Said, Setting, left};
 async fn a_busy_users_token_is_renewed_before_it_ends_without_anybody_waiting() {
     let stage = Setting::vault("min_sign_in_interval = \"0s\"").lifetime(Duration::from_secs(4)).start().await;
     let first = stage.good_token().await;
-    // Nobody calls meanwhile: the agenda does it.
+    // Nobody calls meanwhile: the refresh queue does it.
     stage.sign_ins(2).await;
     assert!(stage.sandbox.is_live(&first.access_token), "renewed ahead");
     stage.sandbox.wait_for_answers(2, PATIENCE).await;

@@ -23,7 +23,7 @@ use token_broker::{
     },
     tokens::{cache::Cache, token::TokenId},
     user::{MerchantId, Number, UserKey},
-    users::{holds::Rules, refresh_queue::Agenda},
+    users::{holds::Rules, refresh_queue::RefreshQueue},
     vault::{Failure, Grant, SignIn, SigningIn},
 };
 use tokio::{
@@ -100,7 +100,7 @@ impl House {
         let parts = Parts {
             clock: clock.clone(),
             cache: Cache::new(users.len()),
-            agenda: Arc::new(Agenda::new(clock)),
+            refresh_queue: Arc::new(RefreshQueue::new(clock)),
             metrics: Arc::clone(&metrics),
             traces: Traces::default(),
             runtime: Handle::current(),

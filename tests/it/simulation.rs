@@ -23,7 +23,7 @@ use token_broker::{
     signin::Parts,
     telemetry::traces::Traces,
     tokens::cache::Cache,
-    users::{holds::Rules, refresh_queue::Agenda},
+    users::{holds::Rules, refresh_queue::RefreshQueue},
 };
 use tokio::{runtime, task::JoinSet, time::sleep};
 use tokio_util::sync::CancellationToken;
@@ -114,7 +114,7 @@ async fn run(seed: u64) -> Arc<World> {
     let parts = Parts {
         clock: clock.clone(),
         cache: Cache::new(USERS),
-        agenda: Arc::new(Agenda::new(clock)),
+        refresh_queue: Arc::new(RefreshQueue::new(clock)),
         metrics: Arc::default(),
         traces: Traces::default(),
         runtime: runtime::Handle::current(),

@@ -25,8 +25,8 @@ fn credential(credential: u64) -> Version {
 }
 
 /// What a failure of the credential that counts comes to.
-fn fails(pacing: &mut Pacing, failure: Failure, now: Circumstances) -> Stop {
-    pacing.failed(pacing.version.unwrap_or_default(), failure, now, &RULES).expect("it counts")
+fn fails(holds: &mut Holds, failure: Failure, now: Circumstances) -> Stop {
+    holds.failed(holds.version.unwrap_or_default(), failure, now, &RULES).expect("it counts")
 }
 
 fn undocumented() -> Failure {
@@ -43,79 +43,79 @@ fn down() -> Failure {
 
 #[test]
 fn back_off_doubles_to_a_minute_and_ends_with_success() {
-    let (mut pacing, now) = (Pacing::default(), start());
+    let (mut holds, now) = (Holds::default(), start());
     for widest in [1, 2, 4, 8, 16, 32, 60, 60] {
-        assert_eq!(fails(&mut pacing, down(), at(now, 1.0)).left_at(now), secs(widest));
+        assert_eq!(fails(&mut holds, down(), at(now, 1.0)).left_at(now), secs(widest));
     }
-    assert!(fails(&mut pacing, down(), at(now, 0.0)).left_at(now) >= secs(3), "a pause, whatever the jitter");
-    pacing.succeeded(credential(1), now, secs(60), &RULES);
-    assert!(pacing.stopped(now, &RULES).is_none());
-    assert_eq!(fails(&mut pacing, down(), at(now, 1.0)).left_at(now), secs(1));
+    assert!(fails(&mut holds, down(), at(now, 0.0)).left_at(now) >= secs(3), "a pause, whatever the jitter");
+    holds.succeeded(credential(1), now, secs(60), &RULES);
+    assert!(holds.stopped(now, &RULES).is_none());
+    assert_eq!(fails(&mut holds, down(), at(now, 1.0)).left_at(now), secs(1));
 }
 
 #[test]
 fn the_upstreams_own_wait_counts() {
-    let (mut pacing, now) = (Pacing::default(), start());
+    let (mut holds, now) = (Holds::default(), start());
     let busy = Failure::Unavailable { cause: "busy", wait: Some(secs(120)), vault_error: String::new() };
-    assert_eq!(fails(&mut pacing, busy, at(now, 1.0)).left_at(now), secs(120));
+    assert_eq!(fails(&mut holds, busy, at(now, 1.0)).left_at(now), secs(120));
     let throttled = Failure::Throttled { scope: Scope::User, wait: secs(60), vault_error: String::new() };
     let now = now + secs(120);
-    assert_eq!(fails(&mut pacing, throttled, at(now, 0.1)).left_at(now), secs(60));
+    assert_eq!(fails(&mut holds, throttled, at(now, 0.1)).left_at(now), secs(60));
     let refused = Failure::Refused { why: Refusal::Credentials, vault_error: String::new() };
-    assert_eq!(fails(&mut pacing, refused, at(now, 0.1)).left_at(now), RULES.refusal_hold);
-    assert!(pacing.stopped(now + RULES.refusal_hold - secs(1), &RULES).is_some());
-    assert!(pacing.stopped(now + RULES.refusal_hold, &RULES).is_none());
+    assert_eq!(fails(&mut holds, refused, at(now, 0.1)).left_at(now), RULES.refusal_hold);
+    assert!(holds.stopped(now + RULES.refusal_hold - secs(1), &RULES).is_some());
+    assert!(holds.stopped(now + RULES.refusal_hold, &RULES).is_none());
 }
 
 #[test]
 fn the_floor_is_half_the_lifetime_where_that_is_shorter() {
-    let (mut pacing, now) = (Pacing::default(), start());
-    assert!(pacing.within_floor(now, &RULES).is_none());
-    pacing.succeeded(credential(1), now, secs(60), &RULES);
-    assert_eq!(pacing.within_floor(now, &RULES).expect("just began").next(), now + secs(5));
-    assert!(pacing.within_floor(now + secs(5), &RULES).is_none());
-    pacing.succeeded(credential(1), now, secs(4), &RULES);
-    assert_eq!(pacing.within_floor(now, &RULES).expect("just began").next(), now + secs(2));
+    let (mut holds, now) = (Holds::default(), start());
+    assert!(holds.within_floor(now, &RULES).is_none());
+    holds.succeeded(credential(1), now, secs(60), &RULES);
+    assert_eq!(holds.within_floor(now, &RULES).expect("just began").next(), now + secs(5));
+    assert!(holds.within_floor(now + secs(5), &RULES).is_none());
+    holds.succeeded(credential(1), now, secs(4), &RULES);
+    assert_eq!(holds.within_floor(now, &RULES).expect("just began").next(), now + secs(2));
 }
 
 #[test]
 fn the_floor_doubles_while_tokens_are_rejected_soon() {
-    let (mut pacing, mut now) = (Pacing::default(), start());
-    pacing.succeeded(credential(1), now, secs(86_400), &RULES);
+    let (mut holds, mut now) = (Holds::default(), start());
+    holds.succeeded(credential(1), now, secs(86_400), &RULES);
     for (round, floor) in [10, 20, 40, 80, 160, 320, 600, 600].into_iter().enumerate() {
         let token = TokenId::of(&round.to_string());
-        pacing.rejected(token, now + secs(1), &RULES);
-        pacing.rejected(token, now + secs(86_000), &RULES); // late reporters of the same token change nothing
-        now = pacing.within_floor(now, &RULES).expect("the floor holds").next();
-        assert_eq!(pacing.succeeded(credential(1), now, secs(86_400), &RULES), Some(secs(floor)));
+        holds.rejected(token, now + secs(1), &RULES);
+        holds.rejected(token, now + secs(86_000), &RULES); // late reporters of the same token change nothing
+        now = holds.within_floor(now, &RULES).expect("the floor holds").next();
+        assert_eq!(holds.succeeded(credential(1), now, secs(86_400), &RULES), Some(secs(floor)));
     }
-    pacing.rejected(TokenId::of("late"), now + secs(3_600), &RULES);
-    assert_eq!(pacing.succeeded(credential(1), now + secs(3_600), secs(86_400), &RULES), None, "it lived long enough");
-    assert_eq!(pacing.within_floor(now + secs(3_600), &RULES).expect("just began").floor, secs(5));
+    holds.rejected(TokenId::of("late"), now + secs(3_600), &RULES);
+    assert_eq!(holds.succeeded(credential(1), now + secs(3_600), secs(86_400), &RULES), None, "it lived long enough");
+    assert_eq!(holds.within_floor(now + secs(3_600), &RULES).expect("just began").floor, secs(5));
 }
 
 #[test]
 fn the_third_undocumented_answer_in_a_row_is_a_hold() {
-    let (mut pacing, now) = (Pacing::default(), start());
-    assert_eq!(fails(&mut pacing, undocumented(), at(now, 0.0)).left_at(now), secs(60));
+    let (mut holds, now) = (Holds::default(), start());
+    assert_eq!(fails(&mut holds, undocumented(), at(now, 0.0)).left_at(now), secs(60));
     // What says nothing of the credential neither counts nor ends the row.
-    fails(&mut pacing, down(), at(now, 1.0));
-    assert_eq!(fails(&mut pacing, undocumented(), at(now, 0.0)).left_at(now), secs(600));
-    let held = fails(&mut pacing, undocumented(), at(now, 0.0));
+    fails(&mut holds, down(), at(now, 1.0));
+    assert_eq!(fails(&mut holds, undocumented(), at(now, 0.0)).left_at(now), secs(600));
+    let held = fails(&mut holds, undocumented(), at(now, 0.0));
     assert_eq!((held.left_at(now), held.failure.kind()), (RULES.refusal_hold, "request_rejected"));
 
-    pacing.succeeded(credential(1), now, secs(60), &RULES);
-    assert_eq!(fails(&mut pacing, undocumented(), at(now, 0.0)).left_at(now), secs(60), "a token ends the row");
+    holds.succeeded(credential(1), now, secs(60), &RULES);
+    assert_eq!(fails(&mut holds, undocumented(), at(now, 0.0)).left_at(now), secs(60), "a token ends the row");
     let wait = Failure::Undocumented { status: 403, wait: Some(secs(3_600)), vault_error: String::new() };
-    assert_eq!(fails(&mut pacing, wait, at(now, 0.0)).left_at(now), secs(3_600), "the vault's own wait counts");
+    assert_eq!(fails(&mut holds, wait, at(now, 0.0)).left_at(now), secs(3_600), "the vault's own wait counts");
 }
 
 #[test]
 fn what_is_no_http_is_asked_ever_more_rarely_and_holds_nobody() {
-    let (mut pacing, mut now) = (Pacing::default(), start());
+    let (mut holds, mut now) = (Holds::default(), start());
     let unread = || Failure::Undocumented { status: crate::vault::UNREADABLE, wait: None, vault_error: String::new() };
     for least in [60, 600, 1_200, 2_400, 4_800] {
-        let stop = fails(&mut pacing, unread(), at(now, 0.0));
+        let stop = fails(&mut holds, unread(), at(now, 0.0));
         assert_eq!((stop.left_at(now), stop.failure.kind()), (secs(least), "undocumented"));
         now += secs(least);
     }
@@ -123,139 +123,139 @@ fn what_is_no_http_is_asked_ever_more_rarely_and_holds_nobody() {
 
 #[test]
 fn waits_in_a_row_grow_while_nobody_gets_a_token() {
-    let (mut pacing, now) = (Pacing::default(), start());
+    let (mut holds, now) = (Holds::default(), start());
     let throttled = || Failure::Throttled { scope: Scope::User, wait: secs(1), vault_error: String::new() };
     let mut now = now;
     for least in [1, 1, 60, 120, 240] {
-        assert_eq!(fails(&mut pacing, throttled(), at(now, 0.0)).left_at(now), secs(least));
+        assert_eq!(fails(&mut holds, throttled(), at(now, 0.0)).left_at(now), secs(least));
         now += secs(least);
     }
     let others = Circumstances { grants: 1, ..at(now, 0.0) };
-    assert_eq!(fails(&mut pacing, throttled(), others).left_at(now), secs(1), "somebody got one: as the vault says");
+    assert_eq!(fails(&mut holds, throttled(), others).left_at(now), secs(1), "somebody got one: as the vault says");
     // Whatever the answers are, the third that may have judged the credential ends it.
-    fails(&mut pacing, throttled(), others);
-    assert_eq!(fails(&mut pacing, undocumented(), others).failure.kind(), "request_rejected");
+    fails(&mut holds, throttled(), others);
+    assert_eq!(fails(&mut holds, undocumented(), others).failure.kind(), "request_rejected");
 }
 
 #[test]
 fn undocumented_answers_are_forgiven_once_until_there_is_a_token() {
-    let (mut pacing, now) = (Pacing::default(), start());
-    let held = |pacing: &mut Pacing| {
-        (0..3).for_each(|_| drop(fails(pacing, undocumented(), at(now, 0.0))));
-        pacing.stopped(now, &RULES).is_some()
+    let (mut holds, now) = (Holds::default(), start());
+    let held = |holds: &mut Holds| {
+        (0..3).for_each(|_| drop(fails(holds, undocumented(), at(now, 0.0))));
+        holds.stopped(now, &RULES).is_some()
     };
-    assert!(held(&mut pacing));
-    pacing.forgive(credential(1));
-    assert!(pacing.stopped(now, &RULES).is_none());
-    assert!(held(&mut pacing));
-    pacing.forgive(credential(1));
-    assert!(pacing.stopped(now, &RULES).is_some(), "once");
-    pacing.succeeded(credential(1), now, secs(60), &RULES);
-    assert!(held(&mut pacing));
-    pacing.forgive(credential(1));
-    assert!(pacing.stopped(now, &RULES).is_none());
+    assert!(held(&mut holds));
+    holds.forgive(credential(1));
+    assert!(holds.stopped(now, &RULES).is_none());
+    assert!(held(&mut holds));
+    holds.forgive(credential(1));
+    assert!(holds.stopped(now, &RULES).is_some(), "once");
+    holds.succeeded(credential(1), now, secs(60), &RULES);
+    assert!(held(&mut holds));
+    holds.forgive(credential(1));
+    assert!(holds.stopped(now, &RULES).is_none());
 
-    pacing.succeeded(credential(1), now, secs(60), &RULES);
-    fails(&mut pacing, undocumented(), at(now, 0.0));
-    fails(&mut pacing, refused(), at(now, 0.0));
-    pacing.forgive(credential(1));
-    assert!(pacing.stopped(now, &RULES).is_some(), "a definite no is never forgiven");
+    holds.succeeded(credential(1), now, secs(60), &RULES);
+    fails(&mut holds, undocumented(), at(now, 0.0));
+    fails(&mut holds, refused(), at(now, 0.0));
+    holds.forgive(credential(1));
+    assert!(holds.stopped(now, &RULES).is_some(), "a definite no is never forgiven");
 }
 
 #[test]
 fn what_stood_against_a_version_stands_when_it_comes_back() {
     let now = start();
     for [a, b, c] in [[1, 2, 3].map(credential), [1, 2, 3].map(|n| Version { upstream: Upstream(n), ..credential(1) })] {
-        let mut pacing = Pacing::default();
-        pacing.follow(a, now, &RULES);
-        pacing.failed(a, refused(), at(now, 0.0), &RULES);
-        pacing.follow(b, now, &RULES);
-        assert!(pacing.stopped(now, &RULES).is_none());
-        pacing.failed(b, undocumented(), at(now, 0.0), &RULES);
-        pacing.follow(a, now, &RULES);
-        assert!(pacing.stopped(now, &RULES).is_some() && pacing.remembers(now, &RULES));
-        pacing.follow(b, now + secs(3_600), &RULES);
+        let mut holds = Holds::default();
+        holds.follow(a, now, &RULES);
+        holds.failed(a, refused(), at(now, 0.0), &RULES);
+        holds.follow(b, now, &RULES);
+        assert!(holds.stopped(now, &RULES).is_none());
+        holds.failed(b, undocumented(), at(now, 0.0), &RULES);
+        holds.follow(a, now, &RULES);
+        assert!(holds.stopped(now, &RULES).is_some() && holds.remembers(now, &RULES));
+        holds.follow(b, now + secs(3_600), &RULES);
         let later = Circumstances { now: now + secs(3_600), ..at(now, 0.0) };
-        let second = pacing.failed(b, undocumented(), later, &RULES).expect("it counts");
+        let second = holds.failed(b, undocumented(), later, &RULES).expect("it counts");
         assert_eq!(second.left_at(later.now), secs(600), "its second");
 
         // Refused while it was replaced.
-        assert!(pacing.failed(c, refused(), at(now, 0.0), &RULES).is_none(), "the next may be tried at once");
-        pacing.follow(c, now, &RULES);
-        assert!(pacing.stopped(now, &RULES).is_some());
-        pacing.follow(a, now + RULES.refusal_hold, &RULES);
-        assert!(pacing.stopped(now + RULES.refusal_hold, &RULES).is_none(), "until the hold ends");
+        assert!(holds.failed(c, refused(), at(now, 0.0), &RULES).is_none(), "the next may be tried at once");
+        holds.follow(c, now, &RULES);
+        assert!(holds.stopped(now, &RULES).is_some());
+        holds.follow(a, now + RULES.refusal_hold, &RULES);
+        assert!(holds.stopped(now + RULES.refusal_hold, &RULES).is_none(), "until the hold ends");
         for version in 10..100 {
-            pacing.failed(credential(version), refused(), at(now, 0.0), &RULES);
+            holds.failed(credential(version), refused(), at(now, 0.0), &RULES);
         }
-        assert!(pacing.former.len() <= FORMER_MAX);
+        assert!(holds.former.len() <= FORMER_MAX);
         // What ends soonest makes room, the newcomer too.
-        pacing.failed(credential(7), undocumented(), at(now, 0.0), &RULES);
-        assert!(pacing.former.iter().all(|(version, _)| *version != credential(7)));
+        holds.failed(credential(7), undocumented(), at(now, 0.0), &RULES);
+        assert!(holds.former.iter().all(|(version, _)| *version != credential(7)));
     }
 }
 
 #[test]
 fn whatever_happened_at_another_upstream_says_nothing_of_this_one() {
-    let (mut pacing, now) = (Pacing::default(), start());
+    let (mut holds, now) = (Holds::default(), start());
     let (here, there) = (credential(1), Version { upstream: Upstream(2), ..credential(1) });
-    pacing.follow(there, now, &RULES);
-    pacing.succeeded(there, now, secs(60), &RULES);
-    pacing.follow(here, now, &RULES);
-    assert!(pacing.within_floor(now, &RULES).is_none(), "a floor is for the vault that was asked");
+    holds.follow(there, now, &RULES);
+    holds.succeeded(there, now, secs(60), &RULES);
+    holds.follow(here, now, &RULES);
+    assert!(holds.within_floor(now, &RULES).is_none(), "a floor is for the vault that was asked");
     let throttled = Failure::Throttled { scope: Scope::User, wait: secs(60), vault_error: String::new() };
     for failure in [refused(), undocumented(), throttled, down()] {
-        assert!(pacing.failed(there, failure, at(now, 1.0), &RULES).is_none());
-        assert!(pacing.stopped(now, &RULES).is_none());
+        assert!(holds.failed(there, failure, at(now, 1.0), &RULES).is_none());
+        assert!(holds.stopped(now, &RULES).is_none());
     }
-    pacing.succeeded(there, now, secs(60), &RULES);
-    assert!(pacing.within_floor(now, &RULES).is_none());
+    holds.succeeded(there, now, secs(60), &RULES);
+    assert!(holds.within_floor(now, &RULES).is_none());
     // A throttle at the same one does, whatever the password was.
-    pacing.failed(credential(7), down(), at(now, 1.0), &RULES).expect("it counts");
-    assert!(pacing.stopped(now, &RULES).is_some());
+    holds.failed(credential(7), down(), at(now, 1.0), &RULES).expect("it counts");
+    assert!(holds.stopped(now, &RULES).is_some());
 }
 
 #[test]
 fn what_was_counted_against_another_version_is_forgiven_to_that_one_alone() {
-    let (mut pacing, now) = (Pacing::default(), start());
+    let (mut holds, now) = (Holds::default(), start());
     let (a, b) = (credential(1), credential(2));
-    pacing.follow(b, now, &RULES);
-    (0..3).for_each(|_| drop(fails(&mut pacing, undocumented(), at(now, 0.0))));
-    pacing.follow(a, now, &RULES);
-    fails(&mut pacing, undocumented(), at(now, 0.0));
-    pacing.follow(b, now, &RULES);
-    pacing.forgive(a);
-    assert!(pacing.stopped(now, &RULES).is_some(), "its hold is its own");
-    pacing.follow(a, now, &RULES);
-    assert!(pacing.stopped(now, &RULES).is_none());
+    holds.follow(b, now, &RULES);
+    (0..3).for_each(|_| drop(fails(&mut holds, undocumented(), at(now, 0.0))));
+    holds.follow(a, now, &RULES);
+    fails(&mut holds, undocumented(), at(now, 0.0));
+    holds.follow(b, now, &RULES);
+    holds.forgive(a);
+    assert!(holds.stopped(now, &RULES).is_some(), "its hold is its own");
+    holds.follow(a, now, &RULES);
+    assert!(holds.stopped(now, &RULES).is_none());
 }
 
 #[test]
 fn what_is_in_force_judges_what_was_before() {
-    let (mut pacing, now) = (Pacing::default(), start());
-    pacing.succeeded(credential(1), now, secs(86_400), &RULES);
+    let (mut holds, now) = (Holds::default(), start());
+    holds.succeeded(credential(1), now, secs(86_400), &RULES);
     let (longer, shorter) = (Rules { min_sign_in_interval: secs(3_600), ..RULES }, Rules { refusal_hold: secs(60), ..RULES });
-    assert_eq!(pacing.within_floor(now, &longer).expect("it lasts").next(), now + secs(3_600));
-    assert_eq!(pacing.within_floor(now, &RULES).expect("it lasts").next(), now + secs(5));
-    fails(&mut pacing, refused(), at(now, 0.0));
-    assert_eq!(pacing.stopped(now, &shorter).expect("it lasts").until, now + secs(60));
-    assert!(pacing.stopped(now + secs(60), &shorter).is_none() && pacing.stopped(now + secs(60), &RULES).is_some());
+    assert_eq!(holds.within_floor(now, &longer).expect("it lasts").next(), now + secs(3_600));
+    assert_eq!(holds.within_floor(now, &RULES).expect("it lasts").next(), now + secs(5));
+    fails(&mut holds, refused(), at(now, 0.0));
+    assert_eq!(holds.stopped(now, &shorter).expect("it lasts").until, now + secs(60));
+    assert!(holds.stopped(now + secs(60), &shorter).is_none() && holds.stopped(now + secs(60), &RULES).is_some());
 }
 
 /// A flight of one credential ends after another, which is held, has come back.
 #[test]
 fn what_another_credential_ran_into_shortens_no_hold() {
-    let (mut pacing, now) = (Pacing::default(), start());
+    let (mut holds, now) = (Holds::default(), start());
     let (a, b) = (credential(1), credential(2));
     let throttled = Failure::Throttled { scope: Scope::User, wait: secs(1), vault_error: String::new() };
-    pacing.follow(a, now, &RULES);
-    pacing.failed(a, refused(), at(now, 0.0), &RULES);
-    pacing.follow(b, now + secs(1), &RULES);
-    pacing.follow(a, now + secs(2), &RULES);
+    holds.follow(a, now, &RULES);
+    holds.failed(a, refused(), at(now, 0.0), &RULES);
+    holds.follow(b, now + secs(1), &RULES);
+    holds.follow(a, now + secs(2), &RULES);
     for failure in [throttled, down(), Failure::Broken] {
-        let stop = pacing.failed(b, failure, at(now + secs(3), 0.0), &RULES).expect("the vault is the same");
+        let stop = holds.failed(b, failure, at(now + secs(3), 0.0), &RULES).expect("the vault is the same");
         assert_eq!((stop.failure.kind(), stop.until), (refused().kind(), now + RULES.refusal_hold));
-        assert_eq!(pacing.stopped(now + secs(3), &RULES).map(|stop| stop.until), Some(now + RULES.refusal_hold));
+        assert_eq!(holds.stopped(now + secs(3), &RULES).map(|stop| stop.until), Some(now + RULES.refusal_hold));
     }
 }
 
@@ -263,11 +263,11 @@ proptest! {
     /// No history of failures makes a back-off longer than a minute, or none at all.
     #[test]
     fn back_off_stays_within_its_bounds(failures in 0..200u32, jitter in -1.0..2.0f64) {
-        let (mut pacing, now) = (Pacing::default(), start());
+        let (mut holds, now) = (Holds::default(), start());
         for _ in 0..failures {
-            fails(&mut pacing, down(), at(now, 1.0));
+            fails(&mut holds, down(), at(now, 1.0));
         }
-        let left = fails(&mut pacing, down(), at(now, jitter)).left_at(now);
+        let left = fails(&mut holds, down(), at(now, jitter)).left_at(now);
         prop_assert!(left >= Duration::from_millis(50) && left <= secs(60), "{left:?}");
     }
 }

@@ -14,7 +14,7 @@ use token_broker::{
     telemetry::traces::{Context, Span, Traces},
     tokens::cache::Cache,
     user::{MerchantId, Number, UserKey},
-    users::{holds::Rules, refresh_queue::Agenda},
+    users::{holds::Rules, refresh_queue::RefreshQueue},
     vault::{Failure, Grant, Refusal, SignIn, SigningIn},
 };
 use tokio::{runtime::Handle, time::Instant};
@@ -82,7 +82,7 @@ impl House {
         let parts = Parts {
             clock: clock.clone(),
             cache: Cache::new(users.len()),
-            agenda: Arc::new(Agenda::new(clock)),
+            refresh_queue: Arc::new(RefreshQueue::new(clock)),
             metrics: Arc::default(),
             traces: Traces::default(),
             runtime: Handle::current(),

@@ -45,7 +45,7 @@ async fn who_had_a_token_of_the_former_vault_has_one_of_the_next_before_it_asks(
     house.reload(vec![user(1, "a"), user(2, "a")], &next);
     sleep(secs(1)).await;
     sleep(secs(15)).await;
-    assert_eq!(house.broker.census().merchants.values().map(|merchant| merchant.cached).sum::<usize>(), 1);
+    assert_eq!(house.broker.stats().merchants.values().map(|merchant| merchant.cached).sum::<usize>(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -92,18 +92,18 @@ async fn another_vault_that_is_away_at_first_has_all_users_renewed_once_it_is_th
         house.token(n).await;
     }
     house.reload(users(), &next);
-    // A caller that comes before the agenda does is no reason to forget its user.
+    // A caller that comes before the refresh queue does is no reason to forget its user.
     for n in 0..50 {
         house.call(n, secs(1), &[]).await.expect_err("it is away");
     }
     sleep(secs(20)).await;
     away.store(false, Ordering::Relaxed);
     sleep(secs(120)).await;
-    assert_eq!(house.broker.census().merchants.values().map(|merchant| merchant.cached).sum::<usize>(), 50);
+    assert_eq!(house.broker.stats().merchants.values().map(|merchant| merchant.cached).sum::<usize>(), 50);
     // A wrong one that refuses everybody, and back.
     house.reload(users(), &at("wrong", |_, _| Box::pin(async { Err(refused()) })));
     sleep(secs(60)).await;
     house.reload(users(), &next);
     sleep(secs(60)).await;
-    assert_eq!(house.broker.census().merchants.values().map(|merchant| merchant.cached).sum::<usize>(), 50);
+    assert_eq!(house.broker.stats().merchants.values().map(|merchant| merchant.cached).sum::<usize>(), 50);
 }

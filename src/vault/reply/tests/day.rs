@@ -23,7 +23,7 @@ use crate::{
     telemetry::traces::{Context, Span, Traces},
     tokens::cache::Cache,
     user::{MerchantId, Number, UserKey},
-    users::{holds::Rules, refresh_queue::Agenda},
+    users::{holds::Rules, refresh_queue::RefreshQueue},
     vault::{SignIn, SigningIn},
 };
 
@@ -94,7 +94,7 @@ async fn a_day(vault: Arc<Closed>, users: usize, seed: u64) {
     let parts = Parts {
         clock: clock.clone(),
         cache: Cache::new(users),
-        agenda: Arc::new(Agenda::new(clock)),
+        refresh_queue: Arc::new(RefreshQueue::new(clock)),
         metrics: Arc::default(),
         traces: Traces::default(),
         runtime: Handle::current(),
