@@ -6,17 +6,10 @@ pub mod overview;
 mod status_html;
 mod status_json;
 
-use std::{
-    convert::Infallible,
-    pin::{Pin, pin},
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::sync::Arc;
 
 use axum::{
     Router,
-    body::{Body, Bytes},
     extract::State,
     http::{
         HeaderMap, HeaderValue, StatusCode, Uri,
@@ -26,34 +19,20 @@ use axum::{
     response::{IntoResponse as _, Redirect, Response},
     routing::get,
 };
-use http_body::Frame;
-use hyper::{body::Incoming, server::conn::http1};
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    service::TowerToHyperService,
-};
-use tokio::{net::TcpStream, time::timeout};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::TcpStream;
 
 use self::{
     overview::{Overview, Phase},
     status_json::Status,
 };
 use crate::{
-    net::{
-        accept::Ending,
-        places::{Guest, UnderWay},
-    },
+    net::{accept::Shutdown, connection_limit::Connection, http1},
     telemetry::metrics::{Format, Metrics},
 };
 
 /// Most connections: probes, a scraper and a few people. Beyond them whoever asks for something gets the place of who doesn't.
 pub const CONNECTIONS_MAX: usize = 64;
-/// A request's head is here by then, and the next one: probes and scrapers send theirs in one piece, and connect anew.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
-/// At the end of the process an answer that is under way is taken by then.
-const GOODBYE: Duration = Duration::from_secs(1);
-/// Largest request head, in bytes; also the least that hyper takes.
-const HEAD_MAX: usize = 8 * 1024;
 
 /// What the pages show.
 #[derive(Clone, Debug)]
@@ -130,59 +109,6 @@ async fn readyz(State(shown): State<Shown>) -> (StatusCode, &'static str) {
 }
 
 /// Serves the port on one connection.
-pub async fn serve(stream: TcpStream, router: Router, guest: Arc<Guest>, ending: Ending) {
-    let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(HEAD_MAX);
-    let leaving = Arc::clone(&guest);
-    let requests = Requests { router: TowerToHyperService::new(router), guest };
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), requests));
-    tokio::select! {
-        _ended = connection.as_mut() => return,
-        () = leaving.told_to_leave() => return,
-        () = ending.goaway.cancelled() => connection.as_mut().graceful_shutdown(),
-    }
-    // What ends a connection early is its client's affair.
-    drop(timeout(GOODBYE, connection).await);
-}
-
-/// A connection's requests.
-struct Requests {
-    router: TowerToHyperService<Router>,
-    guest: Arc<Guest>,
-}
-
-impl hyper::service::Service<axum::http::Request<Incoming>> for Requests {
-    type Response = axum::http::Response<Answer>;
-    type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
-
-    fn call(&self, request: axum::http::Request<Incoming>) -> Self::Future {
-        self.guest.greet();
-        let under_way = self.guest.begins();
-        let answering = self.router.call(request);
-        Box::pin(async move { answering.await.map(|r| r.map(|body| Answer { body, _counted: under_way })) })
-    }
-}
-
-/// An answer while it is being sent.
-struct Answer {
-    body: Body,
-    _counted: UnderWay,
-}
-
-impl http_body::Body for Answer {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> http_body::SizeHint {
-        self.body.size_hint()
-    }
+pub async fn serve(stream: TcpStream, connection: Arc<Connection>, router: Router, shutdown: Shutdown) {
+    http1::serve(stream, connection, TowerToHyperService::new(router), shutdown).await;
 }

@@ -4,13 +4,12 @@
 
 pub mod descriptors;
 mod reconfigure;
-mod settings;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use thiserror::Error;
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::TcpListener,
     runtime::Handle,
     sync::{Notify, watch},
     task::spawn_blocking,
@@ -21,33 +20,31 @@ use tracing::{info, warn};
 
 use self::{
     descriptors::Seats,
-    reconfigure::{Live, Times},
-    settings::{asked, configuration, labels_callers, vault_settings},
+    reconfigure::{Reconfigure, make, vault_settings},
 };
 use crate::{
     admin::{
         self, Shown,
-        overview::{InForce, Overview, Phase, Sources},
+        overview::{Overview, Phase, Sources},
     },
-    authn::{Identity, Peer, service_accounts},
+    authn::service_accounts,
     broker::Broker,
     clock::{Clock, SystemClock},
     config::{Config, Fault, Files},
+    live::{Live, Snapshot},
     net::{
-        accept::{self, Ending, Ground},
-        places::{Guest, House},
-        tls::{self, Tls},
+        accept::{Port, Shutdown},
+        connection_limit::ConnectionLimit,
+        http2::Http2,
+        tls::{TlsAcceptor, TlsError, TlsSource},
     },
     reload::{self, Reload, ReloadState},
     rpc::{
-        connection,
-        deadline::CallTimeout,
-        get_token::Api,
-        guard::Watch,
+        guard::Observer,
         health::Health,
         services::{ReflectionError, SERVICE, Services},
     },
-    signin,
+    signin::Parts,
     telemetry::{
         log::Level,
         metrics::Metrics,
@@ -94,7 +91,7 @@ impl Listeners {
     }
 }
 
-async fn bind(key: &'static str, address: std::net::SocketAddr) -> Result<TcpListener, BindError> {
+async fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, BindError> {
     TcpListener::bind(address).await.map_err(|source| BindError { key, address, source })
 }
 
@@ -103,7 +100,7 @@ async fn bind(key: &'static str, address: std::net::SocketAddr) -> Result<TcpLis
 #[error("{key}: can't listen on {address}: {source}: end what listens there, or choose another address")]
 pub struct BindError {
     key: &'static str,
-    address: std::net::SocketAddr,
+    address: SocketAddr,
     source: io::Error,
 }
 
@@ -115,7 +112,7 @@ pub enum BuildError {
     Vault(#[from] vault::BuildError),
     /// TLS for callers.
     #[error(transparent)]
-    Tls(#[from] tls::BuildError),
+    Tls(#[from] TlsError),
     /// Callers' service accounts.
     #[error("auth.service_accounts can't be used: {0}")]
     ServiceAccounts(#[from] service_accounts::BuildError),
@@ -142,20 +139,17 @@ pub struct Stop {
 #[derive(Debug)]
 pub struct App {
     broker: Arc<Broker>,
+    live: Live,
     metrics: Arc<Metrics>,
     traces: Traces,
     clock: Arc<dyn Clock>,
-    in_force: watch::Receiver<InForce>,
     services: Services,
     health: Health,
     seats: Seats,
     /// Ends the waits of calls.
     closing: CancellationToken,
-    times: watch::Receiver<Times>,
-    /// None: callers come in plaintext.
-    tls: Option<Tls>,
-    /// What a reload reaches; taken by the task that watches the files.
-    live: Option<Live>,
+    /// What a reload goes through; taken by the task that watches the files.
+    reconfigure: Option<Reconfigure>,
     reloading: Option<Reloading>,
 }
 
@@ -197,7 +191,7 @@ impl App {
         let refresh_queue = Arc::new(RefreshQueue::new(Arc::clone(&clock)));
         let metrics = Arc::new(Metrics::default());
         let traces = Traces::new(config.traces.as_ref())?;
-        let parts = signin::Parts {
+        let parts = Parts {
             clock: Arc::clone(&clock),
             cache,
             refresh_queue,
@@ -207,48 +201,30 @@ impl App {
             seed,
         };
         let closing = CancellationToken::new();
-        let broker = Arc::new(Broker::new(parts, configuration(&mut config, sign_in), closing.clone()));
+        let live = Live::new(Snapshot::new(make(&mut config, None, sign_in, &clock)?));
+        let broker = Arc::new(Broker::new(parts, live.clone(), closing.clone()));
         let health = Health::new();
-        let call_timeout = CallTimeout::new(config.grpc.call_timeout);
-        let identity = Identity::new(asked(&config, None, &clock)?, Arc::clone(&clock));
-        let api = Api::new(Arc::clone(&broker));
-        let watch_calls = Arc::new(Watch::new(Arc::clone(&clock), Arc::clone(&metrics), traces.clone()));
-        watch_calls.label_callers(labels_callers(&config));
-        let services = Services::all(api, &health, identity.clone(), Arc::clone(&watch_calls), call_timeout.clone())?;
-        let (changing, times) = watch::channel(Times::from(&config.grpc));
-        let shown = match &config.grpc.tls {
-            Some(tls) => Some(watch::channel(Arc::new(tls::Current::new(tls)?))),
-            None => None,
-        };
-        let (showing, shown) = shown.unzip();
-        let tls = shown.map(|shown| Tls::new(shown, Arc::clone(&clock), Arc::clone(&metrics)));
-        let (in_force_now, in_force) = watch::channel(InForce::of(&config));
-        let live = Live {
+        let observer = Observer { clock: Arc::clone(&clock), metrics: Arc::clone(&metrics), traces: traces.clone() };
+        let services = Services::all(Arc::clone(&broker), observer, &health)?;
+        let reconfigure = Reconfigure {
             broker: Arc::clone(&broker),
+            live: live.clone(),
             clock: Arc::clone(&clock),
-            identity,
-            watch: watch_calls,
-            in_force: in_force_now,
-            call_timeout,
-            times: changing,
-            tls: showing,
             level: None,
             current: config.clone(),
             started: config,
         };
         Ok(Self {
             broker,
+            live,
             metrics,
             traces,
             clock,
-            in_force,
             services,
             health,
             seats: Seats::default(),
             closing,
-            times,
-            tls,
-            live: Some(live),
+            reconfigure: Some(reconfigure),
             reloading: None,
         })
     }
@@ -276,7 +252,7 @@ impl App {
     /// Runs on `listeners` until `stop`, then drains; returns within `lame_duck` + `drain` after that.
     pub async fn run(mut self, listeners: Listeners, stop: Stop) {
         let (phase, phases) = watch::channel(Phase::Starting);
-        let (tasks, ending) = (TaskTracker::new(), Ending::default());
+        let (tasks, shutdown) = (TaskTracker::new(), Shutdown::default());
         // Apart from the connections, whose end is waited for.
         let (upkeep, broker) = (TaskTracker::new(), Arc::clone(&self.broker));
         upkeep.spawn(async move { broker.renew_ahead().await });
@@ -284,7 +260,7 @@ impl App {
         let shown = self.shown(phases, reload);
         // Known from the first connection on.
         self.health.set(SERVICE, false);
-        self.listen(listeners, shown, &tasks, &ending);
+        self.listen(listeners, shown, &tasks, &shutdown);
         self.health.set(SERVICE, true);
         phase.send_replace(Phase::Ready);
         info!(users = self.broker.users(), "ready");
@@ -292,67 +268,96 @@ impl App {
         stop.begin.cancelled().await;
         self.health.set(SERVICE, false);
         phase.send_replace(Phase::Draining);
-        let Times { lame_duck, drain, .. } = *self.times.borrow();
+        let (lame_duck, drain) = {
+            let serving = &self.live.load().serving;
+            (serving.lame_duck, serving.drain)
+        };
         info!(lame_duck_s = lame_duck.as_secs_f64(), drain_s = drain.as_secs_f64(), "shutting down: not ready any more");
         tokio::select! {
             () = sleep(lame_duck) => {}
             () = stop.hurry.cancelled() => info!("told to hurry: the lame-duck time is skipped"),
         }
-        self.end(drain, &tasks, &ending).await;
+        self.end(drain, &tasks, &shutdown).await;
         stop.ended.cancel();
     }
 
     /// Follows the configuration from now on, if it is to be followed; what is in force either way.
     fn follow(&mut self, upkeep: &TaskTracker) -> watch::Receiver<ReloadState> {
-        let (Some(live), Some(Reloading { files, warnings, hup, level })) = (self.live.take(), self.reloading.take()) else {
+        let (Some(reconfigure), Some(Reloading { files, warnings, hup, level })) =
+            (self.reconfigure.take(), self.reloading.take())
+        else {
             return watch::Sender::new(ReloadState::at_the_start(&*self.clock)).subscribe();
         };
-        let mut live = Live { level, ..live };
-        let reload = Reload::new(files, &warnings, Arc::clone(&live.clock), Arc::clone(&self.metrics));
+        let mut reconfigure = Reconfigure { level, ..reconfigure };
+        let reload = Reload::new(files, &warnings, Arc::clone(&self.clock), Arc::clone(&self.metrics));
         let state = reload.state();
-        upkeep.spawn(reload.watch(reload::POLL_EVERY, hup, self.closing.clone(), move |reloaded| live.apply(reloaded.config)));
+        upkeep.spawn(
+            reload.watch(reload::POLL_EVERY, hup, self.closing.clone(), move |reloaded| reconfigure.apply(reloaded.config)),
+        );
         state
     }
 
     fn shown(&self, phase: watch::Receiver<Phase>, reload: watch::Receiver<ReloadState>) -> Shown {
-        let (broker, clock, in_force) = (Arc::clone(&self.broker), Arc::clone(&self.clock), self.in_force.clone());
-        let overview = Overview::new(Sources { broker, clock, phase, reload, in_force });
+        let (broker, live, clock) = (Arc::clone(&self.broker), self.live.clone(), Arc::clone(&self.clock));
+        let overview = Overview::new(Sources { broker, live, clock, phase, reload });
         Shown { overview: Arc::new(overview), metrics: Arc::clone(&self.metrics) }
     }
 
-    fn listen(&self, listeners: Listeners, shown: Shown, tasks: &TaskTracker, ending: &Ending) {
-        let address = |listener: &TcpListener| listener.local_addr().map(|address| address.to_string()).unwrap_or_default();
-        let ground = Ground { tasks: tasks.clone(), ending: ending.clone(), clock: Arc::clone(&self.clock) };
-        let places = House::new(self.seats.grpc, false);
+    /// Has every listener's connections served.
+    fn listen(&self, listeners: Listeners, shown: Shown, tasks: &TaskTracker, shutdown: &Shutdown) {
+        let port =
+            |name, limit| Port { name, limit, tasks: tasks.clone(), shutdown: shutdown.clone(), clock: Arc::clone(&self.clock) };
+        let grpc = port("grpc", ConnectionLimit::new(self.seats.grpc, false));
+        let tls = self.tls();
         for listener in listeners.grpc {
-            info!(port = "grpc", address = address(&listener), tls = self.tls.is_some(), "listening");
-            let guests = Guests { services: self.services.clone(), times: self.times.clone(), ending: ending.clone() };
-            let tls = self.tls.clone();
-            let serve = move |stream, from, guest| guests.clone().serve(stream, from, guest, tls.clone());
-            tasks.spawn(accept::accept(listener, "grpc", Arc::clone(&places), ground.clone(), serve));
+            info!(port = "grpc", address = address(&listener), tls = tls.is_some(), "listening");
+            tasks.spawn(self.serve_grpc(grpc.clone(), listener, self.services.clone(), tls.clone()));
         }
-        let health = Services::health_only(&self.health);
-        let places = House::new(self.seats.health, true);
+        let health = port("health", ConnectionLimit::new(self.seats.health, true));
+        let services = Services::health_only(&self.health);
         for listener in listeners.health {
             info!(port = "health", address = address(&listener), "listening");
-            let guests = Guests { services: health.clone(), times: self.times.clone(), ending: ending.clone() };
-            let serve = move |stream, from, guest| guests.clone().serve(stream, from, guest, None);
-            tasks.spawn(accept::accept(listener, "health", Arc::clone(&places), ground.clone(), serve));
+            tasks.spawn(self.serve_grpc(health.clone(), listener, services.clone(), None));
         }
+        let admin = port("admin", ConnectionLimit::new(self.seats.admin, true));
         let router = admin::router(shown);
-        let places = House::new(self.seats.admin, true);
         for listener in listeners.admin {
             info!(port = "admin", address = address(&listener), "listening");
-            let (router, each) = (router.clone(), ending.clone());
-            let serve = move |stream, _, guest| admin::serve(stream, router.clone(), guest, each.clone());
-            tasks.spawn(accept::accept(listener, "admin", Arc::clone(&places), ground.clone(), serve));
+            let (router, shutdown) = (router.clone(), shutdown.clone());
+            let serve = move |stream, _, connection| admin::serve(stream, connection, router.clone(), shutdown.clone());
+            tasks.spawn(admin.clone().accept(listener, serve));
         }
     }
 
+    fn serve_grpc(
+        &self,
+        port: Port,
+        listener: TcpListener,
+        services: Services,
+        tls: Option<TlsAcceptor>,
+    ) -> impl Future<Output = ()> + use<> {
+        let live = self.live.clone();
+        let http2 = Http2 {
+            tls,
+            shutdown: port.shutdown.clone(),
+            age: Arc::new(move || live.load().serving.connection_age(fastrand::f64())),
+            service: move |session| services.of(session),
+        };
+        port.accept(listener, move |stream, from, connection| http2.clone().serve(stream, from, connection))
+    }
+
+    /// None where the process began without: that takes a restart.
+    fn tls(&self) -> Option<TlsAcceptor> {
+        self.live.load().serving.tls.as_ref()?;
+        let live = self.live.clone();
+        let source = TlsSource { changed: live.changes(), current: Arc::new(move || live.load().serving.tls.clone()) };
+        Some(TlsAcceptor::new(source, Arc::clone(&self.clock), Arc::clone(&self.metrics)))
+    }
+
     /// GOAWAY, calls in flight, end.
-    async fn end(&self, drain: Duration, tasks: &TaskTracker, ending: &Ending) {
+    async fn end(&self, drain: Duration, tasks: &TaskTracker, shutdown: &Shutdown) {
         let ends = self.clock.now().mono + drain;
-        ending.goaway.cancel();
+        shutdown.goaway.cancel();
         tasks.close();
         let last_words = LAST_WORDS.min(drain / 2);
         let in_time = timeout(drain - last_words, tasks.wait()).await;
@@ -360,7 +365,7 @@ impl App {
         // Less a little, for dropping what is left.
         if in_time.is_err() && timeout(last_words.mul_f64(0.8), tasks.wait()).await.is_err() {
             warn!(connections = tasks.len(), "the drain is over: what is left is dropped");
-            ending.abort.cancel();
+            shutdown.abort.cancel();
             tasks.wait().await;
         }
         let patience = ends.saturating_duration_since(self.clock.now().mono).min(LAST_SPANS);
@@ -372,33 +377,6 @@ impl App {
     }
 }
 
-/// Whoever connects to a gRPC port.
-#[derive(Clone)]
-struct Guests {
-    services: Services,
-    times: watch::Receiver<Times>,
-    ending: Ending,
-}
-
-impl Guests {
-    async fn serve(self, stream: TcpStream, from: SocketAddr, guest: Arc<Guest>, tls: Option<Tls>) {
-        let Self { services, times, ending } = self;
-        let age = times.borrow().connection_age(fastrand::f64());
-        let Some(tls) = tls else {
-            let peer = Peer::in_plaintext(from.ip().to_canonical().is_loopback());
-            return connection::serve(stream, peer, services, guest, ending, sleep(age)).await;
-        };
-        let secured = tokio::select! {
-            () = ending.goaway.cancelled() => return,
-            secured = tls.handshake(stream) => secured,
-        };
-        let Some(tls::Secured { stream, peer, vouched }) = secured else { return };
-        let leave = async {
-            tokio::select! {
-                () = sleep(age) => {}
-                () = vouched.revoked() => info!("a connection ends: no client CA vouches for its certificate any more"),
-            }
-        };
-        connection::serve(stream, peer, services, guest, ending, leave).await;
-    }
+fn address(listener: &TcpListener) -> String {
+    listener.local_addr().map(|address| address.to_string()).unwrap_or_default()
 }

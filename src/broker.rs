@@ -9,7 +9,6 @@ mod stats;
 
 use std::{sync::Arc, time::Duration};
 
-use arc_swap::ArcSwap;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -77,34 +76,33 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// A broker of this configuration.
+    /// A broker that obeys what is in force in `live`.
     #[must_use]
-    pub fn new(parts: Parts, configuration: Configuration, closing: CancellationToken) -> Self {
-        let live = Arc::new(ArcSwap::from_pointee(Snapshot::new(configuration)));
+    pub fn new(parts: Parts, live: Live, closing: CancellationToken) -> Self {
         let (cache, refresh_queue, clock) = (parts.cache.clone(), Arc::clone(&parts.refresh_queue), Arc::clone(&parts.clock));
-        let (epoch, flights) = (clock.now().mono, Flights::new(parts, Arc::clone(&live)));
+        let (epoch, flights) = (clock.now().mono, Flights::new(parts, live.clone()));
         Self { live, cache, flights, refresh_queue, clock, epoch, closing }
     }
 
-    /// A token for a user.
+    /// A token for a user. The call is judged by `snapshot`, which was in force when it began; what it waits for, by what is in force
+    /// when that comes.
     ///
     /// # Errors
     /// See [`BrokerError`]. `InvalidRequest` is not among them: what can be malformed is parsed before.
-    pub async fn get_token(&self, caller: &CallerId, request: &Request) -> Result<Answer, NoToken> {
+    pub async fn get_token(&self, snapshot: &Snapshot, caller: &CallerId, request: &Request) -> Result<Answer, NoToken> {
         let (user, held, freshness, now) = {
-            let snapshot = self.live.load();
             // Before anything that depends on the user: a denial says nothing of who is configured.
             if snapshot.policy.decide(caller, &request.key).is_err() {
                 return Err(BrokerError::NotAllowed { caller: caller.clone(), user: request.key.clone() }.into());
             }
-            let Configured { user, credential } = configured(&snapshot, &request.key)?;
+            let Configured { user, credential } = configured(snapshot, &request.key)?;
             let now = self.clock.now();
             user.touch(self.second(now.mono));
             let held = self.cache.get(&user.key);
             if let Some(token) = held.as_ref().map(|held| held.id()).filter(|id| names(&request.rejected_token_ids, *id)) {
                 self.flights.rejected(user, token);
             }
-            let held = held.filter(|held| serves(held, request, &snapshot, now));
+            let held = held.filter(|held| serves(held, request, snapshot, now));
             let freshness = held.as_ref().map(|held| held.freshness(now, credential.version, snapshot.settings.renewal));
             if let (Some(held), Some(Freshness::Fresh)) = (&held, freshness) {
                 return Ok(Answer { held: Arc::clone(held), outcome: Outcome::Hit, at: now });
@@ -153,6 +151,12 @@ impl Broker {
         self.live.store(Arc::new(next));
         self.flights.reconfigured(&former, changes);
         counts
+    }
+
+    /// What is in force now: what a call that begins now is judged by.
+    #[must_use]
+    pub fn in_force(&self) -> Arc<Snapshot> {
+        self.live.load_full()
     }
 
     /// How many users are configured.

@@ -16,6 +16,8 @@ mod pem;
 #[cfg(feature = "client")]
 pub mod proto;
 #[cfg(feature = "client")]
+pub mod reason;
+#[cfg(feature = "client")]
 mod text;
 
 #[cfg(feature = "server")]

@@ -1,14 +1,20 @@
-//! What is configured, as one value: whoever looks sees one configuration, never the users of one and the vault of another.
+//! What is in force, as one value: whoever looks sees one configuration, never the users of one and the vault of another.
 //!
 //! Must never be changed in place, nor hold anything that is learnt while it is in force.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
-use arc_swap::ArcSwap;
-use tokio::time::Instant;
+use arc_swap::{ArcSwap, Guard};
+use tokio::{sync::watch, time::Instant};
 
 use crate::{
+    authn::Authenticator,
     config::{self, Renewal},
+    net::tls::ServerTls,
     policy::Policy,
     tokens::freshness::CachedToken,
     user::UserKey,
@@ -19,6 +25,11 @@ use crate::{
     vault::SignIn,
 };
 
+/// The deadline of calls that bring none, where nothing else is configured: the contract's.
+const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// A connection's age differs from the configured one by this part at most, so that those which came together go one by one.
+const AGE_JITTER: f64 = 0.1;
+
 /// What is to be put in force.
 #[derive(Debug)]
 pub struct Configuration {
@@ -28,6 +39,8 @@ pub struct Configuration {
     pub policy: Policy,
     /// How they sign in.
     pub settings: Settings,
+    /// How calls and connections are served.
+    pub serving: Serving,
 }
 
 /// What sign-ins obey, and whom they ask.
@@ -53,7 +66,54 @@ impl fmt::Debug for Settings {
     }
 }
 
-/// What is in force.
+/// What calls and connections obey. The default serves everybody, in plaintext.
+#[derive(Clone, Debug)]
+pub struct Serving {
+    /// How callers are identified.
+    pub authenticator: Authenticator,
+    /// The deadline of calls that bring none.
+    pub call_timeout: Duration,
+    /// Whether metrics count calls by caller.
+    pub label_callers: bool,
+    /// From the beginning of the shutdown until GOAWAY.
+    pub lame_duck: Duration,
+    /// How long calls in flight may take after that.
+    pub drain: Duration,
+    /// How long connections may last, about.
+    pub max_connection_age: Duration,
+    /// What handshakes are made with; none: plaintext.
+    pub tls: Option<Arc<ServerTls>>,
+    /// How many `[[callers]]` there are, for the operator.
+    pub callers: usize,
+    /// What certificates there are, and the first end of each kind, for the operator.
+    pub certificates: Vec<(&'static str, SystemTime)>,
+}
+
+impl Default for Serving {
+    fn default() -> Self {
+        Self {
+            authenticator: Authenticator::default(),
+            call_timeout: CALL_TIMEOUT,
+            label_callers: false,
+            lame_duck: Duration::ZERO,
+            drain: Duration::ZERO,
+            max_connection_age: Duration::MAX,
+            tls: None,
+            callers: 0,
+            certificates: Vec::new(),
+        }
+    }
+}
+
+impl Serving {
+    /// How long a connection that opens now may last. `jitter`: 0 to 1, anew for each.
+    #[must_use]
+    pub fn connection_age(&self, jitter: f64) -> Duration {
+        self.max_connection_age.mul_f64(1.0 + AGE_JITTER * (2.0 * jitter - 1.0))
+    }
+}
+
+/// What is in force at a moment.
 #[derive(Debug)]
 pub struct Snapshot {
     /// Who has tokens, with what signs them in.
@@ -62,23 +122,23 @@ pub struct Snapshot {
     pub policy: Policy,
     /// How they sign in.
     pub settings: Settings,
+    /// How calls and connections are served.
+    pub serving: Serving,
 }
-
-/// What is in force now; replaced as a whole.
-pub type Live = Arc<ArcSwap<Snapshot>>;
 
 impl Snapshot {
     /// The first.
     #[must_use]
-    pub fn new(Configuration { users, policy, settings }: Configuration) -> Self {
-        Self { users: Users::new(users, &settings.upstream), policy, settings }
+    pub fn new(Configuration { users, policy, settings, serving }: Configuration) -> Self {
+        Self { users: Users::new(users, &settings.upstream), policy, settings, serving }
     }
 
     /// The next, and what became of the users.
     #[must_use]
-    pub fn next(&self, Configuration { users, policy, settings }: Configuration, now: Instant) -> (Self, Changes) {
+    pub fn next(&self, next: Configuration, now: Instant) -> (Self, Changes) {
+        let Configuration { users, policy, settings, serving } = next;
         let (users, changes) = self.users.reloaded(users, &settings.upstream, now, &settings.rules);
-        (Self { users, policy, settings }, changes)
+        (Self { users, policy, settings, serving }, changes)
     }
 
     /// The user, if configured.
@@ -95,7 +155,49 @@ impl Snapshot {
 
     /// Whether a token is good for anything here: one of another vault is void.
     #[must_use]
-    pub fn takes(&self, held: &CachedToken) -> bool {
-        held.version.upstream == self.upstream()
+    pub fn takes(&self, cached: &CachedToken) -> bool {
+        cached.version.upstream == self.upstream()
+    }
+}
+
+/// What is in force now, wherever it is needed: replaced as a whole, and in this one place.
+#[derive(Clone, Debug)]
+pub struct Live(Arc<Current>);
+
+#[derive(Debug)]
+struct Current {
+    snapshot: ArcSwap<Snapshot>,
+    changed: watch::Sender<()>,
+}
+
+impl Live {
+    /// Begins with this.
+    #[must_use]
+    pub fn new(snapshot: Snapshot) -> Self {
+        Self(Arc::new(Current { snapshot: ArcSwap::from_pointee(snapshot), changed: watch::Sender::default() }))
+    }
+
+    /// A short look.
+    #[must_use]
+    pub fn load(&self) -> Guard<Arc<Snapshot>> {
+        self.0.snapshot.load()
+    }
+
+    /// What is in force, to be kept.
+    #[must_use]
+    pub fn load_full(&self) -> Arc<Snapshot> {
+        self.0.snapshot.load_full()
+    }
+
+    /// Puts another in force, and notifies whoever waits for that.
+    pub fn store(&self, snapshot: Arc<Snapshot>) {
+        self.0.snapshot.store(snapshot);
+        self.0.changed.send_replace(());
+    }
+
+    /// Notified of each change from now on.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.0.changed.subscribe()
     }
 }

@@ -1,7 +1,82 @@
 //! Connections: accepted, secured, and ended. gRPC, health and the admin port all stand on it.
 //!
-//! Must never know what is spoken on a connection.
+//! Must never know what is asked on a connection, nor let one outlive the end of the process.
 
 pub mod accept;
-pub mod places;
+pub mod connection_limit;
+pub mod http1;
+pub mod http2;
 pub mod tls;
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use http_body::{Body, Frame, SizeHint};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use self::connection_limit::{Connection, OpenCall};
+use crate::authn::certificate::Peer;
+
+/// Once a connection is closing, a request whose message is not here yet has this long to arrive: it may be on its way.
+const LATE_MESSAGE: Duration = Duration::from_millis(500);
+
+/// What the calls of one connection have in common.
+#[derive(Debug)]
+pub struct Session {
+    /// What it says of its client.
+    pub peer: Peer,
+    /// Its slot, and what is under way on it.
+    pub connection: Arc<Connection>,
+    /// Cancelled once it is to be closed: streams without an end of their own end, and requests that are not here yet.
+    pub closing: CancellationToken,
+}
+
+impl Session {
+    /// A session that begins.
+    #[must_use]
+    pub fn new(peer: Peer, connection: Arc<Connection>) -> Arc<Self> {
+        Arc::new(Self { peer, connection, closing: CancellationToken::new() })
+    }
+
+    /// Ends when a message that is not here will not be waited for any more.
+    pub async fn too_late(&self) {
+        self.closing.cancelled().await;
+        sleep(LATE_MESSAGE).await;
+    }
+}
+
+/// An answer's body that counts as a call under way until the last of it was taken.
+#[derive(Debug)]
+pub struct Counted<B> {
+    body: B,
+    _call: OpenCall,
+}
+
+impl<B> Counted<B> {
+    /// The body of the answer to `call`.
+    pub fn new(body: B, call: OpenCall) -> Self {
+        Self { body, _call: call }
+    }
+}
+
+impl<B: Body + Unpin> Body for Counted<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,12 +1,13 @@
 //! The gRPC services: `GetToken`, health and reflection, and what surrounds each call.
 //!
-//! Must never let a call in without a deadline and an identity, nor out without having been counted.
+//! Must never let a call in without a deadline and an identity, nor out without having been told of once.
 
-pub mod connection;
 pub mod deadline;
-pub mod get_token;
+mod get_token;
 pub mod guard;
 pub mod health;
+mod layer;
 mod request_id;
 pub mod services;
 pub mod status;
+mod streams;

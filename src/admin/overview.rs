@@ -17,7 +17,7 @@ use tokio::{
 use crate::{
     broker::{Broker, MerchantStats, Stats},
     clock::{Clock, Moment},
-    config::Config,
+    live::Live,
     reload::ReloadState,
     telemetry::metrics::gauges::{self, Now, Process},
 };
@@ -36,44 +36,19 @@ pub enum Phase {
     Draining,
 }
 
-/// What of the configuration in force the operator is shown.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct InForce {
-    /// How many `[[callers]]` there are.
-    pub callers: usize,
-    /// What certificates there are, and the first end of each kind.
-    pub certificates: Vec<(&'static str, SystemTime)>,
-}
-
-impl InForce {
-    /// Of a configuration.
-    #[must_use]
-    pub fn of(config: &Config) -> Self {
-        let tls = config.grpc.tls.as_ref();
-        let vault_ca = config.vault.ca_file.as_ref();
-        let ends = [
-            ("server", tls.map(|tls| tls.not_after)),
-            ("client_ca", tls.and_then(|tls| tls.client_ca_not_after)),
-            ("vault_ca", vault_ca.and_then(|file| file.not_after)),
-        ];
-        let certificates = ends.into_iter().filter_map(|(name, end)| Some((name, end?))).collect();
-        Self { callers: config.callers.len(), certificates }
-    }
-}
-
 /// Where the facts come from.
 #[derive(Debug)]
 pub struct Sources {
     /// Counts users and flights.
     pub broker: Arc<Broker>,
+    /// What is in force.
+    pub live: Live,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
     /// How far the process has come.
     pub phase: watch::Receiver<Phase>,
     /// What is in force, and what is wrong with what is not.
     pub reload: watch::Receiver<ReloadState>,
-    /// More of the same.
-    pub in_force: watch::Receiver<InForce>,
 }
 
 /// The facts at one moment.
@@ -87,8 +62,10 @@ pub struct View {
     pub phase: Phase,
     /// What is in force, and what is wrong with what is not.
     pub configuration: ReloadState,
-    /// More of the same.
-    pub in_force: InForce,
+    /// How many `[[callers]]` there are.
+    pub callers: usize,
+    /// What certificates there are, and the first end of each kind.
+    pub certificates: Vec<(&'static str, SystemTime)>,
     /// How the users are.
     pub stats: Stats,
     process: Option<Process>,
@@ -146,12 +123,16 @@ impl Overview {
 impl Sources {
     fn gather(&self, began: Instant) -> View {
         let at = self.clock.now();
+        // Not kept: it holds the users.
+        let snapshot = self.live.load();
+        let serving = &snapshot.serving;
         View {
             at,
             uptime: at.mono.saturating_duration_since(began),
             phase: *self.phase.borrow(),
             configuration: self.reload.borrow().clone(),
-            in_force: self.in_force.borrow().clone(),
+            callers: serving.callers,
+            certificates: serving.certificates.clone(),
             stats: self.broker.stats(),
             process: Process::now(),
         }
@@ -162,7 +143,7 @@ impl View {
     /// As metrics have it.
     #[must_use]
     pub fn now(&self) -> Now {
-        let Self { configuration, in_force, stats, .. } = self;
+        let Self { configuration, stats, .. } = self;
         Now {
             ready: self.phase == Phase::Ready,
             vault_up: !stats.vault_is_down,
@@ -170,12 +151,12 @@ impl View {
             waiting: stats.waiting,
             renewals_planned: stats.renewals_planned,
             renewals_overdue: stats.renewals_overdue,
-            callers: in_force.callers,
+            callers: self.callers,
             generation: configuration.generation,
             last_good: Some(configuration.last_good),
             faults: configuration.faults.len(),
             merchants: stats.merchants.iter().map(|(id, merchant)| merchant_now(id.as_str(), merchant)).collect(),
-            certificates: in_force.certificates.clone(),
+            certificates: self.certificates.clone(),
             process: self.process,
         }
     }

@@ -164,7 +164,7 @@ impl Status {
                 generation: configuration.generation,
                 last_good_at: clock::rfc3339(configuration.last_good),
                 users: stats.merchants.values().map(|merchant| merchant.users).sum(),
-                callers: view.in_force.callers,
+                callers: view.callers,
                 faults: configuration.faults.clone(),
             },
             sign_ins: SignIns { under_way: stats.flights, waiting_calls: stats.waiting },
@@ -173,7 +173,7 @@ impl Status {
                 due_within_a_minute: stats.renewals_soon,
                 overdue: stats.renewals_overdue,
             },
-            certificates: view.in_force.certificates.iter().map(|end| certificate(end, view.at.wall)).collect(),
+            certificates: view.certificates.iter().map(|end| certificate(end, view.at.wall)).collect(),
             merchants,
             merchants_not_listed,
         }
@@ -233,7 +233,7 @@ fn judge(view: &View, merchants: &[Merchant]) -> (Verdict, Vec<String>) {
         attention
             .push(format!("the configuration's files have {faults} fault{}, and the last good one is in force", plural(faults)));
     }
-    for (name, not_after) in &view.in_force.certificates {
+    for (name, not_after) in &view.certificates {
         if not_after.duration_since(view.at.wall).unwrap_or_default() < CERTIFICATE_SOON {
             attention.push(format!("a certificate ({name}) ends soon, or has ended"));
         }

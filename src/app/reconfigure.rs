@@ -1,65 +1,137 @@
-//! The running configuration: what of a reload takes effect at once, and what takes a restart.
+//! From a configuration to what is in force: made as one value, at the start and with each reload; and what of it takes a restart.
 //!
-//! Must never apply a half: what can't be built leaves everything as it was.
+//! Must never put a half in force: what can't be made leaves everything as it was. Must never choose a value of its own: defaults
+//! are `config`'s.
 
-use std::{sync::Arc, time::Duration};
+use std::{mem, sync::Arc};
 
-use tokio::sync::watch;
 use tracing::{info, warn};
 
-use super::{
-    BuildError,
-    settings::{asked, configuration, labels_callers, vault_settings},
-};
+use super::BuildError;
 use crate::{
-    admin::overview::InForce,
-    authn::{Asked, Identity},
+    authn::{
+        Authenticator,
+        service_accounts::{self, KeySource, ServiceAccounts},
+    },
     broker::Broker,
     clock::{self, Clock},
     config::{self, Config},
-    net::tls,
-    rpc::{deadline::CallTimeout, guard::Watch},
+    live::{Configuration, Live, Serving, Settings},
+    net::tls::ServerTls,
+    policy::Policy,
     telemetry::{audit, log::Level},
-    vault::Vault,
+    users::holds::Rules,
+    vault::{self, SignIn, Vault},
 };
 
-/// A connection's age differs from the configured one by this part at most, so that those which came together go one by one.
-const AGE_JITTER: f64 = 0.1;
-
-/// How the process ends, and each connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Times {
-    pub(super) lame_duck: Duration,
-    pub(super) drain: Duration,
-    max_connection_age: Duration,
+/// What a configuration was made from that the next may share: an equal part of it is kept, with whatever it has learnt.
+pub(super) struct Former<'a> {
+    config: &'a Config,
+    serving: &'a Serving,
 }
 
-impl From<&config::Grpc> for Times {
-    fn from(grpc: &config::Grpc) -> Self {
-        Self { lame_duck: grpc.lame_duck, drain: grpc.drain, max_connection_age: grpc.max_connection_age }
+/// Everything that a configuration says of calls, connections and sign-ins; takes the users out.
+pub(super) fn make(
+    config: &mut Config,
+    former: Option<&Former<'_>>,
+    sign_in: Arc<dyn SignIn>,
+    clock: &Arc<dyn Clock>,
+) -> Result<Configuration, BuildError> {
+    let serving = serving(config, former, clock)?;
+    let users = mem::take(&mut config.users);
+    let vault = &config.vault;
+    let settings = Settings {
+        upstream: Arc::from(vault.base_url.as_str()),
+        sign_in,
+        rules: Rules { min_sign_in_interval: vault.min_sign_in_interval, refusal_hold: vault.refusal_hold },
+        renewal: vault.renewal,
+        max_concurrent_sign_ins: vault.max_concurrent_sign_ins,
+        idle_after: vault.idle_after,
+    };
+    Ok(Configuration { users, policy: Policy::of(config), settings, serving })
+}
+
+fn serving(config: &Config, former: Option<&Former<'_>>, clock: &Arc<dyn Clock>) -> Result<Serving, BuildError> {
+    let grpc = &config.grpc;
+    let tls = match &grpc.tls {
+        None => None,
+        Some(tls) => {
+            let same = former.filter(|former| former.config.grpc.tls.as_ref().is_some_and(|former| former.is(tls)));
+            let kept = same.and_then(|former| former.serving.tls.clone());
+            Some(kept.map_or_else(|| ServerTls::new(tls).map(Arc::new), Ok)?)
+        }
+    };
+    Ok(Serving {
+        authenticator: authenticator(config, former, clock)?,
+        call_timeout: grpc.call_timeout,
+        label_callers: config.admin.as_ref().is_some_and(|admin| admin.label_callers),
+        lame_duck: grpc.lame_duck,
+        drain: grpc.drain,
+        max_connection_age: grpc.max_connection_age,
+        tls,
+        callers: config.callers.len(),
+        certificates: certificates(config),
+    })
+}
+
+/// The former has keys and reviews in its cache, so it is kept while it is configured the same.
+fn authenticator(config: &Config, former: Option<&Former<'_>>, clock: &Arc<dyn Clock>) -> Result<Authenticator, BuildError> {
+    let configured = &config.auth.service_accounts;
+    let same = former.filter(|former| former.config.auth.service_accounts == *configured);
+    let service_accounts = match (configured, same) {
+        (None, _) => None,
+        (Some(_), Some(former)) => former.serving.authenticator.service_accounts.clone(),
+        (Some(accounts), None) => Some(Arc::new(ServiceAccounts::new(account_settings(accounts), Arc::clone(clock))?)),
+    };
+    Ok(Authenticator { required: config.asks(), service_accounts })
+}
+
+/// What certificates there are, and the first end of each kind.
+fn certificates(config: &Config) -> Vec<(&'static str, std::time::SystemTime)> {
+    let tls = config.grpc.tls.as_ref();
+    let ends = [
+        ("server", tls.map(|tls| tls.not_after)),
+        ("client_ca", tls.and_then(|tls| tls.client_ca_not_after)),
+        ("vault_ca", config.vault.ca_file.as_ref().and_then(|file| file.not_after)),
+    ];
+    ends.into_iter().filter_map(|(name, end)| Some((name, end?))).collect()
+}
+
+fn account_settings(accounts: &config::ServiceAccounts) -> service_accounts::Settings {
+    service_accounts::Settings {
+        issuers: accounts.issuers.iter().map(issuer).collect(),
+        audience: accounts.audience.clone(),
+        review: accounts.review.clone(),
+        ca_file: accounts.ca_file.clone(),
+        token_file: accounts.token_file.clone(),
     }
 }
 
-impl Times {
-    /// How long a connection that opens now may last. `jitter`: 0 to 1, anew for each.
-    pub(super) fn connection_age(&self, jitter: f64) -> Duration {
-        self.max_connection_age.mul_f64(1.0 + AGE_JITTER * (2.0 * jitter - 1.0))
+fn issuer(config::Issuer { name, keys, with_token }: &config::Issuer) -> service_accounts::Issuer {
+    let keys = match keys {
+        config::Keys::Url(url) => KeySource::Url(url.clone()),
+        config::Keys::File(path) => KeySource::File(path.clone()),
+    };
+    service_accounts::Issuer { name: name.clone(), keys, with_token: *with_token }
+}
+
+pub(super) fn vault_settings(config: &config::Vault) -> vault::Settings {
+    vault::Settings {
+        base_url: config.base_url.clone(),
+        ca_pem: config.ca_file.as_ref().map(|file| file.pem.clone()),
+        headers: config.headers.clone(),
+        timeout: config.timeout,
+        max_connections: config.max_concurrent_sign_ins,
+        assumed_lifetime: config.assumed_lifetime,
     }
 }
 
-/// Everything that a reload reaches.
+/// Puts configurations in force while the process runs.
 #[derive(Debug)]
-pub(super) struct Live {
+pub(super) struct Reconfigure {
     pub(super) broker: Arc<Broker>,
+    pub(super) live: Live,
     pub(super) clock: Arc<dyn Clock>,
-    pub(super) identity: Identity,
-    pub(super) watch: Arc<Watch>,
-    /// Told of what the operator is shown.
-    pub(super) in_force: watch::Sender<InForce>,
-    pub(super) call_timeout: CallTimeout,
-    pub(super) times: watch::Sender<Times>,
-    /// None where the process began without TLS.
-    pub(super) tls: Option<watch::Sender<Arc<tls::Current>>>,
     pub(super) level: Option<Level>,
     /// What is in force as far as a reload reaches, without the users, whose passwords have their own place.
     pub(super) current: Config,
@@ -67,38 +139,24 @@ pub(super) struct Live {
     pub(super) started: Config,
 }
 
-/// What has to be made before anything is put in force.
-struct Made {
-    sign_in: Arc<Vault>,
-    asked: Asked,
-    tls: Option<Arc<tls::Current>>,
-}
-
-impl Live {
+impl Reconfigure {
     /// Puts another configuration in force.
     ///
     /// # Errors
     /// Why it can't be; then everything is as it was.
     pub(super) fn apply(&mut self, mut next: Config) -> Result<(), String> {
         self.opens_nothing(&next)?;
-        let Made { sign_in, asked, tls } = self.make(&next).map_err(|fault| fault.to_string())?;
-        self.say_what_takes_a_restart(&next);
         let total = next.users.len();
-        // First, so that no call meets the new policy with an identity that only the former rules took.
-        self.identity.ask(asked);
-        let counts = self.broker.reconfigure(configuration(&mut next, sign_in));
-        self.call_timeout.set(next.grpc.call_timeout);
-        self.watch.label_callers(labels_callers(&next));
-        self.in_force.send_replace(InForce::of(&next));
-        self.times.send_replace(Times::from(&next.grpc));
+        let snapshot = self.live.load_full();
+        let former = Former { config: &self.current, serving: &snapshot.serving };
+        let sign_in = Vault::new(vault_settings(&next.vault), Arc::clone(&self.clock)).map_err(|fault| fault.to_string())?;
+        let configuration = make(&mut next, Some(&former), Arc::new(sign_in), &self.clock).map_err(|fault| fault.to_string())?;
+        self.say_what_takes_a_restart(&next);
+        let counts = self.broker.reconfigure(configuration);
         if let Some(level) = &self.level {
             level.set(next.log.level);
         }
-        if let (Some(showing), Some(current), Some(tls)) = (&self.tls, tls, &next.grpc.tls) {
-            showing.send_replace(current);
-            info!(not_after = clock::rfc3339(tls.not_after), "another certificate or client CA is in force");
-            audit::certificate(clock::rfc3339(tls.not_after));
-        }
+        self.tell_of_tls(snapshot.serving.tls.as_ref(), &next);
         info!(
             users = total,
             added = counts.added,
@@ -112,6 +170,15 @@ impl Live {
         Ok(())
     }
 
+    fn tell_of_tls(&self, former: Option<&Arc<ServerTls>>, next: &Config) {
+        let now = self.live.load_full();
+        if let (Some(former), Some(now), Some(tls)) = (former, &now.serving.tls, &next.grpc.tls)
+            && !Arc::ptr_eq(former, now)
+        {
+            info!(not_after = clock::rfc3339(tls.not_after), "another certificate or client CA is in force");
+            audit::certificate(clock::rfc3339(tls.not_after));
+        }
+    }
     /// What is in order for the next start need not be so here: the listener is where it was at this one's, and speaks TLS or not.
     fn opens_nothing(&self, next: &Config) -> Result<(), String> {
         if self.started.grpc.tls.is_some() != next.grpc.tls.is_some() {
@@ -125,18 +192,6 @@ impl Live {
             ));
         }
         Ok(())
-    }
-
-    fn make(&self, next: &Config) -> Result<Made, BuildError> {
-        let former = self.current.grpc.tls.as_ref();
-        let tls = match &next.grpc.tls {
-            Some(tls) if former.is_none_or(|former| !former.is(tls)) => Some(Arc::new(tls::Current::new(tls)?)),
-            Some(_) | None => None,
-        };
-        let sign_in = Arc::new(Vault::new(vault_settings(&next.vault), Arc::clone(&self.clock))?);
-        let same = next.auth.service_accounts == self.current.auth.service_accounts;
-        let former = same.then(|| self.identity.asked());
-        Ok(Made { sign_in, asked: asked(next, former.as_deref(), &self.clock)?, tls })
     }
 
     fn say_what_takes_a_restart(&self, next: &Config) {

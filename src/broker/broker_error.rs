@@ -9,7 +9,7 @@ use std::{
 
 use thiserror::Error;
 
-use crate::{caller::CallerId, user::UserKey, vault::Refusal};
+use crate::{caller::CallerId, reason::Reason, user::UserKey, vault::Refusal};
 
 /// Why there is no token.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -17,6 +17,9 @@ pub enum BrokerError {
     /// Fields of the request are at fault.
     #[error("the request is malformed: {}", .0.iter().map(|fault| format!("{} {}", fault.field, fault.fault)).collect::<Vec<_>>().join("; "))]
     InvalidRequest(Vec<FieldFault>),
+    /// Its metadata is more than is taken.
+    #[error("the metadata is larger than 16 KiB: send less")]
+    MetadataTooLarge,
     /// Who is calling is unknown.
     #[error("the broker doesn't know who calls: {why}")]
     Unauthenticated {
@@ -110,25 +113,25 @@ pub enum BrokerError {
 impl BrokerError {
     /// The reason that stands for it on the wire, in logs and in metrics: the contract's.
     #[must_use]
-    pub fn reason(&self) -> &'static str {
+    pub fn reason(&self) -> Reason {
         match self {
-            Self::InvalidRequest(_) => "INVALID_REQUEST",
-            Self::Unauthenticated { .. } => "CALLER_UNAUTHENTICATED",
-            Self::IdentityUnavailable { .. } => "IDENTITY_UNAVAILABLE",
-            Self::NotAllowed { .. } => "CALLER_NOT_ALLOWED",
-            Self::NotConfigured(_) => "USER_NOT_CONFIGURED",
-            Self::Refused { why: Refusal::Credentials, .. } => "CREDENTIALS_REJECTED",
-            Self::Refused { why: Refusal::SecondFactor, .. } => "SECOND_FACTOR_REQUIRED",
-            Self::Refused { why: Refusal::Request, .. } => "VAULT_REQUEST_REJECTED",
-            Self::Throttled { .. } => "VAULT_THROTTLED",
-            Self::VaultUnavailable { .. } => "VAULT_UNAVAILABLE",
-            Self::VaultResponseInvalid { .. } => "VAULT_RESPONSE_INVALID",
-            Self::SignInTooSoon { .. } => "SIGN_IN_TOO_SOON",
-            Self::MinRemainingUnattainable { .. } => "MIN_REMAINING_UNATTAINABLE",
-            Self::DeadlineExceeded => "DEADLINE_EXCEEDED",
-            Self::Overloaded { .. } => "BROKER_OVERLOADED",
-            Self::ShuttingDown => "BROKER_SHUTTING_DOWN",
-            Self::Internal => "INTERNAL",
+            Self::InvalidRequest(_) | Self::MetadataTooLarge => Reason::InvalidRequest,
+            Self::Unauthenticated { .. } => Reason::CallerUnauthenticated,
+            Self::IdentityUnavailable { .. } => Reason::IdentityUnavailable,
+            Self::NotAllowed { .. } => Reason::CallerNotAllowed,
+            Self::NotConfigured(_) => Reason::UserNotConfigured,
+            Self::Refused { why: Refusal::Credentials, .. } => Reason::CredentialsRejected,
+            Self::Refused { why: Refusal::SecondFactor, .. } => Reason::SecondFactorRequired,
+            Self::Refused { why: Refusal::Request, .. } => Reason::VaultRequestRejected,
+            Self::Throttled { .. } => Reason::VaultThrottled,
+            Self::VaultUnavailable { .. } => Reason::VaultUnavailable,
+            Self::VaultResponseInvalid { .. } => Reason::VaultResponseInvalid,
+            Self::SignInTooSoon { .. } => Reason::SignInTooSoon,
+            Self::MinRemainingUnattainable { .. } => Reason::MinRemainingUnattainable,
+            Self::DeadlineExceeded => Reason::DeadlineExceeded,
+            Self::Overloaded { .. } => Reason::BrokerOverloaded,
+            Self::ShuttingDown => Reason::BrokerShuttingDown,
+            Self::Internal => Reason::Internal,
         }
     }
 }

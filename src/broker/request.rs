@@ -104,6 +104,7 @@ impl Outcome {
     fn of(error: &BrokerError) -> Self {
         match error {
             BrokerError::InvalidRequest(_)
+            | BrokerError::MetadataTooLarge
             | BrokerError::Unauthenticated { .. }
             | BrokerError::IdentityUnavailable { .. }
             | BrokerError::NotAllowed { .. }

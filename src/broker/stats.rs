@@ -138,7 +138,7 @@ impl Broker {
             | Failure::Invalid { .. }
             | Failure::Broken => return false,
         };
-        let reason = self.no_token(&failure, wait).reason();
+        let reason = self.no_token(&failure, wait).reason().as_str();
         let stopped = counted.entry(reason).or_insert(Stopped { users: 0, failure, wait });
         stopped.users += 1;
         stopped.wait = stopped.wait.max(wait);

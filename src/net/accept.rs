@@ -1,4 +1,4 @@
-//! The accept loop: who comes in, and what is said where somebody can't.
+//! The accept loop: takes connections, and logs where some can't be taken.
 //!
 //! Must never spin when descriptors run out, say the same thing more than once a minute, or accept after the end has begun.
 
@@ -12,106 +12,113 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, warn};
 
-use super::places::{Guest, House};
+use super::connection_limit::{Connection, ConnectionLimit, Slot};
 use crate::clock::Clock;
 
 /// Most connections per listener: a thousand pods with a few channels each; an idle one costs about 20 KiB.
 pub const CONNECTIONS_MAX: usize = 8_192;
 /// Pause after a failed accept: the usual cause, no descriptors left, passes only when connections end.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Whoever has to give its place up, and has spoken before, is told so within this: GOAWAY is one write.
-const PARTING: Duration = Duration::from_millis(20);
+/// A connection that is evicted after its preface is told so within this: GOAWAY is one write.
+const GOAWAY_TIME: Duration = Duration::from_millis(20);
 /// What happens again and again is told this often, with its number.
 const TOLD_EVERY: Duration = Duration::from_secs(60);
 
 /// The two steps of an end, told to every connection.
 #[derive(Clone, Debug, Default)]
-pub struct Ending {
+pub struct Shutdown {
     /// Accept no more, send GOAWAY, finish the calls in flight.
     pub goaway: CancellationToken,
     /// Drop what is left.
     pub abort: CancellationToken,
 }
 
-/// What the loop stands on.
+/// One port of the broker, and what its connections have in common.
 #[derive(Clone, Debug)]
-pub struct Ground {
-    /// Where connections live.
+pub struct Port {
+    /// Its name in the log.
+    pub name: &'static str,
+    /// How many connections it holds.
+    pub limit: Arc<ConnectionLimit>,
+    /// Where connections are spawned.
     pub tasks: TaskTracker,
     /// How they end.
-    pub ending: Ending,
-    /// For what is told once a minute.
+    pub shutdown: Shutdown,
+    /// For what is logged once a minute.
     pub clock: Arc<dyn Clock>,
 }
 
-/// Accepts connections until told to end, and hands each that finds a place in `house` to `serve`.
-pub async fn accept<F, S>(listener: TcpListener, port: &'static str, house: Arc<House>, ground: Ground, serve: F)
-where
-    F: Fn(TcpStream, SocketAddr, Arc<Guest>) -> S,
-    S: Future<Output = ()> + Send + 'static,
-{
-    let Ground { tasks, ending, clock } = ground;
-    let mut told =
-        Told { port, most: house.most(), failed: Seldom::new(&clock), away: Seldom::new(&clock), parted: Seldom::new(&clock) };
-    loop {
-        let accepted = tokio::select! {
-            biased;
-            () = ending.goaway.cancelled() => return,
-            accepted = listener.accept() => accepted,
-            () = told.due() => {
-                told.rest();
-                continue;
-            }
-        };
-        let (stream, from) = match accepted {
-            Ok(accepted) => accepted,
-            // That client is gone, or a firewall says no to it: the next one has nothing to do with that.
-            Err(error) if is_the_clients(&error) => continue,
-            Err(error) => {
-                // Where the machine or another listener has taken what was kept.
-                if matches!(Errno::from_io_error(&error), Some(Errno::MFILE | Errno::NFILE)) && house.make_room() {
-                    told.parted(1);
-                }
-                told.failed(&error);
-                tokio::select! {
-                    () = ending.goaway.cancelled() => return,
-                    () = sleep(ACCEPT_PAUSE) => continue,
-                }
-            }
-        };
-        // The place is taken after the accept, so that a full house turns clients away instead of letting them hang.
-        let entered = tokio::select! {
-            () = ending.goaway.cancelled() => return,
-            entered = house.enter(from.ip().to_canonical()) => entered,
-        };
-        told.parted(entered.parted);
-        let Some(place) = entered.place else {
-            told.away();
-            continue;
-        };
-        // Small replies must not wait for more to send (Nagle).
-        if let Err(error) = stream.set_nodelay(true) {
-            debug!(%error, "the connection was gone before it was served");
-            continue;
-        }
-        let guest = place.guest();
-        let (connection, abort) = (serve(stream, from, Arc::clone(&guest)), ending.abort.clone());
-        tasks.spawn(async move {
-            let left = async {
-                guest.told_to_leave().await;
-                if guest.has_greeted() {
-                    sleep(PARTING).await;
+impl Port {
+    /// Accepts connections until the shutdown begins, and hands each that finds a slot to `serve`.
+    pub async fn accept<F, S>(self, listener: TcpListener, serve: F)
+    where
+        F: Fn(TcpStream, SocketAddr, Arc<Connection>) -> S,
+        S: Future<Output = ()> + Send + 'static,
+    {
+        let mut log = Log::new(&self);
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = self.shutdown.goaway.cancelled() => return,
+                accepted = listener.accept() => accepted,
+                () = log.due() => {
+                    log.rest();
+                    continue;
                 }
             };
-            tokio::select! {
-                () = connection => {}
-                () = left => {}
-                () = abort.cancelled() => {}
+            let (stream, from) = match accepted {
+                Ok(accepted) => accepted,
+                // That client is gone, or a firewall says no to it: the next one has nothing to do with that.
+                Err(error) if is_the_clients(&error) => continue,
+                Err(error) => {
+                    // Where the machine or another listener has taken what was kept.
+                    if matches!(Errno::from_io_error(&error), Some(Errno::MFILE | Errno::NFILE)) && self.limit.make_room() {
+                        log.evicted(1);
+                    }
+                    log.failed(&error);
+                    tokio::select! {
+                        () = self.shutdown.goaway.cancelled() => return,
+                        () = sleep(ACCEPT_PAUSE) => continue,
+                    }
+                }
+            };
+            // The slot is taken after the accept, so that at the limit clients are turned away instead of left hanging.
+            let admission = tokio::select! {
+                () = self.shutdown.goaway.cancelled() => return,
+                admission = self.limit.admit(from.ip().to_canonical()) => admission,
+            };
+            log.evicted(admission.evicted);
+            let Some(slot) = admission.slot else {
+                log.turned_away();
+                continue;
+            };
+            // Small replies must not wait for more to send (Nagle).
+            if let Err(error) = stream.set_nodelay(true) {
+                debug!(%error, "the connection was gone before it was served");
+                continue;
             }
-            // Only now: the descriptor is free.
-            drop(place);
-        });
+            let serving = serve(stream, from, slot.connection());
+            self.tasks.spawn(until_closed(serving, slot, self.shutdown.abort.clone()));
+        }
     }
+}
+
+/// Serves a connection until it ends, is evicted, or the process drops what is left.
+async fn until_closed(serving: impl Future<Output = ()>, slot: Slot, abort: CancellationToken) {
+    let connection = slot.connection();
+    let evicted = async {
+        connection.evicted().await;
+        if connection.is_proven() {
+            sleep(GOAWAY_TIME).await;
+        }
+    };
+    tokio::select! {
+        () = serving => {}
+        () = evicted => {}
+        () = abort.cancelled() => {}
+    }
+    // Only now: the descriptor is free.
+    drop(slot);
 }
 
 /// Whether an accept failed for a reason of the one connection that it would have been, as accept(2) has them.
@@ -134,46 +141,51 @@ fn is_the_clients(error: &io::Error) -> bool {
     )
 }
 
-/// What may happen very often, and is said seldom.
-struct Told {
+/// What may happen very often, and is logged once a minute.
+struct Log {
     port: &'static str,
     most: usize,
-    failed: Seldom,
-    away: Seldom,
-    parted: Seldom,
+    failed: LogLimiter,
+    turned_away: LogLimiter,
+    evicted: LogLimiter,
 }
 
-impl Told {
+impl Log {
+    fn new(port: &Port) -> Self {
+        let limiter = || LogLimiter::new(&port.clock);
+        Self { port: port.name, most: port.limit.most(), failed: limiter(), turned_away: limiter(), evicted: limiter() }
+    }
+
     fn failed(&mut self, error: &io::Error) {
         if let Some(times) = self.failed.happened(1) {
             warn!(port = self.port, %error, times, "can't accept connections; trying on");
         }
     }
 
-    fn away(&mut self) {
-        if let Some(turned_away) = self.away.happened(1) {
-            self.say_away(turned_away);
+    fn turned_away(&mut self) {
+        if let Some(turned_away) = self.turned_away.happened(1) {
+            self.log_turned_away(turned_away);
         }
     }
 
-    fn say_away(&self, turned_away: u64) {
+    fn log_turned_away(&self, turned_away: u64) {
         warn!(port = self.port, most = self.most, turned_away, "too many connections: new ones are closed");
     }
 
-    fn parted(&mut self, n: u64) {
-        if let Some(parted) = self.parted.happened(n) {
-            self.say_parted(parted);
+    fn evicted(&mut self, n: u64) {
+        if let Some(evicted) = self.evicted.happened(n) {
+            self.log_evicted(evicted);
         }
     }
 
-    fn say_parted(&self, parted: u64) {
+    fn log_evicted(&self, evicted: u64) {
         let most = self.most;
-        warn!(port = self.port, most, parted, "too many connections: silent and idle ones are closed for new ones");
+        warn!(port = self.port, most, parted = evicted, "too many connections: silent and idle ones are closed for new ones");
     }
 
     /// Ends when something is left to be said, and it is time.
     async fn due(&self) {
-        let at = [&self.failed, &self.away, &self.parted].into_iter().filter_map(Seldom::due).min();
+        let at = [&self.failed, &self.turned_away, &self.evicted].into_iter().filter_map(LogLimiter::due).min();
         match at {
             Some(at) => sleep_until(at).await,
             None => std::future::pending().await,
@@ -184,24 +196,24 @@ impl Told {
         if let Some(times) = self.failed.rest() {
             warn!(port = self.port, times, "could not accept connections");
         }
-        if let Some(turned_away) = self.away.rest() {
-            self.say_away(turned_away);
+        if let Some(turned_away) = self.turned_away.rest() {
+            self.log_turned_away(turned_away);
         }
-        if let Some(parted) = self.parted.rest() {
-            self.say_parted(parted);
+        if let Some(evicted) = self.evicted.rest() {
+            self.log_evicted(evicted);
         }
     }
 }
 
 /// Counts what happens, and lets it be told once in a while.
-struct Seldom {
+struct LogLimiter {
     clock: Arc<dyn Clock>,
     /// Before this nothing is told.
     next: Option<Instant>,
     untold: u64,
 }
 
-impl Seldom {
+impl LogLimiter {
     fn new(clock: &Arc<dyn Clock>) -> Self {
         Self { clock: Arc::clone(clock), next: None, untold: 0 }
     }
@@ -235,7 +247,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_happens_often_is_told_at_once_and_then_once_a_minute_with_its_number() {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let mut seldom = Seldom::new(&clock);
+        let mut seldom = LogLimiter::new(&clock);
         assert_eq!((seldom.happened(0), seldom.due()), (None, None));
         assert_eq!(seldom.happened(1), Some(1));
         for _ in 0..1_000 {

@@ -3,7 +3,17 @@
 //! Must never resume a session (the certificate would not be looked at again), wait for a client without end, nor go on serving a
 //! connection whose client no CA vouches for any more.
 
-use std::{fmt, future::poll_fn, io, num::NonZero, pin::pin, sync::Arc, task::Poll, thread, time::Duration};
+use std::{
+    fmt,
+    future::poll_fn,
+    io,
+    num::NonZero,
+    pin::pin,
+    sync::Arc,
+    task::Poll,
+    thread,
+    time::{Duration, SystemTime},
+};
 
 use rustls::{
     ServerConfig,
@@ -23,7 +33,7 @@ use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 use tracing::debug;
 
 use crate::{
-    authn::Peer,
+    authn::certificate::Peer,
     clock::Clock,
     config,
     telemetry::metrics::{Metrics, Shaken},
@@ -40,45 +50,60 @@ const ALPN: &[u8] = b"h2";
 
 /// The running TLS of a listener.
 #[derive(Clone)]
-pub struct Tls {
-    current: watch::Receiver<Arc<Current>>,
+pub struct TlsAcceptor {
+    source: TlsSource,
     cores: Arc<Semaphore>,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
 }
 
-impl fmt::Debug for Tls {
+impl fmt::Debug for TlsAcceptor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tls").finish_non_exhaustive()
+        f.debug_struct("TlsAcceptor").finish_non_exhaustive()
+    }
+}
+
+/// Where the TLS in force is found, and word of each change.
+#[derive(Clone)]
+pub struct TlsSource {
+    /// What is in force now; none where there is none, and then there are no handshakes.
+    pub current: Arc<dyn Fn() -> Option<Arc<ServerTls>> + Send + Sync>,
+    /// Notified whenever it may be another.
+    pub changed: watch::Receiver<()>,
+}
+
+impl fmt::Debug for TlsSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TlsSource").finish_non_exhaustive()
     }
 }
 
 /// What handshakes are made with, until it is replaced.
-pub struct Current {
+pub struct ServerTls {
     server: Arc<ServerConfig>,
     /// None where callers aren't asked for a certificate.
     verifier: Option<Arc<dyn ClientCertVerifier>>,
 }
 
-impl fmt::Debug for Current {
+impl fmt::Debug for ServerTls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Current").finish_non_exhaustive()
+        f.debug_struct("ServerTls").finish_non_exhaustive()
     }
 }
 
 /// TLS can't be set up with what was configured.
 #[derive(Debug, Error)]
 #[error("grpc.tls can't be used: {0}")]
-pub struct BuildError(String);
+pub struct TlsError(String);
 
-impl Current {
+impl ServerTls {
     /// What `[grpc.tls]` says.
     ///
     /// # Errors
     /// Where rustls refuses it; what was read by `config` it takes.
-    pub fn new(tls: &config::Tls) -> Result<Self, BuildError> {
+    pub fn new(tls: &config::Tls) -> Result<Self, TlsError> {
         let provider = Arc::new(aws_lc_rs::default_provider());
-        let fault = |why: &dyn fmt::Display| BuildError(why.to_string());
+        let fault = |why: &dyn fmt::Display| TlsError(why.to_string());
         let verifier = match &tls.client_ca {
             // Without a certificate too: probes of health have none, and whoever else has none is told so, instead of being cut off.
             Some(roots) => Some(
@@ -102,6 +127,12 @@ impl Current {
         server.send_tls13_tickets = 0;
         Ok(Self { server: Arc::new(server), verifier })
     }
+
+    /// Whether its CAs vouch for this client at this time.
+    fn vouches(&self, certificate: &CertificateDer<'_>, others: &[CertificateDer<'_>], now: SystemTime) -> bool {
+        let since = UnixTime::since_unix_epoch(now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default());
+        self.verifier.as_ref().is_some_and(|verifier| verifier.verify_client_cert(certificate, others, since).is_ok())
+    }
 }
 
 /// A connection after its handshake.
@@ -112,21 +143,22 @@ pub struct Secured {
     /// Who is at the other end, as far as the certificate says.
     pub peer: Peer,
     /// Watches over the CAs that vouched for it.
-    pub vouched: Vouched,
+    pub trust: Trust,
 }
 
-impl Tls {
-    /// TLS with what `current` holds, as it changes.
+impl TlsAcceptor {
+    /// TLS with what `source` gives at each handshake.
     #[must_use]
-    pub fn new(current: watch::Receiver<Arc<Current>>, clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Self {
+    pub fn new(source: TlsSource, clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Self {
         let all = thread::available_parallelism().map_or(1, NonZero::get);
-        Self { current, cores: Arc::new(Semaphore::new((all / ONE_CORE_IN).max(1))), clock, metrics }
+        Self { source, cores: Arc::new(Semaphore::new((all / ONE_CORE_IN).max(1))), clock, metrics }
     }
 
     /// Shakes hands; none where the client doesn't, in time, or can't be trusted.
     pub async fn handshake(&self, stream: TcpStream) -> Option<Secured> {
-        let mut watched = self.current.clone();
-        let current = Arc::clone(&watched.borrow_and_update());
+        let mut source = self.source.clone();
+        source.changed.mark_unchanged();
+        let current = (source.current)()?;
         // Counted also where its place is wanted, and this is dropped in the middle.
         let mut counted = Counted { metrics: &self.metrics, became: Shaken::TimedOut };
         let shaken = timeout(HANDSHAKE_TIMEOUT, self.shake(stream, Arc::clone(&current.server))).await.ok()?;
@@ -136,11 +168,11 @@ impl Tls {
         let chain: Vec<_> =
             stream.get_ref().1.peer_certificates().unwrap_or_default().iter().map(|der| der.clone().into_owned()).collect();
         let peer = Peer::over_tls(chain.first());
-        Some(Secured { stream, peer, vouched: Vouched { chain, watched, clock: Arc::clone(&self.clock) } })
+        Some(Secured { stream, peer, trust: Trust { chain, verified_by: current, source, clock: Arc::clone(&self.clock) } })
     }
 }
 
-impl Tls {
+impl TlsAcceptor {
     async fn shake(&self, stream: TcpStream, server: Arc<ServerConfig>) -> io::Result<TlsStream<TcpStream>> {
         // What the client begins with is read whole before anything is worked out for it.
         let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
@@ -169,32 +201,31 @@ impl Drop for Counted<'_> {
     }
 }
 
-/// Whether the CAs of today still vouch for a client.
+/// Whether the CAs in force still vouch for a client.
 #[derive(Debug)]
-pub struct Vouched {
+pub struct Trust {
     chain: Vec<CertificateDer<'static>>,
-    watched: watch::Receiver<Arc<Current>>,
+    /// The TLS whose CAs vouched for it last.
+    verified_by: Arc<ServerTls>,
+    source: TlsSource,
     clock: Arc<dyn Clock>,
 }
 
-impl Vouched {
+impl Trust {
     /// Ends when they don't any more: never for a client without a certificate.
     pub async fn revoked(mut self) {
         let Some((first, others)) = self.chain.split_first() else { return std::future::pending().await };
         loop {
             // Whoever replaces it lives as long as the process.
-            if self.watched.changed().await.is_err() {
+            if self.source.changed.changed().await.is_err() {
                 return std::future::pending().await;
             }
-            let current = Arc::clone(&self.watched.borrow_and_update());
-            let since = self.clock.now().wall.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-            let verified = current
-                .verifier
-                .as_ref()
-                .is_some_and(|verifier| verifier.verify_client_cert(first, others, UnixTime::since_unix_epoch(since)).is_ok());
-            if !verified {
+            let Some(current) = (self.source.current)() else { return };
+            // Most reloads change something else.
+            if !Arc::ptr_eq(&current, &self.verified_by) && !current.vouches(first, others, self.clock.now().wall) {
                 return;
             }
+            self.verified_by = current;
         }
     }
 }

@@ -2,13 +2,7 @@
 //!
 //! Must never leave a call without an end: where the caller names none, or one in years, the configuration's counts.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::time::Duration;
 
 use http::HeaderMap;
 
@@ -20,31 +14,6 @@ const TIMEOUT_MAX: Duration = Duration::from_secs(600);
 /// `grpc-timeout` is there, but is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Malformed;
-
-/// The time of calls that bring no deadline: whole milliseconds, shared with the services.
-#[derive(Clone, Debug)]
-pub struct CallTimeout(Arc<AtomicU64>);
-
-impl CallTimeout {
-    /// This time for now.
-    #[must_use]
-    pub fn new(timeout: Duration) -> Self {
-        let shared = Self(Arc::default());
-        shared.set(timeout);
-        shared
-    }
-
-    /// The time now.
-    #[must_use]
-    pub fn get(&self) -> Duration {
-        Duration::from_millis(self.0.load(Ordering::Relaxed))
-    }
-
-    /// Changes it for calls to come.
-    pub fn set(&self, timeout: Duration) {
-        self.0.store(u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
-    }
-}
 
 /// The time a call with these headers may take.
 ///

@@ -1,22 +1,23 @@
-//! proto ↔ model: parses a call, asks the broker, and answers.
+//! `GetToken`: parses a call, asks the broker, and replies.
 //!
-//! Must never let a value through that was not checked, nor put a number or a token where a person reads it.
+//! Must never let a value through that was not checked, nor end a call: what it learns it notes, and the layer around it tells.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use tokio::time::Instant;
-use tonic::{Request, Response, Status};
-use tracing::{debug, error, info};
+use tonic::{Code, Request, Response, Status};
 
-use super::{guard::Call, request_id::RequestId, status};
+use super::{request_id::RequestId, status};
 use crate::{
-    broker::{Answer, Broker, BrokerError, FieldFault, NoToken, Request as Wanted},
+    broker::{Answer, Broker, BrokerError, FieldFault, NoToken, Outcome, Request as Wanted},
     caller::CallerId,
+    live::Snapshot,
     proto::v1::{GetTokenRequest, GetTokenResponse, Token, token_broker_service_server::TokenBrokerService},
-    telemetry::{
-        audit::{self, Decision, Verdict},
-        traces::Span,
-    },
+    telemetry::traces::Span,
+    tokens::token::TokenId,
     user::{MerchantId, Number, UserKey},
 };
 
@@ -29,80 +30,90 @@ const REJECTED_TOKEN_ID_MAX: usize = 64;
 /// How every token is presented (RFC 6750), whatever case the vault writes it in.
 const TOKEN_TYPE: &str = "Bearer";
 
-/// The service of the wire contract.
-#[derive(Clone, Debug)]
-pub struct Api {
-    broker: Arc<Broker>,
+/// One call of `GetToken`: what its handler works on, and where it notes what it learns. It is served as a service of its own, so that
+/// the generated code hands the handler all of this, typed.
+pub(super) struct Call {
+    pub(super) broker: Arc<Broker>,
+    /// What was in force when the call began.
+    pub(super) snapshot: Arc<Snapshot>,
+    /// Who calls.
+    pub(super) caller: CallerId,
+    /// When the caller stops waiting.
+    pub(super) deadline: Instant,
+    pub(super) id: RequestId,
+    pub(super) span: Span,
+    pub(super) notes: Notes,
 }
 
-impl Api {
-    /// The service over `broker`.
-    #[must_use]
-    pub fn new(broker: Arc<Broker>) -> Self {
-        Self { broker }
-    }
+/// What the handler learnt, for the guard that tells of the call's end.
+#[derive(Default)]
+pub(super) struct Notes(Mutex<(Option<UserKey>, Option<End>)>);
+
+/// How a call ended.
+pub(super) enum End {
+    /// With a token.
+    Answered { outcome: Outcome, token_id: TokenId, left: Duration },
+    /// With an error.
+    Refused(NoToken),
+    /// The gRPC library said no in the handler's place.
+    RefusedBelow(Code),
+    /// The caller went away.
+    Cancelled,
 }
 
-#[tonic::async_trait]
-impl TokenBrokerService for Api {
-    async fn get_token(&self, request: Request<GetTokenRequest>) -> Result<Response<GetTokenResponse>, Status> {
-        let (_, extensions, message) = request.into_parts();
-        let call = extensions.get::<Arc<Call>>();
-        let Some((call, (deadline, caller))) = call.and_then(|call| Some((call, call.known()?))) else {
-            // Every way here leads through `services`.
-            return Err(status::from_error(&BrokerError::Internal, &RequestId::given(None)));
-        };
-        let (key, result) = match parse(message, deadline, &call.span) {
-            Ok(wanted) => {
-                let result = self.broker.get_token(caller, &wanted).await;
-                (Some(wanted.key), result)
-            }
-            Err(faults) => (None, Err(BrokerError::InvalidRequest(faults).into())),
-        };
-        audit(&result, call, caller, key.as_ref());
-        match result {
-            Ok(answer) => {
-                let (id, token_id) = (&call.id, answer.held.id());
-                debug!(request_id = %id, %caller, user = key.map(tracing::field::display), outcome = answer.outcome.as_str(), %token_id, "answered");
-                call.answered(&answer);
-                Ok(Response::new(reply(&answer)))
-            }
-            Err(why) => {
-                log(&why.error, call, caller, key.as_ref());
-                call.refused(&why);
-                Err(status::from_error(&why.error, &call.id))
-            }
+impl End {
+    pub(super) fn token_id(&self) -> Option<TokenId> {
+        match self {
+            Self::Answered { token_id, .. } => Some(*token_id),
+            Self::Refused(_) | Self::RefusedBelow(_) | Self::Cancelled => None,
         }
     }
 }
 
-fn audit(result: &Result<Answer, NoToken>, call: &Call, caller: &CallerId, key: Option<&UserKey>) {
-    let (verdict, reason) = match result.as_ref().map_err(|why| &why.error) {
-        Ok(_) => (Verdict::Allowed, ""),
-        Err(error @ BrokerError::NotAllowed { .. }) => (Verdict::Denied, error.reason()),
-        Err(error) => (Verdict::Failed, error.reason()),
-    };
-    audit::decision(&Decision {
-        caller: Some(caller),
-        user: key.map(|key| (&key.merchant, &key.number)),
-        verdict,
-        reason,
-        outcome: result.as_ref().map_or_else(|why| why.outcome, |answer| answer.outcome).as_str(),
-        token_id: result.as_ref().ok().map(|answer| answer.held.id()),
-        request_id: call.id.as_str(),
-        trace_id: call.trace_id(),
-    });
+impl Notes {
+    fn user(&self, user: &UserKey) {
+        self.lock().0 = Some(user.clone());
+    }
+
+    fn end(&self, end: End) {
+        self.lock().1 = Some(end);
+    }
+
+    pub(super) fn take_user(&self) -> Option<UserKey> {
+        self.lock().0.take()
+    }
+
+    pub(super) fn take_end(&self) -> Option<End> {
+        self.lock().1.take()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, (Option<UserKey>, Option<End>)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-/// One line per call that got no token; the queue before standard output bounds what a bad day may cost.
-fn log(error: &BrokerError, call: &Call, caller: &CallerId, key: Option<&UserKey>) {
-    let (reason, request_id, trace_id) = (error.reason(), &call.id, call.trace_id().map(tracing::field::display));
-    let merchant_id = key.map(|key| tracing::field::display(&key.merchant));
-    let number = key.map(|key| tracing::field::display(&key.number));
-    if *error == BrokerError::Internal {
-        error!(%request_id, trace_id, %caller, merchant_id, number, reason, "no token");
-    } else {
-        info!(%request_id, trace_id, %caller, merchant_id, number, reason, %error, "no token");
+#[tonic::async_trait]
+impl TokenBrokerService for Call {
+    async fn get_token(&self, request: Request<GetTokenRequest>) -> Result<Response<GetTokenResponse>, Status> {
+        let result = match parse(request.into_inner(), self.deadline, &self.span) {
+            Ok(wanted) => {
+                self.notes.user(&wanted.key);
+                self.broker.get_token(&self.snapshot, &self.caller, &wanted).await
+            }
+            Err(faults) => Err(BrokerError::InvalidRequest(faults).into()),
+        };
+        match result {
+            Ok(answer) => {
+                let left = answer.held.left_at(answer.at);
+                self.notes.end(End::Answered { outcome: answer.outcome, token_id: answer.held.id(), left });
+                Ok(Response::new(reply(&answer, left)))
+            }
+            Err(why) => {
+                let status = status::from_error(&why.error, &self.id);
+                self.notes.end(End::Refused(why));
+                Err(status)
+            }
+        }
     }
 }
 
@@ -155,9 +166,8 @@ fn parse_min_remaining(value: Option<prost_types::Duration>) -> Result<Duration,
     }
 }
 
-fn reply(answer: &Answer) -> GetTokenResponse {
+fn reply(answer: &Answer, left: Duration) -> GetTokenResponse {
     let token = &answer.held.token;
-    let left = answer.held.left_at(answer.at);
     // A wall clock that was set back since the sign-in must not make it look longer than it is.
     let expires =
         answer.at.wall.checked_add(left).map_or(token.expires.wall, |by_what_is_left| by_what_is_left.min(token.expires.wall));

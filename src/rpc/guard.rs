@@ -1,145 +1,232 @@
-//! One call, from its headers to its end: how long it may take, who makes it, its place in a trace, and the count of it.
+//! One call of `GetToken` from its headers to its end, and the one place where its end is told: metrics, audit trail, log and span.
 //!
-//! Must never be counted twice, nor go uncounted, whatever ends it.
+//! Must never tell of a call twice, nor of none, whatever ends it: an answer, a refusal, the deadline, a panic, the library below, or
+//! a caller that went away.
 
-use std::{
-    fmt,
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicBool, Ordering},
-    },
-};
+use std::{fmt, sync::Arc};
 
-use http::HeaderMap;
+use http::{HeaderMap, Response};
 use tokio::time::Instant;
-use tonic::Code;
+use tonic::{Code, Status, body::Body};
+use tracing::{debug, error, info};
 
 use super::{
+    get_token::{Call, End, Notes},
     request_id::{self, RequestId},
     status,
 };
 use crate::{
-    broker::{Answer, NoToken, Outcome},
+    broker::{Broker, BrokerError, NoToken, Outcome},
     caller::CallerId,
     clock::Clock,
+    live::Snapshot,
+    reason::Reason,
     telemetry::{
+        audit::{self, Decision, Verdict},
         metrics::{Ended, Metrics},
         traces::{Context, Kind, Span, TraceId, Traces},
     },
+    user::UserKey,
 };
 
-/// Where calls are counted and traced.
-pub struct Watch {
-    clock: Arc<dyn Clock>,
-    metrics: Arc<Metrics>,
-    traces: Traces,
-    /// Whether callers get a label of their own.
-    label_callers: AtomicBool,
+/// Where calls are told of.
+pub struct Observer {
+    /// Tells how long they took.
+    pub clock: Arc<dyn Clock>,
+    /// Counts them.
+    pub metrics: Arc<Metrics>,
+    /// Traces them.
+    pub traces: Traces,
 }
 
-impl fmt::Debug for Watch {
+impl fmt::Debug for Observer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Watch").finish_non_exhaustive()
+        f.debug_struct("Observer").finish_non_exhaustive()
     }
 }
 
-impl Watch {
-    /// Counts in `metrics`, and traces in `traces`.
-    #[must_use]
-    pub fn new(clock: Arc<dyn Clock>, metrics: Arc<Metrics>, traces: Traces) -> Self {
-        Self { clock, metrics, traces, label_callers: AtomicBool::new(false) }
-    }
-
-    /// From now on callers get a label of their own, or not.
-    pub fn label_callers(&self, label: bool) {
-        self.label_callers.store(label, Ordering::Relaxed);
-    }
-}
-
-/// A call under way. Dropped before it ended, it was cancelled.
-pub(super) struct Call {
+/// A call under way. Dropped before it was finished, it was cancelled.
+pub(super) struct Guard {
+    observer: Arc<Observer>,
+    /// What was in force when it began, and judges it to its end.
+    pub(super) snapshot: Arc<Snapshot>,
     pub(super) id: RequestId,
     /// When its headers were here.
     pub(super) received: Instant,
     /// The caller's own span, where it has one.
     parent: Option<Context>,
-    pub(super) span: Span,
-    /// When the caller stops waiting, and who it is: known before the broker is asked.
-    known: OnceLock<(Instant, CallerId)>,
-    ended: AtomicBool,
-    watch: Arc<Watch>,
+    span: Span,
+    /// What the handler works on, once it is known who calls.
+    call: Option<Arc<Call>>,
+    finished: bool,
 }
 
-impl Call {
+impl Guard {
     /// A call with these headers begins.
-    pub(super) fn begin(watch: &Arc<Watch>, headers: &HeaderMap) -> Arc<Self> {
+    pub(super) fn begin(observer: &Arc<Observer>, snapshot: Arc<Snapshot>, headers: &HeaderMap) -> Self {
         let parent = Context::of(headers);
-        let span = watch.traces.begin("tokenbroker.v1.TokenBrokerService/GetToken", Kind::Server, parent);
-        Arc::new(Self {
+        Self {
+            snapshot,
             id: RequestId::given(headers.get(request_id::KEY)),
-            received: watch.clock.now().mono,
+            received: observer.clock.now().mono,
             parent,
-            span,
-            known: OnceLock::new(),
-            ended: AtomicBool::new(false),
-            watch: Arc::clone(watch),
-        })
-    }
-
-    /// Notes until when the caller waits, and who it is.
-    pub(super) fn is_known(&self, deadline: Instant, caller: CallerId) {
-        // Once: there is one place that finds out.
-        self.known.get_or_init(|| (deadline, caller));
-    }
-
-    pub(super) fn known(&self) -> Option<(Instant, &CallerId)> {
-        self.known.get().map(|(deadline, caller)| (*deadline, caller))
-    }
-
-    /// The trace by which to search for it, if it is in one.
-    pub(super) fn trace_id(&self) -> Option<TraceId> {
-        self.span.context().or(self.parent).map(|context| context.trace)
-    }
-
-    /// It ended with a token.
-    pub(super) fn answered(&self, answer: &Answer) {
-        self.watch.metrics.handed_out(answer.held.left_at(answer.at));
-        self.end(Code::Ok, "", answer.outcome);
-    }
-
-    /// It ended without one.
-    pub(super) fn refused(&self, why: &NoToken) {
-        self.end(status::code(&why.error), why.error.reason(), why.outcome);
-    }
-
-    /// It ended like this; only the first end counts.
-    pub(super) fn end(&self, code: Code, reason: &'static str, outcome: Outcome) {
-        if self.ended.swap(true, Ordering::Relaxed) {
-            return;
+            span: observer.traces.begin("tokenbroker.v1.TokenBrokerService/GetToken", Kind::Server, parent),
+            call: None,
+            finished: false,
+            observer: Arc::clone(observer),
         }
-        let Watch { clock, metrics, label_callers, .. } = &*self.watch;
-        let (code, outcome) = (status::name(code), outcome.as_str());
-        metrics.call(&Ended { code, reason, outcome }, clock.now().mono.saturating_duration_since(self.received));
-        if label_callers.load(Ordering::Relaxed)
-            && let Some((_, CallerId::Named(caller))) = self.known()
+    }
+
+    /// It is known who calls: what the handler works on from here.
+    pub(super) fn identified(&mut self, broker: &Arc<Broker>, caller: CallerId, deadline: Instant) -> Arc<Call> {
+        let call = Arc::new(Call {
+            broker: Arc::clone(broker),
+            snapshot: Arc::clone(&self.snapshot),
+            caller,
+            deadline,
+            id: self.id.clone(),
+            span: self.span.clone(),
+            notes: Notes::default(),
+        });
+        self.call = Some(Arc::clone(&call));
+        call
+    }
+
+    /// Ends the call with what the handler noted; or, where it noted nothing, with what the library below said in its place: a message
+    /// that is none, another method.
+    pub(super) fn answered(mut self, response: Response<Body>) -> Response<Body> {
+        let response = status::completed(response, || self.id.clone());
+        let end = self.call.as_ref().and_then(|call| call.notes.take_end()).unwrap_or_else(|| {
+            let status = Status::from_header_map(response.headers());
+            End::RefusedBelow(status.map_or(Code::Unknown, |status| status.code()))
+        });
+        self.finish(&end);
+        response
+    }
+
+    /// Ends the call with an error from before or around the handler.
+    pub(super) fn refused(mut self, error: BrokerError) -> Response<Body> {
+        let response = status::from_error(&error, &self.id).into_http();
+        self.finish(&End::Refused(NoToken::from(error)));
+        response
+    }
+
+    fn finish(&mut self, end: &End) {
+        self.finished = true;
+        let took = self.observer.clock.now().mono.saturating_duration_since(self.received);
+        let metrics = &self.observer.metrics;
+        let (code, reason, outcome) = (status::name(end.code()), end.reason().map_or("", Reason::as_str), end.outcome().as_str());
+        metrics.call(&Ended { code, reason, outcome }, took);
+        if let End::Answered { left, .. } = end {
+            metrics.handed_out(*left);
+        }
+        let caller = self.call.as_ref().map(|call| &call.caller);
+        if self.snapshot.serving.label_callers
+            && let Some(CallerId::Named(caller)) = caller
         {
             metrics.caller(caller, code);
         }
+        let user = self.call.as_ref().and_then(|call| call.notes.take_user());
+        let trace_id = self.trace_id();
+        audit::decision(&Decision {
+            caller,
+            user: user.as_ref().map(|user| (&user.merchant, &user.number)),
+            verdict: end.verdict(),
+            reason,
+            outcome,
+            token_id: end.token_id(),
+            request_id: self.id.as_str(),
+            trace_id,
+        });
+        self.log(end, caller, user.as_ref(), trace_id);
+        self.end_span(code, outcome, caller, reason);
+    }
+
+    /// One line for a call that got no token; the queue before standard output bounds what a bad day may cost.
+    fn log(&self, end: &End, caller: Option<&CallerId>, user: Option<&UserKey>, trace_id: Option<TraceId>) {
+        let (request_id, outcome, trace_id) = (&self.id, end.outcome().as_str(), trace_id.map(tracing::field::display));
+        let caller = caller.map(tracing::field::display);
+        let merchant_id = user.map(|user| tracing::field::display(&user.merchant));
+        let number = user.map(|user| tracing::field::display(&user.number));
+        let reason = end.reason().map(Reason::as_str);
+        match end {
+            End::Answered { token_id, .. } => {
+                debug!(%request_id, trace_id, caller, merchant_id, number, outcome, %token_id, "answered");
+            }
+            End::Refused(NoToken { error: BrokerError::Internal, .. }) => {
+                error!(%request_id, trace_id, caller, merchant_id, number, reason, "no token");
+            }
+            End::Refused(NoToken { error, .. }) => {
+                info!(%request_id, trace_id, caller, merchant_id, number, reason, %error, "no token");
+            }
+            End::RefusedBelow(_) => info!(%request_id, trace_id, caller, reason, "no token: no call that could be read"),
+            End::Cancelled => debug!(%request_id, trace_id, caller, merchant_id, number, "the caller went away"),
+        }
+    }
+
+    fn end_span(&self, code: &'static str, outcome: &'static str, caller: Option<&CallerId>, reason: &'static str) {
         if self.span.is_recorded() {
             self.span.set("rpc.system", "grpc");
             self.span.set("rpc.response.status_code", code);
             self.span.set("token_broker.outcome", outcome);
             self.span.set("token_broker.request_id", self.id.as_str().to_owned());
-            if let Some((_, caller)) = self.known() {
+            if let Some(caller) = caller {
                 self.span.set("token_broker.caller", caller.to_string());
             }
         }
         self.span.end(Some(reason).filter(|reason| !reason.is_empty()));
     }
+
+    /// The trace by which to search for it, if it is in one.
+    fn trace_id(&self) -> Option<TraceId> {
+        self.span.context().or(self.parent).map(|context| context.trace)
+    }
 }
 
-impl Drop for Call {
+impl Drop for Guard {
     fn drop(&mut self) {
-        self.end(Code::Cancelled, "", Outcome::Cancelled);
+        if !self.finished {
+            self.finish(&End::Cancelled);
+        }
+    }
+}
+
+impl End {
+    fn code(&self) -> Code {
+        match self {
+            Self::Answered { .. } => Code::Ok,
+            Self::Refused(why) => status::code(&why.error),
+            Self::RefusedBelow(code) => *code,
+            Self::Cancelled => Code::Cancelled,
+        }
+    }
+
+    fn reason(&self) -> Option<Reason> {
+        match self {
+            Self::Answered { .. } | Self::Cancelled => None,
+            Self::Refused(why) => Some(why.error.reason()),
+            Self::RefusedBelow(_) => Some(Reason::InvalidRequest),
+        }
+    }
+
+    fn outcome(&self) -> Outcome {
+        match self {
+            Self::Answered { outcome, .. } => *outcome,
+            Self::Refused(why) => why.outcome,
+            Self::RefusedBelow(_) => Outcome::TurnedAway,
+            Self::Cancelled => Outcome::Cancelled,
+        }
+    }
+
+    fn verdict(&self) -> Verdict {
+        match self {
+            Self::Answered { .. } => Verdict::Allowed,
+            Self::Refused(NoToken { error: BrokerError::NotAllowed { .. }, .. }) => Verdict::Denied,
+            Self::Refused(NoToken {
+                error: BrokerError::Unauthenticated { .. } | BrokerError::IdentityUnavailable { .. },
+                ..
+            }) => Verdict::Unauthenticated,
+            Self::Refused(_) | Self::RefusedBelow(_) | Self::Cancelled => Verdict::Failed,
+        }
     }
 }

@@ -12,39 +12,21 @@ use super::request_id::RequestId;
 use crate::{
     broker::{BrokerError, FieldFault},
     clock,
+    reason::{DOMAIN, Reason},
 };
 
-/// `google.rpc.ErrorInfo.domain` of every error.
-pub const DOMAIN: &str = "token-broker";
 /// The trailer that gRPC's own retry policy reads (gRFC A6): milliseconds, or −1 for "don't".
 pub const PUSHBACK: &str = "grpc-retry-pushback-ms";
 /// A longer wait than this is none to sit out inside a call.
 const PUSHBACK_MAX: Duration = Duration::from_secs(5);
-
-/// The reason of what can't be read as a call of ours.
-pub(super) const MALFORMED: &str = "INVALID_REQUEST";
 
 /// After this the cluster's API server is worth another try.
 const IDENTITY_WAIT: Duration = Duration::from_secs(1);
 
 /// The code that stands for an error.
 pub(super) fn code(error: &BrokerError) -> Code {
-    match error {
-        BrokerError::InvalidRequest(_) => Code::InvalidArgument,
-        BrokerError::Unauthenticated { .. } => Code::Unauthenticated,
-        BrokerError::NotAllowed { .. } => Code::PermissionDenied,
-        BrokerError::NotConfigured(_) => Code::NotFound,
-        BrokerError::Refused { .. } | BrokerError::MinRemainingUnattainable { .. } => Code::FailedPrecondition,
-        BrokerError::IdentityUnavailable { .. }
-        | BrokerError::Throttled { .. }
-        | BrokerError::VaultUnavailable { .. }
-        | BrokerError::VaultResponseInvalid { .. }
-        | BrokerError::SignInTooSoon { .. }
-        | BrokerError::ShuttingDown => Code::Unavailable,
-        BrokerError::DeadlineExceeded => Code::DeadlineExceeded,
-        BrokerError::Overloaded { .. } => Code::ResourceExhausted,
-        BrokerError::Internal => Code::Internal,
-    }
+    // It is what gRPC's own libraries say.
+    if *error == BrokerError::MetadataTooLarge { Code::ResourceExhausted } else { error.reason().code() }
 }
 
 /// A code's name, as the specification writes it.
@@ -80,6 +62,7 @@ fn wait(error: &BrokerError) -> Option<Duration> {
         | BrokerError::Overloaded { wait } => Some(*wait),
         BrokerError::IdentityUnavailable { .. } => Some(IDENTITY_WAIT),
         BrokerError::InvalidRequest(_)
+        | BrokerError::MetadataTooLarge
         | BrokerError::Unauthenticated { .. }
         | BrokerError::NotAllowed { .. }
         | BrokerError::NotConfigured(_)
@@ -100,6 +83,7 @@ fn details_metadata(error: &BrokerError) -> HashMap<String, String> {
         BrokerError::Throttled { vault_error, .. } if !vault_error.is_empty() => vec![("vault_error", vault_error.clone())],
         BrokerError::Throttled { .. }
         | BrokerError::InvalidRequest(_)
+        | BrokerError::MetadataTooLarge
         | BrokerError::Unauthenticated { .. }
         | BrokerError::IdentityUnavailable { .. }
         | BrokerError::NotAllowed { .. }
@@ -119,12 +103,14 @@ fn details_metadata(error: &BrokerError) -> HashMap<String, String> {
 #[must_use]
 pub(crate) fn from_error(error: &BrokerError, request_id: &RequestId) -> Status {
     let mut details = ErrorDetails::new();
-    details.set_error_info(error.reason(), DOMAIN, details_metadata(error));
+    details.set_error_info(error.reason().as_str(), DOMAIN, details_metadata(error));
     details.set_request_info(request_id.as_str(), "");
     if let BrokerError::InvalidRequest(faults) = error {
         let violations: Vec<_> =
             faults.iter().map(|FieldFault { field, fault }| FieldViolation::new(field.as_ref(), fault)).collect();
         details.set_bad_request(violations);
+    } else if *error == BrokerError::MetadataTooLarge {
+        details.set_bad_request(vec![FieldViolation::new("metadata", "is larger than 16 KiB: send less")]);
     }
     let mut metadata = MetadataMap::new();
     if let Some(wait) = wait(error) {
@@ -137,17 +123,6 @@ pub(crate) fn from_error(error: &BrokerError, request_id: &RequestId) -> Status 
         }
     }
     Status::with_error_details_and_metadata(code(error), error.to_string(), details, metadata)
-}
-
-/// What a call is told whose metadata is more than is taken.
-#[must_use]
-pub(crate) fn too_much_metadata(id: &RequestId) -> Status {
-    let mut details = ErrorDetails::new();
-    details.set_error_info(MALFORMED, DOMAIN, HashMap::new());
-    details.set_request_info(id.as_str(), "");
-    details.set_bad_request(vec![FieldViolation::new("metadata", "is larger than 16 KiB: send less")]);
-    // Not INVALID_ARGUMENT: it is what gRPC's own libraries say.
-    Status::with_error_details(Code::ResourceExhausted, "the metadata is larger than 16 KiB: send less", details)
 }
 
 /// Gives the errors that the gRPC library makes by itself the contract's shape: those without details come from a message that
@@ -164,7 +139,7 @@ pub(crate) fn completed(response: Response<Body>, id: impl FnOnce() -> RequestId
     }
     // Another method, or a compression that is not offered.
     let mut details = ErrorDetails::new();
-    details.set_error_info(MALFORMED, DOMAIN, HashMap::new());
+    details.set_error_info(Reason::InvalidRequest.as_str(), DOMAIN, HashMap::new());
     details.set_request_info(id().as_str(), "");
     let text = if status.message().is_empty() { "no such method: list them by reflection" } else { status.message() };
     Status::with_error_details(status.code(), text, details).into_http()

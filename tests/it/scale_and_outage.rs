@@ -13,7 +13,7 @@ use token_broker::{
     caller::CallerId,
     clock::SystemClock,
     config::{Renewal, User},
-    live::{Configuration, Settings},
+    live::{Configuration, Live, Serving, Settings, Snapshot},
     policy::Policy,
     secret::Secret,
     signin::{Parts, WAITERS_PER_FLIGHT_MAX},
@@ -107,8 +107,9 @@ impl House {
             seed,
         };
         let closing = CancellationToken::new();
-        let configuration = Configuration { users: configured.collect(), policy: Policy::Everyone, settings };
-        let broker = Arc::new(Broker::new(parts, configuration, closing.clone()));
+        let configuration =
+            Configuration { users: configured.collect(), policy: Policy::Everyone, settings, serving: Serving::default() };
+        let broker = Arc::new(Broker::new(parts, Live::new(Snapshot::new(configuration)), closing.clone()));
         let renewing = Arc::clone(&broker);
         tokio::spawn(async move { renewing.renew_ahead().await });
         Self { broker, vault, metrics, users, closing }
@@ -147,7 +148,7 @@ impl House {
             deadline: Instant::now() + patience,
             span: Span::default(),
         };
-        async move { broker.get_token(&CallerId::Anonymous, &request).await.map_err(|why| why.error) }
+        async move { broker.get_token(&broker.in_force(), &CallerId::Anonymous, &request).await.map_err(|why| why.error) }
     }
 
     fn sign_ins(&self) -> u64 {
@@ -170,7 +171,7 @@ async fn ask(broker: Arc<Broker>, key: UserKey, patience: Duration) -> (Result<A
         deadline: before + patience,
         span: Span::default(),
     };
-    (broker.get_token(&CallerId::Anonymous, &request).await.map_err(|why| why.error), before.elapsed())
+    (broker.get_token(&broker.in_force(), &CallerId::Anonymous, &request).await.map_err(|why| why.error), before.elapsed())
 }
 
 #[tokio::test(start_paused = true)]

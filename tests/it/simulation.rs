@@ -18,7 +18,7 @@ use std::{
 use token_broker::{
     broker::Broker,
     config::Renewal,
-    live::{Configuration, Settings},
+    live::{Configuration, Live, Serving, Settings, Snapshot},
     policy::Policy,
     signin::Parts,
     telemetry::traces::Traces,
@@ -121,8 +121,9 @@ async fn run(seed: u64) -> Arc<World> {
         seed: random.u64(..),
     };
     let closing = CancellationToken::new();
-    let configuration = Configuration { users: configured, policy: Policy::Everyone, settings: settings.clone() };
-    let broker = Arc::new(Broker::new(parts, configuration, closing.clone()));
+    let configuration =
+        Configuration { users: configured, policy: Policy::Everyone, settings: settings.clone(), serving: Serving::default() };
+    let broker = Arc::new(Broker::new(parts, Live::new(Snapshot::new(configuration)), closing.clone()));
 
     let mut tasks = JoinSet::new();
     let renewing = Arc::clone(&broker);

@@ -7,7 +7,7 @@ use token_broker::{
     caller::CallerId,
     clock::SystemClock,
     config::{Renewal, User},
-    live::{Configuration, Settings},
+    live::{Configuration, Live, Serving, Settings, Snapshot},
     policy::Policy,
     secret::Secret,
     signin::Parts,
@@ -89,15 +89,20 @@ impl House {
             seed: 7,
         };
         let closing = CancellationToken::new();
-        let configuration = Configuration { users, policy: Policy::Everyone, settings };
-        let broker = Arc::new(Broker::new(parts, configuration, closing.clone()));
+        let configuration = Configuration { users, policy: Policy::Everyone, settings, serving: Serving::default() };
+        let broker = Arc::new(Broker::new(parts, Live::new(Snapshot::new(configuration)), closing.clone()));
         let renewing = Arc::clone(&broker);
         tokio::spawn(async move { renewing.renew_ahead().await });
         Self { broker, closing }
     }
 
     pub(crate) fn reload(&self, users: Vec<User>, settings: &Settings) {
-        self.broker.reconfigure(Configuration { users, policy: Policy::Everyone, settings: settings.clone() });
+        self.broker.reconfigure(Configuration {
+            users,
+            policy: Policy::Everyone,
+            settings: settings.clone(),
+            serving: Serving::default(),
+        });
     }
 
     /// A call, under way already when this returns to the runtime.
@@ -116,7 +121,7 @@ impl House {
         };
         let broker = Arc::clone(&self.broker);
         async move {
-            let answer = broker.get_token(&CallerId::Anonymous, &request).await;
+            let answer = broker.get_token(&broker.in_force(), &CallerId::Anonymous, &request).await;
             answer.map(|answer| text(&answer)).map_err(|none| none.error)
         }
     }

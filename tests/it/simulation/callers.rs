@@ -6,7 +6,7 @@ use token_broker::{
     broker::{Answer, Broker, BrokerError, Outcome, Request},
     caller::CallerId,
     config::Renewal,
-    live::{Configuration, Settings},
+    live::{Configuration, Serving, Settings},
     policy::Policy,
     telemetry::traces::Span,
     user::UserKey,
@@ -73,7 +73,8 @@ async fn call(
     let plain = request.min_remaining.is_zero() && request.rejected_token_ids.is_empty();
     let had = world.with(&request.key, |facts| facts.valid(before).cloned());
     let (configured, generation) = world.configured(&request.key);
-    let calling = broker.get_token(&CallerId::Anonymous, &request);
+    let in_force = broker.in_force();
+    let calling = broker.get_token(&in_force, &CallerId::Anonymous, &request);
     let result = match cancelled_after {
         Some(after) => timeout(after, calling).await.ok()?,
         None => calling.await,
@@ -206,7 +207,12 @@ impl Operator {
         self.settings.sign_in = self.vaults[number].clone();
         self.settings.rules = Rules { min_sign_in_interval: force.floor, refusal_hold: force.hold };
         self.settings.max_concurrent_sign_ins = force.limit;
-        self.broker.reconfigure(Configuration { users, policy: Policy::Everyone, settings: self.settings.clone() });
+        self.broker.reconfigure(Configuration {
+            users,
+            policy: Policy::Everyone,
+            settings: self.settings.clone(),
+            serving: Serving::default(),
+        });
     }
 
     /// After whatever happened, with vaults that are well: nobody is stuck, no permit is lost, and whoever is asked for has a
@@ -225,7 +231,7 @@ impl Operator {
         let mut asking = JoinSet::new();
         for key in &configured {
             let (broker, request) = (Arc::clone(&self.broker), plain(key, Duration::from_secs(30)));
-            asking.spawn(async move { broker.get_token(&CallerId::Anonymous, &request).await.is_ok() });
+            asking.spawn(async move { broker.get_token(&broker.in_force(), &CallerId::Anonymous, &request).await.is_ok() });
         }
         let served = asking.join_all().await;
         self.world.check(served.iter().all(|served| *served), || format!("all is well, and {served:?} are served"));
@@ -241,7 +247,7 @@ impl Operator {
     }
 
     async fn is_served(&self, key: &UserKey, within: Duration) {
-        let answer = self.broker.get_token(&CallerId::Anonymous, &plain(key, within)).await;
+        let answer = self.broker.get_token(&self.broker.in_force(), &CallerId::Anonymous, &plain(key, within)).await;
         self.world.check(answer.is_ok(), || format!("{key} has none within {within:?} though all is well: {answer:?}"));
     }
 }

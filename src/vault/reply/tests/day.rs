@@ -17,7 +17,7 @@ use crate::{
     caller::CallerId,
     clock::SystemClock,
     config::{Renewal, User},
-    live::{Configuration, Settings},
+    live::{Configuration, Live, Serving, Settings, Snapshot},
     policy::Policy,
     signin::Parts,
     telemetry::traces::{Context, Span, Traces},
@@ -108,8 +108,13 @@ async fn a_day(vault: Arc<Closed>, users: usize, seed: u64) {
         max_concurrent_sign_ins: 64,
         idle_after: DAY,
     };
-    let configuration = || Configuration { users: configured(), policy: Policy::Everyone, settings: settings.clone() };
-    let broker = Broker::new(parts, configuration(), CancellationToken::new());
+    let configuration = || Configuration {
+        users: configured(),
+        policy: Policy::Everyone,
+        settings: settings.clone(),
+        serving: Serving::default(),
+    };
+    let broker = Broker::new(parts, Live::new(Snapshot::new(configuration())), CancellationToken::new());
     let began = now();
     let mut reloaded = began;
     while began.elapsed() < DAY {
@@ -122,7 +127,7 @@ async fn a_day(vault: Arc<Closed>, users: usize, seed: u64) {
                 deadline,
                 span: Span::default(),
             };
-            broker.get_token(&CallerId::Anonymous, &request).await.expect_err("nobody gets a token");
+            broker.get_token(&broker.in_force(), &CallerId::Anonymous, &request).await.expect_err("nobody gets a token");
         }
         if reloaded.elapsed() > DAY / 24 {
             reloaded = now();

@@ -1,39 +1,37 @@
-//! One connection of gRPC, every limit of HTTP/2 set on purpose.
+//! One connection of HTTP/2, every limit set on purpose.
 //!
 //! Must never wait forever for a client that says nothing, nor hold up the end of the process: what lasts as long as its client
 //! likes (a watch of health, reflection) ends when the connection is to go.
 
 use std::{
     convert::Infallible,
-    future::Future,
-    io,
+    error::Error,
+    fmt, io,
+    net::SocketAddr,
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
-use bytes::Bytes;
-use http::{Request, Response, header::CONTENT_TYPE};
-use http_body::Frame;
-use hyper::{body::Incoming, server::conn::http2};
+use http::{Request, Response};
+use http_body::Body;
+use hyper::{body::Incoming, server::conn::http2, service::Service};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
     time::sleep,
 };
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
-use tonic::{Status, body::Body};
-use tracing::debug;
+use tracing::{debug, info};
 
-use super::services::{self, Link, Services};
-use crate::{
-    authn::Peer,
-    net::{
-        accept::Ending,
-        places::{Guest, UnderWay},
-    },
+use super::{
+    Session,
+    accept::Shutdown,
+    connection_limit::Connection,
+    tls::{Secured, TlsAcceptor},
 };
+use crate::authn::certificate::Peer;
 
 /// Most calls at once on a connection. Generous, since hits would queue in the client behind calls that wait for the vault;
 /// what those may cost in all is bounded by `flight::WAITERS_MAX`.
@@ -63,60 +61,111 @@ const PREFACE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Its length (RFC 9113, 3.4).
 const PREFACE_LENGTH: usize = 24;
 /// After GOAWAY a connection without calls is given this long to close by itself.
-const IDLE_GOODBYE: Duration = Duration::from_millis(500);
+const IDLE_CLOSE: Duration = Duration::from_millis(500);
 /// And one whose calls all have their answers is given so many times as long to read them: some clients never do.
-const UNREAD_GOODBYES: u32 = 4;
+const UNREAD_CLOSE: u32 = 4;
 
-/// Serves gRPC on one connection, until it ends, the process does, its place is wanted, or `leave` says that it is to go.
-pub async fn serve<S>(
-    stream: S,
-    peer: Peer,
-    services: Services,
-    guest: Arc<Guest>,
-    ending: Ending,
-    leave: impl Future<Output = ()>,
-) where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+/// Takes connections through their life: TLS where there is any, then HTTP/2, until they are too old, nobody vouches for the client any
+/// more, or the process ends.
+#[derive(Clone)]
+pub struct Http2<F> {
+    /// None: plaintext.
+    pub tls: Option<TlsAcceptor>,
+    /// How they end.
+    pub shutdown: Shutdown,
+    /// How long one that opens now may last.
+    pub age: Arc<dyn Fn() -> Duration + Send + Sync>,
+    /// Makes what answers the calls of a session.
+    pub service: F,
+}
+
+impl<F> fmt::Debug for Http2<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Http2").field("tls", &self.tls).finish_non_exhaustive()
+    }
+}
+
+impl<F, S, B> Http2<F>
+where
+    F: Fn(Arc<Session>) -> S,
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
+    S::Future: Send + 'static,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    let io = Stream { inner: stream, read: 0, guest: Arc::clone(&guest) };
-    let over = CancellationToken::new();
-    let service = Calls { services, link: Arc::new(Link { peer, guest: Arc::clone(&guest), over: over.clone() }) };
+    /// Serves one connection.
+    pub async fn serve(self, stream: TcpStream, from: SocketAddr, connection: Arc<Connection>) {
+        let age = sleep((self.age)());
+        let Some(tls) = &self.tls else {
+            let peer = Peer::in_plaintext(from.ip().to_canonical().is_loopback());
+            let session = Session::new(peer, connection);
+            return serve(stream, &session, (self.service)(Arc::clone(&session)), self.shutdown, age).await;
+        };
+        let secured = tokio::select! {
+            () = self.shutdown.goaway.cancelled() => return,
+            secured = tls.handshake(stream) => secured,
+        };
+        let Some(Secured { stream, peer, trust }) = secured else { return };
+        let leave = async {
+            tokio::select! {
+                () = age => {}
+                () = trust.revoked() => info!("a connection ends: no client CA vouches for its certificate any more"),
+            }
+        };
+        let session = Session::new(peer, connection);
+        serve(stream, &session, (self.service)(Arc::clone(&session)), self.shutdown, leave).await;
+    }
+}
+
+/// Serves one connection, until it ends, the process does, it is evicted, or `leave` says that it is to be closed.
+async fn serve<IO, S, B>(stream: IO, session: &Arc<Session>, service: S, shutdown: Shutdown, leave: impl Future<Output = ()>)
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
+    S::Future: Send + 'static,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    let connection = &session.connection;
+    let io = Stream { inner: stream, read: 0, connection: Arc::clone(connection) };
     let mut leave = pin!(leave);
-    let mut connection = pin!(builder().serve_connection(TokioIo::new(io), service));
+    let mut serving = pin!(builder().serve_connection(TokioIo::new(io), service));
 
     let mut preface_due = pin!(sleep(PREFACE_TIMEOUT));
     let mut preface_awaited = true;
     loop {
         tokio::select! {
-            _ended = connection.as_mut() => return,
+            _ended = serving.as_mut() => return,
             () = preface_due.as_mut(), if preface_awaited => {
-                if !guest.has_greeted() {
+                if !connection.is_proven() {
                     debug!("a connection without a preface was closed");
                     return;
                 }
                 preface_awaited = false;
             }
-            () = ending.goaway.cancelled() => break,
-            () = guest.told_to_leave() => break,
+            () = shutdown.goaway.cancelled() => break,
+            () = connection.evicted() => break,
             () = leave.as_mut() => break,
         }
     }
-    if !guest.has_greeted() {
+    if !connection.is_proven() {
         return;
     }
-    over.cancel();
-    connection.as_mut().graceful_shutdown();
+    session.closing.cancel();
+    serving.as_mut().graceful_shutdown();
     // With calls in flight, as long as they need; without any, as long as a living client needs to read the last answers and
-    // say goodbye.
+    // close.
     let (mut idle, mut unread) = (false, 0);
     loop {
         tokio::select! {
             biased;
-            _ended = connection.as_mut() => return,
-            () = sleep(IDLE_GOODBYE) => {
-                let was_idle = std::mem::replace(&mut idle, guest.is_idle());
-                unread = if guest.is_answered() { unread + 1 } else { 0 };
-                if idle && was_idle || unread > UNREAD_GOODBYES {
+            _ended = serving.as_mut() => return,
+            () = sleep(IDLE_CLOSE) => {
+                let was_idle = std::mem::replace(&mut idle, connection.is_idle());
+                unread = if connection.is_answered() { unread + 1 } else { 0 };
+                if idle && was_idle || unread > UNREAD_CLOSE {
                     return;
                 }
             }
@@ -143,87 +192,12 @@ fn builder() -> http2::Builder<TokioExecutor> {
     builder
 }
 
-/// A connection's calls.
-struct Calls {
-    services: Services,
-    link: Arc<Link>,
-}
-
-impl hyper::service::Service<Request<Incoming>> for Calls {
-    type Response = Response<Answer>;
-    type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
-
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let mut under_way = self.link.guest.begins();
-        let lasts = self.services.lasts(request.uri().path());
-        let responding = self.services.respond(request, &self.link);
-        if !lasts {
-            return Box::pin(async move {
-                let response = responding.await?;
-                under_way.answered();
-                Ok(response.map(|body| Answer::Call { body, _counted: under_way }))
-            });
-        }
-        drop(under_way);
-        let over = self.link.over.clone();
-        Box::pin(async move {
-            let response = tokio::select! {
-                response = responding => response?,
-                () = over.cancelled() => services::shutting_down().into_http(),
-            };
-            Ok(response.map(|body| Answer::Lasting { body, over: Some(Box::pin(over.cancelled_owned())) }))
-        })
-    }
-}
-
-/// An answer while it is being sent.
-enum Answer {
-    /// It counts as a call under way.
-    Call { body: Body, _counted: UnderWay },
-    /// It counts for nothing, and ends with the connection; none once it has.
-    Lasting { body: Body, over: Option<Pin<Box<WaitForCancellationFutureOwned>>> },
-}
-
-impl http_body::Body for Answer {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let (body, over) = match &mut *self {
-            Self::Call { body, .. } => return Pin::new(body).poll_frame(cx),
-            Self::Lasting { body, over } => (body, over),
-        };
-        let Some(ended) = over else { return Poll::Ready(None) };
-        if ended.as_mut().poll(cx).is_pending() {
-            return Pin::new(body).poll_frame(cx);
-        }
-        *over = None;
-        let (mut head, _) = services::shutting_down().into_http::<Body>().into_parts();
-        head.headers.remove(CONTENT_TYPE);
-        Poll::Ready(Some(Ok(Frame::trailers(head.headers))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Call { body, .. } => body.is_end_stream(),
-            Self::Lasting { body, over } => over.is_none() || body.is_end_stream(),
-        }
-    }
-
-    fn size_hint(&self) -> http_body::SizeHint {
-        match self {
-            Self::Call { body, .. } | Self::Lasting { body, .. } => body.size_hint(),
-        }
-    }
-}
-
 /// The connection's bytes. Says that it can't write vectored, so that h2 copies small frames together into one write, which
 /// costs less than the system calls it saves; and notes when the preface is here.
 struct Stream<S> {
     inner: S,
     read: usize,
-    guest: Arc<Guest>,
+    connection: Arc<Connection>,
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Stream<S> {
@@ -233,7 +207,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Stream<S> {
         if self.read < PREFACE_LENGTH {
             self.read += buf.filled().len() - before;
             if self.read >= PREFACE_LENGTH {
-                self.guest.greet();
+                self.connection.set_proven();
             }
         }
         result

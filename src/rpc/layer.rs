@@ -1,0 +1,127 @@
+//! What surrounds each call of `GetToken`: the guard that tells of its end, its deadline, who calls, and its message.
+//!
+//! Must never let a call into the handler without a deadline and an identity, nor wait for a message without end.
+
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+
+use futures_util::FutureExt as _;
+use http::{Request, Response, header::AUTHORIZATION, request::Parts};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::{Bytes, Incoming};
+use tokio::time::{Instant, timeout_at};
+use tonic::body::Body;
+use tower_service::Service as _;
+
+use super::{
+    deadline,
+    guard::{Guard, Observer},
+};
+use crate::{
+    authn::service_accounts::Unverified,
+    broker::{Broker, BrokerError, FieldFault},
+    net::Session,
+    proto::v1::token_broker_service_server::TokenBrokerServiceServer,
+};
+
+/// Longest request message, in bytes: most take 100, and sixteen rejected ids of 64 characters of any script take 4,224.
+const REQUEST_MAX: usize = 8 * 1024;
+/// Largest metadata that is taken, in bytes as HTTP/2 counts them (RFC 9113, 6.5.2): a projected service-account token has about
+/// 2 KiB. What is beyond it is dropped at once, so that a connection's calls hold no more.
+const METADATA_MAX: usize = 16 * 1024;
+/// What HTTP/2 adds for each field.
+const FIELD_OVERHEAD: usize = 32;
+/// A request's message is here by then: it is one small frame, sent right behind the headers.
+pub(super) const MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
+/// What is wrong with a `grpc-timeout` that can't be read.
+const TIMEOUT_FAULT: (&str, &str) = ("grpc-timeout", "is not 1 to 8 digits and a unit, such as 500m");
+/// What is wrong with a message that can't be taken.
+const MESSAGE_FAULT: (&str, &str) = ("message", "is longer than 8 KiB, or broke off");
+
+/// The layer, and what it stands on.
+#[derive(Debug)]
+pub(super) struct Layer {
+    pub(super) broker: Arc<Broker>,
+    pub(super) observer: Arc<Observer>,
+}
+
+impl Layer {
+    /// Answers one call.
+    pub(super) async fn call(&self, request: Request<Incoming>, session: &Session) -> Response<Body> {
+        let too_large = is_too_large(&request);
+        let (head, body) = request.into_parts();
+        let mut guard = Guard::begin(&self.observer, self.broker.in_force(), &head.headers);
+        if too_large {
+            return guard.refused(BrokerError::MetadataTooLarge);
+        }
+        match self.handle(head, body, session, &mut guard).await {
+            Ok(response) => guard.answered(response),
+            Err(error) => guard.refused(error),
+        }
+    }
+
+    async fn handle(
+        &self,
+        mut head: Parts,
+        body: Incoming,
+        session: &Session,
+        guard: &mut Guard,
+    ) -> Result<Response<Body>, BrokerError> {
+        let serving = &guard.snapshot.serving;
+        let timeout =
+            deadline::timeout(&head.headers, serving.call_timeout).map_err(|deadline::Malformed| malformed(TIMEOUT_FAULT))?;
+        let deadline = guard.received + timeout;
+        let now = self.observer.clock.now().wall;
+        let caller = timeout_at(deadline, serving.authenticator.identify(&session.peer, &head.headers, now)).await;
+        let caller = caller.map_err(|_elapsed| BrokerError::DeadlineExceeded)?.map_err(unidentified)?;
+        let call = guard.identified(&self.broker, caller, deadline);
+        let message = message(body, session, deadline.min(guard.received + MESSAGE_TIMEOUT)).await?;
+        // From here on its connection is not closed for another.
+        let _awaited = session.connection.await_answer();
+        // Its work is done: the token need not be copied on.
+        head.headers.remove(AUTHORIZATION);
+        let mut service = TokenBrokerServiceServer::from_arc(call).max_decoding_message_size(REQUEST_MAX);
+        let answering = AssertUnwindSafe(service.call(Request::from_parts(head, Full::new(message)))).catch_unwind();
+        match answering.await {
+            Ok(Ok(response)) => Ok(response),
+            // The panic's text is in nobody's interest; where it was is in the log.
+            Err(_panic) => Err(BrokerError::Internal),
+        }
+    }
+}
+
+/// A call's message, whole, before anything else: one that never comes holds a place for a moment and no longer.
+async fn message(body: Incoming, session: &Session, by: Instant) -> Result<Bytes, BrokerError> {
+    let message = tokio::select! {
+        biased;
+        message = timeout_at(by, Limited::new(body, REQUEST_MAX).collect()) => message,
+        () = session.too_late() => return Err(BrokerError::ShuttingDown),
+    };
+    match message {
+        Ok(Ok(message)) => Ok(message.to_bytes()),
+        Ok(Err(_too_long_or_broken)) => Err(malformed(MESSAGE_FAULT)),
+        Err(_elapsed) => Err(BrokerError::DeadlineExceeded),
+    }
+}
+
+/// Whether a request's metadata is more than is taken.
+pub(super) fn is_too_large<B>(request: &Request<B>) -> bool {
+    metadata_size(request) > METADATA_MAX
+}
+
+/// The size of a request's metadata, as HTTP/2 counts it.
+fn metadata_size<B>(request: &Request<B>) -> usize {
+    let fields = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + FIELD_OVERHEAD);
+    fields.sum::<usize>() + request.uri().path().len() + FIELD_OVERHEAD
+}
+
+/// Why nobody is known to call.
+pub(super) fn unidentified(why: Unverified) -> BrokerError {
+    match why {
+        Unverified::Refused(why) => BrokerError::Unauthenticated { why },
+        Unverified::Unavailable(why) => BrokerError::IdentityUnavailable { why },
+    }
+}
+
+fn malformed((field, fault): (&'static str, &str)) -> BrokerError {
+    BrokerError::InvalidRequest(vec![FieldFault { field: field.into(), fault: fault.to_owned() }])
+}
