@@ -6,10 +6,10 @@ use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures_util::FutureExt as _;
 use http::{Request, Response, header::AUTHORIZATION, request::Parts};
-use http_body_util::{BodyExt as _, Full, Limited};
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::{Bytes, Incoming};
 use tokio::time::{Instant, timeout_at};
-use tonic::body::Body;
+use tonic::{Status, body::Body};
 use tower_service::Service as _;
 
 use super::{
@@ -35,7 +35,20 @@ pub(super) const MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
 /// What is wrong with a `grpc-timeout` that can't be read.
 const TIMEOUT_FAULT: (&str, &str) = ("grpc-timeout", "is not 1 to 8 digits and a unit, such as 500m");
 /// What is wrong with a message that can't be taken.
-const MESSAGE_FAULT: (&str, &str) = ("message", "is longer than 8 KiB, or broke off");
+const MESSAGE_FAULT: (&str, &str) = ("message", "is longer than 8 KiB");
+
+/// Why a call did not get through the handler.
+enum Stopped {
+    Refused(BrokerError),
+    /// Its stream was reset: the caller went away.
+    Gone,
+}
+
+impl From<BrokerError> for Stopped {
+    fn from(error: BrokerError) -> Self {
+        Self::Refused(error)
+    }
+}
 
 /// The layer, and what it stands on.
 #[derive(Debug)]
@@ -55,7 +68,9 @@ impl Layer {
         }
         match self.handle(head, body, session, &mut guard).await {
             Ok(response) => guard.answered(response),
-            Err(error) => guard.refused(error),
+            Err(Stopped::Refused(error)) => guard.refused(error),
+            // The guard, dropped, says so; nobody reads the answer.
+            Err(Stopped::Gone) => Status::cancelled("the message broke off").into_http(),
         }
     }
 
@@ -65,7 +80,7 @@ impl Layer {
         body: Incoming,
         session: &Session,
         guard: &mut Guard,
-    ) -> Result<Response<Body>, BrokerError> {
+    ) -> Result<Response<Body>, Stopped> {
         let serving = &guard.snapshot.serving;
         let timeout =
             deadline::timeout(&head.headers, serving.call_timeout).map_err(|deadline::Malformed| malformed(TIMEOUT_FAULT))?;
@@ -84,22 +99,23 @@ impl Layer {
         match answering.await {
             Ok(Ok(response)) => Ok(response),
             // The panic's text is in nobody's interest; where it was is in the log.
-            Err(_panic) => Err(BrokerError::Internal),
+            Err(_panic) => Err(BrokerError::Internal.into()),
         }
     }
 }
 
 /// A call's message, whole, before anything else: one that never comes holds a place for a moment and no longer.
-async fn message(body: Incoming, session: &Session, by: Instant) -> Result<Bytes, BrokerError> {
+async fn message(body: Incoming, session: &Session, by: Instant) -> Result<Bytes, Stopped> {
     let message = tokio::select! {
         biased;
         message = timeout_at(by, Limited::new(body, REQUEST_MAX).collect()) => message,
-        () = session.too_late() => return Err(BrokerError::ShuttingDown),
+        () = session.too_late() => return Err(BrokerError::ShuttingDown.into()),
     };
     match message {
         Ok(Ok(message)) => Ok(message.to_bytes()),
-        Ok(Err(_too_long_or_broken)) => Err(malformed(MESSAGE_FAULT)),
-        Err(_elapsed) => Err(BrokerError::DeadlineExceeded),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(malformed(MESSAGE_FAULT).into()),
+        Ok(Err(_broke_off)) => Err(Stopped::Gone),
+        Err(_elapsed) => Err(BrokerError::DeadlineExceeded.into()),
     }
 }
 

@@ -16,6 +16,7 @@ mod process;
 mod support;
 
 mod audit;
+mod call_ends;
 mod cold_user;
 mod command_line;
 mod complaints;

@@ -277,7 +277,12 @@ impl Bare {
 impl Bare {
     /// Begins a call whose message never comes.
     pub(crate) async fn begin(&mut self, path: &str) -> Result<http::Response<Incoming>, hyper::Error> {
-        let request = http::Request::post(path).header("content-type", "application/grpc");
+        self.begin_with_id(path, "unnamed").await
+    }
+
+    /// The same with an id to find it by.
+    pub(crate) async fn begin_with_id(&mut self, path: &str, id: &str) -> Result<http::Response<Incoming>, hyper::Error> {
+        let request = http::Request::post(path).header("content-type", "application/grpc").header("x-request-id", id);
         self.call(request.body(Body::new(Never)).expect("is a request")).await
     }
 }
