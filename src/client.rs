@@ -41,6 +41,7 @@ use self::{
 };
 pub use crate::proto::v1::Token;
 use crate::proto::v1::{GetTokenRequest, token_broker_service_client::TokenBrokerServiceClient};
+pub use crate::reason::Reason;
 
 /// Where a broker on this machine listens by default.
 pub const DEFAULT_ENDPOINT: &str = "http://127.0.0.1:50051";

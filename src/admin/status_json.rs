@@ -13,6 +13,7 @@ use super::overview::{Phase, View};
 use crate::{
     broker::{MerchantStats, Stats, Stopped},
     clock,
+    reason::Reason,
 };
 
 /// Most merchants that are listed one by one, those with trouble first.
@@ -128,7 +129,7 @@ impl Merchant {
             dry: stats.dry,
             held: stops(&stats.held),
             failing: stops(&stats.failing),
-            all_held: stats.whole.as_ref().map(|stopped| Stop::of("VAULT_THROTTLED", stopped)),
+            all_held: stats.whole.as_ref().map(|stopped| Stop::of(Reason::VaultThrottled.as_str(), stopped)),
         }
     }
 

@@ -6,9 +6,10 @@ use std::{collections::HashMap, path::PathBuf, time::Duration};
 
 use thiserror::Error;
 use tonic::{Code, Status};
-use tonic_types::StatusExt as _;
+use tonic_types::{ErrorInfo, StatusExt as _};
 
 use super::DEFAULT_ENDPOINT;
+use crate::reason::{DOMAIN, Reason};
 
 /// Why there is no token.
 #[derive(Debug, Error)]
@@ -33,16 +34,17 @@ pub enum ClientError {
 }
 
 impl ClientError {
-    /// The broker's reason, such as `CREDENTIALS_REJECTED`; `None` where the broker was not reached.
+    /// The broker's reason, such as [`Reason::CredentialsRejected`]; `None` where the broker was not reached, or is a newer one
+    /// with a reason that this client doesn't know.
     #[must_use]
-    pub fn reason(&self) -> Option<String> {
-        self.status()?.get_details_error_info().map(|info| info.reason)
+    pub fn reason(&self) -> Option<Reason> {
+        Reason::named(&self.error_info()?.reason)
     }
 
     /// What the broker says beside the reason, such as `held_until`.
     #[must_use]
     pub fn metadata(&self) -> HashMap<String, String> {
-        self.status().and_then(Status::get_details_error_info).map(|info| info.metadata).unwrap_or_default()
+        self.error_info().map(|info| info.metadata).unwrap_or_default()
     }
 
     /// How long to wait before trying again, where the broker says so.
@@ -54,12 +56,20 @@ impl ClientError {
     /// Whether a later call may fare better without anybody's help.
     #[must_use]
     pub fn is_temporary(&self) -> bool {
+        if let Some(reason) = self.reason() {
+            return reason.is_temporary();
+        }
         self.status().is_some_and(|status| {
             matches!(
                 status.code(),
                 Code::Unavailable | Code::ResourceExhausted | Code::DeadlineExceeded | Code::Aborted | Code::Cancelled
             )
         })
+    }
+
+    /// What the broker says beside the text, where it is the broker that says so.
+    fn error_info(&self) -> Option<ErrorInfo> {
+        self.status()?.get_details_error_info().filter(|info| info.domain == DOMAIN)
     }
 
     /// The gRPC status, where there is one.
@@ -74,8 +84,8 @@ impl ClientError {
     /// Reason, text, fields at fault, wait and request id: for a person.
     #[must_use]
     pub fn in_words(&self) -> String {
-        let mut lines = vec![match (self.reason(), self.status()) {
-            (Some(reason), _) => format!("error: {reason}: {self}"),
+        let mut lines = vec![match (self.error_info(), self.status()) {
+            (Some(info), _) => format!("error: {}: {self}", info.reason),
             (None, Some(status)) => format!("error: no answer of the broker ({:?}): {self}", status.code()),
             (None, None) => format!("error: {self}"),
         }];

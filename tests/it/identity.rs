@@ -105,7 +105,7 @@ async fn a_certificate_that_cannot_be_read_is_told_so_and_not_that_it_has_ended(
         let error = client.token(MERCHANT, NUMBER).await.expect_err("nobody is named");
         let Some(reason) = error.reason() else { continue };
         let text = error.to_string();
-        assert_eq!(reason, "CALLER_UNAUTHENTICATED", "{text}");
+        assert_eq!(reason.as_str(), "CALLER_UNAUTHENTICATED", "{text}");
         assert!(text.contains("can't be read") && !text.contains("has ended"), "{text}");
         seen += 1;
     }

@@ -101,7 +101,7 @@ async fn call(client: Client, user: usize) -> Call {
     let (took, answered) = (asked.elapsed(), SystemTime::now());
     let end = match answer {
         Ok(token) => Ok(SystemTime::try_from(token.expires_at.expect("is set")).expect("is a time")),
-        Err(error) => Err(error.reason().unwrap_or_else(|| format!("{error:?}"))),
+        Err(error) => Err(error.reason().map_or_else(|| format!("{error:?}"), |reason| reason.to_string())),
     };
     Call { user, asked, took, end, answered }
 }

@@ -212,7 +212,7 @@ impl Said {
         let pushback = status.metadata().get("grpc-retry-pushback-ms").map(|value| value.to_str().expect("is text").to_owned());
         Self {
             code: status.code(),
-            reason: error.reason().unwrap_or_else(|| panic!("no reason in {status:?}")),
+            reason: error.reason().unwrap_or_else(|| panic!("no reason in {status:?}")).to_string(),
             metadata: error.metadata(),
             retry: error.retry_after(),
             pushback,
