@@ -17,7 +17,7 @@ use tracing::{info, warn};
 use crate::{
     app::{App, Listeners, Reloading, Stop, descriptors},
     caller::CallerId,
-    client::{Client, ClientError, DEFAULT_ENDPOINT, Query, Security, TIMEOUT_MAX, Token, blocking::Apart},
+    client::{Client, ClientError, DEFAULT_ENDPOINT, Query, Security, TIMEOUT_MAX, Token, blocking::BlockingPool},
     clock::{self, Clock as _},
     config::{self, Config, Fault, Files, Loaded},
     policy::{Denial, Leave, Policy},
@@ -327,7 +327,7 @@ async fn ask(get: Get) -> Result<Token, ClientError> {
     };
     let files = (get.ca_file, get.certificate_file, get.key_file);
     // Any of them may be a pipe with nobody at its other end.
-    let reading = Apart::default();
+    let reading = BlockingPool::default();
     let reading = reading.run(move || Ok(read_security(files, get.token_file)));
     let security = match timeout_at(end, reading).await {
         Ok(Ok(security)) => security?,

@@ -32,12 +32,12 @@ use tonic::{
 
 pub use self::client_error::ClientError;
 use self::{
-    blocking::Apart,
-    connect::Dialer,
+    blocking::BlockingPool,
+    connect::Connector,
     rejected::Rejected,
     replicas::Replicas,
-    retry::{Again, is_late},
-    single::One,
+    retry::{Retry, is_late},
+    single::Single,
 };
 pub use crate::proto::v1::Token;
 use crate::proto::v1::{GetTokenRequest, token_broker_service_client::TokenBrokerServiceClient};
@@ -68,13 +68,13 @@ pub struct Client {
     timeout: Duration,
     token_file: Option<PathBuf>,
     /// For a token's file that blocks.
-    reading: Apart,
+    reading: BlockingPool,
     rejected: Arc<Rejected>,
 }
 
 #[derive(Clone, Debug)]
 enum Route {
-    One(Arc<One>),
+    Single(Arc<Single>),
     Balanced(Arc<Replicas>),
 }
 
@@ -124,7 +124,7 @@ impl Client {
     /// # Errors
     /// [`ClientError::Endpoint`] and [`ClientError::Security`].
     pub fn with_security(endpoint: &str, security: Security) -> Result<Self, ClientError> {
-        let route = Route::One(Arc::new(One::new(prepare(endpoint, &security)?, Dialer::default())));
+        let route = Route::Single(Arc::new(Single::new(prepare(endpoint, &security)?, Connector::default())));
         Ok(Self::over(route, security.token_file))
     }
 
@@ -140,10 +140,10 @@ impl Client {
     /// # Errors
     /// [`ClientError::Endpoint`] and [`ClientError::Security`].
     pub fn balanced(endpoint: &str, security: Security) -> Result<Self, ClientError> {
-        Self::balanced_by(endpoint, security, Dialer::default())
+        Self::balanced_with(endpoint, security, Connector::default())
     }
 
-    fn balanced_by(endpoint: &str, security: Security, dialer: Dialer) -> Result<Self, ClientError> {
+    fn balanced_with(endpoint: &str, security: Security, connector: Connector) -> Result<Self, ClientError> {
         let named = prepare(endpoint, &security)?.uri().clone();
         let host = named.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
         let secure = named.scheme_str() == Some("https");
@@ -155,12 +155,12 @@ impl Client {
             let url = format!("{}://{address}", if secure { "https" } else { "http" });
             Some(prepare_at(&url, &security, told.host()).ok()?.origin(told.clone()))
         };
-        let route = Route::Balanced(Arc::new(Replicas::new(host, port, dialer, at)));
+        let route = Route::Balanced(Arc::new(Replicas::new(host, port, connector, at)));
         Ok(Self::over(route, token_file))
     }
 
     fn over(route: Route, token_file: Option<PathBuf>) -> Self {
-        let (reading, rejected) = (Apart::default(), Arc::default());
+        let (reading, rejected) = (BlockingPool::default(), Arc::default());
         Self { route, timeout: DEFAULT_TIMEOUT, token_file, reading, rejected }
     }
 
@@ -202,7 +202,7 @@ impl Client {
         let end = began + self.timeout;
         let asking = async {
             match &self.route {
-                Route::One(one) => self.ask_one(one, message, end).await,
+                Route::Single(one) => self.ask_one(one, message, end).await,
                 Route::Balanced(replicas) => self.ask_around(replicas, message, end).await,
             }
         };
@@ -225,7 +225,7 @@ impl Client {
         // Tenths, up: of a time limit, what was left after reading files may have come here.
         let within = (self.timeout.as_secs_f64() * 10.0).ceil() / 10.0;
         Status::deadline_exceeded(match &self.route {
-            Route::One(one) if one.is_trying() => {
+            Route::Single(one) if one.is_connecting() => {
                 format!("no connection within {within} s: the name's look-up, the connection or the TLS handshake took longer")
             }
             Route::Balanced(replicas) if replicas.are_unknown() => {
@@ -233,12 +233,12 @@ impl Client {
                     "no replica answered within {within} s: the name's look-up, connections, TLS handshakes or first answers took longer"
                 )
             }
-            Route::One(_) | Route::Balanced(_) => format!("no answer within {within} s"),
+            Route::Single(_) | Route::Balanced(_) => format!("no answer within {within} s"),
         })
     }
 
     /// Asks at the one address, once.
-    async fn ask_one(&self, one: &One, message: GetTokenRequest, end: Instant) -> Result<Result<Token, Status>, ClientError> {
+    async fn ask_one(&self, one: &Single, message: GetTokenRequest, end: Instant) -> Result<Result<Token, Status>, ClientError> {
         // Before it connects: that a file is unfit is said whether or not a broker is there.
         let token = self.authorization().await?;
         let reached = match one.reached().await {
@@ -246,9 +246,9 @@ impl Client {
             Err(none) => return Ok(Err(none)),
         };
         let unanswered = one.unanswered(&reached);
-        let answer = ask(&reached.line.channel, request(message, token, end)).await;
+        let answer = ask(&reached.channel.inner, request(message, token, end)).await;
         unanswered.over();
-        if answer.as_ref().is_err_and(|status| matches!(Again::after(status), Again::Lost)) {
+        if answer.as_ref().is_err_and(|status| matches!(Retry::after(status), Retry::Lost)) {
             one.lost(&reached);
         }
         Ok(answer)
@@ -269,20 +269,20 @@ impl Client {
                 Ok(replica) => replica,
                 Err(none) => return Ok(Err(none)),
             };
-            let asking = ask(&replica.line.channel, request(message.clone(), token, end));
+            let asking = ask(&replica.channel.inner, request(message.clone(), token, end));
             let left = end.saturating_duration_since(now());
             let answer =
                 if tries < TRIES_MAX { replicas.unless_silent(&replica, left, asking).await } else { Some(asking.await) };
             let Some(answer) = answer else { continue };
             let Err(status) = &answer else { return Ok(answer) };
-            let pause = match Again::after(status) {
-                Again::Lost => {
+            let pause = match Retry::after(status) {
+                Retry::Lost => {
                     replicas.lost(&replica).await;
                     ELSEWHERE_PAUSE * (tries - 1)
                 }
-                Again::Elsewhere => ELSEWHERE_PAUSE * (tries - 1),
-                Again::Later(wait) => wait,
-                Again::No => return Ok(answer),
+                Retry::Elsewhere => ELSEWHERE_PAUSE * (tries - 1),
+                Retry::Later(wait) => wait,
+                Retry::No => return Ok(answer),
             };
             // Where the wait is longer than the time that is left, the caller learns why at once.
             if tries == TRIES_MAX || now() + pause >= end {

@@ -12,17 +12,17 @@ const THREADS_MAX: usize = 4;
 
 /// A few threads for one kind of work.
 #[derive(Clone, Debug)]
-pub(crate) struct Apart {
+pub(crate) struct BlockingPool {
     places: Arc<Semaphore>,
 }
 
-impl Default for Apart {
+impl Default for BlockingPool {
     fn default() -> Self {
         Self { places: Arc::new(Semaphore::new(THREADS_MAX)) }
     }
 }
 
-impl Apart {
+impl BlockingPool {
     /// Runs `work` on a thread of its own. Whoever stops waiting for it leaves it to its end, and its place with it.
     pub(crate) async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
         let place = Arc::clone(&self.places).acquire_owned().await.map_err(io::Error::other)?;

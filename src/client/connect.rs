@@ -21,7 +21,7 @@ use tokio::time::timeout;
 use tonic::transport::{Channel, Endpoint};
 use tower_service::Service;
 
-use super::blocking::Apart;
+use super::blocking::BlockingPool;
 
 /// A look-up that takes longer is given up: the system's resolver may ask for half a minute.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -33,28 +33,28 @@ type LookUp = dyn Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync;
 
 /// Makes connections.
 #[derive(Clone)]
-pub(super) struct Dialer {
-    apart: Apart,
+pub(super) struct Connector {
+    apart: BlockingPool,
     look_up: Arc<LookUp>,
 }
 
-impl Default for Dialer {
+impl Default for Connector {
     /// Asks the system's resolver.
     fn default() -> Self {
         Self::new(|host| (host, 0).to_socket_addrs().map(Iterator::collect))
     }
 }
 
-impl fmt::Debug for Dialer {
+impl fmt::Debug for Connector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Dialer").field("apart", &self.apart).finish_non_exhaustive()
+        f.debug_struct("Connector").field("apart", &self.apart).finish_non_exhaustive()
     }
 }
 
-impl Dialer {
+impl Connector {
     /// Asks `look_up`, which may block.
     pub(super) fn new(look_up: impl Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static) -> Self {
-        Self { apart: Apart::default(), look_up: Arc::new(look_up) }
+        Self { apart: BlockingPool::default(), look_up: Arc::new(look_up) }
     }
 
     /// The addresses of a name, without a port.
@@ -77,7 +77,7 @@ impl Dialer {
 }
 
 /// For hyper's connector.
-impl Service<Name> for Dialer {
+impl Service<Name> for Connector {
     type Response = vec::IntoIter<SocketAddr>;
     type Error = io::Error;
     type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
@@ -87,8 +87,8 @@ impl Service<Name> for Dialer {
     }
 
     fn call(&mut self, name: Name) -> Self::Future {
-        let dialer = self.clone();
-        Box::pin(async move { dialer.look_up(name.as_str().to_owned()).await.map(IntoIterator::into_iter) })
+        let connector = self.clone();
+        Box::pin(async move { connector.look_up(name.as_str().to_owned()).await.map(IntoIterator::into_iter) })
     }
 }
 

@@ -24,18 +24,18 @@ const QUESTION: &str = "/grpc.health.v1.Health/Check";
 
 /// What calls go over.
 #[derive(Clone, Debug)]
-pub(super) struct Line {
-    pub(super) channel: Channel,
+pub(super) struct LiveChannel {
+    pub(super) inner: Channel,
     /// When the peer last answered; held while it is asked.
     answered: Arc<Mutex<Instant>>,
 }
 
-impl Line {
+impl LiveChannel {
     /// Once the peer has answered: that somebody accepts a connection is no sign of life, since a process that is stopped has its
     /// connections accepted by the system.
     pub(super) async fn open(channel: Channel) -> Result<Self, String> {
         match timeout(ANSWER_TIMEOUT, question(&channel)).await {
-            Ok(answer) if is_life(&answer) => Ok(Self { channel, answered: Arc::new(Mutex::new(now())) }),
+            Ok(answer) if is_life(&answer) => Ok(Self { inner: channel, answered: Arc::new(Mutex::new(now())) }),
             Ok(Ok(())) => Err("its answer can't be read".to_owned()),
             Ok(Err(broken)) => Err(broken.message().to_owned()),
             Err(_late) => Err(format!("it accepts connections, and says nothing for {} s", ANSWER_TIMEOUT.as_secs())),
@@ -49,7 +49,7 @@ impl Line {
         if *answered + ANSWER_COUNTS >= asked {
             return true;
         }
-        let lives = is_life(&question(&self.channel).await);
+        let lives = is_life(&question(&self.inner).await);
         if lives {
             *answered = now();
         }

@@ -21,8 +21,8 @@ use tokio::{
 use tonic::{Status, transport::Endpoint};
 
 use super::{
-    connect::Dialer,
-    liveness::{ANSWER_TIMEOUT, Line},
+    connect::Connector,
+    liveness::{ANSWER_TIMEOUT, LiveChannel},
 };
 
 /// How often the name is looked up: a new replica gets calls, and one that ends none, about as soon as DNS tells.
@@ -47,7 +47,7 @@ const PATIENCE_MIN: Duration = Duration::from_millis(50);
 /// A connection that calls go over, and a number that no other has.
 #[derive(Clone, Debug)]
 pub(super) struct Replica {
-    pub(super) line: Line,
+    pub(super) channel: LiveChannel,
     serial: u64,
     /// It is asked whether it lives, and has not answered yet.
     quiet: bool,
@@ -61,7 +61,7 @@ enum News {
 }
 
 #[derive(Clone, Debug, Default)]
-struct Reached {
+struct Connected {
     replicas: Arc<[Replica]>,
     /// Why there is none, once that is known.
     trouble: Option<Arc<str>>,
@@ -70,7 +70,7 @@ struct Reached {
 /// The replicas that can be reached. Dropping it ends the task that keeps them.
 #[derive(Debug)]
 pub(super) struct Replicas {
-    reached: watch::Receiver<Reached>,
+    reached: watch::Receiver<Connected>,
     news: mpsc::Sender<News>,
     turn: AtomicUsize,
     _keeper: JoinSet<()>,
@@ -78,15 +78,15 @@ pub(super) struct Replicas {
 
 impl Replicas {
     /// Looks `host` up from now on; `at` makes the endpoint of one address.
-    pub(super) fn new<F>(host: String, port: u16, dialer: Dialer, at: F) -> Self
+    pub(super) fn new<F>(host: String, port: u16, connector: Connector, at: F) -> Self
     where
         F: Fn(SocketAddr) -> Option<Endpoint> + Send + 'static,
     {
-        let (publish, reached) = watch::channel(Reached::default());
+        let (publish, reached) = watch::channel(Connected::default());
         let (news, heard) = mpsc::channel(NEWS_QUEUE);
         let known = BTreeMap::new();
         let (looking, connecting, asking) = (JoinSet::new(), JoinSet::new(), JoinSet::new());
-        let keeper = Keeper { host, port, dialer, at, known, looking, connecting, asking, next_serial: 0, publish };
+        let keeper = Keeper { host, port, connector, at, known, looking, connecting, asking, next_serial: 0, publish };
         let mut task = JoinSet::new();
         task.spawn(keeper.keep(heard));
         Self { reached, news, turn: AtomicUsize::new(0), _keeper: task }
@@ -96,7 +96,7 @@ impl Replicas {
     pub(super) async fn next(&self) -> Result<Replica, Status> {
         let mut reached = self.reached.clone();
         let known = reached.wait_for(|reached| !reached.replicas.is_empty() || reached.trouble.is_some()).await;
-        let Reached { replicas, trouble } = known.map_err(|_ended| Status::unavailable("the client ends"))?.clone();
+        let Connected { replicas, trouble } = known.map_err(|_ended| Status::unavailable("the client ends"))?.clone();
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         // Those of which it is open whether they live get calls only where there is no other.
         let speaking = replicas.iter().filter(|replica| !replica.quiet).count();
@@ -147,7 +147,7 @@ impl Replicas {
             sleep(quiet).await;
             drop(self.news.try_send(News::Quiet(replica.serial)));
             // Not only the keeper asks: a replica that ends is listed no more, and lives while it answers its last calls.
-            let mut answers = std::pin::pin!(replica.line.answers());
+            let mut answers = std::pin::pin!(replica.channel.answers());
             if timeout(patience, &mut answers).await == Ok(true) {
                 continue;
             }
@@ -195,26 +195,26 @@ impl Drop for Unanswered<'_> {
 
 /// What is known of an address that DNS lists.
 #[derive(Default)]
-enum Place {
+enum AddressState {
     #[default]
     Away,
-    Trying,
-    Reached(Replica),
+    Connecting,
+    Connected(Replica),
 }
 
 /// The task behind: the only one who writes. It never waits for DNS or for a connection alone.
 struct Keeper<F> {
     host: String,
     port: u16,
-    dialer: Dialer,
+    connector: Connector,
     at: F,
-    known: BTreeMap<SocketAddr, Place>,
+    known: BTreeMap<SocketAddr, AddressState>,
     looking: JoinSet<Result<Vec<SocketAddr>, String>>,
-    connecting: JoinSet<(SocketAddr, Result<Line, String>)>,
+    connecting: JoinSet<(SocketAddr, Result<LiveChannel, String>)>,
     /// Whether those that are quiet answer.
     asking: JoinSet<(u64, bool)>,
     next_serial: u64,
-    publish: watch::Sender<Reached>,
+    publish: watch::Sender<Connected>,
 }
 
 impl<F: Fn(SocketAddr) -> Option<Endpoint>> Keeper<F> {
@@ -234,7 +234,7 @@ impl<F: Fn(SocketAddr) -> Option<Endpoint>> Keeper<F> {
                 Some(Ok((address, result))) = self.connecting.join_next() => self.connected(address, result),
                 Some(Ok(found)) = self.looking.join_next() => {
                     self.listed(found);
-                    let all = !self.known.is_empty() && self.known.values().all(|place| matches!(place, Place::Reached(_)));
+                    let all = !self.known.is_empty() && self.known.values().all(|place| matches!(place, AddressState::Connected(_)));
                     rest.set(sleep(if all { LOOKUP_EVERY } else { AWAY_PAUSE }));
                 }
                 () = rest.as_mut() => {
@@ -248,13 +248,13 @@ impl<F: Fn(SocketAddr) -> Option<Endpoint>> Keeper<F> {
 
     fn look_up(&mut self) {
         if self.looking.is_empty() {
-            let (host, port, dialer) = (self.host.clone(), self.port, self.dialer.clone());
+            let (host, port, connector) = (self.host.clone(), self.port, self.connector.clone());
             self.looking.spawn(async move {
                 let with_port = |mut address: SocketAddr| {
                     address.set_port(port);
                     address
                 };
-                match dialer.look_up(host.clone()).await {
+                match connector.look_up(host.clone()).await {
                     Ok(addresses) => Ok(addresses.into_iter().map(with_port).collect()),
                     Err(error) => Err(format!("{host} can't be looked up: {error}")),
                 }
@@ -272,31 +272,31 @@ impl<F: Fn(SocketAddr) -> Option<Endpoint>> Keeper<F> {
             }
             Err(trouble) => Some(trouble),
         };
-        for (address, place) in self.known.iter_mut().filter(|(_, place)| matches!(place, Place::Away)) {
+        for (address, place) in self.known.iter_mut().filter(|(_, place)| matches!(place, AddressState::Away)) {
             if let Some(endpoint) = (self.at)(*address) {
-                let (address, dialer) = (*address, self.dialer.clone());
+                let (address, connector) = (*address, self.connector.clone());
                 self.connecting.spawn(async move {
-                    let opening = async { Line::open(dialer.connect(&endpoint).await?).await };
+                    let opening = async { LiveChannel::open(connector.connect(&endpoint).await?).await };
                     (address, opening.await)
                 });
-                *place = Place::Trying;
+                *place = AddressState::Connecting;
             }
         }
         self.show(trouble);
     }
 
-    fn connected(&mut self, address: SocketAddr, result: Result<Line, String>) {
+    fn connected(&mut self, address: SocketAddr, result: Result<LiveChannel, String>) {
         let mut trouble = None;
         // Otherwise it is listed no more.
         if let Some(place) = self.known.get_mut(&address) {
             *place = match result {
-                Ok(line) => {
+                Ok(channel) => {
                     self.next_serial += 1;
-                    Place::Reached(Replica { line, serial: self.next_serial, quiet: false })
+                    AddressState::Connected(Replica { channel, serial: self.next_serial, quiet: false })
                 }
                 Err(why) => {
                     trouble = Some(format!("no replica behind {} can be reached: {why}", self.host));
-                    Place::Away
+                    AddressState::Away
                 }
             };
         }
@@ -305,9 +305,9 @@ impl<F: Fn(SocketAddr) -> Option<Endpoint>> Keeper<F> {
 
     /// Whether it was there.
     fn forget(&mut self, lost: u64) -> bool {
-        let is_lost = |place: &&mut Place| matches!(place, Place::Reached(replica) if replica.serial == lost);
+        let is_lost = |place: &&mut AddressState| matches!(place, AddressState::Connected(replica) if replica.serial == lost);
         let Some(place) = self.known.values_mut().find(is_lost) else { return false };
-        *place = Place::Away;
+        *place = AddressState::Away;
         self.show(None);
         true
     }
@@ -316,8 +316,8 @@ impl<F: Fn(SocketAddr) -> Option<Endpoint>> Keeper<F> {
     fn examine(&mut self, serial: u64) {
         let Some(replica) = self.reached(serial).filter(|replica| !replica.quiet) else { return };
         replica.quiet = true;
-        let line = replica.line.clone();
-        self.asking.spawn(async move { (serial, timeout(ANSWER_TIMEOUT, line.answers()).await == Ok(true)) });
+        let channel = replica.channel.clone();
+        self.asking.spawn(async move { (serial, timeout(ANSWER_TIMEOUT, channel.answers()).await == Ok(true)) });
         self.show(None);
     }
 
@@ -335,20 +335,20 @@ impl<F: Fn(SocketAddr) -> Option<Endpoint>> Keeper<F> {
 
     fn reached(&mut self, serial: u64) -> Option<&mut Replica> {
         self.known.values_mut().find_map(|place| match place {
-            Place::Reached(replica) if replica.serial == serial => Some(replica),
-            Place::Reached(_) | Place::Away | Place::Trying => None,
+            AddressState::Connected(replica) if replica.serial == serial => Some(replica),
+            AddressState::Connected(_) | AddressState::Away | AddressState::Connecting => None,
         })
     }
 
     fn show(&self, trouble: Option<String>) {
-        let reached = |place: &Place| match place {
-            Place::Reached(replica) => Some(replica.clone()),
-            Place::Away | Place::Trying => None,
+        let reached = |place: &AddressState| match place {
+            AddressState::Connected(replica) => Some(replica.clone()),
+            AddressState::Away | AddressState::Connecting => None,
         };
         let replicas: Arc<[_]> = self.known.values().filter_map(reached).collect();
         // With attempts under way it is too early to say that there is none.
-        let trying = self.known.values().any(|place| matches!(place, Place::Trying));
+        let trying = self.known.values().any(|place| matches!(place, AddressState::Connecting));
         let trouble = trouble.filter(|_| replicas.is_empty() && !trying).map(Arc::from);
-        self.publish.send_replace(Reached { replicas, trouble });
+        self.publish.send_replace(Connected { replicas, trouble });
     }
 }

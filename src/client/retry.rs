@@ -17,7 +17,7 @@ pub(super) fn is_late(status: &Status) -> bool {
 }
 
 /// Whether to ask again, for a request that does no harm twice.
-pub(super) enum Again {
+pub(super) enum Retry {
     /// At another replica: the connection to this one failed.
     Lost,
     /// At another replica: this one ends.
@@ -27,7 +27,7 @@ pub(super) enum Again {
     No,
 }
 
-impl Again {
+impl Retry {
     pub(super) fn after(status: &Status) -> Self {
         // An error with a source was not sent by anyone: it is the connection's. The deadline's is none to repeat.
         if status.source().is_some() {

@@ -12,14 +12,14 @@ use tokio::{sync::watch, task::JoinSet, time::timeout};
 use tonic::{Status, transport::Endpoint};
 
 use super::{
-    connect::Dialer,
-    liveness::{ANSWER_TIMEOUT, Line},
+    connect::Connector,
+    liveness::{ANSWER_TIMEOUT, LiveChannel},
 };
 
 /// A connection, and a number that no other has.
 #[derive(Clone, Debug)]
-pub(super) struct Reached {
-    pub(super) line: Line,
+pub(super) struct Connected {
+    pub(super) channel: LiveChannel,
     serial: u64,
 }
 
@@ -27,71 +27,71 @@ pub(super) struct Reached {
 enum State {
     #[default]
     Idle,
-    Trying,
+    Connecting,
     /// Connected, and nobody has said anything yet.
-    Greeting,
-    Reached(Reached),
+    Confirming,
+    Connected(Connected),
     /// Why not; the next call tries again.
     Failed(String),
 }
 
 /// One address. Dropping it ends the attempt that is under way.
 #[derive(Debug)]
-pub(super) struct One {
+pub(super) struct Single {
     endpoint: Endpoint,
-    dialer: Dialer,
+    connector: Connector,
     state: watch::Sender<State>,
     attempts: Mutex<JoinSet<()>>,
     serials: AtomicU64,
 }
 
-impl One {
-    pub(super) fn new(endpoint: Endpoint, dialer: Dialer) -> Self {
+impl Single {
+    pub(super) fn new(endpoint: Endpoint, connector: Connector) -> Self {
         let (state, _) = watch::channel(State::default());
-        Self { endpoint, dialer, state, attempts: Mutex::default(), serials: AtomicU64::new(0) }
+        Self { endpoint, connector, state, attempts: Mutex::default(), serials: AtomicU64::new(0) }
     }
 
     /// The connection: the one there is, or what the attempt under way brings.
-    pub(super) async fn reached(&self) -> Result<Reached, Status> {
+    pub(super) async fn reached(&self) -> Result<Connected, Status> {
         let mut state = self.state.subscribe();
         let begins = self.state.send_if_modified(|state| {
             let idle = matches!(state, State::Idle | State::Failed(_));
             if idle {
-                *state = State::Trying;
+                *state = State::Connecting;
             }
             idle
         });
         if begins {
             self.attempt();
         }
-        let state = state.wait_for(|state| !matches!(state, State::Trying | State::Greeting)).await;
+        let state = state.wait_for(|state| !matches!(state, State::Connecting | State::Confirming)).await;
         match &*state.map_err(|_ended| Status::unavailable("the client ends"))? {
-            State::Reached(reached) => Ok(reached.clone()),
+            State::Connected(reached) => Ok(reached.clone()),
             State::Failed(why) => Err(Status::unavailable(format!("{} can't be reached: {why}", self.host()))),
             // Lost by another call in this very moment.
-            State::Idle | State::Trying | State::Greeting => Err(Status::unavailable("the connection was lost")),
+            State::Idle | State::Connecting | State::Confirming => Err(Status::unavailable("the connection was lost")),
         }
     }
 
     /// Has the next call connect anew, since this connection failed.
-    pub(super) fn lost(&self, lost: &Reached) {
+    pub(super) fn lost(&self, lost: &Connected) {
         give_up(&self.state, lost.serial);
     }
 
     /// To be told when a call over this connection was answered.
-    pub(super) fn unanswered<'a>(&'a self, reached: &'a Reached) -> Unanswered<'a> {
+    pub(super) fn unanswered<'a>(&'a self, reached: &'a Connected) -> Unanswered<'a> {
         Unanswered { one: self, reached: Some(reached) }
     }
 
     /// Asks the peer whether it lives, after a call that it left without an answer; if not, the next call connects anew.
-    fn examine(&self, reached: &Reached) {
-        let (line, serial, state) = (reached.line.clone(), reached.serial, self.state.clone());
+    fn examine(&self, reached: &Connected) {
+        let (channel, serial, state) = (reached.channel.clone(), reached.serial, self.state.clone());
         let mut attempts = self.attempts.lock().unwrap_or_else(PoisonError::into_inner);
         while attempts.try_join_next().is_some() {}
         // One at a time: whatever it finds counts for all.
         if attempts.is_empty() {
             attempts.spawn(async move {
-                if timeout(ANSWER_TIMEOUT, line.answers()).await != Ok(true) {
+                if timeout(ANSWER_TIMEOUT, channel.answers()).await != Ok(true) {
                     give_up(&state, serial);
                 }
             });
@@ -99,8 +99,8 @@ impl One {
     }
 
     /// Whether there is no connection yet.
-    pub(super) fn is_trying(&self) -> bool {
-        matches!(*self.state.borrow(), State::Trying)
+    pub(super) fn is_connecting(&self) -> bool {
+        matches!(*self.state.borrow(), State::Connecting)
     }
 
     /// Of the URL no more than this: it may hold a password.
@@ -110,18 +110,18 @@ impl One {
 
     fn attempt(&self) {
         let told = Told(self.state.clone());
-        let (endpoint, dialer) = (self.endpoint.clone(), self.dialer.clone());
+        let (endpoint, connector) = (self.endpoint.clone(), self.connector.clone());
         let serial = self.serials.fetch_add(1, Ordering::Relaxed);
         let mut attempts = self.attempts.lock().unwrap_or_else(PoisonError::into_inner);
         while attempts.try_join_next().is_some() {}
         attempts.spawn(async move {
             let opening = async {
-                let channel = dialer.connect(&endpoint).await?;
-                told.0.send_replace(State::Greeting);
-                Line::open(channel).await
+                let channel = connector.connect(&endpoint).await?;
+                told.0.send_replace(State::Confirming);
+                LiveChannel::open(channel).await
             };
             let state = match opening.await {
-                Ok(line) => State::Reached(Reached { line, serial }),
+                Ok(channel) => State::Connected(Connected { channel, serial }),
                 Err(why) => State::Failed(why),
             };
             told.0.send_replace(state);
@@ -131,7 +131,7 @@ impl One {
 
 fn give_up(state: &watch::Sender<State>, serial: u64) {
     state.send_if_modified(|state| {
-        let is_it = matches!(state, State::Reached(reached) if reached.serial == serial);
+        let is_it = matches!(state, State::Connected(reached) if reached.serial == serial);
         if is_it {
             *state = State::Idle;
         }
@@ -141,8 +141,8 @@ fn give_up(state: &watch::Sender<State>, serial: u64) {
 
 /// A call under way. Dropped before it is over, which is the caller's doing, it has the peer asked whether it lives.
 pub(super) struct Unanswered<'a> {
-    one: &'a One,
-    reached: Option<&'a Reached>,
+    one: &'a Single,
+    reached: Option<&'a Connected>,
 }
 
 impl Unanswered<'_> {
@@ -165,7 +165,7 @@ struct Told(watch::Sender<State>);
 impl Drop for Told {
     fn drop(&mut self) {
         self.0.send_if_modified(|state| {
-            let trying = matches!(state, State::Trying | State::Greeting);
+            let trying = matches!(state, State::Connecting | State::Confirming);
             if trying {
                 *state = State::Failed("the attempt was broken off".to_owned());
             }

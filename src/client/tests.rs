@@ -32,11 +32,11 @@ fn repeats_only_what_a_repeat_may_help() {
         (Status::deadline_exceeded("late"), "no"),
     ];
     for (status, wanted) in table {
-        let found = match Again::after(&status) {
-            Again::Lost => "elsewhere, this one is lost".to_owned(),
-            Again::Elsewhere => "elsewhere".to_owned(),
-            Again::Later(wait) => format!("after {wait:?}"),
-            Again::No => "no".to_owned(),
+        let found = match Retry::after(&status) {
+            Retry::Lost => "elsewhere, this one is lost".to_owned(),
+            Retry::Elsewhere => "elsewhere".to_owned(),
+            Retry::Later(wait) => format!("after {wait:?}"),
+            Retry::No => "no".to_owned(),
         };
         assert_eq!(found, wanted, "{status:?}");
     }
@@ -181,9 +181,9 @@ mod replicas_of_a_vault_that_ended_all_tokens {
             servers.spawn(Server::builder().add_service(broker).serve_with_incoming(TcpListenerStream::new(listener)));
         }
         let found: Vec<SocketAddr> = addresses.clone();
-        let dialer = Dialer::new(move |_host| Ok(found.clone()));
+        let connector = Connector::new(move |_host| Ok(found.clone()));
         let url = format!("http://replicas.test:{port}");
-        let broker = Client::balanced_by(&url, Security::default(), dialer).expect("is an endpoint");
+        let broker = Client::balanced_with(&url, Security::default(), connector).expect("is an endpoint");
         let Route::Balanced(known) = &broker.route else { panic!("is balanced") };
         known.all(addresses.len()).await;
         let mut dead = HashSet::new();
@@ -238,17 +238,17 @@ mod deadlines {
         for balanced in [false, true] {
             let (_held, hangs) = sync_channel::<()>(0);
             let hangs = std::sync::Mutex::new(hangs);
-            let dialer = Dialer::new(move |_host| {
+            let connector = Connector::new(move |_host| {
                 drop(hangs.lock().map(|hangs| hangs.recv()));
                 Ok(Vec::new())
             });
             let error = in_time(move || async move {
                 let url = "http://slow.test:50051";
                 let broker = if balanced {
-                    Client::balanced_by(url, Security::default(), dialer)?
+                    Client::balanced_with(url, Security::default(), connector)?
                 } else {
-                    let one = One::new(prepare(url, &Security::default())?, dialer);
-                    Client::over(Route::One(Arc::new(one)), None)
+                    let one = Single::new(prepare(url, &Security::default())?, connector);
+                    Client::over(Route::Single(Arc::new(one)), None)
                 };
                 broker.timeout(TIME).token("m", "+447871239999").await
             });

@@ -72,7 +72,7 @@ impl TokenBrokerService for Broker {
 struct World {
     stage: Arc<Stage>,
     port: u16,
-    dialer: Dialer,
+    connector: Connector,
     _tasks: JoinSet<()>,
 }
 
@@ -97,18 +97,18 @@ impl World {
             addresses.push(listener.local_addr().expect("is bound"));
             tasks.spawn(relay(listener, target, number, Arc::clone(&stage)));
         }
-        let dialer = Dialer::new(move |_host| Ok::<Vec<SocketAddr>, _>(addresses.clone()));
-        Self { stage, port, dialer, _tasks: tasks }
+        let connector = Connector::new(move |_host| Ok::<Vec<SocketAddr>, _>(addresses.clone()));
+        Self { stage, port, connector, _tasks: tasks }
     }
 
     fn balanced(&self) -> Client {
         let url = format!("http://replicas.test:{}", self.port);
-        Client::balanced_by(&url, Security::default(), self.dialer.clone()).expect("is an endpoint")
+        Client::balanced_with(&url, Security::default(), self.connector.clone()).expect("is an endpoint")
     }
 
     fn one(&self) -> Client {
         let endpoint = prepare(&format!("http://replicas.test:{}", self.port), &Security::default()).expect("is an endpoint");
-        Client::over(Route::One(Arc::new(One::new(endpoint, self.dialer.clone()))), None)
+        Client::over(Route::Single(Arc::new(Single::new(endpoint, self.connector.clone()))), None)
     }
 }
 
@@ -292,14 +292,14 @@ async fn a_call_in_a_hurry_leaves_its_connection_to_the_next() {
     let (asked, looked_up) = sync_channel(8);
     let (go, gone) = sync_channel::<()>(8);
     let (gone, address) = (std::sync::Mutex::new(gone), SocketAddr::from((Ipv4Addr::LOCALHOST, world.port)));
-    let dialer = Dialer::new(move |_host| {
+    let connector = Connector::new(move |_host| {
         asked.send(()).expect("is counted");
         drop(gone.lock().map(|gone| gone.recv()));
         Ok(vec![address])
     });
     let url = format!("http://slow.test:{}", world.port);
-    let one = Arc::new(One::new(prepare(&url, &Security::default()).expect("is an endpoint"), dialer));
-    let client = Client::over(Route::One(Arc::clone(&one)), None);
+    let one = Arc::new(Single::new(prepare(&url, &Security::default()).expect("is an endpoint"), connector));
+    let client = Client::over(Route::Single(Arc::clone(&one)), None);
     token(&client.clone().timeout(Duration::from_millis(200))).await.expect_err("its name is looked up");
     go.send(()).expect("it waits");
     one.reached().await.expect("the look-up went on");
