@@ -5,7 +5,6 @@
 
 set shell := ["bash", "-euo", "pipefail", "-c"]
 
-export CARGO_TERM_COLOR := env("CARGO_TERM_COLOR", "auto")
 built := env("CARGO_TARGET_DIR", "target") / "debug"
 callers := "--broker " + built / "token-broker --sandbox " + built / "token-broker-sandbox --examples " + built / "examples"
 
@@ -31,8 +30,9 @@ format:
     cargo fmt --all --check
     cargo fmt --manifest-path benches/echo/Cargo.toml --check
 
-# Shell and Python: shellcheck and ruff.
+# Shell, Python and this file: shellcheck, ruff and just's own format.
 scripts:
+    {{ just_executable() }} --fmt --check
     source .ci/tools.sh; install_debian_packages; shellcheck --external-sources .ci/run .ci/*.sh deploy/*.sh deploy/kubernetes/render.sh tests/kubernetes/run.sh
     source .ci/tools.sh; install_python_tools; "$venv/bin/ruff" check --no-cache .ci tests examples/callers benches deploy/monitoring
     source .ci/tools.sh; install_python_tools; "$venv/bin/ruff" format --no-cache --check .ci tests examples/callers benches deploy/monitoring
