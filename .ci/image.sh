@@ -1,6 +1,5 @@
-# Sourced by `.ci/run`: the image is made by deploy/image.sh, twice, and what is in it runs in an empty root.
-#
-# `install_image_tools` comes after `install_tools`, of tools.sh; `image` after the tests, whose build has the sandbox vault in it.
+# Sourced by the recipes of the justfile, after tools.sh: the image is made by deploy/image.sh, twice, and what is in it runs in an empty
+# root. `image` comes after the build of the tests, which has the sandbox vault in it.
 # shellcheck shell=bash
 
 # The same as in deploy/Dockerfile.
@@ -44,8 +43,6 @@ image() {
   [ "$(tail -n 1 "$made.txt")" = "$(tail -n 1 "$again.txt")" ] || { echo 'Two builds, two digests.' && return 1; }
   rm -r "$again" "$again.txt"
 
-  # As the tests were built, so that nothing is built for this alone.
-  cargo test --quiet --locked --workspace --features traces --no-run
   as_root "$venv/bin/python" tests/image/run.py --image "$made/token-broker.oci.tar" --sbom "$made/token-broker.cdx.json" \
     --sandbox "$binaries/token-broker-sandbox" \
     --not-in-it "$PWD" --not-in-it "$target_dir" --not-in-it "${CARGO_HOME:-$HOME/.cargo}"

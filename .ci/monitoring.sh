@@ -1,4 +1,4 @@
-# Sourced by `.ci/run`: the checks of deploy/monitoring. They need promtool and Prometheus (Debian's package `prometheus`), openssl,
+# Sourced by the recipes of the justfile: the checks of deploy/monitoring. They need promtool and Prometheus (Debian's package `prometheus`), openssl,
 # and, in `$venv`, PyYAML and grpcio.
 # shellcheck shell=bash
 

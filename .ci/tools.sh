@@ -1,4 +1,5 @@
-# Sourced by `.ci/run`: brings the tools that the checks need, each in one pinned version, and skips what is there already.
+# Sourced by `.ci/run` and by the recipes of the justfile: brings the tools that the checks need, each in one pinned version, and skips
+# what is there already. So each recipe asks for what it needs, and costs nothing where it is there.
 #
 # They live outside the work tree, so that a fresh clone finds them again; a version in a directory's name makes a new pin a new
 # directory. Nothing but Debian's packages, PyPI, the npm registry and crates.io is asked.
@@ -14,7 +15,7 @@ as_root() {
   if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo -n "$@"; fi
 }
 
-# apt_install PACKAGE…: the package lists are fetched once a run, and only if something is missing.
+# apt_install PACKAGE…: the package lists are fetched once, and only if something is missing.
 apt_updated=
 apt_install() {
   if [ -z "$apt_updated" ]; then

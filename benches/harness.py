@@ -101,9 +101,10 @@ class Bench(contextlib.ExitStack):
             time.sleep(0.01)
         return Program(process, address)
 
-    def echo(self, programs, name="echo"):
+    def echo(self, programs, name="echo", under=()):
+        """The server with tonic's defaults; `under` is what runs it, such as valgrind with its arguments."""
         address = free_address()
-        return self.start(name, [programs["echo"], address], address)
+        return self.start(name, [*under, programs["echo"], address], address)
 
     def vault(self, programs):
         """The upstream, which grants every sign-in: the sandbox would need to be told of each user."""
@@ -128,8 +129,8 @@ class Bench(contextlib.ExitStack):
                 file.write(f"[[users]]\n{user}")
         return new.rename(self.directory / "users.toml")
 
-    def broker(self, programs, vault, users):
-        """The broker, with that many users in a file of credentials, and otherwise its defaults."""
+    def broker(self, programs, vault, users, under=()):
+        """The broker, with that many users in a file of credentials, and otherwise its defaults; `under` as above."""
         address = free_address()
         credentials = self.write_users(users)
         config = self.directory / "broker.toml"
@@ -141,7 +142,7 @@ class Bench(contextlib.ExitStack):
             # Callers are anonymous: whoever is measured has no policy to look up.
             "[auth]\nallow_unauthenticated = true\n"
         )
-        return self.start("broker", [programs["token-broker"], "serve", "--config", config], address)
+        return self.start("broker", [*under, programs["token-broker"], "serve", "--config", config], address)
 
 
 def listens(address):

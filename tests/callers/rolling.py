@@ -6,7 +6,7 @@
 The replicas behind a headless service are replaced one by one (`maxSurge: 1`, `maxUnavailable: 0`): a new one gets ready and
 into DNS; then the old one is told to end (SIGTERM) and, --late seconds after that, as news takes its time, leaves DNS; when its
 process has ended, nothing listens at its address any more. Callers ask steadily all the while, with the clients that
-docs/callers.md shows. In the middle the users' password changes at the vault, and in the Secret, whose `..data` link is swapped
+examples/callers shows. In the middle the users' password changes at the vault, and in the Secret, whose `..data` link is swapped
 as kubelet does.
 
 Ends with 1 if a call failed, or if the new password was not in use in time. Needs the packages of tests/python/requirements.txt,

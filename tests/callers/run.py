@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Runs the callers that docs/callers.md shows, against a broker and a development vault, and compares the page with them.
+"""Runs the callers of examples/callers, which docs/callers.md is about, against a broker and a development vault.
 
-    python3 tests/callers/run.py [--broker FILE] [--sandbox FILE] [--examples DIRECTORY] [--only LANGUAGE]… [--strict] [--write]
+    python3 tests/callers/run.py [--broker FILE] [--sandbox FILE] [--examples DIRECTORY] [--only LANGUAGE]… [--strict]
 
 Each language whose compiler or interpreter is here asks by the name of a headless service: in plaintext, over TLS with a
 service account's token, and with a client certificate; and once more with two and with three replicas, all of whose tokens
@@ -19,10 +19,9 @@ import time
 import cluster
 import identities
 import languages
-from cluster import ADMIN_PORT, CALLERS, MERCHANT, PORT, ROOT, VAULT, Cluster, control, number
+from cluster import ADMIN_PORT, MERCHANT, PORT, VAULT, Cluster, control, number
 
 PASSWORD = "only for the test"  # noqa: S105 - a password of nobody
-PAGE = ROOT / "docs/callers.md"
 CALL_SECONDS = 40
 NOBODY = "+12025550123"
 # So many have tokens that have all ended.
@@ -51,26 +50,6 @@ MODES = {
         {"TOKEN_BROKER_CA": "ca.crt", "TOKEN_BROKER_CERTIFICATE": "client.crt", "TOKEN_BROKER_KEY": "client.key"},
     ),
 }
-
-
-def compare_page(write):
-    """Every caller must be on the page, as it is in its file."""
-    page, name, faults = PAGE.read_text(), PAGE.relative_to(ROOT), []
-    for file in sorted(CALLERS.rglob("*.*")):
-        marker = f"<!-- {file.relative_to(ROOT)} -->\n"
-        before, found, rest = page.partition(marker)
-        fence, _, rest = rest.partition("\n")
-        # A line break ahead, so that an empty block has an end too.
-        shown, _, after = f"\n{rest}".partition("\n```\n")
-        if not found or not fence.startswith("```"):
-            faults.append(f"{name} does not show {file.relative_to(ROOT)}")
-        elif shown.removeprefix("\n") + "\n" != file.read_text():
-            page = f"{before}{marker}{fence}\n{file.read_text()}```\n{after}"
-            if not write:
-                faults.append(f"{name} shows another {file.relative_to(ROOT)} than there is: run with --write")
-    if write:
-        PAGE.write_text(page)
-    return faults
 
 
 def ask(language, environment, user, expected, wanted_exit=0):
@@ -150,7 +129,7 @@ def try_silence(here):
 
 
 def run(options):
-    faults, ran = compare_page(options.write), []
+    faults, ran = [], []
     with Cluster(options.broker, options.sandbox) as here, tempfile.TemporaryDirectory() as built:
         identities.make(here.directory, cluster.SERVICE)
         ready, skipped = languages.prepare(options.only or languages.LANGUAGES, pathlib.Path(built))
@@ -214,7 +193,6 @@ def main():
     cluster.add_programs(parser)
     parser.add_argument("--only", action="append", choices=languages.LANGUAGES, help="only this language; may be repeated")
     parser.add_argument("--strict", action="store_true", help="a language that can't be tried here is a failure")
-    parser.add_argument("--write", action="store_true", help="take the files into docs/callers.md")
     options = parser.parse_args()
     cluster.find_programs(options)
     languages.fetch(options.only or languages.LANGUAGES)

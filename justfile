@@ -1,0 +1,118 @@
+# Every check of this repository, each as a recipe: `just clippy`; or `bash .ci/run clippy`, which brings its own `just`.
+#
+# `.ci/run` without a name runs them all, in its order. A recipe installs what it needs, as far as it is missing (.ci/tools.sh).
+# `source a; b` instead of `source a && b`, since bash lets failures inside of `a` pass where it stands left of `&&`.
+
+set shell := ["bash", "-euo", "pipefail", "-c"]
+
+built := env("CARGO_TARGET_DIR", "target") / "debug"
+callers := "--broker " + built / "token-broker --sandbox " + built / "token-broker-sandbox --examples " + built / "examples"
+
+# No run of the tests takes nearly so long; a test that hangs must not hold a machine for hours.
+test_limit := "15m"
+
+# Lists the recipes.
+default:
+    @{{ just_executable() }} --list --unsorted
+
+# All checks, as CI runs them.
+ci:
+    bash .ci/run
+
+# The tools of all checks, some from crates.io: minutes, where none is there.
+tools:
+    source .ci/tools.sh; install_tools
+    source .ci/tools.sh; source .ci/chart.sh; install_chart_tools
+    source .ci/tools.sh; source .ci/image.sh; install_image_tools
+
+# Rust is formatted.
+format:
+    cargo fmt --all --check
+    cargo fmt --manifest-path benches/echo/Cargo.toml --check
+
+# Shell, Python and this file: shellcheck, ruff and just's own format.
+scripts:
+    {{ just_executable() }} --fmt --check
+    source .ci/tools.sh; install_debian_packages; shellcheck --external-sources .ci/run .ci/*.sh deploy/*.sh deploy/kubernetes/render.sh tests/kubernetes/run.sh
+    source .ci/tools.sh; install_python_tools; "$venv/bin/ruff" check --no-cache .ci tests examples/callers benches deploy/monitoring
+    source .ci/tools.sh; install_python_tools; "$venv/bin/ruff" format --no-cache --check .ci tests examples/callers benches deploy/monitoring
+
+# Each relative link of the Markdown files leads somewhere.
+links:
+    python3 .ci/links.py
+
+# Files import from below themselves only, and libraries are named in their own rooms only: as ARCHITECTURE.md declares.
+imports:
+    python3 .ci/import_map.py
+
+# The tests of the checks' own scripts.
+script-tests:
+    source .ci/tools.sh; install_python_tools; "$venv/bin/python" -m pytest --quiet -p no:cacheprovider tests/scripts
+
+# The version of Rust is the same everywhere, and the one that builds here.
+rust-version:
+    bash .ci/rust_version.sh
+
+# The Dockerfile, the chart, and the objects that it renders.
+deployment:
+    source .ci/tools.sh; install_python_tools; "$venv/bin/hadolint" deploy/Dockerfile
+    source .ci/tools.sh; source .ci/chart.sh; install_python_tools; install_chart_tools; chart_checks
+
+# promtool over the alerts, their tests and the dashboard's queries.
+monitoring-rules:
+    source .ci/tools.sh; source .ci/monitoring.sh; install_debian_packages; install_python_tools; monitoring_rules
+
+# Buf's lint of the contract.
+contract:
+    source .ci/tools.sh; install_buf; cd proto; "$buf" lint
+
+# Bans, licences and sources of what we depend on. Not advisories: their database is a git repository, and this asks none.
+dependencies:
+    source .ci/tools.sh; install_cargo_deny; "$cargo_deny" --locked check --hide-inclusion-graph bans licenses sources
+
+# Known weaknesses of what we depend on. Needs git and the network, so CI runs it apart, with what the repository hosts.
+advisories:
+    source .ci/tools.sh; install_cargo_deny; "$cargo_deny" --locked check --hide-inclusion-graph advisories
+
+# The lints of Cargo.toml and clippy.toml over everything, with traces: only then there is all to look at.
+clippy:
+    cargo clippy --locked --workspace --all-targets --features traces -- --deny warnings
+    cargo clippy --locked --manifest-path benches/echo/Cargo.toml --target-dir "${CARGO_TARGET_DIR:-target}" -- --deny warnings
+
+# Each set of features by itself: the library alone, so that nothing else switches a feature on again.
+features:
+    cargo clippy --locked --lib --no-default-features -- --deny warnings
+    cargo clippy --locked --lib --no-default-features --features client -- --deny warnings
+    cargo clippy --locked --lib -- --deny warnings
+
+# rustdoc without a warning.
+rustdoc:
+    RUSTDOCFLAGS="--deny warnings" cargo doc --locked --workspace --no-deps --features traces
+
+# Tests, broker, sandbox and examples, built for the recipes below.
+build:
+    cargo test --locked --workspace --features traces --no-run
+
+# pytest over what the chart renders, and the broker's word on each configuration in it.
+deployment-tests: build
+    source .ci/tools.sh; source .ci/chart.sh; install_python_tools; install_chart_tools; chart_tests "{{ built }}/token-broker"
+
+# A real Prometheus, brokers under faults, and each alert; what they name is what the brokers show: 80 s.
+monitoring-alerts: build
+    source .ci/tools.sh; source .ci/monitoring.sh; install_debian_packages; install_python_tools; monitoring_alerts
+
+# The callers' programs in five languages.
+callers: build
+    source .ci/tools.sh; install_python_tools; "$venv/bin/python" tests/callers/run.py {{ callers }}
+
+# Three replicas, replaced under load.
+rolling: build
+    source .ci/tools.sh; install_python_tools; "$venv/bin/python" tests/callers/rolling.py --rounds 2 --lame-duck 2s {{ callers }}
+
+# All tests and doctests, each once, with ten times as many histories of the simulation as by default.
+tests:
+    source .ci/tools.sh; install_python_tools; TOKEN_BROKER_SEEDS=10000 TOKEN_BROKER_TEST_PYTHON="$venv/bin/python" timeout --kill-after=10s {{ test_limit }} cargo test --locked --workspace --features traces --no-fail-fast
+
+# What is shipped: the image, made twice, and run in an empty root.
+image: build
+    source .ci/tools.sh; source .ci/image.sh; install_python_tools; install_image_tools; image
