@@ -352,11 +352,7 @@ fn renewal(serves: &(dyn Fn(&CachedToken, Moment) -> bool + Sync), begin_by: Opt
 
 /// Whether this id is among a caller's; hex of either case.
 fn names(rejected: &[String], id: TokenId) -> bool {
-    // Nearly all calls name none, and then no id is written out.
-    !rejected.is_empty() && {
-        let id = id.to_string();
-        rejected.iter().any(|text| text.eq_ignore_ascii_case(&id))
-    }
+    rejected.iter().any(|text| text.eq_ignore_ascii_case(id.as_str()))
 }
 
 /// A little before the deadline.

@@ -7,6 +7,5 @@ pub mod deadline;
 pub mod get_token;
 pub mod guard;
 pub mod health;
-mod request_id;
 pub mod services;
 pub mod status;

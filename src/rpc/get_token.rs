@@ -8,11 +8,12 @@ use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 use tracing::{debug, error, info};
 
-use super::{guard::Call, request_id::RequestId, status};
+use super::{guard::Call, status};
 use crate::{
     broker::{Answer, Broker, BrokerError, FieldFault, NoToken, Request as Wanted},
     caller::CallerId,
     proto::v1::{GetTokenRequest, GetTokenResponse, Token, token_broker_service_server::TokenBrokerService},
+    request_id::RequestId,
     telemetry::{
         audit::{self, Decision, Verdict},
         traces::Span,
@@ -167,7 +168,7 @@ fn reply(answer: &Answer) -> GetTokenResponse {
             token_type: TOKEN_TYPE.to_owned(),
             expires_at: Some(prost_types::Timestamp::from(expires)),
             scope: token.scope.as_ref().to_owned(),
-            token_id: token.id.to_string(),
+            token_id: token.id.as_str().to_owned(),
             expires_in: prost_types::Duration::try_from(left).ok(),
         }),
     }

@@ -14,14 +14,12 @@ use http::HeaderMap;
 use tokio::time::Instant;
 use tonic::Code;
 
-use super::{
-    request_id::{self, RequestId},
-    status,
-};
+use super::status;
 use crate::{
     broker::{Answer, NoToken, Outcome},
     caller::CallerId,
     clock::Clock,
+    request_id::{self, RequestId},
     telemetry::{
         metrics::{Ended, Metrics},
         traces::{Context, Kind, Span, TraceId, Traces},

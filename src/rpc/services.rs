@@ -19,7 +19,6 @@ use super::{
     get_token::Api,
     guard::{Call, Watch},
     health::Health,
-    request_id::{self, RequestId},
     status,
 };
 use crate::{
@@ -27,6 +26,7 @@ use crate::{
     broker::{BrokerError, FieldFault, NoToken, Outcome},
     net::places::Guest,
     proto::{self, v1::token_broker_service_server::TokenBrokerServiceServer},
+    request_id::{self, RequestId},
     telemetry::audit::{self, Decision, Verdict},
 };
 
@@ -213,7 +213,7 @@ impl Ours {
         let call = Call::begin(&self.watch, &head.headers);
         Ok(match self.answer(head, body, &link, &call).await {
             Ok(response) => {
-                let response = status::completed(response, || call.id.clone());
+                let response = status::completed(response, || call.id);
                 // Whatever the handler did not see, the library refused: a message that is none, or another method.
                 if let Some(status) = Status::from_header_map(response.headers()) {
                     call.end(status.code(), status::MALFORMED, Outcome::TurnedAway);

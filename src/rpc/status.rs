@@ -8,10 +8,10 @@ use http::Response;
 use tonic::{Code, Status, body::Body, metadata::MetadataMap};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
 
-use super::request_id::RequestId;
 use crate::{
     broker::{BrokerError, FieldFault},
     clock,
+    request_id::RequestId,
 };
 
 /// `google.rpc.ErrorInfo.domain` of every error.
