@@ -49,6 +49,7 @@ use crate::{
     },
     signin,
     telemetry::{
+        audit::Audit,
         log::Level,
         metrics::Metrics,
         traces::{self, Traces},
@@ -144,6 +145,7 @@ pub struct App {
     broker: Arc<Broker>,
     metrics: Arc<Metrics>,
     traces: Traces,
+    audit: Audit,
     clock: Arc<dyn Clock>,
     in_force: watch::Receiver<InForce>,
     services: Services,
@@ -177,10 +179,10 @@ impl App {
     ///
     /// # Errors
     /// Where the client of the vault can't be built.
-    pub fn new(config: Config) -> Result<Self, BuildError> {
+    pub fn new(config: Config, audit: Audit) -> Result<Self, BuildError> {
         let clock = Arc::new(SystemClock);
         let vault = Vault::new(vault_settings(&config.vault), clock.clone())?;
-        Self::with_sign_in(config, Arc::new(vault), clock, fastrand::u64(..))
+        Self::with_sign_in(config, audit, Arc::new(vault), clock, fastrand::u64(..))
     }
 
     /// The same with another upstream and another clock, for a simulation. `seed` feeds the jitter.
@@ -189,6 +191,7 @@ impl App {
     /// Where reflection can't be built.
     pub fn with_sign_in(
         mut config: Config,
+        audit: Audit,
         sign_in: Arc<dyn SignIn>,
         clock: Arc<dyn Clock>,
         seed: u64,
@@ -203,6 +206,7 @@ impl App {
             refresh_queue,
             metrics: Arc::clone(&metrics),
             traces: traces.clone(),
+            audit: audit.clone(),
             runtime: Handle::current(),
             seed,
         };
@@ -212,7 +216,7 @@ impl App {
         let call_timeout = CallTimeout::new(config.grpc.call_timeout);
         let identity = Identity::new(asked(&config, None, &clock)?, Arc::clone(&clock));
         let api = Api::new(Arc::clone(&broker));
-        let watch_calls = Arc::new(Watch::new(Arc::clone(&clock), Arc::clone(&metrics), traces.clone()));
+        let watch_calls = Arc::new(Watch::new(Arc::clone(&clock), Arc::clone(&metrics), traces.clone(), audit.clone()));
         watch_calls.label_callers(labels_callers(&config));
         let services = Services::all(api, &health, identity.clone(), Arc::clone(&watch_calls), call_timeout.clone())?;
         let (changing, times) = watch::channel(Times::from(&config.grpc));
@@ -233,6 +237,7 @@ impl App {
             times: changing,
             tls: showing,
             level: None,
+            audit: audit.clone(),
             current: config.clone(),
             started: config,
         };
@@ -240,6 +245,7 @@ impl App {
             broker,
             metrics,
             traces,
+            audit,
             clock,
             in_force,
             services,
@@ -291,6 +297,7 @@ impl App {
 
         stop.begin.cancelled().await;
         self.health.set(SERVICE, false);
+        self.audit.flush();
         phase.send_replace(Phase::Draining);
         let Times { lame_duck, drain, .. } = *self.times.borrow();
         info!(lame_duck_s = lame_duck.as_secs_f64(), drain_s = drain.as_secs_f64(), "shutting down: not ready any more");
@@ -308,7 +315,7 @@ impl App {
             return watch::Sender::new(ReloadState::at_the_start(&*self.clock)).subscribe();
         };
         let mut live = Live { level, ..live };
-        let reload = Reload::new(files, &warnings, Arc::clone(&live.clock), Arc::clone(&self.metrics));
+        let reload = Reload::new(files, &warnings, Arc::clone(&live.clock), Arc::clone(&self.metrics), self.audit.clone());
         let state = reload.state();
         upkeep.spawn(reload.watch(reload::POLL_EVERY, hup, self.closing.clone(), move |reloaded| live.apply(reloaded.config)));
         state

@@ -19,7 +19,10 @@ use crate::{
     config::{self, Config},
     net::tls,
     rpc::{deadline::CallTimeout, guard::Watch},
-    telemetry::{audit, log::Level},
+    telemetry::{
+        audit::{Audit, Reconfigured},
+        log::Level,
+    },
     vault::Vault,
 };
 
@@ -61,6 +64,7 @@ pub(super) struct Live {
     /// None where the process began without TLS.
     pub(super) tls: Option<watch::Sender<Arc<tls::Current>>>,
     pub(super) level: Option<Level>,
+    pub(super) audit: Audit,
     /// What is in force as far as a reload reaches, without the users, whose passwords have their own place.
     pub(super) current: Config,
     /// What the process began with: what only a start takes over is in force as it is here.
@@ -97,7 +101,7 @@ impl Live {
         if let (Some(showing), Some(current), Some(tls)) = (&self.tls, tls, &next.grpc.tls) {
             showing.send_replace(current);
             info!(not_after = clock::rfc3339(tls.not_after), "another certificate or client CA is in force");
-            audit::certificate(clock::rfc3339(tls.not_after));
+            self.audit.certificate(self.clock.now().wall, clock::rfc3339(tls.not_after));
         }
         info!(
             users = total,
@@ -107,7 +111,9 @@ impl Live {
             callers = next.callers.len(),
             "the configuration is in force"
         );
-        audit::configuration(total, counts.added, counts.changed, counts.removed, next.callers.len());
+        let (added, changed, removed) = (counts.added, counts.changed, counts.removed);
+        let configured = Reconfigured { users: total, added, changed, removed, callers: next.callers.len() };
+        self.audit.configuration(self.clock.now().wall, configured);
         self.current = next;
         Ok(())
     }
@@ -147,6 +153,7 @@ impl Live {
             ("grpc.health_listen", now.grpc.health_listen != then.grpc.health_listen),
             ("admin.listen", admin(now) != admin(then)),
             ("audit.file", now.audit.file != then.audit.file),
+            ("audit.hits", now.audit.hits != then.audit.hits),
             ("traces", now.traces != then.traces),
             ("log.format", now.log.format != then.log.format),
         ] {

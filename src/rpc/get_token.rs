@@ -14,10 +14,7 @@ use crate::{
     caller::CallerId,
     proto::v1::{GetTokenRequest, GetTokenResponse, Token, token_broker_service_server::TokenBrokerService},
     request_id::RequestId,
-    telemetry::{
-        audit::{self, Decision, Verdict},
-        traces::Span,
-    },
+    telemetry::{audit::Verdict, traces::Span},
     user::{MerchantId, Number, UserKey},
 };
 
@@ -56,11 +53,11 @@ impl TokenBrokerService for Api {
         let (key, result) = match parse(message, deadline, &call.span) {
             Ok(wanted) => {
                 let result = self.broker.get_token(caller, &wanted).await;
-                (Some(wanted.key), result)
+                (Some(Arc::new(wanted.key)), result)
             }
             Err(faults) => (None, Err(BrokerError::InvalidRequest(faults).into())),
         };
-        audit(&result, call, caller, key.as_ref());
+        audit(&result, call, key.as_ref());
         match result {
             Ok(answer) => {
                 let (id, token_id) = (&call.id, answer.held.id());
@@ -69,7 +66,7 @@ impl TokenBrokerService for Api {
                 Ok(Response::new(reply(&answer)))
             }
             Err(why) => {
-                log(&why.error, call, caller, key.as_ref());
+                log(&why.error, call, caller, key.as_deref());
                 call.refused(&why);
                 Err(status::from_error(&why.error, &call.id))
             }
@@ -77,22 +74,14 @@ impl TokenBrokerService for Api {
     }
 }
 
-fn audit(result: &Result<Answer, NoToken>, call: &Call, caller: &CallerId, key: Option<&UserKey>) {
+fn audit(result: &Result<Answer, NoToken>, call: &Call, key: Option<&Arc<UserKey>>) {
     let (verdict, reason) = match result.as_ref().map_err(|why| &why.error) {
         Ok(_) => (Verdict::Allowed, ""),
         Err(error @ BrokerError::NotAllowed { .. }) => (Verdict::Denied, error.reason()),
         Err(error) => (Verdict::Failed, error.reason()),
     };
-    audit::decision(&Decision {
-        caller: Some(caller),
-        user: key.map(|key| (&key.merchant, &key.number)),
-        verdict,
-        reason,
-        outcome: result.as_ref().map_or_else(|why| why.outcome, |answer| answer.outcome).as_str(),
-        token_id: result.as_ref().ok().map(|answer| answer.held.id()),
-        request_id: call.id.as_str(),
-        trace_id: call.trace_id(),
-    });
+    let outcome = result.as_ref().map_or_else(|why| why.outcome, |answer| answer.outcome);
+    call.record(key, verdict, reason, outcome, result.as_ref().ok().map(|answer| answer.held.id()));
 }
 
 /// One line per call that got no token; the queue before standard output bounds what a bad day may cost.

@@ -21,9 +21,12 @@ use crate::{
     clock::Clock,
     request_id::{self, RequestId},
     telemetry::{
+        audit::{Audit, Decision, Verdict},
         metrics::{Ended, Metrics},
         traces::{Context, Kind, Span, TraceId, Traces},
     },
+    tokens::token::TokenId,
+    user::UserKey,
 };
 
 /// Where calls are counted and traced.
@@ -31,6 +34,7 @@ pub struct Watch {
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
     traces: Traces,
+    audit: Audit,
     /// Whether callers get a label of their own.
     label_callers: AtomicBool,
 }
@@ -42,10 +46,10 @@ impl fmt::Debug for Watch {
 }
 
 impl Watch {
-    /// Counts in `metrics`, and traces in `traces`.
+    /// Counts in `metrics`, traces in `traces`, and records in `audit`.
     #[must_use]
-    pub fn new(clock: Arc<dyn Clock>, metrics: Arc<Metrics>, traces: Traces) -> Self {
-        Self { clock, metrics, traces, label_callers: AtomicBool::new(false) }
+    pub fn new(clock: Arc<dyn Clock>, metrics: Arc<Metrics>, traces: Traces, audit: Audit) -> Self {
+        Self { clock, metrics, traces, audit, label_callers: AtomicBool::new(false) }
     }
 
     /// From now on callers get a label of their own, or not.
@@ -97,6 +101,28 @@ impl Call {
     /// The trace by which to search for it, if it is in one.
     pub(super) fn trace_id(&self) -> Option<TraceId> {
         self.span.context().or(self.parent).map(|context| context.trace)
+    }
+
+    /// Leaves in the audit trail what became of it.
+    pub(super) fn record(
+        &self,
+        user: Option<&Arc<UserKey>>,
+        verdict: Verdict,
+        reason: &'static str,
+        outcome: Outcome,
+        token_id: Option<TokenId>,
+    ) {
+        self.watch.audit.decision(Decision {
+            at: self.watch.clock.now().wall,
+            caller: self.known().map(|(_, caller)| caller.clone()),
+            user: user.cloned(),
+            verdict,
+            reason,
+            outcome: outcome.as_str(),
+            token_id,
+            request_id: self.id,
+            trace_id: self.trace_id(),
+        });
     }
 
     /// It ended with a token.

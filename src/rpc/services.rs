@@ -27,7 +27,7 @@ use crate::{
     net::places::Guest,
     proto::{self, v1::token_broker_service_server::TokenBrokerServiceServer},
     request_id::{self, RequestId},
-    telemetry::audit::{self, Decision, Verdict},
+    telemetry::audit::Verdict,
 };
 
 /// Longest request message, in bytes: most take 100, and sixteen rejected ids of 64 characters of any script take 4,224.
@@ -194,16 +194,7 @@ impl Ours {
         let call = Call::begin(&self.watch, headers);
         info!(request_id = %call.id, reason = status::MALFORMED, "no token: the metadata is larger than 16 KiB");
         let outcome = Outcome::TurnedAway;
-        audit::decision(&Decision {
-            caller: None,
-            user: None,
-            verdict: Verdict::Failed,
-            reason: status::MALFORMED,
-            outcome: outcome.as_str(),
-            token_id: None,
-            request_id: call.id.as_str(),
-            trace_id: call.trace_id(),
-        });
+        call.record(None, Verdict::Failed, status::MALFORMED, outcome, None);
         call.end(Code::ResourceExhausted, status::MALFORMED, outcome);
         status::too_much_metadata(&call.id).into_http()
     }
@@ -223,16 +214,8 @@ impl Ours {
             Err(error) => {
                 let why = NoToken::from(error);
                 let unknown = matches!(why.error, BrokerError::Unauthenticated { .. } | BrokerError::IdentityUnavailable { .. });
-                audit::decision(&Decision {
-                    caller: call.known().map(|(_, caller)| caller),
-                    user: None,
-                    verdict: if unknown { Verdict::Unauthenticated } else { Verdict::Failed },
-                    reason: why.error.reason(),
-                    outcome: why.outcome.as_str(),
-                    token_id: None,
-                    request_id: call.id.as_str(),
-                    trace_id: call.trace_id(),
-                });
+                let verdict = if unknown { Verdict::Unauthenticated } else { Verdict::Failed };
+                call.record(None, verdict, why.error.reason(), why.outcome, None);
                 call.refused(&why);
                 refused(&why.error, &call.id)
             }

@@ -18,6 +18,7 @@ use token_broker::{
     secret::Secret,
     signin::{Parts, WAITERS_PER_FLIGHT_MAX},
     telemetry::{
+        audit::Audit,
         metrics::Metrics,
         traces::{Context, Span, Traces},
     },
@@ -103,6 +104,7 @@ impl House {
             refresh_queue: Arc::new(RefreshQueue::new(clock)),
             metrics: Arc::clone(&metrics),
             traces: Traces::default(),
+            audit: Audit::default(),
             runtime: Handle::current(),
             seed,
         };

@@ -11,7 +11,10 @@ use token_broker::{
     policy::Policy,
     secret::Secret,
     signin::Parts,
-    telemetry::traces::{Context, Span, Traces},
+    telemetry::{
+        audit::Audit,
+        traces::{Context, Span, Traces},
+    },
     tokens::cache::Cache,
     user::{MerchantId, Number, UserKey},
     users::{holds::Rules, refresh_queue::RefreshQueue},
@@ -85,6 +88,7 @@ impl House {
             refresh_queue: Arc::new(RefreshQueue::new(clock)),
             metrics: Arc::default(),
             traces: Traces::default(),
+            audit: Audit::default(),
             runtime: Handle::current(),
             seed: 7,
         };

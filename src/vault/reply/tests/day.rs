@@ -20,7 +20,10 @@ use crate::{
     live::{Configuration, Settings},
     policy::Policy,
     signin::Parts,
-    telemetry::traces::{Context, Span, Traces},
+    telemetry::{
+        audit::Audit,
+        traces::{Context, Span, Traces},
+    },
     tokens::cache::Cache,
     user::{MerchantId, Number, UserKey},
     users::{holds::Rules, refresh_queue::RefreshQueue},
@@ -97,6 +100,7 @@ async fn a_day(vault: Arc<Closed>, users: usize, seed: u64) {
         refresh_queue: Arc::new(RefreshQueue::new(clock)),
         metrics: Arc::default(),
         traces: Traces::default(),
+        audit: Audit::default(),
         runtime: Handle::current(),
         seed,
     };
