@@ -6,6 +6,8 @@
 mod line;
 mod queue;
 mod sums;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::{

@@ -81,25 +81,9 @@ impl Sums {
 mod tests {
     use super::*;
     use crate::{
-        request_id::RequestId,
-        telemetry::audit::{HIT, Verdict},
-        user::{MerchantId, Number},
+        clock::{Clock as _, SystemClock},
+        telemetry::audit::tests::hit,
     };
-
-    fn hit(caller: &str, number: &str, token: &str, second: u64) -> Decision {
-        let (merchant, number) = (MerchantId::parse("m".to_owned()), Number::parse(number.to_owned()));
-        Decision {
-            at: SystemTime::UNIX_EPOCH + Duration::from_secs(second),
-            caller: Some(CallerId::Named(caller.into())),
-            user: Some(Arc::new(UserKey { merchant: merchant.expect("is valid"), number: number.expect("is valid") })),
-            verdict: Verdict::Allowed,
-            reason: "",
-            outcome: HIT,
-            token_id: Some(TokenId::of(token)),
-            request_id: RequestId::random(),
-            trace_id: None,
-        }
-    }
 
     fn closed(sums: &mut Sums) -> Vec<(String, u64, u64, u64)> {
         let second = |at: SystemTime| at.duration_since(SystemTime::UNIX_EPOCH).expect("is after 1970").as_secs();
@@ -110,7 +94,7 @@ mod tests {
     #[test]
     fn hits_are_summed_by_caller_user_and_token() {
         const ONE: &str = "+447871239999";
-        let (mut sums, now) = (Sums::default(), Instant::now());
+        let (mut sums, now) = (Sums::default(), SystemClock.now().mono);
         let mut begins = |hit| sums.add(hit, now);
         assert!(begins(hit("a", ONE, "1", 100)), "the first");
         assert!(!begins(hit("a", ONE, "1", 103)), "the same");
@@ -126,7 +110,7 @@ mod tests {
 
     #[test]
     fn sums_are_due_a_minute_after_the_first_of_them_began() {
-        let (mut sums, now) = (Sums::default(), Instant::now());
+        let (mut sums, now) = (Sums::default(), SystemClock.now().mono);
         assert_eq!(sums.due_in(now), None);
         sums.add(hit("a", "+447871239999", "1", 0), now);
         sums.add(hit("b", "+447871239999", "1", 50), now + Duration::from_secs(50));
@@ -138,7 +122,7 @@ mod tests {
 
     #[test]
     fn there_are_no_more_than_its_bound() {
-        let (mut sums, now) = (Sums::default(), Instant::now());
+        let (mut sums, now) = (Sums::default(), SystemClock.now().mono);
         for n in 0..SUMS_MAX {
             assert!(!sums.is_full());
             sums.add(hit(&n.to_string(), "+447871239999", "1", 0), now);

@@ -49,7 +49,7 @@ impl<S: Sink> Writer<S> {
     }
 
     /// Writes what there is, and does what is asked.
-    fn write(&mut self, batch: &mut Batch, now: Moment) {
+    pub(super) fn write(&mut self, batch: &mut Batch, now: Moment) {
         for record in batch.parts.iter_mut().flat_map(|part| part.drain(..)) {
             match record {
                 Record::Decision(call) if self.sums.is_some() && call.is_hit() => self.sum(call, now),
