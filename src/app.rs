@@ -52,7 +52,7 @@ use crate::{
         audit::Audit,
         log::Level,
         metrics::Metrics,
-        traces::{self, Traces},
+        traces::{Traces, TracesError},
     },
     tokens::cache::Cache,
     users::refresh_queue::RefreshQueue,
@@ -122,7 +122,7 @@ pub enum BuildError {
     ServiceAccounts(#[from] service_accounts::BuildError),
     /// Where traces go.
     #[error(transparent)]
-    Traces(#[from] traces::BuildError),
+    Traces(#[from] TracesError),
     /// Reflection.
     #[error(transparent)]
     Reflection(#[from] ReflectionError),

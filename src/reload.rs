@@ -243,7 +243,7 @@ impl<P: FnMut(Reloaded) -> Result<(), String>> Worker<P> {
         };
         let again_in = outcome.as_ref().ok().and_then(|reloaded| reloaded.again_in);
         let (was_faulty, result) = match outcome {
-            Err(faults) => (self.told.refused(&faults), metrics::Reloaded::Refused),
+            Err(faults) => (self.told.refused(&faults), metrics::ReloadResult::Refused),
             Ok(reloaded) => {
                 self.told.warnings(&reloaded.warnings);
                 let was_faulty = self.told.kept(&reloaded.kept);
@@ -252,9 +252,9 @@ impl<P: FnMut(Reloaded) -> Result<(), String>> Worker<P> {
                     self.hand_over(reloaded, start);
                 }
                 let result = match (&self.rejected, all) {
-                    (Some(_), _) => metrics::Reloaded::Refused,
-                    (None, true) => metrics::Reloaded::Taken,
-                    (None, false) => metrics::Reloaded::Kept,
+                    (Some(_), _) => metrics::ReloadResult::Refused,
+                    (None, true) => metrics::ReloadResult::Taken,
+                    (None, false) => metrics::ReloadResult::Kept,
                 };
                 (was_faulty, result)
             }

@@ -22,7 +22,7 @@ use crate::{
     request_id::{self, RequestId},
     telemetry::{
         audit::{Audit, Decision, Verdict},
-        metrics::{Ended, Metrics},
+        metrics::{CallEnd, Metrics},
         traces::{Context, Kind, Span, TraceId, Traces},
     },
     tokens::token::TokenId,
@@ -143,7 +143,7 @@ impl Call {
         }
         let Watch { clock, metrics, label_callers, .. } = &*self.watch;
         let (code, outcome) = (status::name(code), outcome.as_str());
-        metrics.call(&Ended { code, reason, outcome }, clock.now().mono.saturating_duration_since(self.received));
+        metrics.call(&CallEnd { code, reason, outcome }, clock.now().mono.saturating_duration_since(self.received));
         if label_callers.load(Ordering::Relaxed)
             && let Some((_, CallerId::Named(caller))) = self.known()
         {

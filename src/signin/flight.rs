@@ -19,7 +19,7 @@ use crate::{
     config::Renewal,
     telemetry::{
         audit::SignInResult,
-        metrics::Renewed,
+        metrics::RenewalResult,
         traces::{Kind, Span, TraceId},
     },
     tokens::{
@@ -278,7 +278,7 @@ impl Flight {
         self.shared.heard().granted = Some(now.wall);
         if self.renewal {
             let in_time = former.is_some_and(|former| !former.left_at(now).is_zero());
-            self.shared.parts.metrics.renewal(if in_time { Renewed::Ahead } else { Renewed::Late });
+            self.shared.parts.metrics.renewal(if in_time { RenewalResult::Ahead } else { RenewalResult::Late });
         }
         let mut record = self.user.record();
         // Under the lock: what is put in force later finds what is stored now.
@@ -346,7 +346,7 @@ impl Flight {
 
         self.shared.heard().failed = Some((now.wall, Arc::clone(failure)));
         if self.renewal {
-            self.shared.parts.metrics.renewal(Renewed::Failed);
+            self.shared.parts.metrics.renewal(RenewalResult::Failed);
         }
         let (key, took) = (&self.user.key, now.mono.saturating_duration_since(sent.mono));
         let trace = self.span.context().map(|context| context.trace);

@@ -73,7 +73,7 @@ pub struct Logs {
 
 /// Logging can't start.
 #[derive(Debug, Error)]
-pub enum StartError {
+pub enum LogError {
     /// A logger is installed already.
     #[error(transparent)]
     Installed(#[from] tracing_subscriber::util::TryInitError),
@@ -151,10 +151,10 @@ impl Logs {
 ///
 /// # Errors
 /// Where a logger is installed already, or the audit trail's file can't be opened.
-pub fn start(log: &Log, audit: &config::Audit) -> Result<Logs, StartError> {
+pub fn start(log: &Log, audit: &config::Audit) -> Result<Logs, LogError> {
     let stdout = Stdout::default();
     let audit = Audit::start(audit, stdout.clone())?;
-    let lines = Lines::start("log", LINES_MAX, stdout).map_err(StartError::Thread)?;
+    let lines = Lines::start("log", LINES_MAX, stdout).map_err(LogError::Thread)?;
     let (filter, level) = reload::Layer::new(filter(log.level));
     // What goes wrong in the library is not said either: it would be with `eprintln!`.
     let ours = fmt::layer().log_internal_errors(false).with_writer(lines.clone());
