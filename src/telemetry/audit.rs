@@ -126,6 +126,7 @@ pub struct Reconfigured {
 
 /// What the trail is told of: of one size, whichever it is, so that the queue need not allocate for a call.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "nearly all records are of the large one, which is not to be allocated")]
 enum Record {
     Decision(Decision),
     Rare(Box<Rare>),
