@@ -204,7 +204,8 @@ class Tree:
                 index = closing(tokens, index + 1) + 1 if following == "(" else index + 1
                 reexport = True
                 continue
-            if word == "use":
+            # `use<…>` says what an opaque type captures.
+            if word == "use" and following != "<":
                 paths, index = use_tree(tokens, index + 1)
                 for segments, alias, at in paths:
                     self.note(here, segments, f"{path}:{at}", reexport, alias)

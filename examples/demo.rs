@@ -8,6 +8,7 @@ use token_broker::{
     app::{App, Listeners, Stop},
     client::{Client, Token},
     config,
+    telemetry::audit::Audit,
 };
 use token_broker_sandbox::{Options, Sandbox};
 use tokio::net::TcpListener;
@@ -35,7 +36,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     file.write_all(configuration(&sandbox.url()).as_bytes())?;
     let loaded = config::load(file.path())?;
     let stop = Stop::default();
-    let app = App::new(loaded.config)?;
+    let app = App::new(loaded.config, Audit::default())?;
     let broker = tokio::spawn(app.run(Listeners { grpc: vec![grpc], ..Listeners::default() }, stop.clone()));
     println!("The broker listens on      {address}\n");
 

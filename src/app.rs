@@ -46,9 +46,10 @@ use crate::{
     },
     signin::Parts,
     telemetry::{
+        audit::Audit,
         log::Level,
         metrics::Metrics,
-        traces::{self, Traces},
+        traces::{Traces, TracesError},
     },
     tokens::cache::Cache,
     users::refresh_queue::RefreshQueue,
@@ -118,7 +119,7 @@ pub enum BuildError {
     ServiceAccounts(#[from] service_accounts::BuildError),
     /// Where traces go.
     #[error(transparent)]
-    Traces(#[from] traces::BuildError),
+    Traces(#[from] TracesError),
     /// Reflection.
     #[error(transparent)]
     Reflection(#[from] ReflectionError),
@@ -142,6 +143,7 @@ pub struct App {
     live: Live,
     metrics: Arc<Metrics>,
     traces: Traces,
+    audit: Audit,
     clock: Arc<dyn Clock>,
     services: Services,
     health: Health,
@@ -171,10 +173,10 @@ impl App {
     ///
     /// # Errors
     /// Where the client of the vault can't be built.
-    pub fn new(config: Config) -> Result<Self, BuildError> {
+    pub fn new(config: Config, audit: Audit) -> Result<Self, BuildError> {
         let clock = Arc::new(SystemClock);
         let vault = Vault::new(vault_settings(&config.vault), clock.clone())?;
-        Self::with_sign_in(config, Arc::new(vault), clock, fastrand::u64(..))
+        Self::with_sign_in(config, audit, Arc::new(vault), clock, fastrand::u64(..))
     }
 
     /// The same with another upstream and another clock, for a simulation. `seed` feeds the jitter.
@@ -183,6 +185,7 @@ impl App {
     /// Where reflection can't be built.
     pub fn with_sign_in(
         mut config: Config,
+        audit: Audit,
         sign_in: Arc<dyn SignIn>,
         clock: Arc<dyn Clock>,
         seed: u64,
@@ -197,6 +200,7 @@ impl App {
             refresh_queue,
             metrics: Arc::clone(&metrics),
             traces: traces.clone(),
+            audit: audit.clone(),
             runtime: Handle::current(),
             seed,
         };
@@ -204,13 +208,15 @@ impl App {
         let live = Live::new(Snapshot::new(make(&mut config, None, sign_in, &clock)?));
         let broker = Arc::new(Broker::new(parts, live.clone(), closing.clone()));
         let health = Health::new();
-        let observer = Observer { clock: Arc::clone(&clock), metrics: Arc::clone(&metrics), traces: traces.clone() };
+        let observer =
+            Observer { clock: Arc::clone(&clock), metrics: Arc::clone(&metrics), traces: traces.clone(), audit: audit.clone() };
         let services = Services::all(Arc::clone(&broker), observer, &health)?;
         let reconfigure = Reconfigure {
             broker: Arc::clone(&broker),
             live: live.clone(),
             clock: Arc::clone(&clock),
             level: None,
+            audit: audit.clone(),
             current: config.clone(),
             started: config,
         };
@@ -219,6 +225,7 @@ impl App {
             live,
             metrics,
             traces,
+            audit,
             clock,
             services,
             health,
@@ -267,6 +274,7 @@ impl App {
 
         stop.begin.cancelled().await;
         self.health.set(SERVICE, false);
+        self.audit.flush();
         phase.send_replace(Phase::Draining);
         let (lame_duck, drain) = {
             let serving = &self.live.load().serving;
@@ -289,7 +297,7 @@ impl App {
             return watch::Sender::new(ReloadState::at_the_start(&*self.clock)).subscribe();
         };
         let mut reconfigure = Reconfigure { level, ..reconfigure };
-        let reload = Reload::new(files, &warnings, Arc::clone(&self.clock), Arc::clone(&self.metrics));
+        let reload = Reload::new(files, &warnings, Arc::clone(&self.clock), Arc::clone(&self.metrics), self.audit.clone());
         let state = reload.state();
         upkeep.spawn(
             reload.watch(reload::POLL_EVERY, hup, self.closing.clone(), move |reloaded| reconfigure.apply(reloaded.config)),

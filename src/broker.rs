@@ -93,7 +93,7 @@ impl Broker {
         let (user, held, freshness, now) = {
             // Before anything that depends on the user: a denial says nothing of who is configured.
             if snapshot.policy.decide(caller, &request.key).is_err() {
-                return Err(BrokerError::NotAllowed { caller: caller.clone(), user: request.key.clone() }.into());
+                return Err(BrokerError::NotAllowed { caller: caller.clone(), user: UserKey::clone(&request.key) }.into());
             }
             let Configured { user, credential } = configured(snapshot, &request.key)?;
             let now = self.clock.now();
@@ -268,7 +268,7 @@ impl Broker {
             Join::TooSoon(wait) => return Err(BrokerError::SignInTooSoon { wait }.into()),
             Join::Unattainable(longest) => return Err(BrokerError::MinRemainingUnattainable { longest }.into()),
             Join::Full => return Err(BrokerError::Overloaded { wait: OVERLOADED_WAIT }.into()),
-            Join::Gone => return Err(BrokerError::NotConfigured(request.key.clone()).into()),
+            Join::Gone => return Err(BrokerError::NotConfigured(UserKey::clone(&request.key)).into()),
         };
         let now = self.clock.now().mono;
         let by = answer_by(request.deadline, now);
@@ -285,7 +285,7 @@ impl Broker {
                 BrokerError::VaultUnavailable { cause: REPLACED, wait: OVERLOADED_WAIT }
             }
             Ok(FlightOutcome::Stopped(stop)) => self.stopped(&stop),
-            Ok(FlightOutcome::Gone) => BrokerError::NotConfigured(request.key.clone()),
+            Ok(FlightOutcome::Gone) => BrokerError::NotConfigured(UserKey::clone(&request.key)),
             Err(WaitError::Deadline) if until < by => BrokerError::VaultUnavailable { cause: STILL_DOWN, wait: DOWN_WAIT },
             Err(WaitError::Deadline) => BrokerError::DeadlineExceeded,
             Err(WaitError::Full) => BrokerError::Overloaded { wait: OVERLOADED_WAIT },
@@ -356,11 +356,7 @@ fn renewal(serves: &(dyn Fn(&CachedToken, Moment) -> bool + Sync), begin_by: Opt
 
 /// Whether this id is among a caller's; hex of either case.
 fn names(rejected: &[String], id: TokenId) -> bool {
-    // Nearly all calls name none, and then no id is written out.
-    !rejected.is_empty() && {
-        let id = id.to_string();
-        rejected.iter().any(|text| text.eq_ignore_ascii_case(&id))
-    }
+    rejected.iter().any(|text| text.eq_ignore_ascii_case(id.as_str()))
 }
 
 /// A little before the deadline.

@@ -232,7 +232,7 @@ async fn serve_config(
     let hup = Arc::new(Notify::new());
     let reloading = Reloading { files, warnings, hup: Arc::clone(&hup), level: Some(logs.level.clone()) };
     let seats = descriptors::take(&config);
-    let app = App::new(config)?.seats(seats).reloading(reloading);
+    let app = App::new(config, logs.audit.clone())?.seats(seats).reloading(reloading);
     let metrics = app.metrics();
     let told = stop.clone();
     tokio::join!(app.run(listeners, stop.clone()), async {

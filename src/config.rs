@@ -124,6 +124,18 @@ pub struct Log {
 pub struct Audit {
     /// Lines are added to this file; none: standard output.
     pub file: Option<PathBuf>,
+    /// How hits are told.
+    pub hits: Hits,
+}
+
+/// How the audit trail tells of hits: calls that are answered from the cache at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Hits {
+    /// In a line each.
+    #[default]
+    Each,
+    /// Those of one caller for one user and token in one line a minute.
+    Summed,
 }
 
 /// `[traces]`: where spans go.

@@ -37,6 +37,8 @@ pub mod clock;
 #[cfg(feature = "server")]
 pub mod config;
 #[cfg(feature = "server")]
+mod hex;
+#[cfg(feature = "server")]
 mod jwks;
 #[cfg(feature = "server")]
 pub mod live;
@@ -48,6 +50,8 @@ mod outbound;
 pub mod policy;
 #[cfg(feature = "server")]
 pub mod reload;
+#[cfg(feature = "server")]
+pub mod request_id;
 #[cfg(feature = "server")]
 pub mod rpc;
 #[cfg(feature = "server")]

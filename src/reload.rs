@@ -21,7 +21,7 @@ use crate::{
     clock::{Clock, Moment},
     config::{Fault, Faults, Files, Glance, Kept, Reloaded},
     telemetry::{
-        audit,
+        audit::Audit,
         metrics::{self, Metrics},
     },
 };
@@ -67,6 +67,7 @@ pub struct Reload {
     files: Files,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
+    audit: Audit,
     state: watch::Sender<ReloadState>,
     /// What the start has logged already.
     warned: BTreeSet<String>,
@@ -75,11 +76,11 @@ pub struct Reload {
 impl Reload {
     /// Takes over files that have been read just now, with these warnings, which have been logged.
     #[must_use]
-    pub fn new(files: Files, warnings: &[Fault], clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Self {
+    pub fn new(files: Files, warnings: &[Fault], clock: Arc<dyn Clock>, metrics: Arc<Metrics>, audit: Audit) -> Self {
         let state = ReloadState::at_the_start(&*clock);
         let warned = warnings.iter().map(ToString::to_string).collect();
         let files = files.timed_by(Arc::clone(&clock));
-        Self { files, clock, state: watch::Sender::new(state), metrics, warned }
+        Self { files, clock, state: watch::Sender::new(state), metrics, audit, warned }
     }
 
     /// What is in force, as it changes.
@@ -101,10 +102,10 @@ impl Reload {
         closing: CancellationToken,
         publish: impl FnMut(Reloaded) -> Result<(), String> + Send + 'static,
     ) {
-        let Self { files, clock, metrics, state, warned } = self;
+        let Self { files, clock, metrics, audit, state, warned } = self;
         let told = Told { warnings: warned, ..Told::default() };
         let seen = files.seen().clone();
-        let worker = Arc::new(Mutex::new(Worker { files, clock, metrics, state, told, rejected: None, publish }));
+        let worker = Arc::new(Mutex::new(Worker { files, clock, metrics, audit, state, told, rejected: None, publish }));
         let mut watching = Watching { worker, seen, retry: Retry::default(), failed: false, again_in: None };
         // A reload that has begun goes on by itself to its end.
         closing.run_until_cancelled(watching.run(every, &hup)).await;
@@ -223,6 +224,7 @@ struct Worker<P> {
     files: Files,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
+    audit: Audit,
     state: watch::Sender<ReloadState>,
     told: Told,
     /// Why what was read last could not be put in force, although it is in order.
@@ -241,7 +243,7 @@ impl<P: FnMut(Reloaded) -> Result<(), String>> Worker<P> {
         };
         let again_in = outcome.as_ref().ok().and_then(|reloaded| reloaded.again_in);
         let (was_faulty, result) = match outcome {
-            Err(faults) => (self.told.refused(&faults), metrics::Reloaded::Refused),
+            Err(faults) => (self.told.refused(&faults), metrics::ReloadResult::Refused),
             Ok(reloaded) => {
                 self.told.warnings(&reloaded.warnings);
                 let was_faulty = self.told.kept(&reloaded.kept);
@@ -250,9 +252,9 @@ impl<P: FnMut(Reloaded) -> Result<(), String>> Worker<P> {
                     self.hand_over(reloaded, start);
                 }
                 let result = match (&self.rejected, all) {
-                    (Some(_), _) => metrics::Reloaded::Refused,
-                    (None, true) => metrics::Reloaded::Taken,
-                    (None, false) => metrics::Reloaded::Kept,
+                    (Some(_), _) => metrics::ReloadResult::Refused,
+                    (None, true) => metrics::ReloadResult::Taken,
+                    (None, false) => metrics::ReloadResult::Kept,
                 };
                 (was_faulty, result)
             }
@@ -271,7 +273,7 @@ impl<P: FnMut(Reloaded) -> Result<(), String>> Worker<P> {
         });
         // Once, not with each look at what is still at fault.
         if news && !lines.is_empty() {
-            audit::configuration_refused(lines.len());
+            self.audit.configuration_refused(self.clock.now().wall, lines.len());
         }
         (self.files.seen().clone(), !lines.is_empty(), again_in)
     }

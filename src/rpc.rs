@@ -7,7 +7,6 @@ mod get_token;
 pub mod guard;
 pub mod health;
 mod layer;
-mod request_id;
 pub mod services;
 pub mod status;
 mod streams;

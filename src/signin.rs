@@ -30,6 +30,7 @@ use crate::{
     config::Renewal,
     live::{Live, Snapshot},
     telemetry::{
+        audit::Audit,
         metrics::Metrics,
         traces::{Kind, Traces},
     },
@@ -69,6 +70,8 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     /// Where spans begin.
     pub traces: Traces,
+    /// Where sign-ins are recorded.
+    pub audit: Audit,
     /// Where flights are spawned, so that they outlive the call that began them.
     pub runtime: Handle,
     /// Feeds the jitter.

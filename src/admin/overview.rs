@@ -19,7 +19,7 @@ use crate::{
     clock::{Clock, Moment},
     live::Live,
     reload::ReloadState,
-    telemetry::metrics::gauges::{self, Now, Process},
+    telemetry::metrics::gauges::{self, Gauges, Process},
 };
 
 /// Facts are good for so many times as long as it took to gather them: whoever asks without a pause costs a twentieth of a core.
@@ -142,9 +142,9 @@ impl Sources {
 impl View {
     /// As metrics have it.
     #[must_use]
-    pub fn now(&self) -> Now {
+    pub fn now(&self) -> Gauges {
         let Self { configuration, stats, .. } = self;
-        Now {
+        Gauges {
             ready: self.phase == Phase::Ready,
             vault_up: !stats.vault_is_down,
             flights: stats.flights,

@@ -19,7 +19,10 @@ use crate::{
     live::{Configuration, Live, Serving, Settings},
     net::tls::ServerTls,
     policy::Policy,
-    telemetry::{audit, log::Level},
+    telemetry::{
+        audit::{Audit, Reconfigured},
+        log::Level,
+    },
     users::holds::Rules,
     vault::{self, SignIn, Vault},
 };
@@ -133,6 +136,7 @@ pub(super) struct Reconfigure {
     pub(super) live: Live,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) level: Option<Level>,
+    pub(super) audit: Audit,
     /// What is in force as far as a reload reaches, without the users, whose passwords have their own place.
     pub(super) current: Config,
     /// What the process began with: what only a start takes over is in force as it is here.
@@ -165,7 +169,9 @@ impl Reconfigure {
             callers = next.callers.len(),
             "the configuration is in force"
         );
-        audit::configuration(total, counts.added, counts.changed, counts.removed, next.callers.len());
+        let (added, changed, removed) = (counts.added, counts.changed, counts.removed);
+        let configured = Reconfigured { users: total, added, changed, removed, callers: next.callers.len() };
+        self.audit.configuration(self.clock.now().wall, configured);
         self.current = next;
         Ok(())
     }
@@ -176,7 +182,7 @@ impl Reconfigure {
             && !Arc::ptr_eq(former, now)
         {
             info!(not_after = clock::rfc3339(tls.not_after), "another certificate or client CA is in force");
-            audit::certificate(clock::rfc3339(tls.not_after));
+            self.audit.certificate(self.clock.now().wall, clock::rfc3339(tls.not_after));
         }
     }
     /// What is in order for the next start need not be so here: the listener is where it was at this one's, and speaks TLS or not.
@@ -202,6 +208,7 @@ impl Reconfigure {
             ("grpc.health_listen", now.grpc.health_listen != then.grpc.health_listen),
             ("admin.listen", admin(now) != admin(then)),
             ("audit.file", now.audit.file != then.audit.file),
+            ("audit.hits", now.audit.hits != then.audit.hits),
             ("traces", now.traces != then.traces),
             ("log.format", now.log.format != then.log.format),
         ] {

@@ -13,7 +13,7 @@ use crate::{clock::Moment, telemetry::traces::Span, tokens::freshness::CachedTok
 #[derive(Clone, Debug)]
 pub struct Request {
     /// Whose token.
-    pub key: UserKey,
+    pub key: Arc<UserKey>,
     /// The token must live at least this long.
     pub min_remaining: Duration,
     /// The `token_id`s, in hex, of tokens that the vault's API refused; most name what other replicas hold.

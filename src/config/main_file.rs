@@ -8,7 +8,7 @@ use toml::de::DeTable;
 use tracing::Level;
 
 use super::{
-    Admin, Audit, Auth, Caller, Grpc, Log, LogFormat, Traces, Vault,
+    Admin, Audit, Auth, Caller, Grpc, Hits, Log, LogFormat, Traces, Vault,
     auth_table::{self, Access},
     credentials::CredentialsFile,
     faults::{At, Findings},
@@ -145,8 +145,9 @@ fn read_audit(mut table: Reader<'_, '_>) -> Audit {
         let message = format!("names a file in {}, which is no directory: make it, or mend the path", directory.display());
         table.fault(table.at(), "file", message);
     }
+    let hits = table.choice("hits", Hits::default(), &[("each", Hits::Each), ("summed", Hits::Summed)]);
     table.finish();
-    Audit { file }
+    Audit { file, hits }
 }
 
 fn read_log(table: Option<Reader<'_, '_>>) -> Log {

@@ -22,7 +22,7 @@ mod reload;
 mod traces;
 mod unseen;
 
-use super::{Fault, Faults, Loaded, LogFormat, Renewal, load};
+use super::{Audit, Fault, Faults, Hits, Loaded, LogFormat, Renewal, load};
 
 const VAULT: &str = "[vault]\nbase_url = \"https://vault.example.org\"\n";
 const USER: &str = "[[users]]\nmerchant_id = \"m\"\nnumber = \"+447871239999\"\npassword = \"1234Qwerty\"\n";
@@ -89,6 +89,7 @@ fn everything_has_its_default() {
     assert_eq!(config.grpc.call_timeout, Duration::from_secs(30));
     assert!(config.admin.is_none());
     assert_eq!((config.log.format, config.log.level), (LogFormat::Json, Level::INFO));
+    assert_eq!(config.audit, Audit { file: None, hits: Hits::Each });
     assert_eq!(config.vault.base_url, "https://vault.example.org");
     assert!(config.vault.ca_file.is_none() && config.vault.headers.is_empty());
     assert_eq!(config.vault.timeout, Duration::from_secs(10));
@@ -119,6 +120,10 @@ call_timeout = "30s"                         # for calls without a deadline
 
 [admin]
 listen = "127.0.0.1:9090"
+
+[audit]
+# file = "audit.jsonl"
+hits = "each"                                # or "summed": hits of one caller, user and token in one line a minute
 
 [log]
 format = "json"                              # or "text"
@@ -166,6 +171,9 @@ fn every_key_is_taken() {
         call_timeout = "250ms"
         [admin]
         listen = "0.0.0.0:9091"
+        [audit]
+        file = "trail.jsonl"
+        hits = "summed"
         [log]
         format = "text"
         level = "debug"
@@ -208,6 +216,7 @@ fn every_key_is_taken() {
     assert_eq!(config.grpc.drain, Duration::from_secs(90));
     assert_eq!(config.grpc.call_timeout, Duration::from_millis(250));
     assert_eq!(config.admin.expect("is there").listen.to_string(), "0.0.0.0:9091");
+    assert_eq!(config.audit, Audit { file: Some(directory.path().join("trail.jsonl")), hits: Hits::Summed });
     assert_eq!((config.log.format, config.log.level), (LogFormat::Text, Level::DEBUG));
     assert_eq!(config.vault.base_url, "http://localhost:8080");
     let ca_file = config.vault.ca_file.expect("is there");

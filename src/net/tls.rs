@@ -36,7 +36,7 @@ use crate::{
     authn::certificate::Peer,
     clock::Clock,
     config,
-    telemetry::metrics::{Metrics, Shaken},
+    telemetry::metrics::{HandshakeResult, Metrics},
 };
 
 /// A handshake takes two round trips and, on a busy machine, some milliseconds of CPU. Whoever stops in the middle has nothing
@@ -160,9 +160,9 @@ impl TlsAcceptor {
         source.changed.mark_unchanged();
         let current = (source.current)()?;
         // Counted also where its place is wanted, and this is dropped in the middle.
-        let mut counted = Counted { metrics: &self.metrics, became: Shaken::TimedOut };
+        let mut counted = Counted { metrics: &self.metrics, became: HandshakeResult::TimedOut };
         let shaken = timeout(HANDSHAKE_TIMEOUT, self.shake(stream, Arc::clone(&current.server))).await.ok()?;
-        counted.became = if shaken.is_ok() { Shaken::Done } else { Shaken::Refused };
+        counted.became = if shaken.is_ok() { HandshakeResult::Completed } else { HandshakeResult::Refused };
         drop(counted);
         let stream = shaken.map_err(|error| debug!(%error, "no handshake")).ok()?;
         let chain: Vec<_> =
@@ -192,7 +192,7 @@ impl TlsAcceptor {
 /// Counts a handshake once it is over.
 struct Counted<'a> {
     metrics: &'a Metrics,
-    became: Shaken,
+    became: HandshakeResult,
 }
 
 impl Drop for Counted<'_> {

@@ -104,7 +104,7 @@ fn write(directory: &TempDir, name: &str, text: &str) {
 
 fn open(directory: &TempDir, clock: &Arc<TestClock>) -> Reload {
     let (files, loaded) = Files::open(&directory.path().join("main.toml")).unwrap_or_else(|faults| panic!("{faults}"));
-    Reload::new(files, &loaded.warnings, Arc::clone(clock) as Arc<dyn Clock>, Arc::default())
+    Reload::new(files, &loaded.warnings, Arc::clone(clock) as Arc<dyn Clock>, Arc::default(), Audit::default())
 }
 
 /// The passwords, in the order of the files.
@@ -365,14 +365,12 @@ fn faults_are_read_again_ever_more_rarely() {
 #[test]
 fn each_line_is_logged_once_until_it_is_no_longer_true() {
     let (directory, clock) = (directory(), Arc::new(TestClock::start()));
-    let Reload { files, clock, metrics, state, warned } = open(&directory, &clock);
+    let Reload { files, clock, metrics, audit, state, warned } = open(&directory, &clock);
     let told = Told { warnings: warned, ..Told::default() };
-    let mut worker = Worker { files, clock, metrics, state, told, rejected: None, publish: |_| Ok(()) };
+    let mut worker = Worker { files, clock, metrics, audit, state, told, rejected: None, publish: |_| Ok(()) };
     let mut logged = |scope| {
         worker.reload(scope);
-        let lines = String::from_utf8(LOG.take()).expect("is text");
-        // The audit trail has a test of its own.
-        lines.split_inclusive('\n').filter(|line| !line.contains(" audit: ")).collect::<String>()
+        String::from_utf8(LOG.take()).expect("is text")
     };
     let faulty = "[[users]]\npassword = 1234Qwerty";
     for (name, text, words) in [

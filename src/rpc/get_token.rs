@@ -10,12 +10,13 @@ use std::{
 use tokio::time::Instant;
 use tonic::{Code, Request, Response, Status};
 
-use super::{request_id::RequestId, status};
+use super::status;
 use crate::{
     broker::{Answer, Broker, BrokerError, FieldFault, NoToken, Outcome, Request as Wanted},
     caller::CallerId,
     live::Snapshot,
     proto::v1::{GetTokenRequest, GetTokenResponse, Token, token_broker_service_server::TokenBrokerService},
+    request_id::RequestId,
     telemetry::traces::Span,
     tokens::token::TokenId,
     user::{MerchantId, Number, UserKey},
@@ -47,7 +48,7 @@ pub(super) struct Call {
 
 /// What the handler learnt, for the guard that tells of the call's end.
 #[derive(Default)]
-pub(super) struct Notes(Mutex<(Option<UserKey>, Option<End>)>);
+pub(super) struct Notes(Mutex<(Option<Arc<UserKey>>, Option<End>)>);
 
 /// How a call ended.
 pub(super) enum End {
@@ -71,15 +72,15 @@ impl End {
 }
 
 impl Notes {
-    fn user(&self, user: &UserKey) {
-        self.lock().0 = Some(user.clone());
+    fn user(&self, user: &Arc<UserKey>) {
+        self.lock().0 = Some(Arc::clone(user));
     }
 
     fn end(&self, end: End) {
         self.lock().1 = Some(end);
     }
 
-    pub(super) fn take_user(&self) -> Option<UserKey> {
+    pub(super) fn take_user(&self) -> Option<Arc<UserKey>> {
         self.lock().0.take()
     }
 
@@ -87,7 +88,7 @@ impl Notes {
         self.lock().1.take()
     }
 
-    fn lock(&self) -> MutexGuard<'_, (Option<UserKey>, Option<End>)> {
+    fn lock(&self) -> MutexGuard<'_, (Option<Arc<UserKey>>, Option<End>)> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -126,7 +127,7 @@ fn parse(message: GetTokenRequest, deadline: Instant, span: &Span) -> Result<Wan
     check_rejected(&message.rejected_token_ids, &mut faults);
     match (merchant, number, min_remaining) {
         (Some(merchant), Some(number), Some(min_remaining)) if faults.is_empty() => Ok(Wanted {
-            key: UserKey { merchant, number },
+            key: Arc::new(UserKey { merchant, number }),
             min_remaining,
             rejected_token_ids: message.rejected_token_ids,
             deadline,

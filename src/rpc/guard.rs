@@ -12,7 +12,6 @@ use tracing::{debug, error, info};
 
 use super::{
     get_token::{Call, End, Notes},
-    request_id::{self, RequestId},
     status,
 };
 use crate::{
@@ -21,9 +20,10 @@ use crate::{
     clock::Clock,
     live::Snapshot,
     reason::Reason,
+    request_id::{self, RequestId},
     telemetry::{
-        audit::{self, Decision, Verdict},
-        metrics::{Ended, Metrics},
+        audit::{Audit, Decision, Verdict},
+        metrics::{CallEnd, Metrics},
         traces::{Context, Kind, Span, TraceId, Traces},
     },
     user::UserKey,
@@ -37,6 +37,8 @@ pub struct Observer {
     pub metrics: Arc<Metrics>,
     /// Traces them.
     pub traces: Traces,
+    /// Keeps a record of them.
+    pub audit: Audit,
 }
 
 impl fmt::Debug for Observer {
@@ -84,7 +86,7 @@ impl Guard {
             snapshot: Arc::clone(&self.snapshot),
             caller,
             deadline,
-            id: self.id.clone(),
+            id: self.id,
             span: self.span.clone(),
             notes: Notes::default(),
         });
@@ -95,7 +97,7 @@ impl Guard {
     /// Ends the call with what the handler noted; or, where it noted nothing, with what the library below said in its place: a message
     /// that is none, another method.
     pub(super) fn answered(mut self, response: Response<Body>) -> Response<Body> {
-        let response = status::completed(response, || self.id.clone());
+        let response = status::completed(response, || self.id);
         let end = self.call.as_ref().and_then(|call| call.notes.take_end()).unwrap_or_else(|| {
             let status = Status::from_header_map(response.headers());
             End::RefusedBelow(status.map_or(Code::Unknown, |status| status.code()))
@@ -113,10 +115,10 @@ impl Guard {
 
     fn finish(&mut self, end: &End) {
         self.finished = true;
-        let took = self.observer.clock.now().mono.saturating_duration_since(self.received);
+        let now = self.observer.clock.now();
         let metrics = &self.observer.metrics;
         let (code, reason, outcome) = (status::name(end.code()), end.reason().map_or("", Reason::as_str), end.outcome().as_str());
-        metrics.call(&Ended { code, reason, outcome }, took);
+        metrics.call(&CallEnd { code, reason, outcome }, now.mono.saturating_duration_since(self.received));
         if let End::Answered { left, .. } = end {
             metrics.handed_out(*left);
         }
@@ -128,17 +130,18 @@ impl Guard {
         }
         let user = self.call.as_ref().and_then(|call| call.notes.take_user());
         let trace_id = self.trace_id();
-        audit::decision(&Decision {
-            caller,
-            user: user.as_ref().map(|user| (&user.merchant, &user.number)),
+        self.observer.audit.decision(Decision {
+            at: now.wall,
+            caller: caller.cloned(),
+            user: user.clone(),
             verdict: end.verdict(),
             reason,
             outcome,
             token_id: end.token_id(),
-            request_id: self.id.as_str(),
+            request_id: self.id,
             trace_id,
         });
-        self.log(end, caller, user.as_ref(), trace_id);
+        self.log(end, caller, user.as_deref(), trace_id);
         self.end_span(code, outcome, caller, reason);
     }
 

@@ -18,7 +18,6 @@ use super::{
     guard::Observer,
     health::Health,
     layer::{self, Layer, MESSAGE_TIMEOUT, unidentified},
-    request_id::{self, RequestId},
     status,
     streams::{Answer, shutting_down},
 };
@@ -26,6 +25,7 @@ use crate::{
     broker::{Broker, BrokerError},
     net::{Counted, Session, connection_limit::OpenCall},
     proto::{self, v1::token_broker_service_server::TokenBrokerServiceServer},
+    request_id::{self, RequestId},
 };
 
 /// The method of health that goes on.

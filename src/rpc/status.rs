@@ -8,11 +8,11 @@ use http::Response;
 use tonic::{Code, Status, body::Body, metadata::MetadataMap};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
 
-use super::request_id::RequestId;
 use crate::{
     broker::{BrokerError, FieldFault},
     clock,
     reason::{DOMAIN, Reason},
+    request_id::RequestId,
 };
 
 /// The trailer that gRPC's own retry policy reads (gRFC A6): milliseconds, or −1 for "don't".

@@ -15,8 +15,8 @@ use http_body::Frame;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::{Status, body::Body};
 
-use super::{request_id::RequestId, status};
-use crate::{broker::BrokerError, net::Counted};
+use super::status;
+use crate::{broker::BrokerError, net::Counted, request_id::RequestId};
 
 /// The body of an answer.
 pub enum Answer {

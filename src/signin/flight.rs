@@ -18,9 +18,9 @@ use crate::{
     clock::Moment,
     config::Renewal,
     telemetry::{
-        audit,
-        metrics::Renewed,
-        traces::{Kind, Span},
+        audit::SignInResult,
+        metrics::RenewalResult,
+        traces::{Kind, Span, TraceId},
     },
     tokens::{
         freshness::CachedToken,
@@ -278,7 +278,7 @@ impl Flight {
         self.shared.heard().granted = Some(now.wall);
         if self.renewal {
             let in_time = former.is_some_and(|former| !former.left_at(now).is_zero());
-            self.shared.parts.metrics.renewal(if in_time { Renewed::Ahead } else { Renewed::Late });
+            self.shared.parts.metrics.renewal(if in_time { RenewalResult::Ahead } else { RenewalResult::Late });
         }
         let mut record = self.user.record();
         // Under the lock: what is put in force later finds what is stored now.
@@ -302,7 +302,7 @@ impl Flight {
         let trace = self.span.context().map(|context| context.trace);
         let trace_id = trace.map(tracing::field::display);
         info!(merchant_id = %key.merchant, number = %key.number, %token_id, lifetime_s = left.as_secs(), took_ms = millis(took), trace_id, "signed in");
-        audit::sign_in(key, Ok(token_id), took, trace);
+        self.record(now, Ok(token_id), took, trace);
         if let Some(floor) = doubled {
             self.shared.parts.metrics.floor_doublings.inc();
             warn!(
@@ -346,7 +346,7 @@ impl Flight {
 
         self.shared.heard().failed = Some((now.wall, Arc::clone(failure)));
         if self.renewal {
-            self.shared.parts.metrics.renewal(Renewed::Failed);
+            self.shared.parts.metrics.renewal(RenewalResult::Failed);
         }
         let (key, took) = (&self.user.key, now.mono.saturating_duration_since(sent.mono));
         let trace = self.span.context().map(|context| context.trace);
@@ -355,7 +355,7 @@ impl Flight {
             merchant_id = %key.merchant, number = %key.number, %failure, took_ms = millis(took),
             next_s = wait.as_secs(), whole_merchant = merchants, trace_id, "sign-in failed"
         );
-        audit::sign_in(key, Err(failure), took, trace);
+        self.record(now, Err(failure), took, trace);
         stop.map_or(FlightOutcome::Void, FlightOutcome::Stopped)
     }
 
@@ -366,6 +366,12 @@ impl Flight {
         if self.renewal || lost_token || has_token() {
             self.shared.renew_later(&self.user, stop.left_at(now.mono));
         }
+    }
+
+    /// Leaves its sign-in in the audit trail.
+    fn record(&self, now: Moment, result: Result<TokenId, &Failure>, took: Duration, trace_id: Option<TraceId>) {
+        let (user, result) = (Arc::clone(&self.user.key), result.map_err(ToString::to_string));
+        self.shared.parts.audit.sign_in(SignInResult { at: now.wall, user, result, took, trace_id });
     }
 
     /// Tells the waiters. The flight has left the record before, together with whatever it learnt.
@@ -402,7 +408,7 @@ impl Drop for Flight {
             if self.sent {
                 let merchant = self.user.key.merchant.as_str();
                 self.shared.parts.metrics.sign_in(merchant, Failure::Broken.kind(), Duration::ZERO);
-                audit::sign_in(&self.user.key, Err(&Failure::Broken), Duration::ZERO, None);
+                self.record(self.shared.parts.clock.now(), Err(&Failure::Broken), Duration::ZERO, None);
             }
             self.span.end(Some(Failure::Broken.kind()));
             self.arrivals.land(None);

@@ -1,22 +1,42 @@
 //! The audit trail: who asked for whose token and what became of it, each sign-in, each change of what is in force.
 //!
-//! Every line is an event on a target of its own, whatever the log's level is; `telemetry` writes them, off the hot path. Must never
-//! hold a token, a password or a number in clear.
+//! Whoever has something to record puts it into a bounded queue, and a thread of the trail's own writes the lines. Must never hold a
+//! token, a password or a number in clear, format or wait where a call is answered, nor lose a record without counting it.
 
-use std::time::Duration;
+mod line;
+mod queue;
+mod sums;
+#[cfg(test)]
+mod tests;
+mod writer;
 
-use tracing::info;
-
-use super::traces::TraceId;
-use crate::{
-    caller::CallerId,
-    tokens::token::TokenId,
-    user::{MerchantId, Number, UserKey},
-    vault::Failure,
+use std::{
+    io,
+    path::PathBuf,
+    sync::Arc,
+    thread,
+    time::{Duration, SystemTime},
 };
 
-/// The target of every line, by which it is routed.
-pub const TARGET: &str = "audit";
+use thiserror::Error;
+
+use self::{queue::Queue, sums::Sums, writer::Writer};
+use super::{lines::Sink, output::Stdout, traces::TraceId, trail::Trail};
+use crate::{
+    caller::CallerId,
+    clock::{Clock, SystemClock},
+    config,
+    request_id::RequestId,
+    tokens::token::TokenId,
+    user::UserKey,
+};
+
+/// Most records that wait to be written: a second of calls as fast as they come. Each takes about 200 bytes: 13 MiB, while nobody
+/// takes the lines, and next to nothing otherwise.
+const RECORDS_MAX: usize = 65_536;
+
+/// The outcome of a call that was answered from the cache at once.
+const HIT: &str = "hit";
 
 /// What became of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,12 +65,14 @@ impl Verdict {
 }
 
 /// One call, and what became of it.
-#[derive(Debug)]
-pub struct Decision<'a> {
+#[derive(Clone, Debug)]
+pub struct Decision {
+    /// When it ended.
+    pub at: SystemTime,
     /// Who asked; none where that is not known.
-    pub caller: Option<&'a CallerId>,
+    pub caller: Option<CallerId>,
     /// For whom; none where the request could not be read.
-    pub user: Option<(&'a MerchantId, &'a Number)>,
+    pub user: Option<Arc<UserKey>>,
     /// What became of it.
     pub verdict: Verdict,
     /// Why not, as on the wire; empty where a token was handed out.
@@ -60,55 +82,167 @@ pub struct Decision<'a> {
     /// Which token.
     pub token_id: Option<TokenId>,
     /// The call's id, as in its error.
-    pub request_id: &'a str,
+    pub request_id: RequestId,
     /// The trace that it is in, if it is in one.
     pub trace_id: Option<TraceId>,
 }
 
-/// Notes a call.
-pub fn decision(call: &Decision<'_>) {
-    info!(
-        target: TARGET,
-        event = "decision",
-        caller = call.caller.map(tracing::field::display),
-        merchant_id = call.user.map(|(merchant, _)| tracing::field::display(merchant)),
-        number = call.user.map(|(_, number)| tracing::field::display(number)),
-        verdict = call.verdict.as_str(),
-        reason = call.reason,
-        outcome = call.outcome,
-        token_id = call.token_id.map(tracing::field::display),
-        request_id = call.request_id,
-        trace_id = call.trace_id.map(tracing::field::display),
-    );
+impl Decision {
+    /// Whether it was answered from the cache at once, as nearly all calls are.
+    fn is_hit(&self) -> bool {
+        self.verdict == Verdict::Allowed && self.outcome == HIT
+    }
 }
 
-/// Notes a sign-in at the vault.
-pub fn sign_in(user: &UserKey, result: Result<TokenId, &Failure>, took: Duration, trace: Option<TraceId>) {
-    let (token_id, failure) = (result.ok(), result.err());
-    info!(
-        target: TARGET,
-        event = "sign_in",
-        merchant_id = %user.merchant,
-        number = %user.number,
-        verdict = if failure.is_none() { "granted" } else { "failed" },
-        reason = failure.map(tracing::field::display),
-        token_id = token_id.map(tracing::field::display),
-        took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
-        trace_id = trace.map(tracing::field::display),
-    );
+/// A sign-in at the vault that ended.
+#[derive(Clone, Debug)]
+pub struct SignInResult {
+    /// When it ended.
+    pub at: SystemTime,
+    /// Whose.
+    pub user: Arc<UserKey>,
+    /// Which token it brought, or why none.
+    pub result: Result<TokenId, String>,
+    /// How long it took.
+    pub took: Duration,
+    /// The trace that it is in, if it is in one.
+    pub trace_id: Option<TraceId>,
 }
 
-/// Notes that another configuration is in force.
-pub fn configuration(users: usize, added: usize, changed: usize, removed: usize, callers: usize) {
-    info!(target: TARGET, event = "configuration", verdict = "in_force", users, added, changed, removed, callers);
+/// How many users and callers a configuration that is in force has, and what it changed.
+#[derive(Clone, Copy, Debug)]
+pub struct Reconfigured {
+    /// Users in all.
+    pub users: usize,
+    /// New ones.
+    pub added: usize,
+    /// With another credential.
+    pub changed: usize,
+    /// Reconfigured no more.
+    pub removed: usize,
+    /// Entries of `[[callers]]`.
+    pub callers: usize,
 }
 
-/// Notes that a configuration, or some of its files, was not taken.
-pub fn configuration_refused(faults: usize) {
-    info!(target: TARGET, event = "configuration", verdict = "refused", faults);
+/// What the trail is told of: of one size, whichever it is, so that the queue need not allocate for a call.
+#[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "nearly all records are of the large one, which is not to be allocated")]
+enum Record {
+    Decision(Decision),
+    Rare(Box<Rare>),
 }
 
-/// Notes that another certificate of the broker's, or other CAs of callers, are in force.
-pub fn certificate(not_after: Option<String>) {
-    info!(target: TARGET, event = "certificate", verdict = "in_force", not_after);
+/// What happens too rarely for its size to matter.
+#[derive(Debug)]
+enum Rare {
+    SignIn(SignInResult),
+    InForce { at: SystemTime, configured: Reconfigured },
+    Refused { at: SystemTime, faults: usize },
+    Certificate { at: SystemTime, not_after: Option<String> },
+}
+
+/// Where to record what the trail is to tell; clones are the same trail. By default it is nowhere.
+#[derive(Clone, Debug, Default)]
+pub struct Audit(Option<Arc<Queue>>);
+
+/// The audit trail can't be written.
+#[derive(Debug, Error)]
+pub enum AuditError {
+    /// There is no thread to write.
+    #[error("no thread can be started to write the audit trail: {0}")]
+    Thread(#[source] io::Error),
+    /// Its file can't be written to.
+    #[error("audit.file: {} can't be added to: {source}: mend its permissions, or name another file", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl Audit {
+    /// Starts the trail that `[audit]` asks for, on `stdout` where it names no file.
+    pub(super) fn start(config: &config::Audit, stdout: Stdout) -> Result<Self, AuditError> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        match &config.file {
+            None => Self::to(stdout, config.hits, clock),
+            Some(path) => {
+                let file = Trail::open(path, Arc::clone(&clock));
+                let file = file.map_err(|source| AuditError::File { path: path.clone(), source })?;
+                Self::to(file, config.hits, clock)
+            }
+        }
+    }
+
+    fn to(sink: impl Sink, hits: config::Hits, clock: Arc<dyn Clock>) -> Result<Self, AuditError> {
+        let queue = Arc::new(Queue::new(RECORDS_MAX));
+        let sums = match hits {
+            config::Hits::Each => None,
+            config::Hits::Summed => Some(Sums::default()),
+        };
+        let writer = Writer::new(Arc::clone(&queue), sink, sums, clock);
+        thread::Builder::new().name("audit".to_owned()).spawn(move || writer.run()).map_err(AuditError::Thread)?;
+        Ok(Self(Some(queue)))
+    }
+
+    fn record(&self, record: impl FnOnce() -> Record) {
+        if let Some(queue) = &self.0 {
+            queue.push(record());
+        }
+    }
+
+    fn rare(&self, rare: impl FnOnce() -> Rare) {
+        self.record(|| Record::Rare(Box::new(rare())));
+    }
+
+    /// Records a call.
+    pub fn decision(&self, call: Decision) {
+        self.record(|| Record::Decision(call));
+    }
+
+    /// Records a sign-in at the vault.
+    pub fn sign_in(&self, sign_in: SignInResult) {
+        self.rare(|| Rare::SignIn(sign_in));
+    }
+
+    /// Records that another configuration is in force.
+    pub fn configuration(&self, at: SystemTime, configured: Reconfigured) {
+        self.rare(|| Rare::InForce { at, configured });
+    }
+
+    /// Records that a configuration, or some of its files, was not taken.
+    pub fn configuration_refused(&self, at: SystemTime, faults: usize) {
+        self.rare(|| Rare::Refused { at, faults });
+    }
+
+    /// Records that another certificate of the broker's, or other CAs of callers, are in force.
+    pub fn certificate(&self, at: SystemTime, not_after: Option<String>) {
+        self.rare(|| Rare::Certificate { at, not_after });
+    }
+
+    /// Has the hits that were only counted so far told at once: who knows how the process ends.
+    pub fn flush(&self) {
+        self.0.iter().for_each(|queue| queue.order(|orders| orders.flush = true));
+    }
+
+    /// Looks whether the trail's file is still the one that its path names, and opens that if it is not.
+    pub(super) fn look(&self) {
+        self.0.iter().for_each(|queue| queue.order(|orders| orders.look = true));
+    }
+
+    /// How many lines were lost so far, to a full queue or a sink that failed.
+    pub(super) fn lost(&self) -> usize {
+        self.0.as_ref().map_or(0, |queue| queue.lost())
+    }
+
+    /// How many lines wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.0.as_ref().map_or(0, |queue| queue.waiting())
+    }
+
+    /// Waits until what was recorded before is written, and the trail's thread has ended. As long as that takes.
+    pub(super) fn end(&self) {
+        self.0.iter().for_each(|queue| queue.end());
+    }
 }

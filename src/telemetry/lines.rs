@@ -15,7 +15,7 @@ use std::{
 use tracing_subscriber::fmt::MakeWriter;
 
 /// Lines that have gathered are written at once, up to so many bytes: a write each would cost a busy broker more than the lines.
-const GATHERED_MAX: usize = 64 * 1024;
+pub(super) const GATHERED_MAX: usize = 64 * 1024;
 
 /// Where lines end.
 pub(super) trait Sink: Send + 'static {
@@ -43,7 +43,6 @@ struct Counts {
 #[derive(Debug)]
 enum Job {
     Line(Vec<u8>),
-    Look,
     /// All before it was written.
     End(SyncSender<()>),
 }
@@ -66,11 +65,6 @@ impl Lines {
     /// How many wait.
     pub(super) fn waiting(&self) -> usize {
         self.counts.waiting.load(Ordering::Relaxed)
-    }
-
-    /// Has the sink look at its place, once there is time for that: it does before each write anyway.
-    pub(super) fn look(&self) {
-        self.to.try_send(Job::Look).ok();
     }
 
     /// Waits until what was said before is written, and its thread has ended. As long as that takes.
@@ -119,13 +113,15 @@ impl<S: Sink> Writer<S> {
         let mut gathered = Vec::with_capacity(GATHERED_MAX);
         while let Ok(first) = self.jobs.recv() {
             let (mut next, mut count) = (Some(first), 0);
-            let mut other = None;
+            let mut end = None;
             while let Some(job) = next.take() {
-                let Job::Line(line) = job else {
-                    other = Some(job);
-                    break;
-                };
-                gathered.extend_from_slice(&line);
+                match job {
+                    Job::Line(line) => gathered.extend_from_slice(&line),
+                    Job::End(ended) => {
+                        end = Some(ended);
+                        break;
+                    }
+                }
                 count += 1;
                 if gathered.len() < GATHERED_MAX {
                     next = self.jobs.try_recv().ok();
@@ -137,14 +133,10 @@ impl<S: Sink> Writer<S> {
                 self.counts.waiting.fetch_sub(count, Ordering::Relaxed);
                 gathered.clear();
             }
-            match other {
-                Some(Job::Look) => self.sink.look(),
-                Some(Job::End(ended)) => {
-                    // Whoever waited may have gone.
-                    ended.send(()).ok();
-                    return;
-                }
-                Some(Job::Line(_)) | None => {}
+            if let Some(ended) = end {
+                // Whoever waited may have gone.
+                ended.send(()).ok();
+                return;
             }
         }
     }

@@ -1,15 +1,9 @@
-//! The log, as JSON or text, on standard output, and the audit trail, always as JSON, beside it or in a file.
+//! The log, as JSON or text, on standard output, and how it ends together with the audit trail.
 //!
 //! Must never let a slow reader of either stall a call: lines go through bounded queues, and what does not fit is dropped,
 //! counted and said. Must never print a panic's text, which may hold anything, nor mix the two.
 
-use std::{
-    io, panic,
-    path::PathBuf,
-    sync::{Arc, mpsc},
-    thread,
-    time::Duration,
-};
+use std::{io, panic, sync::mpsc, thread, time::Duration};
 
 use thiserror::Error;
 use tokio::time::sleep;
@@ -24,22 +18,16 @@ use tracing_subscriber::{
 };
 
 use super::{
-    audit,
+    audit::{Audit, AuditError},
     lines::Lines,
     metrics::Metrics,
     output::{self, Stdout},
-    trail::Trail,
 };
-use crate::{
-    clock::SystemClock,
-    config::{Audit, Log, LogFormat},
-};
+use crate::config::{self, Log, LogFormat};
 
 /// Most lines waiting for standard output: a few seconds of a bad day, about 4 MiB.
 const LINES_MAX: usize = 16_384;
 
-/// Most lines of the audit trail waiting to be written: a second and more of calls as fast as they come, about 32 MiB.
-const AUDIT_LINES_MAX: usize = 65_536;
 /// What waits in the queues at the end is written as long as somebody takes it: a disk takes both in less, and of a reader that takes
 /// nothing for this many turns …
 const STILL_TURNS: u32 = 20;
@@ -70,7 +58,7 @@ impl Level {
 /// The level is ours alone: what the libraries trace are frames and headers, and with them what callers sent.
 fn filter(level: tracing::Level) -> Targets {
     let others = LevelFilter::WARN.min(level.into());
-    Targets::new().with_default(others).with_target(OURS, level).with_target(audit::TARGET, LevelFilter::OFF)
+    Targets::new().with_default(others).with_target(OURS, level)
 }
 
 /// The running log.
@@ -78,27 +66,23 @@ fn filter(level: tracing::Level) -> Targets {
 pub struct Logs {
     /// Its level.
     pub level: Level,
+    /// The audit trail.
+    pub audit: Audit,
     log: Lines,
-    trail: Lines,
 }
 
 /// Logging can't start.
 #[derive(Debug, Error)]
-pub enum StartError {
+pub enum LogError {
     /// A logger is installed already.
     #[error(transparent)]
     Installed(#[from] tracing_subscriber::util::TryInitError),
     /// There is no thread to write.
     #[error("no thread can be started to write the log: {0}")]
     Thread(#[source] io::Error),
-    /// The audit trail's file can't be written to.
-    #[error("audit.file: {} can't be added to: {source}: mend its permissions, or name another file", path.display())]
-    AuditFile {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    /// Nor can the audit trail.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
 }
 
 impl Logs {
@@ -114,7 +98,7 @@ impl Logs {
                 warn!(lines = dropped - told, "log lines were dropped: whatever reads them is too slow, or gone");
                 told = dropped;
             }
-            let unaudited = self.trail.lost();
+            let unaudited = self.audit.lost();
             if unaudited > told_audit {
                 let lines = unaudited - told_audit;
                 metrics.audit_lines_lost.inc_by(u64::try_from(lines).unwrap_or(u64::MAX));
@@ -126,14 +110,14 @@ impl Logs {
 
     /// Looks whether the audit trail's file is still the one that its path names, and opens that if it is not.
     pub fn look(&self) {
-        self.trail.look();
+        self.audit.look();
     }
 
     /// Writes what is left, for a moment at most, and says on standard error what was lost in all.
     pub fn end(self) {
-        let Self { log, trail, .. } = self;
+        let Self { log, audit, .. } = self;
         let (ended, end) = mpsc::sync_channel(1);
-        let queues = (trail.clone(), log.clone());
+        let queues = (audit.clone(), log.clone());
         // Apart, since whatever reads standard output may be stuck, and the end of the process must not be.
         let ending = thread::Builder::new().name("last lines".to_owned()).spawn(move || {
             queues.0.end();
@@ -141,7 +125,7 @@ impl Logs {
             // Nobody may wait any more.
             ended.send(()).ok();
         });
-        let waiting = || trail.waiting().saturating_add(log.waiting());
+        let waiting = || audit.waiting().saturating_add(log.waiting());
         let (mut still, mut before) = (0, waiting());
         for _ in 0..TURNS_MAX {
             if ending.is_err() || !matches!(end.recv_timeout(TURN), Err(mpsc::RecvTimeoutError::Timeout)) {
@@ -154,8 +138,8 @@ impl Logs {
                 break;
             }
         }
-        let lost = |lines: &Lines| lines.lost().saturating_add(lines.waiting());
-        for (what, lost) in [("log", lost(&log)), ("audit trail", lost(&trail))] {
+        let (log, audit) = (log.lost().saturating_add(log.waiting()), audit.lost().saturating_add(audit.waiting()));
+        for (what, lost) in [("log", log), ("audit trail", audit)] {
             if lost > 0 {
                 output::complain(format_args!("warning: {lost} lines of the {what} were lost"), Some(output::PATIENCE));
             }
@@ -167,18 +151,10 @@ impl Logs {
 ///
 /// # Errors
 /// Where a logger is installed already, or the audit trail's file can't be opened.
-pub fn start(log: &Log, trail: &Audit) -> Result<Logs, StartError> {
+pub fn start(log: &Log, audit: &config::Audit) -> Result<Logs, LogError> {
     let stdout = Stdout::default();
-    let trail = match &trail.file {
-        None => Lines::start("audit", AUDIT_LINES_MAX, stdout.clone()),
-        Some(path) => {
-            let file = Trail::open(path, Arc::new(SystemClock));
-            let file = file.map_err(|source| StartError::AuditFile { path: path.clone(), source })?;
-            Lines::start("audit", AUDIT_LINES_MAX, file)
-        }
-    };
-    let trail = trail.map_err(StartError::Thread)?;
-    let lines = Lines::start("log", LINES_MAX, stdout).map_err(StartError::Thread)?;
+    let audit = Audit::start(audit, stdout.clone())?;
+    let lines = Lines::start("log", LINES_MAX, stdout).map_err(LogError::Thread)?;
     let (filter, level) = reload::Layer::new(filter(log.level));
     // What goes wrong in the library is not said either: it would be with `eprintln!`.
     let ours = fmt::layer().log_internal_errors(false).with_writer(lines.clone());
@@ -186,13 +162,10 @@ pub fn start(log: &Log, trail: &Audit) -> Result<Logs, StartError> {
         LogFormat::Json => ours.json().flatten_event(true).with_current_span(false).boxed(),
         LogFormat::Text => ours.with_ansi(false).boxed(),
     };
-    let audited = fmt::layer().log_internal_errors(false).with_writer(trail.clone());
-    let audited = audited.json().flatten_event(true).with_current_span(false).with_level(false);
-    let only = Targets::new().with_target(audit::TARGET, LevelFilter::TRACE);
-    tracing_subscriber::registry().with(ours.with_filter(filter)).with(audited.with_filter(only)).try_init()?;
+    tracing_subscriber::registry().with(ours.with_filter(filter)).try_init()?;
     panic::set_hook(Box::new(|panic| {
         let location = panic.location().map(ToString::to_string);
         error!(location, thread = thread::current().name(), "a task panicked");
     }));
-    Ok(Logs { level: Level(level), log: lines, trail })
+    Ok(Logs { level: Level(level), audit, log: lines })
 }

@@ -23,7 +23,7 @@ use prometheus_client::{
 pub mod gauges;
 mod text_format;
 
-use self::gauges::Now;
+use self::gauges::Gauges;
 
 /// Before every name of ours.
 const PREFIX: &str = "token_broker";
@@ -69,7 +69,7 @@ impl Format {
 
 /// How a call ended.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct Ended {
+pub struct CallEnd {
     /// gRPC's name for it.
     pub code: &'static str,
     /// The contract's reason; empty where there is none.
@@ -79,7 +79,7 @@ pub struct Ended {
 }
 
 /// A call that is answered with a token held.
-const HIT: Ended = Ended { code: "OK", reason: "", outcome: "hit" };
+const HIT: CallEnd = CallEnd { code: "OK", reason: "", outcome: "hit" };
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByOutcome {
@@ -105,7 +105,7 @@ struct ByResult {
 
 /// What became of a renewal that nobody waited for when it began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Renewed {
+pub enum RenewalResult {
     /// The next token was here before the former ended.
     Ahead,
     /// It was not.
@@ -116,9 +116,9 @@ pub enum Renewed {
 
 /// What became of a TLS handshake with a caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shaken {
+pub enum HandshakeResult {
     /// There is a connection.
-    Done,
+    Completed,
     /// The two could not agree, or the client's certificate is a stranger's.
     Refused,
     /// The client did not say enough in time.
@@ -127,7 +127,7 @@ pub enum Shaken {
 
 /// What became of a reload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reloaded {
+pub enum ReloadResult {
     /// All of it is in force.
     Taken,
     /// Some credentials files were at fault, and their last good versions stay.
@@ -148,9 +148,9 @@ impl MetricConstructor<Histogram> for ByDuration {
     }
 }
 
-/// Everything that is counted as it happens. What is so at the moment of a scrape is [`Now`].
+/// Everything that is counted as it happens. What is so at the moment of a scrape is [`Gauges`].
 pub struct Metrics {
-    calls: Family<Ended, Counter>,
+    calls: Family<CallEnd, Counter>,
     call_durations: Durations<ByOutcome>,
     /// Those of hits, found once: nearly all calls are hits, and looking for two labels would be most of what counting one costs.
     hits: (Counter, Histogram),
@@ -167,14 +167,14 @@ pub struct Metrics {
     pub audit_lines_lost: Counter,
     /// Lines of the log that were.
     pub log_lines_lost: Counter,
-    merchants: Names,
-    callers: Names,
+    merchants: LabelValues,
+    callers: LabelValues,
     registry: Registry,
 }
 
 impl Default for Metrics {
     fn default() -> Self {
-        let (calls, call_durations) = (Family::<Ended, Counter>::default(), Durations::new_with_constructor(ByDuration));
+        let (calls, call_durations) = (Family::<CallEnd, Counter>::default(), Durations::new_with_constructor(ByDuration));
         let hits = {
             let duration = call_durations.get_or_create(&ByOutcome { outcome: HIT.outcome });
             (calls.get_or_create(&HIT).clone(), duration.clone())
@@ -193,8 +193,8 @@ impl Default for Metrics {
             floor_doublings: Counter::default(),
             audit_lines_lost: Counter::default(),
             log_lines_lost: Counter::default(),
-            merchants: Names::new(MERCHANTS_MAX),
-            callers: Names::new(CALLERS_MAX),
+            merchants: LabelValues::new(MERCHANTS_MAX),
+            callers: LabelValues::new(CALLERS_MAX),
             registry: Registry::with_prefix(PREFIX),
         };
         // There from the start, so that the first of a kind shows as an increase.
@@ -206,7 +206,7 @@ impl Default for Metrics {
             results.iter().for_each(|result| drop(family.get_or_create(&ByResult { result })));
         }
         for (code, reason, outcome) in [("INTERNAL", "INTERNAL", "broken"), ("RESOURCE_EXHAUSTED", "BROKER_OVERLOADED", "shed")] {
-            drop(metrics.calls.get_or_create(&Ended { code, reason, outcome }));
+            drop(metrics.calls.get_or_create(&CallEnd { code, reason, outcome }));
         }
         for result in ["granted", "unavailable", "invalid", "broken"] {
             drop(metrics.sign_in_durations.get_or_create(&ByResult { result }));
@@ -253,14 +253,14 @@ impl Metrics {
     }
 
     /// Counts a call that took so long.
-    pub fn call(&self, ended: &Ended, took: Duration) {
-        if *ended == HIT {
+    pub fn call(&self, end: &CallEnd, took: Duration) {
+        if *end == HIT {
             self.hits.0.inc();
             self.hits.1.observe(took.as_secs_f64());
             return;
         }
-        self.calls.get_or_create(ended).inc();
-        self.call_durations.get_or_create(&ByOutcome { outcome: ended.outcome }).observe(took.as_secs_f64());
+        self.calls.get_or_create(end).inc();
+        self.call_durations.get_or_create(&ByOutcome { outcome: end.outcome }).observe(took.as_secs_f64());
     }
 
     /// Counts a call under its caller's name.
@@ -282,31 +282,31 @@ impl Metrics {
     }
 
     /// Counts a renewal.
-    pub fn renewal(&self, became: Renewed) {
-        let result = match became {
-            Renewed::Ahead => "ahead",
-            Renewed::Late => "late",
-            Renewed::Failed => "failed",
+    pub fn renewal(&self, result: RenewalResult) {
+        let result = match result {
+            RenewalResult::Ahead => "ahead",
+            RenewalResult::Late => "late",
+            RenewalResult::Failed => "failed",
         };
         self.renewals.get_or_create(&ByResult { result }).inc();
     }
 
     /// Counts a handshake.
-    pub fn handshake(&self, became: Shaken) {
-        let result = match became {
-            Shaken::Done => "done",
-            Shaken::Refused => "refused",
-            Shaken::TimedOut => "timed_out",
+    pub fn handshake(&self, result: HandshakeResult) {
+        let result = match result {
+            HandshakeResult::Completed => "done",
+            HandshakeResult::Refused => "refused",
+            HandshakeResult::TimedOut => "timed_out",
         };
         self.handshakes.get_or_create(&ByResult { result }).inc();
     }
 
     /// Counts a reload.
-    pub fn reload(&self, became: Reloaded) {
-        let result = match became {
-            Reloaded::Taken => "taken",
-            Reloaded::Kept => "kept",
-            Reloaded::Refused => "refused",
+    pub fn reload(&self, result: ReloadResult) {
+        let result = match result {
+            ReloadResult::Taken => "taken",
+            ReloadResult::Kept => "kept",
+            ReloadResult::Refused => "refused",
         };
         self.reloads.get_or_create(&ByResult { result }).inc();
     }
@@ -315,10 +315,10 @@ impl Metrics {
     ///
     /// # Errors
     /// Never in practice: a string takes everything that is written to it.
-    pub fn text(&self, now: Now, format: Format) -> Result<String, fmt::Error> {
+    pub fn text(&self, gauges: Gauges, format: Format) -> Result<String, fmt::Error> {
         let mut text = String::new();
         encode_registry(&mut text, &self.registry)?;
-        encode_registry(&mut text, &now.registry(&self.merchants))?;
+        encode_registry(&mut text, &gauges.registry(&self.merchants))?;
         encode_eof(&mut text)?;
         Ok(match format {
             Format::OpenMetrics => text,
@@ -329,12 +329,12 @@ impl Metrics {
 
 /// Names that have a label of their own: those that came first, up to a limit.
 #[derive(Debug)]
-pub(crate) struct Names {
+pub(crate) struct LabelValues {
     known: Mutex<HashSet<Box<str>>>,
     most: usize,
 }
 
-impl Names {
+impl LabelValues {
     fn new(most: usize) -> Self {
         Self { known: Mutex::default(), most }
     }
@@ -358,7 +358,7 @@ mod tests {
     use super::*;
 
     fn text(metrics: &Metrics) -> String {
-        metrics.text(Now::default(), Format::OpenMetrics).expect("can be written")
+        metrics.text(Gauges::default(), Format::OpenMetrics).expect("can be written")
     }
 
     #[test]
@@ -384,7 +384,7 @@ mod tests {
     #[test]
     fn durations_fall_into_buckets_from_50_microseconds_to_30_seconds() {
         let metrics = Metrics::default();
-        let ended = Ended { code: "OK", reason: "", outcome: "hit" };
+        let ended = CallEnd { code: "OK", reason: "", outcome: "hit" };
         for took in [Duration::from_micros(40), Duration::from_micros(60), Duration::from_secs(31)] {
             metrics.call(&ended, took);
         }

@@ -19,7 +19,7 @@ pub const BUILT_IN: bool = cfg!(feature = "traces");
 /// Why traces can't be sent.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("[traces] can't be used: {0}")]
-pub struct BuildError(pub String);
+pub struct TracesError(pub String);
 
 /// Whose work a span is, as OpenTelemetry tells them apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

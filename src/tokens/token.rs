@@ -6,11 +6,12 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use sha2::{Digest, Sha256};
 
-use crate::{clock::Moment, secret::Secret};
+use crate::{clock::Moment, hex, secret::Secret};
 
-/// The first 128 bits of SHA-256 of an access token: safe to log, and the same everywhere.
+/// The first 128 bits of SHA-256 of an access token: safe to log, and the same everywhere. Kept in hex, since it is read far more
+/// often than made.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct TokenId([u8; 16]);
+pub struct TokenId([u8; 32]);
 
 impl TokenId {
     /// The id of an access token.
@@ -21,13 +22,19 @@ impl TokenId {
         for (to, from) in id.iter_mut().zip(digest) {
             *to = from;
         }
-        Self(id)
+        Self(hex::of(id))
+    }
+
+    /// The id in hex.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        hex::text(&self.0)
     }
 }
 
 impl fmt::Display for TokenId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        f.write_str(self.as_str())
     }
 }
 

@@ -1,6 +1,6 @@
 //! The audit trail of the real binary: on standard output or in a file, whatever the log's level is.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Stdio, time::Duration};
+use std::{collections::HashSet, fs, os::unix::fs::PermissionsExt as _, path::Path, process::Stdio, time::Duration};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -14,6 +14,7 @@ use tokio::{
 };
 
 use crate::{
+    authority::{Authority, Name, client},
     process::{BINARY, Process, written},
     support::{MERCHANT, NUMBER, PASSWORD, PATIENCE, http, user},
 };
@@ -96,6 +97,84 @@ async fn the_trail_goes_to_a_file_that_only_its_owner_reads() {
     check(&read(), &decisions, &sign_ins, &secrets);
     assert_eq!(fs::metadata(&file).expect("is there").permissions().mode() & 0o777, 0o600);
     assert!(!broker.log().contains("\"target\":\"audit\""), "not in both");
+}
+
+/// Two callers that ask for a token held, one much more often, and one of them for a user that it may not; what the trail says of it
+/// at the end of the process.
+async fn hits_of_two_callers(hits: &str) -> Vec<Value> {
+    const CALLERS: [&str; 2] = ["spiffe://example.org/ns/cards/sa/cards", "spiffe://example.org/ns/loans/sa/loans"];
+    let (sandbox, ca, directory) = (Sandbox::start(Options::default()).await, Authority::new(), tempfile::tempdir());
+    let (sandbox, directory) = (sandbox.expect("starts"), directory.expect("a directory"));
+    ca.server().write(directory.path());
+    fs::write(directory.path().join("ca.crt"), &ca.pem).expect("is written");
+    let path = |name: &str| directory.path().join(name).display().to_string();
+    let tls = format!(
+        "certificate_file = \"{}\"\nkey_file = \"{}\"\nclient_ca_file = \"{}\"\n",
+        path("tls.crt"),
+        path("tls.key"),
+        path("ca.crt")
+    );
+    let callers = CALLERS.map(|id| format!("[[callers]]\nid = '{id}'\nmerchants = [\"*\"]\nnumbers = [\"{NUMBER}\"]\n")).concat();
+    let config = |hits: &str| config(&sandbox, "info", &format!("[grpc.tls]\n{tls}[audit]\nhits = \"{hits}\"\n{callers}"));
+    let mut broker = Process::serve(&config(hits), &[]).await;
+    let endpoint = broker.endpoint().replace("http://", "https://");
+    let [cards, loans] = CALLERS.map(|id| client(&endpoint, &ca, Some(&ca.client(&[Name::Uri(id)]))));
+    cards.token(MERCHANT, NUMBER).await.expect("signs in");
+    // Another value is for the next start.
+    broker.rewrite(&config(if hits == "each" { "summed" } else { "each" }));
+    broker.signal(Signal::HUP);
+    assert_eq!(broker.line("this key takes effect with the next start").await["key"], "audit.hits");
+    let mut calling = JoinSet::new();
+    for (client, times) in [(&cards, 250), (&cards, 250), (&cards, 250), (&cards, 250), (&loans, 10)] {
+        let client = client.clone();
+        calling.spawn(async move {
+            for _ in 0..times {
+                client.token(MERCHANT, NUMBER).await.expect("is held");
+            }
+        });
+    }
+    loans.token(MERCHANT, "+447871230000").await.expect_err("it may not");
+    calling.join_all().await;
+    broker.signal(Signal::TERM);
+    assert!(broker.ended(PATIENCE).await.success());
+    assert!(!broker.log().contains("were lost"), "{}", broker.log());
+    lines(|| broker.log(), "decision", 0).await
+}
+
+fn said<'l>(lines: &'l [Value], name: &str) -> Vec<&'l str> {
+    lines.iter().map(|line| line[name].as_str().unwrap_or("-")).collect()
+}
+
+#[tokio::test]
+async fn every_hit_has_a_line() {
+    let decisions = hits_of_two_callers("each").await;
+    let (hits, others): (Vec<_>, Vec<_>) = decisions.into_iter().partition(|line| line["outcome"] == "hit");
+    assert_eq!(said(&others, "outcome"), ["signed_in", "turned_away"]);
+    let of = |caller: &str| said(&hits, "caller").iter().filter(|id| id.contains(caller)).count();
+    assert_eq!((of("cards"), of("loans"), hits.len()), (1_000, 10, 1_010));
+    let ids: HashSet<_> = said(&hits, "request_id").into_iter().collect();
+    assert_eq!(ids.len(), 1_010);
+    assert!(hits.iter().all(|line| line["count"].is_null()));
+}
+
+#[tokio::test]
+async fn hits_are_summed_by_caller_and_all_else_has_a_line() {
+    let decisions = hits_of_two_callers("summed").await;
+    let (mut sums, others): (Vec<_>, Vec<_>) = decisions.into_iter().partition(|line| line["outcome"] == "hit");
+    assert_eq!(said(&others, "outcome"), ["signed_in", "turned_away"]);
+    assert_eq!(said(&others, "reason"), ["", "CALLER_NOT_ALLOWED"]);
+    assert!(said(&others, "request_id").iter().all(|id| id.len() == 32) && others.iter().all(|line| line["count"].is_null()));
+    sums.sort_by_key(|sum| sum["count"].as_u64());
+    let [loans, cards] = &sums[..] else { panic!("{sums:?}") };
+    assert_eq!((&loans["count"], &cards["count"]), (&10.into(), &1_000.into()));
+    assert!(said(&sums, "caller")[0].contains("loans") && said(&sums, "caller")[1].contains("cards"));
+    for sum in &sums {
+        let time = |name: &str| humantime::parse_rfc3339(sum[name].as_str().expect("is text")).expect("is a time");
+        assert!(time("first") < time("last") && time("last") <= time("timestamp"), "{sum}");
+        assert_eq!((&sum["token_id"], &sum["verdict"]), (&others[0]["token_id"], &"allowed".into()));
+        assert_eq!((&sum["number"], &sum["merchant_id"]), (&"+44…9999".into(), &MERCHANT.into()));
+        assert!(sum["request_id"].is_null() && sum["trace_id"].is_null(), "{sum}");
+    }
 }
 
 /// Nobody may lose a line by what is done to the file while it is written to.

@@ -14,7 +14,7 @@ use token_broker::{
     clock::SystemClock,
     config,
     secret::Secret,
-    telemetry::traces::Context,
+    telemetry::{audit::Audit, traces::Context},
     user::UserKey,
     vault::{Grant, SignIn, SigningIn},
 };
@@ -47,7 +47,7 @@ async fn a_sign_in_that_panics_frees_its_waiters_with_internal_and_heals() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let client = Client::new(&format!("http://{}", listener.local_addr().expect("is bound"))).expect("is an endpoint");
     let sign_in = Arc::new(Breaks::default());
-    let app = App::with_sign_in(config, sign_in.clone(), Arc::new(SystemClock), 1).expect("can be wired");
+    let app = App::with_sign_in(config, Audit::default(), sign_in.clone(), Arc::new(SystemClock), 1).expect("can be wired");
     let (stop, listeners) = (Stop::default(), Listeners { grpc: vec![listener], ..Listeners::default() });
     tokio::spawn(app.run(listeners, stop.clone()));
 

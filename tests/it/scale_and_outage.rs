@@ -18,6 +18,7 @@ use token_broker::{
     secret::Secret,
     signin::{Parts, WAITERS_PER_FLIGHT_MAX},
     telemetry::{
+        audit::Audit,
         metrics::Metrics,
         traces::{Context, Span, Traces},
     },
@@ -103,6 +104,7 @@ impl House {
             refresh_queue: Arc::new(RefreshQueue::new(clock)),
             metrics: Arc::clone(&metrics),
             traces: Traces::default(),
+            audit: Audit::default(),
             runtime: Handle::current(),
             seed,
         };
@@ -142,7 +144,7 @@ impl House {
     ) -> impl Future<Output = Result<Answer, BrokerError>> + Send + use<> {
         let (broker, key, rejected_token_ids) = (Arc::clone(&self.broker), self.users[user].clone(), vec![token_id.to_owned()]);
         let request = Request {
-            key,
+            key: Arc::new(key),
             min_remaining: Duration::ZERO,
             rejected_token_ids,
             deadline: Instant::now() + patience,
@@ -165,7 +167,7 @@ impl Drop for House {
 async fn ask(broker: Arc<Broker>, key: UserKey, patience: Duration) -> (Result<Answer, BrokerError>, Duration) {
     let before = Instant::now();
     let request = Request {
-        key,
+        key: Arc::new(key),
         min_remaining: Duration::ZERO,
         rejected_token_ids: Vec::new(),
         deadline: before + patience,

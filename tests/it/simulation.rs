@@ -21,7 +21,7 @@ use token_broker::{
     live::{Configuration, Live, Serving, Settings, Snapshot},
     policy::Policy,
     signin::Parts,
-    telemetry::traces::Traces,
+    telemetry::{audit::Audit, traces::Traces},
     tokens::cache::Cache,
     users::{holds::Rules, refresh_queue::RefreshQueue},
 };
@@ -117,6 +117,7 @@ async fn run(seed: u64) -> Arc<World> {
         refresh_queue: Arc::new(RefreshQueue::new(clock)),
         metrics: Arc::default(),
         traces: Traces::default(),
+        audit: Audit::default(),
         runtime: runtime::Handle::current(),
         seed: random.u64(..),
     };

@@ -18,6 +18,7 @@ use token_broker::{
     app::{App, Listeners, Reloading, Stop},
     client::{Client, ClientError, Query, Token},
     config::Files,
+    telemetry::audit::Audit,
 };
 use token_broker_sandbox::{Options, Sandbox};
 use tokio::{
@@ -78,7 +79,7 @@ impl Running {
         let address = |listener: &TcpListener| listener.local_addr().expect("is bound").to_string();
         let (endpoint, at) = (format!("http://{}", address(&grpc)), address(&admin));
         let (stop, hup) = (Stop::default(), Arc::new(Notify::new()));
-        let app = App::new(loaded.config).expect("the broker can be wired");
+        let app = App::new(loaded.config, Audit::default()).expect("the broker can be wired");
         let app = app.reloading(Reloading { files, warnings: loaded.warnings, hup: Arc::clone(&hup), level: None });
         stop.hurry.cancel();
         let listeners = Listeners { grpc: vec![grpc], admin: vec![admin], ..Listeners::default() };

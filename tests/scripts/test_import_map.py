@@ -31,7 +31,7 @@ CLEAN = {
     "lib.rs": "pub mod clock; pub mod text; pub mod config; pub mod rpc;",
     "main.rs": "use token_broker::rpc::Api;\nfn main() { token_broker::rpc::run(); }",
     "clock.rs": "pub struct Clock;",
-    "text.rs": "pub fn trim() {}",
+    "text.rs": "pub fn trim() {}\npub fn chars() -> impl Sized + use<> {}",
     "config.rs": "mod limits;\npub use limits::MAX;\nuse crate::{clock::Clock, text};\nuse std::fs;",
     "config/limits.rs": "pub const MAX: u32 = 1;",
     "rpc.rs": "mod wire;\nuse crate::config::{self, limits::MAX as LONGEST};\nuse tonic::Status;\npub struct Api;",

@@ -15,6 +15,7 @@ fn syntax_errors_and_wrong_types_are_told_alone() {
         ("credentials_files = [\n1]\nx = 1", (2, "credentials_files", "quotes")),
         ("x = 1\ngrpc = 1", (2, "grpc", "[grpc]")),
         ("[grpc]\nx = 1\nlisten = 50051", (3, "grpc.listen", "quotes")),
+        ("[audit]\nhits = true", (2, "audit.hits", "quotes")),
         ("[grpc]\nlame_duck = 5", (2, "grpc.lame_duck", "write \"5s\"")),
         ("[grpc]\nlame_duck = 1.5", (2, "grpc.lame_duck", "such as \"90s\"")),
         ("[vault]\ntimeout = 12345678", (2, "vault.timeout", "such as \"90s\"")),
@@ -46,6 +47,11 @@ fn syntax_errors_and_wrong_types_are_told_alone() {
             assert!(faults.contains("the file is UTF-16") && faults.contains("save it as UTF-8"), "{faults}");
         }
     }
+}
+
+#[test]
+fn hits_are_told_in_one_way_or_the_other() {
+    expect_faults(&format!("{VAULT}[audit]\nhits = \"none\"\n"), &[(4, "audit.hits", "\"each\", \"summed\"")]);
 }
 
 #[test]

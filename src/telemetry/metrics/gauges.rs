@@ -15,11 +15,11 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use super::{Names, PREFIX};
+use super::{LabelValues, PREFIX};
 
 /// The gauges' values.
 #[derive(Debug, Default)]
-pub struct Now {
+pub struct Gauges {
     /// Whether the process answers callers.
     pub ready: bool,
     /// Whether the vault counts as reachable.
@@ -107,8 +107,8 @@ struct Build {
     version: &'static str,
 }
 
-impl Now {
-    pub(super) fn registry(self, names: &Names) -> Registry {
+impl Gauges {
+    pub(super) fn registry(self, names: &LabelValues) -> Registry {
         let mut registry = Registry::default();
         let ours = registry.sub_registry_with_prefix(PREFIX);
         ours.register("build", "Which broker this is", Info::new(Build { version: env!("CARGO_PKG_VERSION") }));
@@ -155,7 +155,7 @@ impl Now {
         to.register_with_unit("certificate_not_after_timestamp", help, Unit::Seconds, ends);
     }
 
-    fn register_merchants(&self, to: &mut Registry, names: &Names) {
+    fn register_merchants(&self, to: &mut Registry, names: &LabelValues) {
         let [users, cached, dry] = std::array::from_fn(|_| Family::<ByMerchant, Gauge>::default());
         let [held, failing] = std::array::from_fn(|_| Family::<ByReason, Gauge>::default());
         let waits = Family::<ByMerchant, Gauge<f64, std::sync::atomic::AtomicU64>>::default();
@@ -249,7 +249,7 @@ mod tests {
     fn a_merchant_that_is_gone_leaves_nothing_behind_and_many_share_a_label() {
         let metrics = Metrics::default();
         let merchant = |id: String| Merchant { id, users: 2, dry: 1, wait: Some(Duration::from_secs(9)), ..Merchant::default() };
-        let now = |merchants| Now { merchants, ..Now::default() };
+        let now = |merchants| Gauges { merchants, ..Gauges::default() };
         let text = |now| metrics.text(now, Format::OpenMetrics).expect("can be written");
         let many = text(now((0..MERCHANTS_MAX + 5).map(|n| merchant(format!("m{n}"))).collect()));
         assert!(many.contains("token_broker_users{merchant_id=\"_other\"} 10\n"), "{many}");
@@ -262,7 +262,7 @@ mod tests {
     fn the_process_is_described_by_the_usual_names() {
         let process = Process::now().expect("this is Linux");
         assert!(process.resident > 100_000 && process.descriptors > 2 && process.descriptors_max > 2, "{process:?}");
-        let text = Metrics::default().text(Now { process: Some(process), ..Now::default() }, Format::Classic);
+        let text = Metrics::default().text(Gauges { process: Some(process), ..Gauges::default() }, Format::Classic);
         let text = text.expect("can be written");
         for name in ["cpu_seconds_total", "start_time_seconds", "resident_memory_bytes", "open_fds", "max_fds"] {
             assert!(text.contains(&format!("\nprocess_{name} ")), "{name}");

@@ -15,7 +15,7 @@ const SAMPLED: u8 = 1;
 
 /// Which trace: 32 hex digits, not all of them 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TraceId(pub(super) u128);
+pub struct TraceId(pub(in crate::telemetry) u128);
 
 impl fmt::Display for TraceId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

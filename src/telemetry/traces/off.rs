@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{BuildError, Context, Kind};
+use super::{Context, Kind, TracesError};
 use crate::config;
 
 /// Traces that nobody gets.
@@ -18,7 +18,7 @@ impl Traces {
     ///
     /// # Errors
     /// Never.
-    pub fn new(_: Option<&config::Traces>) -> Result<Self, BuildError> {
+    pub fn new(_: Option<&config::Traces>) -> Result<Self, TracesError> {
         Ok(Self::default())
     }
 

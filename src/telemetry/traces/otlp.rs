@@ -20,7 +20,7 @@ use opentelemetry_sdk::{
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
 use tracing::warn;
 
-use super::{BuildError, Context, Kind};
+use super::{Context, Kind, TracesError};
 use crate::{config, host};
 
 /// Whose spans these are.
@@ -80,9 +80,9 @@ impl Traces {
     ///
     /// # Errors
     /// Says which setting can't be used.
-    pub fn new(settings: Option<&config::Traces>) -> Result<Self, BuildError> {
+    pub fn new(settings: Option<&config::Traces>) -> Result<Self, TracesError> {
         let Some(settings) = settings else { return Ok(Self(None)) };
-        let fault = |error: &dyn fmt::Display| BuildError(error.to_string());
+        let fault = |error: &dyn fmt::Display| TracesError(error.to_string());
         let mut endpoint = Endpoint::from_shared(settings.endpoint.clone())
             .map_err(|error| fault(&error))?
             .connect_timeout(SEND_TIMEOUT)

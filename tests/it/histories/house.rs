@@ -11,7 +11,10 @@ use token_broker::{
     policy::Policy,
     secret::Secret,
     signin::Parts,
-    telemetry::traces::{Context, Span, Traces},
+    telemetry::{
+        audit::Audit,
+        traces::{Context, Span, Traces},
+    },
     tokens::cache::Cache,
     user::{MerchantId, Number, UserKey},
     users::{holds::Rules, refresh_queue::RefreshQueue},
@@ -85,6 +88,7 @@ impl House {
             refresh_queue: Arc::new(RefreshQueue::new(clock)),
             metrics: Arc::default(),
             traces: Traces::default(),
+            audit: Audit::default(),
             runtime: Handle::current(),
             seed: 7,
         };
@@ -113,7 +117,7 @@ impl House {
         rejected: &[String],
     ) -> impl Future<Output = Result<String, BrokerError>> + use<> {
         let request = Request {
-            key: key(n),
+            key: Arc::new(key(n)),
             min_remaining: Duration::ZERO,
             rejected_token_ids: rejected.to_vec(),
             deadline: Instant::now() + patience,

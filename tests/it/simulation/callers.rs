@@ -43,7 +43,7 @@ pub(crate) async fn call_on(
         let key = users[random.usize(..users.len())].clone();
         let patience = Duration::from_millis([0, 20, 300, 2_000, 20_000][random.usize(..5)]);
         let request = Request {
-            key,
+            key: Arc::new(key),
             min_remaining: if random.u8(..10) == 0 { Duration::from_secs(random.u64(..100)) } else { Duration::ZERO },
             rejected_token_ids: if random.u8(..6) == 0 {
                 seen.iter().take(random.usize(1..=3)).cloned().collect()
@@ -255,7 +255,7 @@ impl Operator {
 /// A call for any token.
 fn plain(key: &UserKey, patience: Duration) -> Request {
     Request {
-        key: key.clone(),
+        key: Arc::new(key.clone()),
         min_remaining: Duration::ZERO,
         rejected_token_ids: Vec::new(),
         deadline: Instant::now() + patience,

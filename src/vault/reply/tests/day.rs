@@ -20,7 +20,10 @@ use crate::{
     live::{Configuration, Live, Serving, Settings, Snapshot},
     policy::Policy,
     signin::Parts,
-    telemetry::traces::{Context, Span, Traces},
+    telemetry::{
+        audit::Audit,
+        traces::{Context, Span, Traces},
+    },
     tokens::cache::Cache,
     user::{MerchantId, Number, UserKey},
     users::{holds::Rules, refresh_queue::RefreshQueue},
@@ -97,6 +100,7 @@ async fn a_day(vault: Arc<Closed>, users: usize, seed: u64) {
         refresh_queue: Arc::new(RefreshQueue::new(clock)),
         metrics: Arc::default(),
         traces: Traces::default(),
+        audit: Audit::default(),
         runtime: Handle::current(),
         seed,
     };
@@ -121,7 +125,7 @@ async fn a_day(vault: Arc<Closed>, users: usize, seed: u64) {
         for user in configured() {
             let deadline = now() + Duration::from_secs(1);
             let request = Request {
-                key: user.key,
+                key: Arc::new(user.key),
                 min_remaining: Duration::ZERO,
                 rejected_token_ids: Vec::new(),
                 deadline,

@@ -1,0 +1,240 @@
+//! A record as a line of JSON.
+//!
+//! Must never change a field's name, order or form: programs of others read them.
+
+use std::{fmt, time::SystemTime};
+
+use serde::{Serialize, Serializer};
+
+use super::{Decision, Rare, Reconfigured, Record, SignInResult, sums::Sum};
+use crate::clock;
+
+/// By which these lines are told from the log's, where both are on standard output.
+const TARGET: &str = "audit";
+
+/// Adds a record's line.
+pub(super) fn write(record: &Record, to: &mut Vec<u8>) {
+    match record {
+        Record::Decision(call) => decision(call, to),
+        Record::Rare(rare) => match &**rare {
+            Rare::SignIn(result) => sign_in(result, to),
+            Rare::InForce { at, configured } => in_force(*at, configured, to),
+            Rare::Refused { at, faults } => {
+                let mut line = Line::begin(to, *at, "configuration");
+                line.put("verdict", "refused").put("faults", faults).end();
+            }
+            Rare::Certificate { at, not_after } => {
+                let mut line = Line::begin(to, *at, "certificate");
+                line.put("verdict", "in_force").some("not_after", not_after.as_ref()).end();
+            }
+        },
+    }
+}
+
+fn decision(call: &Decision, to: &mut Vec<u8>) {
+    call_line(call, call.at, to).put("request_id", call.request_id.as_str()).some("trace_id", call.trace_id.map(Shown)).end();
+}
+
+/// Adds the line of hits that were summed, at the instant at which it is written.
+pub(super) fn sum(sum: &Sum, at: SystemTime, to: &mut Vec<u8>) {
+    let Sum { first, last, count } = sum;
+    call_line(first, at, to)
+        .put("count", count)
+        .put("first", Shown(clock::rfc3339_micros(first.at)))
+        .put("last", Shown(clock::rfc3339_micros(*last)))
+        .end();
+}
+
+/// What the line of a call and that of a sum have in common.
+fn call_line<'o>(call: &Decision, at: SystemTime, to: &'o mut Vec<u8>) -> Line<'o> {
+    let user = call.user.as_deref();
+    let mut line = Line::begin(to, at, "decision");
+    line.some("caller", call.caller.as_ref().map(Shown))
+        .some("merchant_id", user.map(|user| user.merchant.as_str()))
+        .some("number", user.map(|user| Shown(&user.number)))
+        .put("verdict", call.verdict.as_str())
+        .put("reason", call.reason)
+        .put("outcome", call.outcome)
+        .some("token_id", call.token_id.as_ref().map(|id| id.as_str()));
+    line
+}
+
+fn sign_in(SignInResult { at, user, result, took, trace_id }: &SignInResult, to: &mut Vec<u8>) {
+    Line::begin(to, *at, "sign_in")
+        .put("merchant_id", user.merchant.as_str())
+        .put("number", Shown(&user.number))
+        .put("verdict", if result.is_ok() { "granted" } else { "failed" })
+        .some("reason", result.as_ref().err())
+        .some("token_id", result.as_ref().ok().map(|id| id.as_str()))
+        .put("took_ms", u64::try_from(took.as_millis()).unwrap_or(u64::MAX))
+        .some("trace_id", trace_id.map(Shown))
+        .end();
+}
+
+fn in_force(at: SystemTime, Reconfigured { users, added, changed, removed, callers }: &Reconfigured, to: &mut Vec<u8>) {
+    let mut line = Line::begin(to, at, "configuration");
+    line.put("verdict", "in_force").put("users", users).put("added", added);
+    line.put("changed", changed).put("removed", removed).put("callers", callers).end();
+}
+
+/// What is shown as text by its `Display`.
+struct Shown<T>(T);
+
+impl<T: fmt::Display> Serialize for Shown<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}
+
+/// A line that is being written.
+struct Line<'o> {
+    to: &'o mut Vec<u8>,
+}
+
+impl<'o> Line<'o> {
+    fn begin(to: &'o mut Vec<u8>, at: SystemTime, event: &str) -> Self {
+        to.push(b'{');
+        let mut line = Self { to };
+        line.value("timestamp", Shown(clock::rfc3339_micros(at)));
+        line.put("event", event);
+        line
+    }
+
+    /// Adds a field.
+    fn put(&mut self, name: &str, value: impl Serialize) -> &mut Self {
+        self.to.push(b',');
+        self.value(name, value);
+        self
+    }
+
+    /// Adds a field that not every line has.
+    fn some(&mut self, name: &str, value: Option<impl Serialize>) -> &mut Self {
+        if let Some(value) = value {
+            self.put(name, value);
+        }
+        self
+    }
+
+    fn end(&mut self) {
+        self.put("target", TARGET);
+        self.to.extend_from_slice(b"}\n");
+    }
+
+    /// The names are ours, and need no escaping.
+    fn value(&mut self, name: &str, value: impl Serialize) {
+        self.to.push(b'"');
+        self.to.extend_from_slice(name.as_bytes());
+        self.to.extend_from_slice(b"\":");
+        // Memory takes everything that is written to it, and no value here fails to say what it is.
+        serde_json::to_writer(&mut *self.to, &value).ok();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, time::Duration};
+
+    use super::*;
+    use crate::{
+        caller::CallerId,
+        request_id::RequestId,
+        telemetry::{audit::Verdict, traces::TraceId},
+        tokens::token::TokenId,
+        user::{MerchantId, Number, UserKey},
+    };
+
+    /// 2024-03-07T09:39:29.000123Z
+    fn at() -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::new(1_709_804_369, 123_999)
+    }
+
+    fn user() -> Arc<UserKey> {
+        let (merchant, number) = (MerchantId::parse("m\"1\\x".to_owned()), Number::parse("+447871239999".to_owned()));
+        Arc::new(UserKey { merchant: merchant.expect("is valid"), number: number.expect("is valid") })
+    }
+
+    fn id(text: &'static str) -> RequestId {
+        RequestId::given(Some(&http::HeaderValue::from_static(text)))
+    }
+
+    fn hit() -> Decision {
+        Decision {
+            at: at(),
+            caller: Some(CallerId::Named("spiffe://example.org/ns/cards/sa/cards".into())),
+            user: Some(user()),
+            verdict: Verdict::Allowed,
+            reason: "",
+            outcome: "hit",
+            token_id: Some(TokenId::of("abc")),
+            request_id: id("r-1"),
+            trace_id: Some(TraceId(0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736)),
+        }
+    }
+
+    fn turned_away(caller: Option<CallerId>, verdict: Verdict, reason: &'static str, request_id: &'static str) -> Decision {
+        let (outcome, request_id) = ("turned_away", id(request_id));
+        Decision { at: at(), caller, user: None, verdict, reason, outcome, token_id: None, request_id, trace_id: None }
+    }
+
+    fn rare(rare: Rare) -> Record {
+        Record::Rare(Box::new(rare))
+    }
+
+    fn signed_in(result: Result<TokenId, String>, took: Duration, trace_id: Option<TraceId>) -> Record {
+        rare(Rare::SignIn(SignInResult { at: at(), user: user(), result, took, trace_id }))
+    }
+
+    /// As `tracing-subscriber` wrote them, when the trail's lines went through it.
+    #[test]
+    fn every_record_has_its_fields_in_their_order() {
+        let configured = Reconfigured { users: 5, added: 1, changed: 2, removed: 3, callers: 4 };
+        let (anonymous, unknown) = (Some(CallerId::Anonymous), "CALLER_UNAUTHENTICATED");
+        let broken = "it \"broke\" off\n".to_owned();
+        for (record, expected) in [
+            (
+                Record::Decision(hit()),
+                r#""event":"decision","caller":"spiffe://example.org/ns/cards/sa/cards","merchant_id":"m\"1\\x","number":"+44…9999","verdict":"allowed","reason":"","outcome":"hit","token_id":"ba7816bf8f01cfea414140de5dae2223","request_id":"r-1","trace_id":"4bf92f3577b34da6a3ce929d0e0e4736""#,
+            ),
+            (
+                Record::Decision(turned_away(anonymous, Verdict::Failed, "INVALID_REQUEST", "r-2")),
+                r#""event":"decision","caller":"anonymous","verdict":"failed","reason":"INVALID_REQUEST","outcome":"turned_away","request_id":"r-2""#,
+            ),
+            (
+                Record::Decision(turned_away(None, Verdict::Unauthenticated, unknown, "r-3")),
+                r#""event":"decision","verdict":"unauthenticated","reason":"CALLER_UNAUTHENTICATED","outcome":"turned_away","request_id":"r-3""#,
+            ),
+            (
+                signed_in(Ok(TokenId::of("abc")), Duration::from_millis(1_234), Some(TraceId(1))),
+                r#""event":"sign_in","merchant_id":"m\"1\\x","number":"+44…9999","verdict":"granted","token_id":"ba7816bf8f01cfea414140de5dae2223","took_ms":1234,"trace_id":"00000000000000000000000000000001""#,
+            ),
+            (
+                signed_in(Err(broken), Duration::ZERO, None),
+                r#""event":"sign_in","merchant_id":"m\"1\\x","number":"+44…9999","verdict":"failed","reason":"it \"broke\" off\n","took_ms":0"#,
+            ),
+            (
+                rare(Rare::InForce { at: at(), configured }),
+                r#""event":"configuration","verdict":"in_force","users":5,"added":1,"changed":2,"removed":3,"callers":4"#,
+            ),
+            (rare(Rare::Refused { at: at(), faults: 7 }), r#""event":"configuration","verdict":"refused","faults":7"#),
+            (
+                rare(Rare::Certificate { at: at(), not_after: Some("2024-03-07T09:39:29Z".to_owned()) }),
+                r#""event":"certificate","verdict":"in_force","not_after":"2024-03-07T09:39:29Z""#,
+            ),
+            (rare(Rare::Certificate { at: at(), not_after: None }), r#""event":"certificate","verdict":"in_force""#),
+        ] {
+            let mut line = Vec::new();
+            write(&record, &mut line);
+            let expected = format!("{{\"timestamp\":\"2024-03-07T09:39:29.000123Z\",{expected},\"target\":\"audit\"}}\n");
+            assert_eq!(String::from_utf8(line).expect("is text"), expected);
+        }
+    }
+
+    #[test]
+    fn a_sum_has_the_fields_of_its_calls_but_for_their_ids() {
+        let last = at() + Duration::from_secs(9);
+        let mut line = Vec::new();
+        sum(&Sum { first: hit(), last, count: 1_000 }, at() + Duration::from_secs(60), &mut line);
+        let expected = r#"{"timestamp":"2024-03-07T09:40:29.000123Z","event":"decision","caller":"spiffe://example.org/ns/cards/sa/cards","merchant_id":"m\"1\\x","number":"+44…9999","verdict":"allowed","reason":"","outcome":"hit","token_id":"ba7816bf8f01cfea414140de5dae2223","count":1000,"first":"2024-03-07T09:39:29.000123Z","last":"2024-03-07T09:39:38.000123Z","target":"audit"}"#;
+        assert_eq!(String::from_utf8(line).expect("is text"), format!("{expected}\n"));
+    }
+}
