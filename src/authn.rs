@@ -152,7 +152,7 @@ impl Identity {
         }
         let token = bearer(headers).map_err(refused)?;
         match accounts.verify(token).await {
-            Ok(account) => Ok(CallerId::Named(account.as_str().into())),
+            Ok(account) => Ok(CallerId::Named(account)),
             Err(Unverified::Refused(why)) => Err(refused(why)),
             Err(Unverified::Unavailable(why)) => Err(BrokerError::IdentityUnavailable { why }),
         }

@@ -12,6 +12,7 @@ use std::{
 use tracing::Level;
 
 use crate::{
+    caller::CallerPattern,
     secret::Secret,
     user::{MerchantId, Number, UserKey},
 };
@@ -41,7 +42,6 @@ pub(crate) use self::source::read as read_file;
 #[cfg(test)]
 pub(crate) use self::vault_table::base_url;
 pub use self::{
-    auth_table::WILDCARD,
     faults::{Fault, Faults},
     files::{Files, Kept, Reloaded},
     grpc_tls::Tls,
@@ -239,8 +239,8 @@ pub enum Keys {
 /// `[[callers]]`: one caller, and whose tokens it may have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
-    /// A SPIFFE id, `system:serviceaccount:<namespace>:<name>`, or a DNS name; `*` stands for one whole segment.
-    pub id: String,
+    /// Who it is.
+    pub id: CallerPattern,
     /// The merchants whose users it may ask for.
     pub merchants: Merchants,
     /// Only these numbers, if so.

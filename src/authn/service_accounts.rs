@@ -28,7 +28,7 @@ use self::{
     presented::{Presented, Rules},
     review::Reviews,
 };
-use crate::{clock::Clock, outbound::Target};
+use crate::{caller::CallerName, clock::Clock, outbound::Target};
 
 /// How long a connection to the API server may take to come about: it is in the same cluster.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -86,26 +86,6 @@ pub enum BuildError {
     /// TLS or the client itself.
     #[error("the HTTP client can't be built: {0}")]
     Client(String),
-}
-
-/// A service account whose token was good.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct ServiceAccount {
-    subject: String,
-}
-
-impl ServiceAccount {
-    /// `system:serviceaccount:<namespace>:<name>`.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.subject
-    }
-}
-
-impl fmt::Display for ServiceAccount {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.subject)
-    }
 }
 
 /// Why a token tells nobody's name. The words are for whoever develops the caller, and hold nothing of the token.
@@ -173,7 +153,7 @@ impl ServiceAccounts {
     ///
     /// # Errors
     /// Says why it can't be told, in words that may be handed to the caller.
-    pub async fn verify(&self, bearer: &str) -> Result<ServiceAccount, Unverified> {
+    pub async fn verify(&self, bearer: &str) -> Result<CallerName, Unverified> {
         let presented = Presented::parse(bearer)?;
         // What the token says of its issuer only chooses by whose keys and rules it is judged.
         let trusted = self.trusted.iter().find(|trusted| trusted.rules.issuer() == presented.issuer());
