@@ -22,14 +22,14 @@ use tracing::{info, warn};
 use self::{
     descriptors::Seats,
     reconfigure::{Live, Times},
-    settings::{asked, configuration, labels_callers, vault_settings},
+    settings::{asked, configuration, labels_callers},
 };
 use crate::{
     admin::{
         self, Shown,
         overview::{InForce, Overview, Phase, Sources},
     },
-    authn::{Identity, Peer, service_accounts},
+    authn::{Identity, Peer},
     broker::Broker,
     clock::{Clock, SystemClock},
     config::{Config, Fault, Files},
@@ -55,7 +55,7 @@ use crate::{
     },
     tokens::cache::Cache,
     users::refresh_queue::RefreshQueue,
-    vault::{self, SignIn, Vault},
+    vault::{self, HttpVault, SignIn},
 };
 
 /// Calls that still wait for the vault are answered this long before the drain ends, so that their answers can leave; of a drain
@@ -112,13 +112,10 @@ pub struct BindError {
 pub enum BuildError {
     /// The client of the vault.
     #[error(transparent)]
-    Vault(#[from] vault::BuildError),
+    Vault(#[from] vault::ClientError),
     /// TLS for callers.
     #[error(transparent)]
     Tls(#[from] tls::BuildError),
-    /// Callers' service accounts.
-    #[error("auth.service_accounts can't be used: {0}")]
-    ServiceAccounts(#[from] service_accounts::BuildError),
     /// Where traces go.
     #[error(transparent)]
     Traces(#[from] traces::BuildError),
@@ -179,7 +176,7 @@ impl App {
     /// Where the client of the vault can't be built.
     pub fn new(config: Config) -> Result<Self, BuildError> {
         let clock = Arc::new(SystemClock);
-        let vault = Vault::new(vault_settings(&config.vault), clock.clone())?;
+        let vault = HttpVault::new(&config.vault, clock.clone())?;
         Self::with_sign_in(config, Arc::new(vault), clock, fastrand::u64(..))
     }
 
@@ -210,7 +207,7 @@ impl App {
         let broker = Arc::new(Broker::new(parts, configuration(&mut config, sign_in), closing.clone()));
         let health = Health::new();
         let call_timeout = CallTimeout::new(config.grpc.call_timeout);
-        let identity = Identity::new(asked(&config, None, &clock)?, Arc::clone(&clock));
+        let identity = Identity::new(asked(&config, None, &clock), Arc::clone(&clock));
         let api = Api::new(Arc::clone(&broker));
         let watch_calls = Arc::new(Watch::new(Arc::clone(&clock), Arc::clone(&metrics), traces.clone()));
         watch_calls.label_callers(labels_callers(&config));

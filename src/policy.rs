@@ -96,7 +96,7 @@ impl Policy {
 }
 
 impl Listed {
-    fn new(callers: &[config::Caller]) -> Self {
+    fn new(callers: &[config::CallerConfig]) -> Self {
         let mut listed = Self::default();
         for (index, caller) in callers.iter().enumerate() {
             match caller.id.exact() {
@@ -149,14 +149,14 @@ mod tests {
         }
     }
 
-    fn caller(id: &str, merchants: &[&str], numbers: Option<&[&str]>, line: usize) -> config::Caller {
+    fn caller(id: &str, merchants: &[&str], numbers: Option<&[&str]>, line: usize) -> config::CallerConfig {
         let merchants = match merchants {
             ["*"] => Merchants::All,
             some => Merchants::Only(some.iter().map(|id| MerchantId::parse((*id).to_owned()).expect("is valid")).collect()),
         };
         let number = |number: &&str| Number::parse((*number).to_owned()).expect("is valid");
         let id = CallerPattern::parse(id).expect("is valid");
-        config::Caller { id, merchants, numbers: numbers.map(|some| some.iter().map(number).collect()), line }
+        config::CallerConfig { id, merchants, numbers: numbers.map(|some| some.iter().map(number).collect()), line }
     }
 
     fn named(id: &str) -> CallerId {
@@ -210,7 +210,7 @@ mod tests {
             let names = ["a.example.org", "b.example.org", "*.example.org"];
             let all: Vec<_> = ids.iter().zip(&merchants).enumerate()
                 .map(|(line, (id, merchant))| caller(names[*id], &[["m0", "m1", "m2"][*merchant]], None, line)).collect();
-            let may = |callers: &[config::Caller]| {
+            let may = |callers: &[config::CallerConfig]| {
                 let policy = Policy::Listed(Listed::new(callers));
                 policy.decide(&named(["a.example.org", "b.example.org", "c.example.org"][asked.0]), &user(["m0", "m1", "m2"][asked.1], ONE)).is_ok()
             };

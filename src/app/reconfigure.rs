@@ -9,7 +9,7 @@ use tracing::{info, warn};
 
 use super::{
     BuildError,
-    settings::{asked, configuration, labels_callers, vault_settings},
+    settings::{asked, configuration, labels_callers},
 };
 use crate::{
     admin::overview::InForce,
@@ -20,7 +20,7 @@ use crate::{
     net::tls,
     rpc::{deadline::CallTimeout, guard::Watch},
     telemetry::{audit, log::Level},
-    vault::Vault,
+    vault::HttpVault,
 };
 
 /// A connection's age differs from the configured one by this part at most, so that those which came together go one by one.
@@ -34,8 +34,8 @@ pub(super) struct Times {
     max_connection_age: Duration,
 }
 
-impl From<&config::Grpc> for Times {
-    fn from(grpc: &config::Grpc) -> Self {
+impl From<&config::GrpcConfig> for Times {
+    fn from(grpc: &config::GrpcConfig) -> Self {
         Self { lame_duck: grpc.lame_duck, drain: grpc.drain, max_connection_age: grpc.max_connection_age }
     }
 }
@@ -69,7 +69,7 @@ pub(super) struct Live {
 
 /// What has to be made before anything is put in force.
 struct Made {
-    sign_in: Arc<Vault>,
+    sign_in: Arc<HttpVault>,
     asked: Asked,
     tls: Option<Arc<tls::Current>>,
 }
@@ -133,10 +133,10 @@ impl Live {
             Some(tls) if former.is_none_or(|former| !former.is(tls)) => Some(Arc::new(tls::Current::new(tls)?)),
             Some(_) | None => None,
         };
-        let sign_in = Arc::new(Vault::new(vault_settings(&next.vault), Arc::clone(&self.clock))?);
+        let sign_in = Arc::new(HttpVault::new(&next.vault, Arc::clone(&self.clock))?);
         let same = next.auth.service_accounts == self.current.auth.service_accounts;
         let former = same.then(|| self.identity.asked());
-        Ok(Made { sign_in, asked: asked(next, former.as_deref(), &self.clock)?, tls })
+        Ok(Made { sign_in, asked: asked(next, former.as_deref(), &self.clock), tls })
     }
 
     fn say_what_takes_a_restart(&self, next: &Config) {

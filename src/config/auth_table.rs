@@ -2,16 +2,13 @@
 //!
 //! Must never let an entry without its merchants mean all of them.
 
-use std::{
-    borrow::Cow,
-    path::{Path, PathBuf},
-};
+use std::borrow::Cow;
 
 use super::{
-    Auth, Caller, Merchants,
-    faults::At,
+    findings::At,
     reader::{Found, Reader},
     service_accounts_table,
+    values::{AuthConfig, CallerConfig, Merchants},
 };
 use crate::{
     caller::CallerPattern,
@@ -23,13 +20,13 @@ const ALL: &str = "*";
 
 /// `[auth]`, and where its keys stand.
 pub(super) struct Access {
-    pub(super) auth: Auth,
+    pub(super) auth: AuthConfig,
     pub(super) allow_at: At,
     pub(super) accounts_at: At,
 }
 
 pub(super) fn read_auth(table: Option<Reader<'_, '_>>) -> Access {
-    let auth = Auth { allow_unauthenticated: false, service_accounts: None };
+    let auth = AuthConfig { allow_unauthenticated: false, service_accounts: None };
     let mut access = Access { auth, allow_at: At::NOWHERE, accounts_at: At::NOWHERE };
     let Some(mut table) = table else { return access };
     let allow = table.boolean("allow_unauthenticated", false);
@@ -42,18 +39,12 @@ pub(super) fn read_auth(table: Option<Reader<'_, '_>>) -> Access {
     access
 }
 
-/// A path, from where the configuration file stands.
-pub(super) fn path(table: &mut Reader<'_, '_>, key: &'static str) -> Option<PathBuf> {
-    let Found { value, .. } = table.string(key)?;
-    Some(table.findings().source().path().parent().unwrap_or(Path::new("")).join(&*value))
-}
-
 /// `[[callers]]`.
-pub(super) fn read_callers(root: &mut Reader<'_, '_>) -> Vec<Caller> {
+pub(super) fn read_callers(root: &mut Reader<'_, '_>) -> Vec<CallerConfig> {
     root.tables("callers", "callers").filter_map(caller).collect()
 }
 
-fn caller(mut table: Reader<'_, '_>) -> Option<Caller> {
+fn caller(mut table: Reader<'_, '_>) -> Option<CallerConfig> {
     let at = table.at();
     let line = at.0.map_or(1, |offset| table.findings().source().line(offset));
     for (key, what) in [
@@ -83,7 +74,7 @@ fn caller(mut table: Reader<'_, '_>) -> Option<Caller> {
         None
     };
     table.finish();
-    Some(Caller { id: id?, merchants: merchants?, numbers: numbers.map_or(Some(None), |numbers| numbers.map(Some))?, line })
+    Some(CallerConfig { id: id?, merchants: merchants?, numbers: numbers.map_or(Some(None), |numbers| numbers.map(Some))?, line })
 }
 
 fn each<T>(

@@ -12,11 +12,12 @@ use std::{
 use toml::de::DeTable;
 
 use super::{
-    User,
-    faults::{At, Fault, Findings},
+    faults::Fault,
+    findings::{At, Findings},
     limits,
     reader::{Found, Reader},
     source,
+    values::User,
 };
 use crate::{
     secret::Secret,
@@ -184,7 +185,7 @@ fn read_password_file(
     // No fault shows the path: whoever mistakes this key for `password` writes a password here.
     let fault = |why: &str| table.fault(at, "password_file", why);
     // Room for the line break that isn't the password's.
-    let contents = match table.findings().source().read_beside(&value, limits::PASSWORD_BYTES + 2).1 {
+    let contents = match table.findings().source().read_beside(&value, limits::PASSWORD_BYTES + 2) {
         Ok(contents) => contents,
         Err(source::Unreadable::TooLong(_)) => {
             fault("names a file longer than a password can be: 4 KiB at most");

@@ -2,13 +2,14 @@
 //!
 //! Must never let a faulty file displace a good one.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc};
 
 use super::{
-    Config, Fault, Faults, Loaded,
+    faults::Faults,
     half_written::{self, Doubts, During},
     last_good::{self, Choice, Good},
     reading::{Glance, Known, Reading},
+    values::{Loaded, Reloaded},
 };
 use crate::clock::{Clock, SystemClock};
 
@@ -20,33 +21,6 @@ pub struct Files {
     seen: Glance,
     doubts: Doubts,
     clock: Arc<dyn Clock>,
-}
-
-/// What a reload came to.
-#[derive(Debug)]
-pub struct Reloaded {
-    /// What is configured now.
-    pub config: Config,
-    /// The same as [`Loaded::warnings`].
-    pub warnings: Vec<Fault>,
-    /// Credentials files whose new version is at fault.
-    pub kept: Vec<Kept>,
-    /// When to read again although nothing looks other than now: a file that was written in place lacks users, or callers, and is
-    /// taken once it has stood still for long; of that [`Self::warnings`] tell.
-    pub again_in: Option<Duration>,
-    /// Whether any file was taken anew, added or left out: without that, `config` is what it was.
-    pub changed: bool,
-}
-
-/// A credentials file at fault. Its last good version is in force.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Kept {
-    /// The file, as it was named.
-    pub file: Arc<Path>,
-    /// How many users its last good version names; none where it never had one, and so none of its users are known.
-    pub users: Option<usize>,
-    /// What is wrong with its new version.
-    pub faults: Faults,
 }
 
 impl Files {

@@ -9,13 +9,13 @@ use std::{
 };
 
 use super::{
-    Config, Kept,
     credentials::{self, CredentialsFile, Place},
     faults::{Fault, Faults, Report},
     half_written::{self, Doubted},
     main_file::Main,
     patterns::{self, Matched, Named, Pattern},
     reading::{Known, MainPart, Reading, UsersPart},
+    values::{Config, Kept},
 };
 use crate::user::UserKey;
 

@@ -2,7 +2,7 @@
 //!
 //! Must never judge a value beyond its type and its range, nor repeat one that may be a secret.
 
-use std::{borrow::Cow, net::SocketAddr, time::Duration};
+use std::{borrow::Cow, net::SocketAddr, path::PathBuf, time::Duration};
 
 use humantime::format_duration;
 use toml::{
@@ -11,7 +11,8 @@ use toml::{
 };
 
 use super::{
-    faults::{At, Fault, Findings, Report},
+    faults::{Fault, Report},
+    findings::{At, Findings},
     limits::Limits,
     source::Source,
 };
@@ -107,6 +108,12 @@ impl<'f, 'i> Reader<'f, 'i> {
     pub(super) fn string(&mut self, key: &'static str) -> Option<Found<Cow<'i, str>>> {
         let found = self.take(key)?;
         self.text(key, found)
+    }
+
+    /// A path, relative to where the file stands.
+    pub(super) fn path(&mut self, key: &'static str) -> Option<PathBuf> {
+        let Found { value, .. } = self.string(key)?;
+        Some(self.findings.source().beside(&value))
     }
 
     /// A boolean, `default` where it is missing.

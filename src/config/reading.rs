@@ -8,7 +8,8 @@ use toml::de::DeTable;
 
 use super::{
     credentials::CredentialsFile,
-    faults::{Fault, Findings, Report},
+    faults::{Fault, Report},
+    findings::Findings,
     fingerprint::{Identity, Seen},
     main_file::{self, Main},
     patterns::{self, Matched},

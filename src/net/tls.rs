@@ -76,7 +76,7 @@ impl Current {
     ///
     /// # Errors
     /// Where rustls refuses it; what was read by `config` it takes.
-    pub fn new(tls: &config::Tls) -> Result<Self, BuildError> {
+    pub fn new(tls: &config::TlsConfig) -> Result<Self, BuildError> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let fault = |why: &dyn fmt::Display| BuildError(why.to_string());
         let verifier = match &tls.client_ca {

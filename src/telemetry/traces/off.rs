@@ -18,7 +18,7 @@ impl Traces {
     ///
     /// # Errors
     /// Never.
-    pub fn new(_: Option<&config::Traces>) -> Result<Self, BuildError> {
+    pub fn new(_: Option<&config::TracesConfig>) -> Result<Self, BuildError> {
         Ok(Self::default())
     }
 
