@@ -7,19 +7,21 @@ use std::path::Path;
 
 mod addresses;
 mod auth_table;
+mod conflicts;
 mod credentials;
 mod faults;
+mod file_set;
 mod files;
 mod findings;
 mod fingerprint;
+mod glob_walk;
 mod grpc_tls;
-mod half_written;
 mod last_good;
 mod limits;
 mod main_file;
+mod partial_writes;
 mod patterns;
 mod reader;
-mod reading;
 mod service_accounts_table;
 mod source;
 #[cfg(test)]
@@ -27,13 +29,13 @@ mod tests;
 mod traces_table;
 mod values;
 mod vault_table;
-mod walk;
+mod versions;
 
 pub(crate) use self::source::read as read_file;
 pub use self::{
     faults::{Fault, Faults},
+    file_set::Fingerprints,
     files::Files,
-    reading::Glance,
     values::{
         AdminConfig, Audit, AuthConfig, CallerConfig, Config, GrpcConfig, Issuer, Kept, KeySource, Loaded, Log, LogFormat,
         Merchants, Reloaded, Renewal, ServiceAccountsConfig, TlsConfig, TracesConfig, User, VaultConfig,
