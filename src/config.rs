@@ -37,8 +37,8 @@ pub use self::{
     file_set::Fingerprints,
     files::Files,
     values::{
-        AdminConfig, Audit, AuthConfig, CallerConfig, Config, GrpcConfig, Issuer, Kept, KeySource, Loaded, Log, LogFormat,
-        Merchants, Reloaded, Renewal, ServiceAccountsConfig, TlsConfig, TracesConfig, User, VaultConfig,
+        AdminConfig, AuditConfig, AuthConfig, CallerConfig, Config, GrpcConfig, Issuer, Kept, KeySource, Loaded, LogConfig,
+        LogFormat, Merchants, Reloaded, Renewal, ServiceAccountsConfig, TlsConfig, TracesConfig, User, VaultConfig,
     },
 };
 pub use crate::outbound::{Authorities, Target};

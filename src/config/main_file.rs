@@ -15,7 +15,7 @@ use super::{
     patterns::Pattern,
     reader::{Found, Reader},
     traces_table,
-    values::{AdminConfig, Audit, AuthConfig, CallerConfig, GrpcConfig, Log, LogFormat, TracesConfig, VaultConfig},
+    values::{AdminConfig, AuditConfig, AuthConfig, CallerConfig, GrpcConfig, LogConfig, LogFormat, TracesConfig, VaultConfig},
     vault_table,
 };
 
@@ -29,10 +29,10 @@ const ADMIN_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST)
 pub(super) struct Main {
     pub(super) grpc: GrpcConfig,
     pub(super) admin: Option<AdminConfig>,
-    pub(super) log: Log,
+    pub(super) log: LogConfig,
     /// None where its base URL is missing or faulty, which is reported.
     pub(super) vault: Option<VaultConfig>,
-    pub(super) audit: Audit,
+    pub(super) audit: AuditConfig,
     pub(super) traces: Option<TracesConfig>,
     pub(super) auth: AuthConfig,
     pub(super) callers: Vec<CallerConfig>,
@@ -138,7 +138,7 @@ fn read_admin(mut table: Reader<'_, '_>) -> (Found<SocketAddr>, bool) {
     (listen, label_callers)
 }
 
-fn read_audit(mut table: Reader<'_, '_>) -> Audit {
+fn read_audit(mut table: Reader<'_, '_>) -> AuditConfig {
     let file = table.path("file");
     // Of a bare name the parent is empty, and means where the process runs.
     let parent = file.as_ref().and_then(|file| file.parent()).filter(|parent| !parent.as_os_str().is_empty());
@@ -147,11 +147,11 @@ fn read_audit(mut table: Reader<'_, '_>) -> Audit {
         table.fault(table.at(), "file", message);
     }
     table.finish();
-    Audit { file }
+    AuditConfig { file }
 }
 
-fn read_log(table: Option<Reader<'_, '_>>) -> Log {
-    let mut log = Log { format: LogFormat::Json, level: Level::INFO };
+fn read_log(table: Option<Reader<'_, '_>>) -> LogConfig {
+    let mut log = LogConfig { format: LogFormat::Json, level: Level::INFO };
     if let Some(mut table) = table {
         log.format = table.choice("format", log.format, &[("json", LogFormat::Json), ("text", LogFormat::Text)]);
         let levels = [

@@ -39,9 +39,9 @@ pub struct Config {
     /// `[admin]`; none where the table is missing: no admin port.
     pub admin: Option<AdminConfig>,
     /// `[log]`
-    pub log: Log,
+    pub log: LogConfig,
     /// `[audit]`
-    pub audit: Audit,
+    pub audit: AuditConfig,
     /// `[traces]`; none: none are sent.
     pub traces: Option<TracesConfig>,
     /// `[vault]`
@@ -120,7 +120,7 @@ pub struct AdminConfig {
 
 /// `[log]`
 #[derive(Clone, Debug)]
-pub struct Log {
+pub struct LogConfig {
     /// For machines or for people.
     pub format: LogFormat,
     /// The least important level that is written.
@@ -129,7 +129,7 @@ pub struct Log {
 
 /// `[audit]`: where the audit trail goes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Audit {
+pub struct AuditConfig {
     /// Lines are added to this file; none: standard output.
     pub file: Option<PathBuf>,
 }

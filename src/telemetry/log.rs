@@ -32,7 +32,7 @@ use super::{
 };
 use crate::{
     clock::SystemClock,
-    config::{Audit, Log, LogFormat},
+    config::{AuditConfig, LogConfig, LogFormat},
 };
 
 /// Most lines waiting for standard output: a few seconds of a bad day, about 4 MiB.
@@ -167,7 +167,7 @@ impl Logs {
 ///
 /// # Errors
 /// Where a logger is installed already, or the audit trail's file can't be opened.
-pub fn start(log: &Log, trail: &Audit) -> Result<Logs, StartError> {
+pub fn start(log: &LogConfig, trail: &AuditConfig) -> Result<Logs, StartError> {
     let stdout = Stdout::default();
     let trail = match &trail.file {
         None => Lines::start("audit", AUDIT_LINES_MAX, stdout.clone()),
