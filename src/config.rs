@@ -38,7 +38,7 @@ pub use self::{
     files::Files,
     values::{
         AdminConfig, AuditConfig, AuthConfig, CallerConfig, Config, GrpcConfig, Issuer, Kept, KeySource, Loaded, LogConfig,
-        LogFormat, Merchants, Reloaded, Renewal, ServiceAccountsConfig, TlsConfig, TracesConfig, User, VaultConfig,
+        LogFormat, Merchants, Reloaded, Renewal, ServiceAccountsConfig, TlsConfig, TracesConfig, UserConfig, VaultConfig,
     },
 };
 pub use crate::outbound::{Authorities, Target};

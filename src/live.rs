@@ -23,7 +23,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Configuration {
     /// Who has tokens.
-    pub users: Vec<config::User>,
+    pub users: Vec<config::UserConfig>,
     /// Who may ask for them.
     pub policy: Policy,
     /// How they sign in.

@@ -12,7 +12,7 @@ use super::{
     limits,
     reader::{Found, Reader},
     source,
-    values::User,
+    values::UserConfig,
 };
 use crate::{
     secret::Secret,
@@ -75,9 +75,9 @@ impl CredentialsFile {
     }
 
     /// The users whose credential is whole.
-    pub(super) fn users(&self) -> impl Iterator<Item = User> {
+    pub(super) fn users(&self) -> impl Iterator<Item = UserConfig> {
         self.entries.iter().filter_map(|Entry { key, password, attempt, .. }| {
-            Some(User { key: key.clone(), password: password.clone()?, attempt: *attempt })
+            Some(UserConfig { key: key.clone(), password: password.clone()?, attempt: *attempt })
         })
     }
 

@@ -224,7 +224,7 @@ fn every_key_is_taken() {
     assert_eq!(config.vault.renewal, Renewal::AtExpiry);
     assert_eq!(config.vault.assumed_lifetime, Duration::from_secs(7 * 24 * 3600));
     assert_eq!(config.vault.idle_after, Duration::from_secs(7200));
-    let user = |user: &super::User| (user.key.merchant.to_string(), user.password.expose().to_owned(), user.attempt);
+    let user = |user: &super::UserConfig| (user.key.merchant.to_string(), user.password.expose().to_owned(), user.attempt);
     let expected = [("m1", " Ünï\t\" ", u64::from(u32::MAX)), ("m1", " 1234Qwerty ", 0), ("m2", " 1234Qwerty ", 0)];
     let expected = expected.into_iter().chain([("m", "1234Qwerty", 0), ("m3", "p", 0)]);
     let expected: Vec<_> =

@@ -51,7 +51,7 @@ pub struct Config {
     /// `[[callers]]`, in their order.
     pub callers: Vec<CallerConfig>,
     /// `[[users]]` of all files, each (merchant, number) once.
-    pub users: Vec<User>,
+    pub users: Vec<UserConfig>,
 }
 
 /// `[grpc]`: the port that callers use.
@@ -273,7 +273,7 @@ impl Config {
 
 /// `[[users]]`: one user and the credential.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct User {
+pub struct UserConfig {
     /// Whose it is.
     pub key: UserKey,
     /// 1 byte to 4 KiB of UTF-8, exactly as it was given.

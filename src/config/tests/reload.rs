@@ -63,7 +63,7 @@ pub(super) fn reload(files: &mut Files) -> (Vec<(u8, String)>, Vec<Kept>) {
 }
 
 pub(super) fn served(reloaded: &Reloaded) -> Vec<(u8, String)> {
-    let digit = |user: &crate::config::User| user.key.number.expose().as_bytes()[12] - b'0';
+    let digit = |user: &crate::config::UserConfig| user.key.number.expose().as_bytes()[12] - b'0';
     let mut served: Vec<_> = reloaded.config.users.iter().map(|user| (digit(user), user.password.expose().to_owned())).collect();
     served.sort();
     served
