@@ -20,14 +20,13 @@ use tracing::{info, warn};
 
 use self::{
     descriptors::Seats,
-    reconfigure::{Reconfigure, make, vault_settings},
+    reconfigure::{Reconfigure, make},
 };
 use crate::{
     admin::{
         self, Shown,
         overview::{Overview, Phase, Sources},
     },
-    authn::service_accounts,
     broker::Broker,
     clock::{Clock, SystemClock},
     config::{Config, Fault, Files},
@@ -53,7 +52,7 @@ use crate::{
     },
     tokens::cache::Cache,
     users::refresh_queue::RefreshQueue,
-    vault::{self, SignIn, Vault},
+    vault::{self, HttpVault, SignIn},
 };
 
 /// Calls that still wait for the vault are answered this long before the drain ends, so that their answers can leave; of a drain
@@ -110,13 +109,10 @@ pub struct BindError {
 pub enum BuildError {
     /// The client of the vault.
     #[error(transparent)]
-    Vault(#[from] vault::BuildError),
+    Vault(#[from] vault::ClientError),
     /// TLS for callers.
     #[error(transparent)]
     Tls(#[from] TlsError),
-    /// Callers' service accounts.
-    #[error("auth.service_accounts can't be used: {0}")]
-    ServiceAccounts(#[from] service_accounts::BuildError),
     /// Where traces go.
     #[error(transparent)]
     Traces(#[from] TracesError),
@@ -175,7 +171,7 @@ impl App {
     /// Where the client of the vault can't be built.
     pub fn new(config: Config, audit: Audit) -> Result<Self, BuildError> {
         let clock = Arc::new(SystemClock);
-        let vault = Vault::new(vault_settings(&config.vault), clock.clone())?;
+        let vault = HttpVault::new(&config.vault, clock.clone())?;
         Self::with_sign_in(config, audit, Arc::new(vault), clock, fastrand::u64(..))
     }
 

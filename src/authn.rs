@@ -45,7 +45,7 @@ impl Authenticator {
             return Err(Unverified::Refused("tokens are taken over TLS only: connect to https://"));
         }
         let token = bearer(headers).map_err(Unverified::Refused)?;
-        accounts.verify(token).await.map(|account| CallerId::Named(account.as_str().into()))
+        accounts.verify(token).await.map(CallerId::Named)
     }
 }
 

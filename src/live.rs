@@ -34,7 +34,7 @@ const AGE_JITTER: f64 = 0.1;
 #[derive(Debug)]
 pub struct Configuration {
     /// Who has tokens.
-    pub users: Vec<config::User>,
+    pub users: Vec<config::UserConfig>,
     /// Who may ask for them.
     pub policy: Policy,
     /// How they sign in.

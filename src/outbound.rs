@@ -3,11 +3,17 @@
 //! Must never take a default of reqwest's that follows redirects or proxies, sends again, or trusts what nobody named; must
 //! never read a body without a limit.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
+use bytes::Bytes;
 use reqwest::{
     Client, ClientBuilder, Response, Url,
     dns::{Addrs, Name, Resolve, Resolving},
+    header::HeaderValue,
     redirect, retry,
 };
 use rustls::{
@@ -18,7 +24,7 @@ use rustls::{
 };
 use zeroize::Zeroizing;
 
-use crate::{host, pem};
+use crate::{host, pem, x509};
 
 #[cfg(test)]
 mod tests;
@@ -31,43 +37,74 @@ const IDLE_TIMEOUT: Duration = Duration::from_millis(900);
 /// too, by hyper.
 const HEADERS_MAX: usize = 512;
 
-/// Why there can be no client.
-#[derive(Debug)]
-pub(crate) enum Unfit {
-    /// In words that fit behind "the CA bundle".
-    CaBundle(String),
-    /// TLS or the client itself.
-    Client(String),
-}
+/// TLS, or the client itself, can't be set up.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the HTTP client can't be built: {0}")]
+pub struct ClientError(String);
 
 /// Where requests go.
-#[derive(Clone, Debug)]
-pub(crate) struct Target {
-    /// Without a dot at the end of its host.
-    pub(crate) url: Url,
-    /// The host, where a dot stands at its end: that is how it is looked up, and no search domain is tried.
-    pub(crate) absolute: Option<String>,
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    text: Box<str>,
+    url: Url,
+    absolute: Option<Box<str>>,
 }
 
 impl Target {
-    /// A URL that a request may go to: `https://` or `http://` with a host, and without user and fragment.
+    /// A URL that a request may go to: `https://` or `http://` with a host, and without user, query and fragment.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let dotless = host::without_dot(text);
         let url = Url::parse(dotless.as_ref().map_or(text, |(url, _)| url)).ok()?;
-        let bare = url.username().is_empty() && url.password().is_none() && url.fragment().is_none();
+        let bare = url.username().is_empty() && url.password().is_none() && url.query().is_none() && url.fragment().is_none();
         let fit = bare && url.has_host() && matches!(url.scheme(), "http" | "https");
-        let absolute = dotless.and_then(|_| url.domain().map(str::to_owned));
-        fit.then_some(Self { url, absolute })
+        let absolute = dotless.and_then(|_| url.domain().map(Box::from));
+        fit.then_some(Self { text: text.into(), url, absolute })
+    }
+
+    /// As it was written, a dot at the end of its host included.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// As it is asked and as certificates name it: without a dot at the end of its host.
+    pub(crate) fn url(&self) -> &Url {
+        &self.url
+    }
+
+    /// The host, where a dot stands at its end: that is how it is looked up, and no search domain is tried.
+    pub(crate) fn absolute(&self) -> Option<&str> {
+        self.absolute.as_deref()
+    }
+
+    /// Whether the other leads to the same server: scheme, host and port are the same.
+    pub(crate) fn is_beside(&self, other: &Self) -> bool {
+        self.url.origin() == other.url.origin() && self.absolute == other.absolute
     }
 }
 
-/// What every client of ours has in common; its timeouts are its owner's to add. Trusts the authorities in `ca_pem` and no
-/// others; without any, those compiled in. `absolute`: those of the [`Target`]s it is for.
-pub(crate) fn builder(ca_pem: Option<&[u8]>, absolute: Vec<String>) -> Result<ClientBuilder, Unfit> {
-    builder_with(ca_pem, Dotted { absolute, look_up: |asked| tokio::net::lookup_host((asked, 0)) })
+/// Whom a server's or a client's certificate may come from.
+#[derive(Clone, Debug)]
+pub struct Authorities {
+    /// Their certificates, at least one.
+    pub roots: Arc<RootCertStore>,
+    /// The end of the one that ends first; none where none of them says.
+    pub not_after: Option<SystemTime>,
 }
 
-fn builder_with<L, F, A>(ca_pem: Option<&[u8]>, resolver: Dotted<L>) -> Result<ClientBuilder, Unfit>
+impl PartialEq for Authorities {
+    fn eq(&self, other: &Self) -> bool {
+        self.roots.roots == other.roots.roots && self.not_after == other.not_after
+    }
+}
+
+/// What every client of ours has in common; its timeouts are its owner's to add. Trusts `roots` alone. `absolute`: those of the
+/// [`Target`]s it is for.
+pub(crate) fn builder(roots: Arc<RootCertStore>, absolute: Vec<Box<str>>) -> Result<ClientBuilder, ClientError> {
+    builder_with(roots, Dotted { absolute, look_up: |asked| tokio::net::lookup_host((asked, 0)) })
+}
+
+fn builder_with<L, F, A>(roots: Arc<RootCertStore>, resolver: Dotted<L>) -> Result<ClientBuilder, ClientError>
 where
     L: Fn(String) -> F + Send + Sync + 'static,
     F: Future<Output = std::io::Result<A>> + Send + 'static,
@@ -88,12 +125,12 @@ where
         .http1_allow_spaces_after_header_name_in_responses(true)
         .http1_ignore_invalid_headers_in_responses(true)
         .http1_max_headers(HEADERS_MAX)
-        .tls_backend_preconfigured(tls(ca_pem)?))
+        .tls_backend_preconfigured(tls(roots)?))
 }
 
 /// Looks names up as the system does, those that were written with a dot at their end with that.
 struct Dotted<L> {
-    absolute: Vec<String>,
+    absolute: Vec<Box<str>>,
     look_up: L,
 }
 
@@ -104,37 +141,40 @@ where
     A: Iterator<Item = SocketAddr> + Send + 'static,
 {
     fn resolve(&self, name: Name) -> Resolving {
-        let dot = if self.absolute.iter().any(|absolute| absolute == name.as_str()) { "." } else { "" };
+        let dot = if self.absolute.iter().any(|absolute| **absolute == *name.as_str()) { "." } else { "" };
         let looking = (self.look_up)(format!("{}{dot}", name.as_str()));
         Box::pin(async { Ok(Box::new(looking.await?) as Addrs) })
     }
 }
 
 /// The client, once its owner has added the rest.
-pub(crate) fn build(builder: ClientBuilder) -> Result<Client, Unfit> {
-    builder.build().map_err(|error| Unfit::Client(error.without_url().to_string()))
+pub(crate) fn build(builder: ClientBuilder) -> Result<Client, ClientError> {
+    builder.build().map_err(|error| ClientError(error.without_url().to_string()))
 }
 
 /// Everything about TLS is named here, since a process default could be set by anybody.
-fn tls(ca_pem: Option<&[u8]>) -> Result<ClientConfig, Unfit> {
+fn tls(roots: Arc<RootCertStore>) -> Result<ClientConfig, ClientError> {
     let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_protocol_versions(&[&TLS13, &TLS12])
-        .map_err(|error| Unfit::Client(error.to_string()))?
-        .with_root_certificates(roots(ca_pem)?)
+        .map_err(|error| ClientError(error.to_string()))?
+        .with_root_certificates(roots)
         .with_no_client_auth();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)
 }
 
-/// The configured authorities and no others; without any, those compiled in.
-pub(crate) fn roots(ca_pem: Option<&[u8]>) -> Result<RootCertStore, Unfit> {
+/// The public authorities, which are compiled in.
+pub(crate) fn public_roots() -> Arc<RootCertStore> {
     let mut roots = RootCertStore::empty();
-    let Some(pem) = ca_pem else {
-        roots.add_parsable_certificates(webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().cloned());
-        return Ok(roots);
-    };
-    let fault = |fault| Unfit::CaBundle(format!("is a file {fault}"));
-    anchors(&pem::authorities(pem).map_err(fault)?).map_err(fault)
+    roots.add_parsable_certificates(webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().cloned());
+    Arc::new(roots)
+}
+
+/// Those in a file: PEM that holds at least one, and nothing but such as are fit to be trusted.
+pub(crate) fn authorities(pem: &[u8]) -> Result<Authorities, pem::Fault> {
+    let blocks = pem::authorities(pem)?;
+    let not_after = blocks.iter().fold(None, |first, block| x509::first_end(first, &block.der));
+    Ok(Authorities { roots: Arc::new(anchors(&blocks)?), not_after })
 }
 
 /// What is trusted where these are.
@@ -144,6 +184,13 @@ pub(crate) fn anchors(authorities: &[pem::Block]) -> Result<RootCertStore, pem::
         roots.add(CertificateDer::from(block.der.as_slice())).map_err(|_malformed| pem::unreadable(block.line))?;
     }
     Ok(roots)
+}
+
+/// A header's value that nothing shows, in memory that is wiped; `None` where no header can carry it.
+pub(crate) fn secret_value(value: impl AsRef<[u8]> + Send + 'static) -> Option<HeaderValue> {
+    let mut value = HeaderValue::from_maybe_shared(Bytes::from_owner(value)).ok()?;
+    value.set_sensitive(true);
+    Some(value)
 }
 
 /// Reads a body; `None` if it is longer than `max` bytes, and then no more of it is read than that.

@@ -17,12 +17,13 @@ mod stray;
 #[cfg(test)]
 #[cfg(feature = "server")]
 mod tests;
+mod write;
+
+pub(crate) use self::write::write;
 
 const DASHES: &[u8] = b"-----";
 const BEGIN: &[u8] = b"-----BEGIN ";
 const END: &[u8] = b"-----END ";
-/// Characters a line (RFC 7468, 2).
-const LINE: usize = 64;
 
 /// What a block holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,36 +156,6 @@ impl Key {
         let is_used = |block: &&Block| chain.certificates.iter().any(|used| used.der == block.der);
         self.certificates.iter().find(|block| !is_used(block)).map(|block| block.line)
     }
-}
-
-/// The same anew, as every reader of PEM understands it: of another library, which may pass over what it doesn't.
-pub(crate) fn write<'b>(blocks: impl IntoIterator<Item = &'b Block>) -> Zeroizing<Vec<u8>> {
-    let mut text = Zeroizing::new(Vec::new());
-    for block in blocks {
-        let label: &[u8] = match block.kind {
-            Kind::Certificate => b"CERTIFICATE",
-            Kind::Pkcs8 => b"PRIVATE KEY",
-            Kind::Pkcs1 => b"RSA PRIVATE KEY",
-            Kind::Sec1 => b"EC PRIVATE KEY",
-            Kind::Curve => b"EC PARAMETERS",
-        };
-        let body = Zeroizing::new(STANDARD.encode(&*block.der));
-        // All at once: a buffer that grows leaves copies behind that nobody wipes.
-        let mut grown = Zeroizing::new(Vec::with_capacity(text.len() + body.len() + body.len() / LINE + 2 * label.len() + LINE));
-        grown.extend_from_slice(&text);
-        for part in [BEGIN, label, DASHES, b"\n"] {
-            grown.extend_from_slice(part);
-        }
-        for line in body.as_bytes().chunks(LINE) {
-            grown.extend_from_slice(line);
-            grown.push(b'\n');
-        }
-        for part in [END, label, DASHES, b"\n"] {
-            grown.extend_from_slice(part);
-        }
-        text = grown;
-    }
-    text
 }
 
 /// Every block of a text, in order.

@@ -6,8 +6,8 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::{
-    caller::CallerId,
-    config::{self, Config, Merchants, WILDCARD},
+    caller::{CallerId, CallerName, CallerPattern},
+    config::{self, Config, Merchants},
     user::{MerchantId, Number, UserKey},
 };
 
@@ -25,14 +25,14 @@ pub enum Policy {
 pub struct Listed {
     entries: Vec<Entry>,
     /// The entries of each id without a wildcard, by index.
-    exact: HashMap<Box<str>, Vec<usize>>,
+    exact: HashMap<CallerName, Vec<usize>>,
     /// Those with one.
     wild: Vec<usize>,
 }
 
 #[derive(Debug)]
 struct Entry {
-    id: Box<str>,
+    id: CallerPattern,
     /// None: every merchant.
     merchants: Option<HashSet<MerchantId>>,
     /// None: every number of those merchants.
@@ -90,22 +90,21 @@ impl Policy {
         match (self, caller) {
             (Self::Everyone, _) => Ok(Leave::Everyone),
             (Self::Listed(_), CallerId::Anonymous) => Err(Denial::Unlisted),
-            (Self::Listed(listed), CallerId::Named(id)) => listed.decide(id, user),
+            (Self::Listed(listed), CallerId::Named(name)) => listed.decide(name, user),
         }
     }
 }
 
 impl Listed {
-    fn new(callers: &[config::Caller]) -> Self {
+    fn new(callers: &[config::CallerConfig]) -> Self {
         let mut listed = Self::default();
         for (index, caller) in callers.iter().enumerate() {
-            if caller.id.split(separator(&caller.id)).any(|segment| segment == WILDCARD) {
-                listed.wild.push(index);
-            } else {
-                listed.exact.entry(caller.id.as_str().into()).or_default().push(index);
+            match caller.id.exact() {
+                Some(name) => listed.exact.entry(name.clone()).or_default().push(index),
+                None => listed.wild.push(index),
             }
             listed.entries.push(Entry {
-                id: caller.id.as_str().into(),
+                id: caller.id.clone(),
                 merchants: match &caller.merchants {
                     Merchants::All => None,
                     Merchants::Only(merchants) => Some(merchants.iter().cloned().collect()),
@@ -117,12 +116,12 @@ impl Listed {
         listed
     }
 
-    fn decide(&self, id: &str, user: &UserKey) -> Result<Leave<'_>, Denial<'_>> {
-        let exact = self.exact.get(id).into_iter().flatten();
-        let wild = self.wild.iter().filter(|index| self.entries.get(**index).is_some_and(|entry| matches(&entry.id, id)));
+    fn decide(&self, name: &CallerName, user: &UserKey) -> Result<Leave<'_>, Denial<'_>> {
+        let exact = self.exact.get(name).into_iter().flatten();
+        let wild = self.wild.iter().filter(|index| self.entries.get(**index).is_some_and(|entry| entry.id.matches(name)));
         let mut denial = Denial::Unlisted;
         for entry in exact.chain(wild).filter_map(|index| self.entries.get(*index)) {
-            let (id, line) = (&*entry.id, entry.line);
+            let (id, line) = (entry.id.as_str(), entry.line);
             let merchant = entry.merchants.as_ref().is_none_or(|merchants| merchants.contains(&user.merchant));
             let number = entry.numbers.as_ref().is_none_or(|numbers| numbers.contains(&user.number));
             denial = match (merchant, number, denial) {
@@ -135,26 +134,6 @@ impl Listed {
         }
         Err(denial)
     }
-}
-
-/// Between the segments of an id: a SPIFFE id's path, a service account's name, a DNS name.
-#[must_use]
-pub fn separator(id: &str) -> char {
-    if id.starts_with("spiffe://") {
-        '/'
-    } else if id.starts_with("system:serviceaccount:") {
-        ':'
-    } else {
-        '.'
-    }
-}
-
-/// Whether an id is what a pattern with wildcards names: as many segments, each the same or a wildcard.
-fn matches(pattern: &str, id: &str) -> bool {
-    let by = separator(pattern);
-    by == separator(id)
-        && pattern.split(by).count() == id.split(by).count()
-        && pattern.split(by).zip(id.split(by)).all(|(pattern, segment)| pattern == segment || pattern == WILDCARD)
 }
 
 #[cfg(test)]
@@ -170,13 +149,14 @@ mod tests {
         }
     }
 
-    fn caller(id: &str, merchants: &[&str], numbers: Option<&[&str]>, line: usize) -> config::Caller {
+    fn caller(id: &str, merchants: &[&str], numbers: Option<&[&str]>, line: usize) -> config::CallerConfig {
         let merchants = match merchants {
-            [WILDCARD] => Merchants::All,
+            ["*"] => Merchants::All,
             some => Merchants::Only(some.iter().map(|id| MerchantId::parse((*id).to_owned()).expect("is valid")).collect()),
         };
         let number = |number: &&str| Number::parse((*number).to_owned()).expect("is valid");
-        config::Caller { id: id.to_owned(), merchants, numbers: numbers.map(|some| some.iter().map(number).collect()), line }
+        let id = CallerPattern::parse(id).expect("is valid");
+        config::CallerConfig { id, merchants, numbers: numbers.map(|some| some.iter().map(number).collect()), line }
     }
 
     fn named(id: &str) -> CallerId {
@@ -223,26 +203,6 @@ mod tests {
         assert_eq!(Policy::Everyone.decide(&CallerId::Anonymous, &user("m1", ONE)), Ok(Leave::Everyone));
     }
 
-    #[test]
-    fn a_wildcard_is_one_whole_segment() {
-        for (pattern, id, expected) in [
-            ("spiffe://example.org/ns/*/sa/cards", "spiffe://example.org/ns/a/sa/cards", true),
-            ("spiffe://example.org/ns/*/sa/cards", "spiffe://example.org/ns/a/b/sa/cards", false),
-            ("spiffe://example.org/ns/*/sa/cards", "spiffe://other.org/ns/a/sa/cards", false),
-            ("spiffe://example.org/*", "spiffe://example.org", false),
-            ("system:serviceaccount:*:cards", "system:serviceaccount:a:cards", true),
-            ("system:serviceaccount:*:cards", "system:serviceaccount:a:card", false),
-            ("system:serviceaccount:cards:*", "system:serviceaccount:cards:a.b", true),
-            ("*.example.org", "a.example.org", true),
-            ("*.example.org", "a.b.example.org", false),
-            ("*.example.org", "example.org", false),
-            // Another kind of name is never meant.
-            ("*.org", "spiffe://example.org", false),
-        ] {
-            assert_eq!(matches(pattern, id), expected, "{pattern} {id}");
-        }
-    }
-
     proptest! {
         /// Taking an entry away or naming fewer never lets more through.
         #[test]
@@ -250,7 +210,7 @@ mod tests {
             let names = ["a.example.org", "b.example.org", "*.example.org"];
             let all: Vec<_> = ids.iter().zip(&merchants).enumerate()
                 .map(|(line, (id, merchant))| caller(names[*id], &[["m0", "m1", "m2"][*merchant]], None, line)).collect();
-            let may = |callers: &[config::Caller]| {
+            let may = |callers: &[config::CallerConfig]| {
                 let policy = Policy::Listed(Listed::new(callers));
                 policy.decide(&named(["a.example.org", "b.example.org", "c.example.org"][asked.0]), &user(["m0", "m1", "m2"][asked.1], ONE)).is_ok()
             };

@@ -19,7 +19,7 @@ use tracing::{error, info, warn};
 
 use crate::{
     clock::{Clock, Moment},
-    config::{Fault, Faults, Files, Glance, Kept, Reloaded},
+    config::{Fault, Faults, Files, Fingerprints, Kept, Reloaded},
     telemetry::{
         audit::Audit,
         metrics::{self, Metrics},
@@ -123,7 +123,7 @@ enum Scope {
 struct Watching<P> {
     worker: Arc<Mutex<Worker<P>>>,
     /// How the files looked when they were last read.
-    seen: Glance,
+    seen: Fingerprints,
     retry: Retry,
     /// Whether the last reload didn't come to its end: what it took may not have been handed over.
     failed: bool,
@@ -186,7 +186,7 @@ impl<P: FnMut(Reloaded) -> Result<(), String> + Send + 'static> Watching<P> {
 }
 
 /// Looks at the files; none if that failed, which the next poll makes good.
-async fn look(seen: Glance) -> Option<Glance> {
+async fn look(seen: Fingerprints) -> Option<Fingerprints> {
     spawn_blocking(move || seen.again()).await.ok()
 }
 
@@ -234,7 +234,7 @@ struct Worker<P> {
 
 impl<P: FnMut(Reloaded) -> Result<(), String>> Worker<P> {
     /// Reads, publishes, and tells; says how the files looked, whether one is at fault, and when to read again in any case.
-    fn reload(&mut self, scope: Scope) -> (Glance, bool, Option<Duration>) {
+    fn reload(&mut self, scope: Scope) -> (Fingerprints, bool, Option<Duration>) {
         let start = self.clock.now();
         let was_rejected = self.rejected.is_some();
         let outcome = match scope {

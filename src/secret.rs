@@ -1,36 +1,35 @@
-//! Values that cannot print themselves and are wiped when dropped.
+//! Values that cannot print themselves, are in memory once, and are wiped when the last holder lets go of them.
 //!
 //! Must never offer a way to show the value by accident: no `Display`, no serialisation, and a `Debug` that says nothing,
-//! not even the length.
+//! not even the length. Must never copy the value: a clone holds the same bytes.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
-use secrecy::{ExposeSecret, SecretString};
+use zeroize::Zeroizing;
 
-/// A password, a token, or a header's value that authenticates.
+/// A password, or a token.
 #[derive(Clone)]
-pub struct Secret(SecretString);
+pub struct Secret(Arc<Zeroizing<String>>);
 
 impl Secret {
     /// The value itself. Each call is a place to look at when secrets are reviewed.
     #[must_use]
     pub fn expose(&self) -> &str {
-        self.0.expose_secret()
+        &self.0
     }
 }
 
 impl From<String> for Secret {
-    /// Takes the value over. A `String` with room to spare is moved into a smaller place, and what it leaves is not wiped: give
-    /// one that fits, or wipe it yourself.
+    /// Takes the value over where it stands; the room behind it is wiped with it.
     fn from(value: String) -> Self {
-        Self(SecretString::from(value))
+        Self(Arc::new(Zeroizing::new(value)))
     }
 }
 
-/// For tests and tables; the text given stays where it was.
+/// Copies the text; the one given stays where it was, for its owner to wipe.
 impl From<&str> for Secret {
     fn from(value: &str) -> Self {
-        Self(SecretString::from(value))
+        Self::from(value.to_owned())
     }
 }
 
@@ -52,11 +51,31 @@ impl fmt::Debug for Secret {
 
 #[cfg(test)]
 mod tests {
+    use zeroize::ZeroizeOnDrop;
+
     use super::*;
 
     #[test]
     fn debug_says_nothing_of_the_value() {
         assert_eq!(format!("{:?}", Secret::from("1234Qwerty")), "[redacted]");
         assert_eq!(format!("{:#?}", Some(Secret::from(""))), "Some(\n    [redacted],\n)");
+    }
+
+    #[test]
+    fn a_value_is_in_memory_once_and_goes_with_its_last_holder() {
+        let given = "1234Qwerty".to_owned();
+        let place = given.as_ptr();
+        let secret = Secret::from(given);
+        let clone = secret.clone();
+        assert_eq!((secret.expose().as_ptr(), clone.expose().as_ptr()), (place, place), "neither moved nor copied");
+
+        let value = Arc::downgrade(&secret.0);
+        drop(secret);
+        assert!(value.upgrade().is_some(), "somebody holds it still");
+        drop(clone);
+        assert!(value.upgrade().is_none());
+        // That memory can't be looked at without `unsafe`; the type says what becomes of it.
+        fn is_wiped<T: ZeroizeOnDrop>(_: Option<&T>) {}
+        is_wiped::<Zeroizing<String>>(value.upgrade().as_deref());
     }
 }

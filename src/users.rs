@@ -70,13 +70,13 @@ pub struct Changes {
 impl Users {
     /// Takes the configured users over, with clean records.
     #[must_use]
-    pub fn new(configured: Vec<config::User>, upstream: &str) -> Self {
+    pub fn new(configured: Vec<config::UserConfig>, upstream: &str) -> Self {
         Self::default().next(configured, upstream, |_| false).0
     }
 
     /// The next snapshot. Users keep their records, merchants their stops; what changed is the caller's to act on.
     #[must_use]
-    pub fn reloaded(&self, configured: Vec<config::User>, upstream: &str, now: Instant, rules: &Rules) -> (Self, Changes) {
+    pub fn reloaded(&self, configured: Vec<config::UserConfig>, upstream: &str, now: Instant, rules: &Rules) -> (Self, Changes) {
         self.next(configured, upstream, |user| {
             let record = user.record();
             let holds = &record.holds;
@@ -85,13 +85,13 @@ impl Users {
         })
     }
 
-    fn next(&self, configured: Vec<config::User>, upstream: &str, matters: impl Fn(&User) -> bool) -> (Self, Changes) {
+    fn next(&self, configured: Vec<config::UserConfig>, upstream: &str, matters: impl Fn(&User) -> bool) -> (Self, Changes) {
         let by_key = HashMap::with_capacity(configured.len());
         let upstream = Upstream(self.versions.hash_one(upstream));
         let mut next = Self { by_key, upstream, versions: self.versions.clone(), ..Self::default() };
         let mut changes = Changes::default();
         let (mut staying, mut entered) = (0, None::<Arc<Merchant>>);
-        for config::User { key, password, attempt } in configured {
+        for config::UserConfig { key, password, attempt } in configured {
             let version = Version { credential: self.versions.hash_one((password.expose(), attempt)), upstream };
             let former = self.by_key.get(&key).inspect(|_| staying += 1);
             let user = match former.map(|former| &former.user).or_else(|| self.departed.get(&key)) {
@@ -280,10 +280,10 @@ mod tests {
         vault::{Failure, Refusal},
     };
 
-    fn configured(n: u8, password: &str, attempt: u64) -> config::User {
+    fn configured(n: u8, password: &str, attempt: u64) -> config::UserConfig {
         let merchant = MerchantId::parse("m".to_owned()).expect("is valid");
         let number = Number::parse(format!("+4478712399{n:02}")).expect("is valid");
-        config::User { key: UserKey { merchant, number }, password: Secret::from(password), attempt }
+        config::UserConfig { key: UserKey { merchant, number }, password: Secret::from(password), attempt }
     }
 
     #[allow(clippy::disallowed_methods, reason = "any instant will do")]
@@ -358,7 +358,7 @@ mod tests {
         let user = |n: usize| {
             let merchant = MerchantId::parse("m".to_owned()).expect("is valid");
             let number = Number::parse(format!("+4478{n:08}")).expect("is valid");
-            config::User { key: UserKey { merchant, number }, password: Secret::from("a"), attempt: 0 }
+            config::UserConfig { key: UserKey { merchant, number }, password: Secret::from("a"), attempt: 0 }
         };
         let users = Users::new(vec![user(0)], "a");
         let held = users.get(&user(0).key).expect("is there").clone();

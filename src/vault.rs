@@ -5,7 +5,8 @@
 mod reply;
 mod wire;
 
-pub use self::wire::{BuildError, Settings, Vault};
+pub use self::wire::HttpVault;
+pub use crate::outbound::ClientError;
 
 use std::{fmt, future::Future, pin::Pin, time::Duration};
 

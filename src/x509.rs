@@ -1,6 +1,6 @@
 //! What a certificate says of itself: until when it holds, and the names in it.
 //!
-//! Must never judge: whether a certificate can be trusted is rustls' matter, whom it names is `grpc::identity`'s. Must never skip a
+//! Must never judge: whether a certificate can be trusted is rustls' matter, whom it names is `authn`'s. Must never skip a
 //! name that it can't read.
 
 use std::time::SystemTime;

@@ -9,13 +9,10 @@ use tracing::{info, warn};
 
 use super::BuildError;
 use crate::{
-    authn::{
-        Authenticator,
-        service_accounts::{self, KeySource, ServiceAccounts},
-    },
+    authn::{Authenticator, service_accounts::ServiceAccounts},
     broker::Broker,
     clock::{self, Clock},
-    config::{self, Config},
+    config::Config,
     live::{Configuration, Live, Serving, Settings},
     net::tls::ServerTls,
     policy::Policy,
@@ -24,7 +21,7 @@ use crate::{
         log::Level,
     },
     users::holds::Rules,
-    vault::{self, SignIn, Vault},
+    vault::{HttpVault, SignIn},
 };
 
 /// What a configuration was made from that the next may share: an equal part of it is kept, with whatever it has learnt.
@@ -65,7 +62,7 @@ fn serving(config: &Config, former: Option<&Former<'_>>, clock: &Arc<dyn Clock>)
         }
     };
     Ok(Serving {
-        authenticator: authenticator(config, former, clock)?,
+        authenticator: authenticator(config, former, clock),
         call_timeout: grpc.call_timeout,
         label_callers: config.admin.as_ref().is_some_and(|admin| admin.label_callers),
         lame_duck: grpc.lame_duck,
@@ -78,15 +75,15 @@ fn serving(config: &Config, former: Option<&Former<'_>>, clock: &Arc<dyn Clock>)
 }
 
 /// The former has keys and reviews in its cache, so it is kept while it is configured the same.
-fn authenticator(config: &Config, former: Option<&Former<'_>>, clock: &Arc<dyn Clock>) -> Result<Authenticator, BuildError> {
+fn authenticator(config: &Config, former: Option<&Former<'_>>, clock: &Arc<dyn Clock>) -> Authenticator {
     let configured = &config.auth.service_accounts;
     let same = former.filter(|former| former.config.auth.service_accounts == *configured);
     let service_accounts = match (configured, same) {
         (None, _) => None,
         (Some(_), Some(former)) => former.serving.authenticator.service_accounts.clone(),
-        (Some(accounts), None) => Some(Arc::new(ServiceAccounts::new(account_settings(accounts), Arc::clone(clock))?)),
+        (Some(accounts), None) => Some(Arc::new(ServiceAccounts::new(accounts, Arc::clone(clock)))),
     };
-    Ok(Authenticator { required: config.asks(), service_accounts })
+    Authenticator { required: config.asks(), service_accounts }
 }
 
 /// What certificates there are, and the first end of each kind.
@@ -98,35 +95,6 @@ fn certificates(config: &Config) -> Vec<(&'static str, std::time::SystemTime)> {
         ("vault_ca", config.vault.ca_file.as_ref().and_then(|file| file.not_after)),
     ];
     ends.into_iter().filter_map(|(name, end)| Some((name, end?))).collect()
-}
-
-fn account_settings(accounts: &config::ServiceAccounts) -> service_accounts::Settings {
-    service_accounts::Settings {
-        issuers: accounts.issuers.iter().map(issuer).collect(),
-        audience: accounts.audience.clone(),
-        review: accounts.review.clone(),
-        ca_file: accounts.ca_file.clone(),
-        token_file: accounts.token_file.clone(),
-    }
-}
-
-fn issuer(config::Issuer { name, keys, with_token }: &config::Issuer) -> service_accounts::Issuer {
-    let keys = match keys {
-        config::Keys::Url(url) => KeySource::Url(url.clone()),
-        config::Keys::File(path) => KeySource::File(path.clone()),
-    };
-    service_accounts::Issuer { name: name.clone(), keys, with_token: *with_token }
-}
-
-pub(super) fn vault_settings(config: &config::Vault) -> vault::Settings {
-    vault::Settings {
-        base_url: config.base_url.clone(),
-        ca_pem: config.ca_file.as_ref().map(|file| file.pem.clone()),
-        headers: config.headers.clone(),
-        timeout: config.timeout,
-        max_connections: config.max_concurrent_sign_ins,
-        assumed_lifetime: config.assumed_lifetime,
-    }
 }
 
 /// Puts configurations in force while the process runs.
@@ -153,7 +121,7 @@ impl Reconfigure {
         let total = next.users.len();
         let snapshot = self.live.load_full();
         let former = Former { config: &self.current, serving: &snapshot.serving };
-        let sign_in = Vault::new(vault_settings(&next.vault), Arc::clone(&self.clock)).map_err(|fault| fault.to_string())?;
+        let sign_in = HttpVault::new(&next.vault, Arc::clone(&self.clock)).map_err(|fault| fault.to_string())?;
         let configuration = make(&mut next, Some(&former), Arc::new(sign_in), &self.clock).map_err(|fault| fault.to_string())?;
         self.say_what_takes_a_restart(&next);
         let counts = self.broker.reconfigure(configuration);

@@ -14,99 +14,29 @@ mod tests;
 
 use std::{
     fmt,
-    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use reqwest::Url;
 use tokio::task::JoinSet;
 
 use self::{
     api::Api,
-    keys::{Keys, Source},
+    keys::Keys,
     presented::{Presented, Rules},
     review::Reviews,
 };
-use crate::{clock::Clock, outbound::Target};
+use crate::{
+    caller::CallerName,
+    clock::Clock,
+    config::{Issuer, KeySource, ServiceAccountsConfig},
+};
 
 /// How long a connection to the API server may take to come about: it is in the same cluster.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long one request to it may take with all that belongs to it, and how long a caller waits for one: a caller without an
 /// identity gets nothing, so it had better learn soon that it should try again.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
-
-/// `[auth.service_accounts]`, resolved. What a configuration allows beyond this (such as plain `http` on loopback only) it
-/// checks itself.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Whose tokens are taken: at least one.
-    pub issuers: Vec<Issuer>,
-    /// What `aud` has to contain.
-    pub audience: String,
-    /// The URL of the TokenReview API; `None`: tokens are judged offline only, and a deleted pod's is good until it ends.
-    pub review: Option<String>,
-    /// The API server's authorities (PEM), read anew for each request; `None`: those compiled in.
-    pub ca_file: Option<PathBuf>,
-    /// The broker's own token, read anew for each request, since it rotates. A review is always asked with it. A request for
-    /// keys carries it if the file is there and the server is the cluster's own (vouched for by `ca_file`, or on loopback over
-    /// plain http): keys may also be published by a stranger, who could use it.
-    pub token_file: PathBuf,
-}
-
-/// An issuer, and the only keys that its tokens may be signed with.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Issuer {
-    /// What `iss` has to be.
-    pub name: String,
-    /// Where its signing keys are published. Issuers with the same source share what is fetched.
-    pub keys: KeySource,
-    /// Whether a request for them may carry the broker's own token.
-    pub with_token: bool,
-}
-
-/// Where the signing keys (a JWKS) are.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum KeySource {
-    /// `https://` or `http://`.
-    Url(String),
-    /// A file, read anew as a URL would be.
-    File(PathBuf),
-}
-
-/// Why no token can be verified with these settings.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BuildError {
-    /// The URL of the keys or of the TokenReview API.
-    #[error("the URL of the {0} must be http:// or https:// with a host, and without user and fragment")]
-    Url(&'static str),
-    /// The file of authorities.
-    #[error("the CA file {0}")]
-    CaFile(String),
-    /// TLS or the client itself.
-    #[error("the HTTP client can't be built: {0}")]
-    Client(String),
-}
-
-/// A service account whose token was good.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct ServiceAccount {
-    subject: String,
-}
-
-impl ServiceAccount {
-    /// `system:serviceaccount:<namespace>:<name>`.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.subject
-    }
-}
-
-impl fmt::Display for ServiceAccount {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.subject)
-    }
-}
 
 /// Why a token tells nobody's name. The words are for whoever develops the caller, and hold nothing of the token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -141,39 +71,37 @@ impl fmt::Debug for ServiceAccounts {
 }
 
 impl ServiceAccounts {
-    /// Prepares a verifier; connects to nothing yet, and reads no file but that of the authorities.
-    ///
-    /// # Errors
-    /// Says which setting can't be used.
-    pub fn new(settings: Settings, clock: Arc<dyn Clock>) -> Result<Self, BuildError> {
-        Self::with_timeouts(settings, clock, Timeouts { connect: CONNECT_TIMEOUT, request: REQUEST_TIMEOUT })
+    /// Prepares a verifier; connects to nothing and reads no file yet.
+    #[must_use]
+    pub fn new(config: &ServiceAccountsConfig, clock: Arc<dyn Clock>) -> Self {
+        Self::with_timeouts(config, clock, Timeouts { connect: CONNECT_TIMEOUT, request: REQUEST_TIMEOUT })
     }
 
-    fn with_timeouts(settings: Settings, clock: Arc<dyn Clock>, timeouts: Timeouts) -> Result<Self, BuildError> {
-        let mut absolute = Vec::new();
-        let review = settings.review.map(|text| url(&text, "TokenReview API", &mut absolute)).transpose()?;
-        let sources = sources(&settings.issuers, &mut absolute)?;
-        let api = Arc::new(Api::new(settings.ca_file, settings.token_file, absolute, timeouts)?);
+    fn with_timeouts(config: &ServiceAccountsConfig, clock: Arc<dyn Clock>, timeouts: Timeouts) -> Self {
+        let api = Arc::new(Api::new(config, timeouts));
         // Keys that are published in one place are fetched once.
         let mut known: Vec<(&KeySource, Arc<Keys>)> = Vec::new();
-        let mut trusted = Vec::with_capacity(sources.len());
-        for (issuer, source) in sources {
-            let shared = known.iter().find(|(source, _)| **source == issuer.keys).map(|(_, keys)| Arc::clone(keys));
+        let mut trusted = Vec::with_capacity(config.issuers.len());
+        for Issuer { name, keys: source } in &config.issuers {
+            let shared = known.iter().find(|(known, _)| *known == source).map(|(_, keys)| Arc::clone(keys));
             let keys = shared.unwrap_or_else(|| {
-                Arc::new(Keys::new(Arc::clone(&api), source, issuer.name.clone(), Arc::clone(&clock), timeouts))
+                Arc::new(Keys::new(Arc::clone(&api), source.clone(), name.clone(), Arc::clone(&clock), timeouts))
             });
-            known.push((&issuer.keys, Arc::clone(&keys)));
-            trusted.push(Trusted { rules: Rules::new(&issuer.name, &settings.audience), keys });
+            known.push((source, Arc::clone(&keys)));
+            trusted.push(Trusted { rules: Rules::new(name, &config.audience), keys });
         }
-        let reviews = review.map(|url| Reviews::new(Arc::clone(&api), url, settings.audience, Arc::clone(&clock), timeouts));
-        Ok(Self { trusted, reviews, clock })
+        let reviews = config
+            .review
+            .as_ref()
+            .map(|target| Reviews::new(api, target.url().clone(), config.audience.clone(), Arc::clone(&clock), timeouts));
+        Self { trusted, reviews, clock }
     }
 
     /// Whose token this is. `bearer` is the text behind `Bearer `. Dropping the future loses nothing that others wait for.
     ///
     /// # Errors
     /// Says why it can't be told, in words that may be handed to the caller.
-    pub async fn verify(&self, bearer: &str) -> Result<ServiceAccount, Unverified> {
+    pub async fn verify(&self, bearer: &str) -> Result<CallerName, Unverified> {
         let presented = Presented::parse(bearer)?;
         // What the token says of its issuer only chooses by whose keys and rules it is judged.
         let trusted = self.trusted.iter().find(|trusted| trusted.rules.issuer() == presented.issuer());
@@ -185,25 +113,6 @@ impl ServiceAccounts {
         }
         Ok(account)
     }
-}
-
-/// Each issuer, and where its keys are.
-fn sources<'s>(issuers: &'s [Issuer], absolute: &mut Vec<String>) -> Result<Vec<(&'s Issuer, Source)>, BuildError> {
-    let source = |issuer: &'s Issuer| {
-        let source = match &issuer.keys {
-            KeySource::Url(text) => Source::Url { url: url(text, "keys", absolute)?, with_token: issuer.with_token },
-            KeySource::File(path) => Source::File(path.as_path().into()),
-        };
-        Ok((issuer, source))
-    };
-    issuers.iter().map(source).collect()
-}
-
-/// The URL, whose host goes to the names to look up with a dot if that is how it is written.
-fn url(text: &str, what: &'static str, absolute: &mut Vec<String>) -> Result<Url, BuildError> {
-    let Target { url, absolute: host } = Target::parse(text).ok_or(BuildError::Url(what))?;
-    absolute.extend(host);
-    Ok(url)
 }
 
 /// How long things may take; tests are less patient.

@@ -2,21 +2,17 @@
 //!
 //! Must never change a password, nor put one, or a number in clear, into a fault.
 
-use std::{
-    borrow::Cow,
-    collections::{HashMap, HashSet, hash_map::Entry as Slot},
-    path::Path,
-    sync::Arc,
-};
+use std::{borrow::Cow, collections::HashSet, path::Path, sync::Arc};
 
 use toml::de::DeTable;
 
 use super::{
-    User,
-    faults::{At, Fault, Findings},
+    faults::Fault,
+    findings::{At, Findings},
     limits,
     reader::{Found, Reader},
     source,
+    values::UserConfig,
 };
 use crate::{
     secret::Secret,
@@ -58,6 +54,17 @@ impl CredentialsFile {
         file
     }
 
+    /// With users of these last digits.
+    #[cfg(test)]
+    pub(super) fn of_digits(digits: impl IntoIterator<Item = u8>) -> Self {
+        let entry = |digit| {
+            let number = Number::parse(format!("+44787123999{digit}")).expect("is valid");
+            let key = UserKey { merchant: MerchantId::parse("m".to_owned()).expect("is valid"), number };
+            Entry { key, line: usize::from(digit), password: None, attempt: 0 }
+        };
+        Self { path: Arc::from(Path::new("users.toml")), entries: digits.into_iter().map(entry).collect() }
+    }
+
     /// Takes the users out of a file's root table.
     pub(super) fn collect(root: &mut Reader<'_, '_>) -> Self {
         let findings = root.findings();
@@ -68,9 +75,9 @@ impl CredentialsFile {
     }
 
     /// The users whose credential is whole.
-    pub(super) fn users(&self) -> impl Iterator<Item = User> {
+    pub(super) fn users(&self) -> impl Iterator<Item = UserConfig> {
         self.entries.iter().filter_map(|Entry { key, password, attempt, .. }| {
-            Some(User { key: key.clone(), password: password.clone()?, attempt: *attempt })
+            Some(UserConfig { key: key.clone(), password: password.clone()?, attempt: *attempt })
         })
     }
 
@@ -84,18 +91,15 @@ impl CredentialsFile {
         self.entries.iter().map(|entry| (&entry.key, entry.attempt))
     }
 
+    /// Where each user stands in the file, which has this index among those compared.
+    pub(super) fn places(&self, index: usize) -> impl Iterator<Item = (&UserKey, Place<'_>)> {
+        self.entries.iter().map(move |Entry { key, line, .. }| (key, Place { index, path: &self.path, line: *line }))
+    }
+
     /// How many users the file names.
     pub(super) fn len(&self) -> usize {
         self.entries.len()
     }
-}
-
-/// A user who is configured twice.
-#[derive(Clone, Debug)]
-pub(super) struct Clash<'f> {
-    pub(super) key: &'f UserKey,
-    pub(super) earlier: Place<'f>,
-    pub(super) later: Place<'f>,
 }
 
 /// Where a user is configured.
@@ -107,33 +111,12 @@ pub(super) struct Place<'f> {
     line: usize,
 }
 
-impl Clash<'_> {
-    /// The fault of one of the two places.
-    pub(super) fn fault_of(&self, at_fault: Place<'_>) -> Fault {
-        let other =
-            if at_fault.index == self.earlier.index && at_fault.line == self.earlier.line { self.later } else { self.earlier };
-        let message =
-            format!("{} is configured already, at {}:{}: remove one of the two", self.key, other.path.display(), other.line);
-        Fault { file: Arc::clone(at_fault.path), line: Some(at_fault.line), key: "users".to_owned(), message }
+impl Place<'_> {
+    /// The fault of this place where another one has the same user.
+    pub(super) fn is_taken(&self, key: &UserKey, other: &Self) -> Fault {
+        let message = format!("{key} is configured already, at {}:{}: remove one of the two", other.path.display(), other.line);
+        Fault { file: Arc::clone(self.path), line: Some(self.line), key: "users".to_owned(), message }
     }
-}
-
-/// Finds users that are configured twice, in one file or in two.
-pub(super) fn clashes<'f>(files: &[Option<&'f CredentialsFile>]) -> Vec<Clash<'f>> {
-    let mut places: HashMap<&UserKey, Place<'_>> = HashMap::with_capacity(files.iter().flatten().map(|file| file.len()).sum());
-    let mut clashes = Vec::new();
-    for (index, file) in files.iter().enumerate().filter_map(|(index, file)| Some((index, (*file)?))) {
-        for Entry { key, line, .. } in &file.entries {
-            let later = Place { index, path: &file.path, line: *line };
-            match places.entry(key) {
-                Slot::Occupied(earlier) => clashes.push(Clash { key, earlier: *earlier.get(), later }),
-                Slot::Vacant(free) => {
-                    free.insert(later);
-                }
-            }
-        }
-    }
-    clashes
 }
 
 fn read_user(mut table: Reader<'_, '_>, open: &mut OpenToOthers) -> Option<Entry> {
@@ -184,7 +167,7 @@ fn read_password_file(
     // No fault shows the path: whoever mistakes this key for `password` writes a password here.
     let fault = |why: &str| table.fault(at, "password_file", why);
     // Room for the line break that isn't the password's.
-    let contents = match table.findings().source().read_beside(&value, limits::PASSWORD_BYTES + 2).1 {
+    let contents = match table.findings().source().read_beside(&value, limits::PASSWORD_BYTES + 2) {
         Ok(contents) => contents,
         Err(source::Unreadable::TooLong(_)) => {
             fault("names a file longer than a password can be: 4 KiB at most");

@@ -2,9 +2,7 @@
 //!
 //! Must never repeat a value of the configuration: a secret may stand under the wrong key, and faults are printed and logged.
 
-use std::{cell::RefCell, fmt, path::Path, sync::Arc};
-
-use super::source::Source;
+use std::{fmt, path::Path, sync::Arc};
 
 /// One thing that is wrong, or that a person should look at: `FILE:LINE: key: what is wrong: remedy`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,9 +39,7 @@ impl Faults {
     pub fn iter(&self) -> std::slice::Iter<'_, Fault> {
         self.0.iter()
     }
-}
 
-impl Faults {
     /// These faults, of which there is one at least.
     pub(super) fn of(faults: Vec<Fault>) -> Self {
         Self(faults)
@@ -74,15 +70,6 @@ impl fmt::Display for Faults {
 
 impl std::error::Error for Faults {}
 
-/// Where in a file: at a byte, or nowhere in particular. Becomes a line only once there is something to say about it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct At(pub(super) Option<usize>);
-
-impl At {
-    /// No place: a default, or the file as a whole.
-    pub(super) const NOWHERE: Self = Self(None);
-}
-
 /// What was found in one file, or in several after [`Report::append`].
 #[derive(Clone, Debug, Default)]
 pub(super) struct Report {
@@ -104,12 +91,17 @@ impl Report {
         Self { other: vec![fault], ..Self::default() }
     }
 
-    /// Adds a fault that shows only once files are put together.
+    /// Adds a syntax error or a wrong type.
+    pub(super) fn push_shape(&mut self, fault: Fault) {
+        self.shape.push(fault);
+    }
+
+    /// Adds any other fault.
     pub(super) fn push(&mut self, fault: Fault) {
         self.other.push(fault);
     }
 
-    /// Adds something to look at that shows only once files are put together.
+    /// Adds something that works, but that a person should look at.
     pub(super) fn push_warning(&mut self, warning: Fault) {
         self.warnings.push(warning);
     }
@@ -143,55 +135,5 @@ impl Report {
             let message = "can't be used, and this program fails to say why: report that as its bug".to_owned();
             Faults(vec![Fault { file: Arc::from(path), line: None, key: String::new(), message }])
         })
-    }
-}
-
-/// Gathers what is found while one file is read.
-#[derive(Debug)]
-pub(super) struct Findings<'s> {
-    source: &'s Source,
-    report: RefCell<Report>,
-}
-
-impl<'s> Findings<'s> {
-    pub(super) fn new(source: &'s Source) -> Self {
-        Self { source, report: RefCell::default() }
-    }
-
-    /// The file that is being read.
-    pub(super) fn source(&self) -> &'s Source {
-        self.source
-    }
-
-    /// A wrong TOML type.
-    pub(super) fn wrong_type(&self, at: At, key: impl Into<String>, message: impl Into<String>) {
-        let fault = self.place(at, key.into(), message.into());
-        self.report.borrow_mut().shape.push(fault);
-    }
-
-    /// Any other fault.
-    pub(super) fn fault(&self, at: At, key: impl Into<String>, message: impl Into<String>) {
-        let fault = self.place(at, key.into(), message.into());
-        self.report.borrow_mut().other.push(fault);
-    }
-
-    /// Something that works, but that a person should look at.
-    pub(super) fn warn(&self, at: At, key: impl Into<String>, message: impl Into<String>) {
-        let fault = self.place(at, key.into(), message.into());
-        self.report.borrow_mut().warnings.push(fault);
-    }
-
-    /// What was found.
-    pub(super) fn into_report(self) -> Report {
-        self.report.into_inner()
-    }
-
-    /// The line of a place, from 1.
-    pub(super) fn line(&self, at: At) -> Option<usize> {
-        at.0.map(|offset| self.source.line(offset))
-    }
-
-    fn place(&self, at: At, key: String, message: String) -> Fault {
-        Fault { file: Arc::clone(self.source.path()), line: self.line(at), key, message }
     }
 }

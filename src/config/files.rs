@@ -2,13 +2,15 @@
 //!
 //! Must never let a faulty file displace a good one.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc};
 
 use super::{
-    Config, Fault, Faults, Loaded,
-    half_written::{self, Doubts, During},
-    last_good::{self, Choice, Good},
-    reading::{Glance, Known, Reading},
+    faults::Faults,
+    file_set::{FileSet, Fingerprints, Known},
+    last_good::LastGood,
+    partial_writes::{self, During, PartialWrites},
+    values::{Loaded, Reloaded},
+    versions::{self, Chosen},
 };
 use crate::clock::{Clock, SystemClock};
 
@@ -16,37 +18,10 @@ use crate::clock::{Clock, SystemClock};
 /// read again.
 pub struct Files {
     path: Arc<Path>,
-    good: Good,
-    seen: Glance,
-    doubts: Doubts,
+    good: LastGood,
+    seen: Fingerprints,
+    partial_writes: PartialWrites,
     clock: Arc<dyn Clock>,
-}
-
-/// What a reload came to.
-#[derive(Debug)]
-pub struct Reloaded {
-    /// What is configured now.
-    pub config: Config,
-    /// The same as [`Loaded::warnings`].
-    pub warnings: Vec<Fault>,
-    /// Credentials files whose new version is at fault.
-    pub kept: Vec<Kept>,
-    /// When to read again although nothing looks other than now: a file that was written in place lacks users, or callers, and is
-    /// taken once it has stood still for long; of that [`Self::warnings`] tell.
-    pub again_in: Option<Duration>,
-    /// Whether any file was taken anew, added or left out: without that, `config` is what it was.
-    pub changed: bool,
-}
-
-/// A credentials file at fault. Its last good version is in force.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Kept {
-    /// The file, as it was named.
-    pub file: Arc<Path>,
-    /// How many users its last good version names; none where it never had one, and so none of its users are known.
-    pub users: Option<usize>,
-    /// What is wrong with its new version.
-    pub faults: Faults,
 }
 
 impl Files {
@@ -57,9 +32,10 @@ impl Files {
     /// # Errors
     /// Every fault at once, by file and line; but where the syntax or a TOML type is wrong, those faults alone.
     pub fn open(path: &Path) -> Result<(Self, Loaded), Faults> {
-        let (reading, seen) = Reading::take(path, Known::default());
-        let Choice { good, config, warnings, .. } = last_good::all(&reading)?;
-        let files = Self { path: Arc::from(path), good, seen, doubts: Doubts::default(), clock: Arc::new(SystemClock) };
+        let (read, seen) = FileSet::take(path, Known::default());
+        let Chosen { good, config, warnings, .. } = versions::all(&read)?;
+        let files =
+            Self { path: Arc::from(path), good, seen, partial_writes: PartialWrites::default(), clock: Arc::new(SystemClock) };
         Ok((files, Loaded { config, warnings }))
     }
 
@@ -71,7 +47,7 @@ impl Files {
 
     /// How the files looked when they were last read.
     #[must_use]
-    pub fn seen(&self) -> &Glance {
+    pub fn seen(&self) -> &Fingerprints {
         &self.seen
     }
 
@@ -113,21 +89,21 @@ impl Files {
 
     fn take(&mut self, known: Known) -> Result<Reloaded, Faults> {
         let began = self.clock.now().mono;
-        let (mut reading, mut seen) = Reading::take(&self.path, known);
+        let (mut read, mut seen) = FileSet::take(&self.path, known);
         let during = During { began, done: self.clock.now().mono };
-        let main = self.doubts.of_main(&self.good, &reading, during);
-        let doubt = main.map(|(lost, left)| (half_written::warning(&reading.main, lost), left));
-        if doubt.is_some() {
-            (reading, seen) = Reading::take_under(self.good.main(), reading.into_known());
+        let main = self.partial_writes.of_main(&self.good, &read, during);
+        let partial = main.map(|(lost, left)| (partial_writes::warning(&read.main, lost), left));
+        if partial.is_some() {
+            (read, seen) = FileSet::take_under(self.good.main(), read.into_known());
         }
         self.seen = seen;
-        let doubted = self.doubts.of_files(&self.good, &reading, During { began, done: self.clock.now().mono });
-        let Choice { good, config, mut warnings, kept } = last_good::file_by_file(&self.good, reading, &doubted)?;
-        let (doubt, left) = doubt.unzip();
-        warnings.extend(doubt);
+        let withheld = self.partial_writes.of_files(&self.good, &read, During { began, done: self.clock.now().mono });
+        let Chosen { good, config, mut warnings, kept } = versions::file_by_file(&self.good, read, &withheld)?;
+        let (partial, left) = partial.unzip();
+        warnings.extend(partial);
         let changed = !good.is(&self.good);
         self.good = good;
-        let again_in = doubted.again_in.into_iter().chain(left).min();
+        let again_in = withheld.again_in.into_iter().chain(left).min();
         Ok(Reloaded { config, warnings, kept, again_in, changed })
     }
 }

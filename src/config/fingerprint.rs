@@ -37,7 +37,7 @@ impl From<&fs::Metadata> for Node {
 /// make it another. What it can't tell apart is two writes of the same length within one tick of the file system's clock
 /// (some milliseconds); who reads waits until a file has been left alone for longer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Identity {
+pub(super) enum Fingerprint {
     /// A file, or something else that has a name.
     There {
         node: Node,
@@ -52,7 +52,7 @@ pub(super) enum Identity {
     Not(io::ErrorKind),
 }
 
-impl Identity {
+impl Fingerprint {
     /// Whether it could be looked at, so that what is equal is the same file.
     pub(super) fn is_there(&self) -> bool {
         matches!(self, Self::There { .. })
@@ -86,17 +86,17 @@ impl Identity {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Seen {
     pub(super) path: PathBuf,
-    pub(super) identity: Identity,
+    pub(super) fingerprint: Fingerprint,
 }
 
 impl Seen {
     /// Looks at the path now.
     pub(super) fn at(path: PathBuf) -> Self {
-        Self { identity: Identity::of(&path), path }
+        Self { fingerprint: Fingerprint::of(&path), path }
     }
 
     /// Whether the same still stands there.
     pub(super) fn is_current(&self) -> bool {
-        self.identity == Identity::of(&self.path)
+        self.fingerprint == Fingerprint::of(&self.path)
     }
 }

@@ -2,10 +2,10 @@
 //!
 //! Must never take a key that doesn't fit its certificate, nor repeat anything of a key in a fault.
 
-use std::{borrow::Cow, fmt, slice, sync::Arc, time::SystemTime};
+use std::{borrow::Cow, sync::Arc, time::SystemTime};
 
 use rustls::{
-    Error, InconsistentKeys, RootCertStore,
+    Error, InconsistentKeys,
     crypto::aws_lc_rs,
     pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs1KeyDer, PrivatePkcs8KeyDer, PrivateSec1KeyDer},
     sign::CertifiedKey,
@@ -15,47 +15,19 @@ use super::{
     limits,
     reader::{Found, Reader},
     source::Contents,
+    values::TlsConfig,
 };
-use crate::{outbound, pem, x509};
+use crate::{
+    outbound::{self, Authorities},
+    pem, x509,
+};
 
 const CERTIFICATE: &str = "certificate_file";
 const KEY: &str = "key_file";
 const CLIENT_CA: &str = "client_ca_file";
 
-/// What the broker shows callers, and asks of them.
-#[derive(Clone)]
-pub struct Tls {
-    /// The certificate, those that lead to its CA, and the key.
-    pub certificate: Arc<CertifiedKey>,
-    /// Its end.
-    pub not_after: SystemTime,
-    /// The CAs that callers' certificates may come from; none where callers aren't asked for one.
-    pub client_ca: Option<Arc<RootCertStore>>,
-    /// The end of the one that ends first.
-    pub client_ca_not_after: Option<SystemTime>,
-}
-
-impl Tls {
-    /// Whether callers are shown the same certificate, and asked for one of the same CAs.
-    #[must_use]
-    pub fn is(&self, other: &Self) -> bool {
-        let roots = |tls: &Self| tls.client_ca.as_ref().map(|store| store.roots.clone());
-        self.certificate.cert == other.certificate.cert && roots(self) == roots(other)
-    }
-}
-
-/// Without the key, whose own `Debug` is a library's.
-impl fmt::Debug for Tls {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tls")
-            .field("not_after", &self.not_after)
-            .field("client_ca", &self.client_ca.is_some())
-            .finish_non_exhaustive()
-    }
-}
-
 /// Reads the table; none where it is at fault.
-pub(super) fn read(mut table: Reader<'_, '_>) -> Option<Tls> {
+pub(super) fn read(mut table: Reader<'_, '_>) -> Option<TlsConfig> {
     for key in [CERTIFICATE, KEY] {
         if !table.has(key) {
             table.fault(table.at(), key, "is missing: name a PEM file, by a path relative to this one");
@@ -76,12 +48,13 @@ fn put_together(
     certificate_file: Named<'_>,
     key_file: Named<'_>,
     client_ca_file: Named<'_>,
-) -> Option<Tls> {
+) -> Option<TlsConfig> {
     let (at, key_at) = (certificate_file.as_ref().map(|found| found.at), key_file.as_ref().map(|found| found.at));
     let chain = certificate_file.and_then(|found| chain(table, &found));
     let key = key_file.and_then(|found| private_key(table, &found));
-    let client_ca = client_ca_file.map(|found| roots(table, &found));
-    let (chain, key, at, key_at) = (chain?, key?, at?, key_at?);
+    let client_ca =
+        client_ca_file.map(|found| read_pem(table, CLIENT_CA, &found, |contents| outbound::authorities(&contents.bytes)));
+    let ((chain, not_after), key, at, key_at) = (chain?, key?, at?, key_at?);
     let fault = |message: &str| table.fault(at, CERTIFICATE, message);
     if let Err(stray) = chain.goes_with(&key) {
         fault(&format!("names a file {stray}"));
@@ -96,7 +69,6 @@ fn put_together(
     }
     let certificates: Vec<CertificateDer<'static>> =
         chain.certificates.iter().map(|block| CertificateDer::from(block.der.to_vec())).collect();
-    let not_after = x509::Facts::read(certificates.first()?).ok()?.not_after;
     // By reference: what takes the key over copies it, and doesn't wipe that.
     let signing = aws_lc_rs::sign::any_supported_type(&der(&key.key));
     let certified = match signing
@@ -117,10 +89,10 @@ fn put_together(
         }
     };
     let (client_ca, client_ca_not_after) = match client_ca {
-        Some(roots) => roots.map(|(roots, not_after)| (Some(Arc::new(roots)), not_after))?,
+        Some(authorities) => authorities.map(|Authorities { roots, not_after }| (Some(roots), not_after))?,
         None => (None, None),
     };
-    Some(Tls { certificate: Arc::new(certified), not_after, client_ca, client_ca_not_after })
+    Some(TlsConfig { certificate: Arc::new(certified), not_after, client_ca, client_ca_not_after })
 }
 
 /// The key, as rustls takes it.
@@ -142,26 +114,20 @@ fn read_pem<T>(
     read: impl FnOnce(&Contents) -> Result<T, pem::Fault>,
 ) -> Option<T> {
     let fault = |why: String| table.fault(*at, key, format!("names a file {why}"));
-    let contents = table.findings().source().read_beside(value.as_ref(), limits::CA_BYTES).1;
+    let contents = table.findings().source().read_beside(value.as_ref(), limits::CA_BYTES);
     let contents = contents.map_err(|why| fault(format!("that {why}: give a PEM file, by a path relative to this one"))).ok()?;
     read(&contents).map_err(|why| fault(why.to_string())).ok()
 }
 
-fn chain(table: &Reader<'_, '_>, found: &Found<impl AsRef<str>>) -> Option<pem::Chain> {
+/// The certificates, and the end of the broker's own.
+fn chain(table: &Reader<'_, '_>, found: &Found<impl AsRef<str>>) -> Option<(pem::Chain, SystemTime)> {
     read_pem(table, CERTIFICATE, found, |contents| {
         let chain = pem::Chain::read(&contents.bytes)?;
-        for (index, block) in chain.certificates.iter().enumerate() {
-            // Of those behind ours nothing is asked but that they are certificates.
-            let readable = if index == 0 {
-                x509::Facts::read(&block.der).is_ok()
-            } else {
-                outbound::anchors(slice::from_ref(block)).is_ok()
-            };
-            if !readable {
-                return Err(pem::unreadable(block.line));
-            }
-        }
-        Ok(chain)
+        let (own, others) = chain.certificates.split_first().ok_or(pem::unreadable(1))?;
+        let not_after = x509::Facts::read(&own.der).map_err(|_unreadable| pem::unreadable(own.line))?.not_after;
+        // Of those behind ours nothing is asked but that they are certificates.
+        outbound::anchors(others)?;
+        Ok((chain, not_after))
     })
 }
 
@@ -172,13 +138,5 @@ fn private_key(table: &Reader<'_, '_>, found: &Found<impl AsRef<str>>) -> Option
             table.findings().warn(found.at, table.key(KEY), message);
         }
         pem::Key::read(&contents.bytes)
-    })
-}
-
-fn roots(table: &Reader<'_, '_>, found: &Found<impl AsRef<str>>) -> Option<(RootCertStore, Option<SystemTime>)> {
-    read_pem(table, CLIENT_CA, found, |contents| {
-        let blocks = pem::authorities(&contents.bytes)?;
-        let not_after = blocks.iter().fold(None, |first, block| x509::first_end(first, &block.der));
-        Ok((outbound::anchors(&blocks)?, not_after))
     })
 }

@@ -8,14 +8,17 @@ use toml::de::DeTable;
 use tracing::Level;
 
 use super::{
-    Admin, Audit, Auth, Caller, Grpc, Hits, Log, LogFormat, Traces, Vault,
     auth_table::{self, Access},
     credentials::CredentialsFile,
-    faults::{At, Findings},
+    findings::{At, Findings},
     grpc_tls, limits,
     patterns::Pattern,
     reader::{Found, Reader},
-    traces_table, vault_table,
+    traces_table,
+    values::{
+        AdminConfig, AuditConfig, AuthConfig, CallerConfig, GrpcConfig, Hits, LogConfig, LogFormat, TracesConfig, VaultConfig,
+    },
+    vault_table,
 };
 
 /// Loopback: without TLS nobody else may connect.
@@ -26,15 +29,15 @@ const ADMIN_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST)
 /// What the main file holds.
 #[derive(Debug)]
 pub(super) struct Main {
-    pub(super) grpc: Grpc,
-    pub(super) admin: Option<Admin>,
-    pub(super) log: Log,
+    pub(super) grpc: GrpcConfig,
+    pub(super) admin: Option<AdminConfig>,
+    pub(super) log: LogConfig,
     /// None where its base URL is missing or faulty, which is reported.
-    pub(super) vault: Option<Vault>,
-    pub(super) audit: Audit,
-    pub(super) traces: Option<Traces>,
-    pub(super) auth: Auth,
-    pub(super) callers: Vec<Caller>,
+    pub(super) vault: Option<VaultConfig>,
+    pub(super) audit: AuditConfig,
+    pub(super) traces: Option<TracesConfig>,
+    pub(super) auth: AuthConfig,
+    pub(super) callers: Vec<CallerConfig>,
     pub(super) users: CredentialsFile,
     pub(super) patterns: Vec<Pattern>,
 }
@@ -87,7 +90,7 @@ pub(super) fn read(findings: &Findings<'_>, table: DeTable<'_>) -> Main {
     );
     Main {
         grpc,
-        admin: admin.map(|(listen, label_callers)| Admin { listen: listen.value, label_callers }),
+        admin: admin.map(|(listen, label_callers)| AdminConfig { listen: listen.value, label_callers }),
         log,
         audit,
         traces,
@@ -102,8 +105,8 @@ pub(super) fn read(findings: &Findings<'_>, table: DeTable<'_>) -> Main {
     }
 }
 
-fn read_grpc(table: Option<Reader<'_, '_>>) -> (Grpc, TlsTable, (At, At)) {
-    let mut grpc = Grpc {
+fn read_grpc(table: Option<Reader<'_, '_>>) -> (GrpcConfig, TlsTable, (At, At)) {
+    let mut grpc = GrpcConfig {
         listen: GRPC_LISTEN,
         health_listen: None,
         lame_duck: limits::LAME_DUCK.default,
@@ -137,8 +140,8 @@ fn read_admin(mut table: Reader<'_, '_>) -> (Found<SocketAddr>, bool) {
     (listen, label_callers)
 }
 
-fn read_audit(mut table: Reader<'_, '_>) -> Audit {
-    let file = auth_table::path(&mut table, "file");
+fn read_audit(mut table: Reader<'_, '_>) -> AuditConfig {
+    let file = table.path("file");
     // Of a bare name the parent is empty, and means where the process runs.
     let parent = file.as_ref().and_then(|file| file.parent()).filter(|parent| !parent.as_os_str().is_empty());
     if let Some(directory) = parent.filter(|directory| !directory.is_dir()) {
@@ -147,11 +150,11 @@ fn read_audit(mut table: Reader<'_, '_>) -> Audit {
     }
     let hits = table.choice("hits", Hits::default(), &[("each", Hits::Each), ("summed", Hits::Summed)]);
     table.finish();
-    Audit { file, hits }
+    AuditConfig { file, hits }
 }
 
-fn read_log(table: Option<Reader<'_, '_>>) -> Log {
-    let mut log = Log { format: LogFormat::Json, level: Level::INFO };
+fn read_log(table: Option<Reader<'_, '_>>) -> LogConfig {
+    let mut log = LogConfig { format: LogFormat::Json, level: Level::INFO };
     if let Some(mut table) = table {
         log.format = table.choice("format", log.format, &[("json", LogFormat::Json), ("text", LogFormat::Text)]);
         let levels = [

@@ -10,8 +10,8 @@ use std::{
 };
 
 use super::{
-    fingerprint::{Identity, Node, Seen},
-    limits, source, walk,
+    fingerprint::{Fingerprint, Node, Seen},
+    glob_walk, limits, source,
 };
 
 /// One of `credentials_files`.
@@ -59,7 +59,7 @@ pub(super) struct Missed {
 /// What all patterns name now.
 struct Present {
     paths: HashSet<PathBuf>,
-    identities: HashSet<Identity>,
+    fingerprints: HashSet<Fingerprint>,
 }
 
 impl Matched {
@@ -87,9 +87,9 @@ impl Pattern {
 /// either. Deleted is what the very directory in which it stood can be asked for, and doesn't have any more.
 pub(super) fn miss(matched: &mut [Matched], before: impl Fn(&Pattern) -> Vec<Named>) {
     let files = matched.iter().flat_map(|matched| matched.files.iter().flatten());
-    let identities = files.map(|file| file.identity).filter(Identity::is_there).collect();
+    let fingerprints = files.map(|file| file.fingerprint).filter(Fingerprint::is_there).collect();
     let paths = matched.iter().flat_map(|matched| &matched.named).map(|named| named.path.clone()).collect();
-    let present = Present { paths, identities };
+    let present = Present { paths, fingerprints };
     for matched in matched.iter_mut().filter(|matched| matched.files.is_ok()) {
         let gone = before(&matched.pattern).into_iter().filter(|named| !present.paths.contains(&named.path));
         matched.missed = gone.filter_map(|named| Some(Missed { why: present.why_missed(&named)?, named })).collect();
@@ -106,7 +106,7 @@ impl Present {
                                  the file's users, put an empty file in its place, or take the pattern out";
         match fs::symlink_metadata(&named.path).map_err(|error| error.kind()) {
             // Known by another name.
-            Ok(_) if self.identities.contains(&Identity::of(&named.path)) => return None,
+            Ok(_) if self.fingerprints.contains(&Fingerprint::of(&named.path)) => return None,
             Ok(_) => return Some(REPLACED),
             Err(io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
             Err(_) => return Some(UNSEEN),
@@ -133,7 +133,7 @@ pub(super) fn expand(patterns: impl IntoIterator<Item = Pattern>, main: &Seen) -
     let directory = main.path.parent().unwrap_or(Path::new(""));
     // A file with two names is read once; the main file, matched by its own pattern, has been read. Of files that can't be
     // looked at nobody knows whether they are the same: those count by their names.
-    let mut identities: HashSet<Identity> = HashSet::from([main.identity]);
+    let mut fingerprints: HashSet<Fingerprint> = HashSet::from([main.fingerprint]);
     let mut paths: HashSet<PathBuf> = HashSet::new();
     let mut directories: HashMap<PathBuf, Option<Node>> = HashMap::new();
     let mut count = 0_usize;
@@ -147,7 +147,7 @@ pub(super) fn expand(patterns: impl IntoIterator<Item = Pattern>, main: &Seen) -
         let files = found.and_then(|found| {
             let is_new = |file: &Seen| {
                 let by_path = paths.insert(file.path.clone());
-                by_path && (!file.identity.is_there() || identities.insert(file.identity))
+                by_path && (!file.fingerprint.is_there() || fingerprints.insert(file.fingerprint))
             };
             let found: Vec<Seen> = found.into_iter().filter(is_new).collect();
             let total = count.saturating_add(found.len());
@@ -174,6 +174,6 @@ fn literal(directory: &Path, text: &str) -> Result<Vec<Seen>, String> {
 
 /// The regular files that a pattern matches, and what may be such a file but can't be looked at.
 fn matches(directory: &Path, text: &str) -> Result<Vec<Seen>, String> {
-    let files = walk::matches(directory, text, limits::CREDENTIALS_FILES)?;
+    let files = glob_walk::matches(directory, text, limits::CREDENTIALS_FILES)?;
     Ok(files.into_iter().map(Seen::at).collect())
 }

@@ -2,7 +2,7 @@
 //!
 //! Must never judge a value beyond its type and its range, nor repeat one that may be a secret.
 
-use std::{borrow::Cow, net::SocketAddr, time::Duration};
+use std::{borrow::Cow, net::SocketAddr, path::PathBuf, time::Duration};
 
 use humantime::format_duration;
 use toml::{
@@ -11,7 +11,8 @@ use toml::{
 };
 
 use super::{
-    faults::{At, Fault, Findings, Report},
+    faults::{Fault, Report},
+    findings::{At, Findings},
     limits::Limits,
     source::Source,
 };
@@ -107,6 +108,12 @@ impl<'f, 'i> Reader<'f, 'i> {
     pub(super) fn string(&mut self, key: &'static str) -> Option<Found<Cow<'i, str>>> {
         let found = self.take(key)?;
         self.text(key, found)
+    }
+
+    /// A path, relative to where the file stands.
+    pub(super) fn path(&mut self, key: &'static str) -> Option<PathBuf> {
+        let Found { value, .. } = self.string(key)?;
+        Some(self.findings.source().beside(&value))
     }
 
     /// A boolean, `default` where it is missing.
@@ -340,29 +347,10 @@ fn nearest(key: &str, known: &[&'static str]) -> Option<&'static str> {
     }
     known
         .iter()
-        .map(|known| (slips(key.as_bytes(), known.as_bytes()), *known))
+        .map(|known| (strsim::levenshtein(key, known), *known))
         .filter(|(slips, known)| *slips <= SLIPS && *slips * 2 <= known.len())
         .min()
         .map(|(_, known)| known)
-}
-
-/// Levenshtein's distance: how many letters must be changed, added or left out.
-fn slips(a: &[u8], b: &[u8]) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, from) in a.iter().enumerate() {
-        let mut diagonal = i;
-        let mut left = i + 1;
-        for (to, cell) in b.iter().zip(row.iter_mut().skip(1)) {
-            let changed = diagonal + usize::from(from != to);
-            diagonal = *cell;
-            left = changed.min(left + 1).min(diagonal + 1);
-            *cell = left;
-        }
-        if let Some(first) = row.first_mut() {
-            *first = i + 1;
-        }
-    }
-    row.last().copied().unwrap_or(a.len())
 }
 
 #[cfg(test)]
@@ -370,10 +358,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn slips_are_counted_and_the_nearest_key_is_offered() {
-        for (a, b, expected) in [("", "", 0), ("", "abc", 3), ("abc", "", 3), ("listen", "lisen", 1), ("kitten", "sitting", 3)] {
-            assert_eq!(slips(a.as_bytes(), b.as_bytes()), expected, "{a} {b}");
-        }
+    fn the_nearest_key_is_offered() {
         let known = ["listen", "level", "drain", "id"];
         for (key, expected) in [
             ("lisen", Some("listen")),

@@ -8,17 +8,17 @@ use std::{
 };
 
 use super::{
-    Issuer, Keys, ServiceAccounts,
-    auth_table::path,
-    faults::At,
+    addresses::base_url,
+    findings::At,
     limits,
     reader::{Found, OneOrMore, Reader},
     source,
-    vault_table::base_url,
+    values::{Issuer, KeySource, ServiceAccountsConfig},
 };
 use crate::{
     jwks::{self, Published},
-    outbound, pem, text,
+    outbound::{self, Target},
+    text,
 };
 
 /// What callers' tokens are asked to be for.
@@ -33,13 +33,13 @@ const CLUSTER_CA: &str = "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt";
 const OWN_TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
 
 /// Reads the table; none where it is at fault.
-pub(super) fn read(mut table: Reader<'_, '_>) -> Option<ServiceAccounts> {
+pub(super) fn read(mut table: Reader<'_, '_>) -> Option<ServiceAccountsConfig> {
     let accounts = put_together(&mut table);
     table.finish();
     accounts
 }
 
-fn put_together(table: &mut Reader<'_, '_>) -> Option<ServiceAccounts> {
+fn put_together(table: &mut Reader<'_, '_>) -> Option<ServiceAccountsConfig> {
     let names = issuers(table);
     let audience = table.string("audience").map(|Found { value, at }| {
         if value.is_empty() {
@@ -51,13 +51,13 @@ fn put_together(table: &mut Reader<'_, '_>) -> Option<ServiceAccounts> {
     let token_review = table.boolean("token_review", false);
     let review_url = match table.string("token_review_url") {
         Some(Found { value, at }) => base_url(&value).map_err(|why| table.fault(at, "token_review_url", why)).ok(),
-        None => Some(TOKEN_REVIEW_URL.to_owned()),
+        None => Target::parse(TOKEN_REVIEW_URL),
     };
-    let ca_file = path(table, "ca_file").or_else(|| Some(PathBuf::from(CLUSTER_CA)).filter(|path| path.exists()));
+    let ca_file = table.path("ca_file").or_else(|| Some(PathBuf::from(CLUSTER_CA)).filter(|path| path.exists()));
     if let Some(why) = ca_file.as_ref().and_then(|path| authorities(path).err()) {
         table.fault(table.at(), "ca_file", format!("names a file {why}"));
     }
-    let token_file = path(table, "token_file").unwrap_or_else(|| PathBuf::from(OWN_TOKEN));
+    let token_file = table.path("token_file").unwrap_or_else(|| PathBuf::from(OWN_TOKEN));
     if let Err(why) = own_token(&token_file) {
         table.fault(table.at(), "token_file", format!("names a file that {why}"));
     }
@@ -67,14 +67,9 @@ fn put_together(table: &mut Reader<'_, '_>) -> Option<ServiceAccounts> {
                        migration is over, unless all keys are of this cluster";
         table.findings().warn(token_review.at, table.key("token_review"), message);
     }
-    let issuers = names.into_iter().zip(&keys).map(|(name, keys_of_it)| Issuer {
-        name,
-        keys: keys_of_it.clone(),
-        with_token: may_see_token(keys_of_it, &keys, &review_url),
-    });
-    let issuers = issuers.collect();
+    let issuers = names.into_iter().zip(show_token(keys, &review_url)).map(|(name, keys)| Issuer { name, keys }).collect();
     let audience = audience.unwrap_or_else(|| AUDIENCE.to_owned());
-    Some(ServiceAccounts { issuers, audience, review: token_review.value.then_some(review_url), ca_file, token_file })
+    Some(ServiceAccountsConfig { issuers, audience, review: token_review.value.then_some(review_url), ca_file, token_file })
 }
 
 /// The issuers' names, each once.
@@ -114,7 +109,7 @@ fn issuers(table: &mut Reader<'_, '_>) -> Option<Vec<String>> {
 }
 
 /// The keys of each issuer: from one place for all, or one for each.
-fn keys(table: &mut Reader<'_, '_>, issuers: Option<usize>) -> Option<Vec<Keys>> {
+fn keys(table: &mut Reader<'_, '_>, issuers: Option<usize>) -> Option<Vec<KeySource>> {
     if table.has("jwks_url") && table.has("jwks_file") {
         table.fault(table.at(), "jwks_url", "stands beside jwks_file: keep one of the two");
     }
@@ -122,20 +117,20 @@ fn keys(table: &mut Reader<'_, '_>, issuers: Option<usize>) -> Option<Vec<Keys>>
     let files = table.one_or_more("jwks_file");
     let urls = urls.map(|found| {
         each(table, "jwks_url", found, issuers, |table, Found { value, at }| {
-            base_url(&value).map(Keys::Url).map_err(|why| table.fault(at, "jwks_url", why)).ok()
+            base_url(&value).map(published_at).map_err(|why| table.fault(at, "jwks_url", why)).ok()
         })
     });
     let files = files.map(|found| {
         each(table, "jwks_file", found, issuers, |table, Found { value, at }| {
-            let path = table.findings().source().path().parent().unwrap_or(Path::new("")).join(&*value);
+            let path = table.findings().source().beside(&value);
             look_at(table, at, &path);
-            Some(Keys::File(path))
+            Some(KeySource::File(path))
         })
     });
     match files.or(urls) {
         Some(keys) => keys,
         // An API server publishes one set for all issuers that it has.
-        None => Some(vec![Keys::Url(JWKS_URL.to_owned()); issuers.unwrap_or(1)]),
+        None => Some(vec![published_at(Target::parse(JWKS_URL)?); issuers.unwrap_or(1)]),
     }
 }
 
@@ -145,10 +140,10 @@ fn each<'i>(
     key: &'static str,
     Found { value: OneOrMore { values: given, is_list }, at }: Found<OneOrMore<'i>>,
     issuers: Option<usize>,
-    parse: impl Fn(&Reader<'_, 'i>, Found<Cow<'i, str>>) -> Option<Keys>,
-) -> Option<Vec<Keys>> {
+    parse: impl Fn(&Reader<'_, 'i>, Found<Cow<'i, str>>) -> Option<KeySource>,
+) -> Option<Vec<KeySource>> {
     let count = given.len();
-    let keys: Vec<Keys> = given.into_iter().filter_map(|found| parse(table, found)).collect();
+    let keys: Vec<KeySource> = given.into_iter().filter_map(|found| parse(table, found)).collect();
     if keys.len() != count {
         return None;
     }
@@ -166,22 +161,22 @@ fn each<'i>(
     }
 }
 
-/// Whether a request for these keys may carry the broker's own token: to its own API server. Where keys come from one server alone, it
-/// is that; where from several, the one that reviews tokens.
-fn may_see_token(keys: &Keys, all: &[Keys], review_url: &str) -> bool {
-    let origin = |keys: &Keys| match keys {
-        Keys::Url(url) => Some(origin(url).to_owned()),
-        Keys::File(_) => None,
-    };
-    let own = origin(keys);
-    own.is_some() && (all.iter().all(|other| origin(other) == own) || own.as_deref() == Some(self::origin(review_url)))
+/// Keys that a server publishes; whether that may see the broker's own token is known once all are.
+fn published_at(url: Target) -> KeySource {
+    KeySource::Url { url, with_token: false }
 }
 
-/// Scheme, host and port of a URL that is written in the one way.
-fn origin(url: &str) -> &str {
-    let authority = url.find("://").map_or(0, |scheme| scheme + "://".len());
-    let end = url.get(authority..).and_then(|rest| rest.find('/')).map_or(url.len(), |path| authority + path);
-    url.get(..end).unwrap_or(url)
+/// Lets requests for keys carry the broker's own token where they go to its own API server. Where keys come from one server alone, it
+/// is that; where from several, the one that reviews tokens.
+fn show_token(mut keys: Vec<KeySource>, review_url: &Target) -> Vec<KeySource> {
+    let all = keys.clone();
+    for source in &mut keys {
+        if let KeySource::Url { url, with_token } = source {
+            let is_beside = |other: &KeySource| matches!(other, KeySource::Url { url: other, .. } if url.is_beside(other));
+            *with_token = all.iter().all(is_beside) || url.is_beside(review_url);
+        }
+    }
+    keys
 }
 
 /// Says of a file of keys what will be said when it is read; it is read anew every few minutes, so it may be mended at any time.
@@ -210,8 +205,7 @@ fn look_at(table: &Reader<'_, '_>, at: At, path: &Path) {
 fn authorities(path: &Path) -> Result<(), String> {
     let unreadable = |why| format!("that {why}: give the API server's CA in PEM, by a path relative to this file");
     let contents = source::read(path, limits::CA_BYTES).map_err(unreadable)?;
-    pem::authorities(&contents.bytes).and_then(|blocks| outbound::anchors(&blocks)).map_err(|fault| fault.to_string())?;
-    Ok(())
+    outbound::authorities(&contents.bytes).map(drop).map_err(|fault| fault.to_string())
 }
 
 /// Whether the broker's own token can be sent as it is now. It need not be there yet, and is read anew for each request.
@@ -229,18 +223,20 @@ mod tests {
 
     #[test]
     fn only_the_brokers_own_api_server_sees_its_token() {
-        let url = |url: &str| Keys::Url(url.to_owned());
-        let (a, b, file) = (url("https://a/openid"), url("https://b:6443/jwks"), Keys::File("jwks".into()));
-        for (keys, all, expected) in [
-            (&a, vec![a.clone()], true),
-            (&a, vec![a.clone(), a.clone()], true),
-            (&a, vec![a.clone(), url("https://a/other")], true),
-            (&a, vec![a.clone(), b.clone()], false),
-            (&b, vec![a.clone(), b.clone()], true),
-            (&file, vec![file.clone()], false),
+        let review_url = Target::parse("https://b:6443/apis").expect("is one");
+        for (keys, expected) in [
+            (vec!["https://a/openid"], vec![true]),
+            (vec!["https://a/openid", "https://a/openid"], vec![true, true]),
+            (vec!["https://a/openid", "https://a/other"], vec![true, true]),
+            (vec!["https://a/openid", "https://b:6443/jwks"], vec![false, true]),
+            (vec!["https://a/openid", "https://a./openid"], vec![false, false]),
+            (vec!["jwks"], vec![false]),
+            (vec!["https://a/openid", "jwks"], vec![false, false]),
         ] {
-            assert_eq!(may_see_token(keys, &all, "https://b:6443/apis"), expected, "{keys:?} of {all:?}");
+            let source = |text: &&str| Target::parse(text).map_or_else(|| KeySource::File((*text).into()), published_at);
+            let shown = show_token(keys.iter().map(source).collect(), &review_url);
+            let shown: Vec<_> = shown.iter().map(|source| matches!(source, KeySource::Url { with_token: true, .. })).collect();
+            assert_eq!(shown, expected, "{keys:?}");
         }
-        assert_eq!(origin("https://a"), "https://a");
     }
 }

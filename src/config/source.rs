@@ -127,14 +127,17 @@ impl Source {
         self.open_to_others
     }
 
-    /// Reads a file of at most `limit` bytes that this one names, relative paths beginning where this one stands; gives the
-    /// full path too.
-    pub(super) fn read_beside(&self, named: &str, limit: u64) -> (PathBuf, Result<Contents, Unreadable>) {
-        let path = self.path.parent().unwrap_or(Path::new("")).join(named);
+    /// A path that this file names: a relative one begins where this one stands.
+    pub(super) fn beside(&self, named: &str) -> PathBuf {
+        self.path.parent().unwrap_or(Path::new("")).join(named)
+    }
+
+    /// Reads a file of at most `limit` bytes that this one names.
+    pub(super) fn read_beside(&self, named: &str, limit: u64) -> Result<Contents, Unreadable> {
+        let path = self.beside(named);
         // Looked at before it is read: what changes from here on is seen as a change.
         self.beside.borrow_mut().push(Seen::at(path.clone()));
-        let contents = read(&path, limit);
-        (path, contents)
+        read(&path, limit)
     }
 
     /// What [`Self::read_beside`] read or tried, as it was before that.

@@ -22,7 +22,7 @@ mod reload;
 mod traces;
 mod unseen;
 
-use super::{Audit, Fault, Faults, Hits, Loaded, LogFormat, Renewal, load};
+use super::{AuditConfig, Fault, Faults, Hits, Loaded, LogFormat, Renewal, load};
 
 const VAULT: &str = "[vault]\nbase_url = \"https://vault.example.org\"\n";
 const USER: &str = "[[users]]\nmerchant_id = \"m\"\nnumber = \"+447871239999\"\npassword = \"1234Qwerty\"\n";
@@ -89,8 +89,8 @@ fn everything_has_its_default() {
     assert_eq!(config.grpc.call_timeout, Duration::from_secs(30));
     assert!(config.admin.is_none());
     assert_eq!((config.log.format, config.log.level), (LogFormat::Json, Level::INFO));
-    assert_eq!(config.audit, Audit { file: None, hits: Hits::Each });
-    assert_eq!(config.vault.base_url, "https://vault.example.org");
+    assert_eq!(config.audit, AuditConfig { file: None, hits: Hits::Each });
+    assert_eq!(config.vault.base_url.as_str(), "https://vault.example.org");
     assert!(config.vault.ca_file.is_none() && config.vault.headers.is_empty());
     assert_eq!(config.vault.timeout, Duration::from_secs(10));
     assert_eq!(config.vault.max_concurrent_sign_ins, 64);
@@ -216,15 +216,16 @@ fn every_key_is_taken() {
     assert_eq!(config.grpc.drain, Duration::from_secs(90));
     assert_eq!(config.grpc.call_timeout, Duration::from_millis(250));
     assert_eq!(config.admin.expect("is there").listen.to_string(), "0.0.0.0:9091");
-    assert_eq!(config.audit, Audit { file: Some(directory.path().join("trail.jsonl")), hits: Hits::Summed });
+    assert_eq!(config.audit, AuditConfig { file: Some(directory.path().join("trail.jsonl")), hits: Hits::Summed });
     assert_eq!((config.log.format, config.log.level), (LogFormat::Text, Level::DEBUG));
-    assert_eq!(config.vault.base_url, "http://localhost:8080");
+    assert_eq!(config.vault.base_url.as_str(), "http://localhost:8080");
     let ca_file = config.vault.ca_file.expect("is there");
-    assert_eq!(ca_file.path, directory.path().join("tls/ca.crt"));
-    let unbroken = |pem: &[u8]| pem.iter().filter(|byte| **byte != b'\n').copied().collect::<Vec<_>>();
-    assert_eq!(unbroken(&ca_file.pem), unbroken(ca().as_bytes()), "written anew, in lines of 64");
-    let headers: Vec<_> = config.vault.headers.iter().map(|(name, value)| (name.as_str(), value.expose())).collect();
-    assert_eq!(headers, [("x-version", "1.2"), ("authorization", "Basic eHg6eHg=")]);
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(ca_der()).expect("is one");
+    assert_eq!(ca_file.roots.roots, roots.roots);
+    let headers: Vec<_> = config.vault.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
+    assert_eq!(headers, [("x-version", &b"1.2"[..]), ("authorization", b"Basic eHg6eHg=")]);
+    assert!(config.vault.headers.values().all(http::HeaderValue::is_sensitive));
     assert_eq!(config.vault.timeout, Duration::from_secs(3));
     assert_eq!(config.vault.max_concurrent_sign_ins, 1_000);
     assert_eq!(config.vault.min_sign_in_interval, Duration::ZERO);
@@ -232,7 +233,7 @@ fn every_key_is_taken() {
     assert_eq!(config.vault.renewal, Renewal::AtExpiry);
     assert_eq!(config.vault.assumed_lifetime, Duration::from_secs(7 * 24 * 3600));
     assert_eq!(config.vault.idle_after, Duration::from_secs(7200));
-    let user = |user: &super::User| (user.key.merchant.to_string(), user.password.expose().to_owned(), user.attempt);
+    let user = |user: &super::UserConfig| (user.key.merchant.to_string(), user.password.expose().to_owned(), user.attempt);
     let expected = [("m1", " Ünï\t\" ", u64::from(u32::MAX)), ("m1", " 1234Qwerty ", 0), ("m2", " 1234Qwerty ", 0)];
     let expected = expected.into_iter().chain([("m", "1234Qwerty", 0), ("m3", "p", 0)]);
     let expected: Vec<_> =
@@ -242,8 +243,34 @@ fn every_key_is_taken() {
 
 /// A real CA certificate in PEM.
 fn ca() -> String {
-    let der = webpki_root_certs::TLS_SERVER_ROOT_CERTS.first().expect("there are roots");
-    format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", STANDARD.encode(der))
+    format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", STANDARD.encode(ca_der()))
+}
+
+fn ca_der() -> rustls::pki_types::CertificateDer<'static> {
+    webpki_root_certs::TLS_SERVER_ROOT_CERTS.first().expect("there are roots").clone()
+}
+
+#[test]
+fn headers_that_cannot_be_used_are_told_without_their_values() {
+    for (headers, word) in [
+        (r#""X-A\n" = "secret""#, "not the name"),
+        (r#""" = "secret""#, "not the name"),
+        (r#"X-A = "secret\r\nX-B: 1""#, "can't carry"),
+        ("X-A = 'secret\u{e4}'", "can't carry"),
+        ("x-merchant-ID = 'secret'", "remove it"),
+        ("Accept-Encoding = 'secret'", "remove it"),
+        ("X-A = 'secret'\nx-a = 'secret'", "twice"),
+    ] {
+        let faults = load_text(&format!("{VAULT}[vault.headers]\n{headers}\n")).expect_err(headers).to_string();
+        assert!(faults.contains(word) && !faults.contains("secret"), "{headers}\n{faults}");
+    }
+}
+
+#[test]
+fn a_password_is_in_memory_once_however_many_hold_the_configuration() {
+    let config = load_text(&format!("{VAULT}{USER}")).expect("is good").config;
+    let place = |config: &super::Config| config.users[0].password.expose().as_ptr();
+    assert_eq!(place(&config), place(&config.clone()));
 }
 
 #[test]

@@ -3,17 +3,20 @@
 //! Must never take the table in silence where the broker was built without traces.
 
 use super::{
-    Traces,
+    addresses::address,
     reader::{Found, Reader},
-    vault_table::{address, ca_file},
+    values::TracesConfig,
+    vault_table::ca_file,
 };
-use crate::telemetry::traces::BUILT_IN;
+
+/// Whether this broker can send traces at all.
+const BUILT_IN: bool = cfg!(feature = "traces");
 
 /// Of the calls whose callers don't say: one in a hundred shows what is slow, and costs next to nothing.
 const SAMPLE_RATIO: f64 = 0.01;
 
 /// Reads the table; none where it is at fault.
-pub(super) fn read(mut table: Reader<'_, '_>) -> Option<Traces> {
+pub(super) fn read(mut table: Reader<'_, '_>) -> Option<TracesConfig> {
     if !BUILT_IN {
         table.fault(
             table.at(),
@@ -37,7 +40,7 @@ pub(super) fn read(mut table: Reader<'_, '_>) -> Option<Traces> {
     let ca = table.string("ca_file").and_then(|path| ca_file(&table, path));
     let sample_ratio = table.fraction("sample_ratio", SAMPLE_RATIO);
     if let Some(Found { value, at }) = &endpoint {
-        match (value.starts_with("https://"), names_ca) {
+        match (value.as_str().starts_with("https://"), names_ca) {
             (true, false) => {
                 table.fault(*at, "endpoint", "is https:// without a ca_file: name the CA of the collector's certificate")
             }
@@ -46,5 +49,5 @@ pub(super) fn read(mut table: Reader<'_, '_>) -> Option<Traces> {
         }
     }
     table.finish();
-    Some(Traces { endpoint: endpoint?.value, ca_file: ca, sample_ratio })
+    Some(TracesConfig { endpoint: endpoint?.value, ca_file: ca, sample_ratio })
 }

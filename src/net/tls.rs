@@ -101,7 +101,7 @@ impl ServerTls {
     ///
     /// # Errors
     /// Where rustls refuses it; what was read by `config` it takes.
-    pub fn new(tls: &config::Tls) -> Result<Self, TlsError> {
+    pub fn new(tls: &config::TlsConfig) -> Result<Self, TlsError> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let fault = |why: &dyn fmt::Display| TlsError(why.to_string());
         let verifier = match &tls.client_ca {

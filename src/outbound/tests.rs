@@ -5,7 +5,6 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use proptest::prelude::*;
 use rcgen::{CertificateParams, KeyPair};
 use rustls::{ServerConfig, pki_types::PrivatePkcs8KeyDer};
 use tokio::{
@@ -49,16 +48,17 @@ async fn server() -> (SocketAddr, String, tokio::task::JoinHandle<(Option<String
 async fn a_dot_at_the_end_of_a_host_is_for_the_look_up_alone() {
     for (dot, asked_expected) in [(".", "vault.example.org."), ("", "vault.example.org")] {
         let (address, ca, serving) = server().await;
-        let Target { url, absolute } = Target::parse(&format!("https://{NAME}{dot}:{}/a", address.port())).expect("is one");
+        let target = Target::parse(&format!("https://{NAME}{dot}:{}/a", address.port())).expect("is one");
         let asked = Arc::new(Mutex::new(Vec::new()));
         let noted = Arc::clone(&asked);
         let look_up = move |name| {
             noted.lock().expect("no panic").push(name);
             async move { io::Result::Ok(std::iter::once(address)) }
         };
-        let resolver = Dotted { absolute: absolute.into_iter().collect(), look_up };
-        let client = build(builder_with(Some(ca.as_bytes()), resolver).expect("is good")).expect("is good");
-        assert_eq!(client.get(url).send().await.expect("it answers").status(), 204);
+        let resolver = Dotted { absolute: target.absolute().map(Box::from).into_iter().collect(), look_up };
+        let roots = authorities(ca.as_bytes()).expect("is good").roots;
+        let client = build(builder_with(roots, resolver).expect("is good")).expect("is good");
+        assert_eq!(client.get(target.url().clone()).send().await.expect("it answers").status(), 204);
         let (name, request) = serving.await.expect("no panic");
         assert_eq!(*asked.lock().expect("no panic"), [asked_expected]);
         assert_eq!(name.as_deref(), Some(NAME));
@@ -66,44 +66,33 @@ async fn a_dot_at_the_end_of_a_host_is_for_the_look_up_alone() {
     }
 }
 
-/// What may stand in a URL.
-fn piece() -> impl Strategy<Value = String> {
-    let fixed = [
+#[test]
+fn what_no_request_may_go_to_is_no_target() {
+    for text in [
+        "",
+        "vault.example.org",
+        "ftp://vault.example.org",
+        "file:///jwks",
         "https://",
-        "http://",
-        "a",
-        "xn--a",
-        "xn--4ca",
-        "localhost",
-        "127.0.0.1",
-        "[::1]",
-        ".",
-        ".",
-        "-",
-        "_",
-        ":443",
-        ":1",
-        "/",
-        "/v1",
-        "1",
-        "0x7f",
-        "A",
-    ];
-    prop::sample::select(fixed.to_vec()).prop_map(str::to_owned)
+        "https://me@vault.example.org",
+        "https://:secret@vault.example.org",
+        "https://vault.example.org?secret",
+        "https://vault.example.org/#secret",
+    ] {
+        assert_eq!(Target::parse(text), None, "{text}");
+    }
 }
 
-proptest! {
-    /// What the configuration takes can be asked, at the host that it names, and that host is one that a certificate can have.
-    #[test]
-    fn whatever_the_configuration_takes_can_be_asked(pieces in prop::collection::vec(piece(), 0..8), scheme in 0..3) {
-        let text = format!("{}{}", if scheme == 0 { "" } else { "https://" }, pieces.concat());
-        if let Ok(url) = crate::config::base_url(&text) {
-            let Target { url: target, absolute } = Target::parse(&url).expect("can be asked");
-            let host = target.host_str().expect("has one");
-            prop_assert!(!host.ends_with('.') && text.to_ascii_lowercase().contains(host), "{} {}", text, host);
-            prop_assert_eq!(absolute.is_some(), url.split('/').nth(2).is_some_and(|authority| authority.starts_with(&format!("{host}."))), "{}", url);
-            let name = host.trim_matches(['[', ']']);
-            prop_assert!(rustls::pki_types::ServerName::try_from(name).is_ok(), "{}", host);
-        }
+#[test]
+fn authorities_are_certificates_and_nothing_else() {
+    for pem in [
+        "",
+        "secret",
+        "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----",
+        "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----",
+    ] {
+        let fault = authorities(pem.as_bytes()).expect_err(pem);
+        assert!(!fault.to_string().contains("secret"), "{fault}");
     }
+    assert_eq!(public_roots().len(), webpki_root_certs::TLS_SERVER_ROOT_CERTS.len());
 }

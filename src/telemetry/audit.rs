@@ -163,7 +163,7 @@ pub enum AuditError {
 
 impl Audit {
     /// Starts the trail that `[audit]` asks for, on `stdout` where it names no file.
-    pub(super) fn start(config: &config::Audit, stdout: Stdout) -> Result<Self, AuditError> {
+    pub(super) fn start(config: &config::AuditConfig, stdout: Stdout) -> Result<Self, AuditError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         match &config.file {
             None => Self::to(stdout, config.hits, clock),

@@ -23,7 +23,7 @@ use super::{
     metrics::Metrics,
     output::{self, Stdout},
 };
-use crate::config::{self, Log, LogFormat};
+use crate::config::{self, LogConfig, LogFormat};
 
 /// Most lines waiting for standard output: a few seconds of a bad day, about 4 MiB.
 const LINES_MAX: usize = 16_384;
@@ -151,7 +151,7 @@ impl Logs {
 ///
 /// # Errors
 /// Where a logger is installed already, or the audit trail's file can't be opened.
-pub fn start(log: &Log, audit: &config::Audit) -> Result<Logs, LogError> {
+pub fn start(log: &LogConfig, audit: &config::AuditConfig) -> Result<Logs, LogError> {
     let stdout = Stdout::default();
     let audit = Audit::start(audit, stdout.clone())?;
     let lines = Lines::start("log", LINES_MAX, stdout).map_err(LogError::Thread)?;

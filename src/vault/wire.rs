@@ -3,7 +3,6 @@
 //! Must never follow a redirect, use a proxy, resend what may have been read, read without a limit or a time, or let out an
 //! error of reqwest's, which carries the URL.
 
-mod http_client;
 #[cfg(test)]
 mod tests;
 
@@ -26,14 +25,14 @@ use reqwest::{
 use tokio::time::{Sleep, sleep};
 use zeroize::Zeroizing;
 
-pub use self::http_client::{BuildError, Settings};
 use super::{
     Failure, Grant, SignIn, SigningIn, UNREADABLE,
     reply::{Asked, Granted, Reply, Unreadable, classify, harmless},
 };
 use crate::{
     clock::Clock,
-    outbound,
+    config::VaultConfig,
+    outbound::{self, ClientError},
     secret::Secret,
     telemetry::traces::{self, Context},
     user::UserKey,
@@ -47,8 +46,13 @@ const MERCHANT: HeaderName = HeaderName::from_static("x-merchant-id");
 /// What to quote to the vendor's support.
 const REQUEST_ID: &str = "x-request-id";
 
+/// The share of the timeout that one attempt to connect may take: two attempts and the answer itself fit.
+const CONNECT_SHARE: u32 = 3;
+/// Under the base URL.
+const PATH: &str = "/oauth/token";
+
 /// The vault, over HTTP.
-pub struct Vault {
+pub struct HttpVault {
     client: Client,
     endpoint: Url,
     timeout: Duration,
@@ -59,19 +63,42 @@ pub struct Vault {
     clock_doubted: AtomicBool,
 }
 
-impl fmt::Debug for Vault {
+impl fmt::Debug for HttpVault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Vault").field("endpoint", &self.endpoint.as_str()).finish_non_exhaustive()
+        f.debug_struct("HttpVault").field("endpoint", &self.endpoint.as_str()).finish_non_exhaustive()
     }
 }
 
-impl SignIn for Vault {
+impl SignIn for HttpVault {
     fn sign_in<'a>(&'a self, user: &'a UserKey, password: &'a Secret, trace: Option<Context>) -> SigningIn<'a> {
         Box::pin(self.exchange(user, password, trace))
     }
 }
 
-impl Vault {
+impl HttpVault {
+    /// Prepares a client; connects to nothing yet.
+    ///
+    /// # Errors
+    /// Where TLS can't be set up.
+    pub fn new(config: &VaultConfig, clock: Arc<dyn Clock>) -> Result<Self, ClientError> {
+        let mut endpoint = config.base_url.url().clone();
+        endpoint.set_path(&format!("{}{PATH}", endpoint.path().trim_end_matches('/')));
+        let roots = config.ca_file.as_ref().map_or_else(outbound::public_roots, |file| Arc::clone(&file.roots));
+        let builder = outbound::builder(roots, config.base_url.absolute().map(Box::from).into_iter().collect())?
+            .default_headers(config.headers.clone())
+            // Never a default of reqwest's, which doesn't end.
+            .connect_timeout(config.timeout / CONNECT_SHARE)
+            .pool_max_idle_per_host(config.max_concurrent_sign_ins);
+        Ok(Self {
+            client: outbound::build(builder)?,
+            endpoint,
+            timeout: config.timeout,
+            assumed_lifetime: config.assumed_lifetime,
+            clock,
+            clock_doubted: AtomicBool::new(false),
+        })
+    }
+
     /// One request and its answer, within the timeout. An answer that has begun counts, however it ends: its status may be a no.
     async fn exchange(&self, user: &UserKey, password: &Secret, trace: Option<Context>) -> Result<Grant, Failure> {
         let mut timeout = pin!(sleep(self.timeout));

@@ -12,7 +12,7 @@ use token_broker::{
     broker::{Answer, Broker, BrokerError, Outcome, Request},
     caller::CallerId,
     clock::SystemClock,
-    config::{Renewal, User},
+    config::{Renewal, UserConfig},
     live::{Configuration, Live, Serving, Settings, Snapshot},
     policy::Policy,
     secret::Secret,
@@ -88,7 +88,7 @@ impl House {
                 number: Number::parse(format!("+4478{n:08}")).expect("is valid"),
             })
             .collect();
-        let configured = users.iter().map(|key| User { key: key.clone(), password: Secret::from("simulated"), attempt: 0 });
+        let configured = users.iter().map(|key| UserConfig { key: key.clone(), password: Secret::from("simulated"), attempt: 0 });
         let (metrics, clock) = (Arc::new(Metrics::default()), Arc::new(SystemClock));
         let settings = Settings {
             upstream: Arc::from("the vault"),

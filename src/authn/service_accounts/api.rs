@@ -3,10 +3,7 @@
 //! Must never send our token to a server that is not the cluster's, nor let out a body or an error of reqwest's, which carries
 //! the URL.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::{Arc, Mutex},
-};
+use std::{path::PathBuf, sync::Mutex};
 
 use bytes::Bytes;
 use reqwest::{
@@ -16,11 +13,10 @@ use reqwest::{
 use tracing::warn;
 use zeroize::Zeroizing;
 
-use super::{BuildError, Timeouts, lock};
+use super::{Timeouts, lock};
 use crate::{
-    config::read_file,
-    jwks,
-    outbound::{self, Unfit},
+    config::{KeySource, ServiceAccountsConfig, read_file},
+    jwks, outbound,
     text::{self, Flaw},
 };
 
@@ -48,45 +44,35 @@ pub(super) enum Failed {
 /// The API server's client.
 pub(super) struct Api {
     ca_file: Option<PathBuf>,
-    token_file: Arc<Path>,
+    token_file: PathBuf,
     /// Hosts that are looked up with a dot at their end.
-    absolute: Vec<String>,
+    absolute: Vec<Box<str>>,
     timeouts: Timeouts,
     trusting: Mutex<Trusting>,
 }
 
-/// A client, and the authorities it was made with.
+/// A client, and the authorities it was made with: nothing before the first request.
+#[derive(Default)]
 struct Trusting {
     ca_pem: Option<Zeroizing<Vec<u8>>>,
-    client: Client,
+    client: Option<Client>,
     /// Why the file as it is now isn't taken, as the log was told.
     fault: Option<String>,
 }
 
 impl Api {
-    pub(super) fn new(
-        ca_file: Option<PathBuf>,
-        token_file: PathBuf,
-        absolute: Vec<String>,
-        timeouts: Timeouts,
-    ) -> Result<Self, BuildError> {
-        let ca_pem = match &ca_file {
-            Some(path) => {
-                Some(read_file(path, CA_MAX).map_err(|why| BuildError::CaFile(format!("{} {why}", path.display())))?.bytes)
-            }
-            None => None,
-        };
-        let client = client(ca_pem.as_deref().map(Vec::as_slice), &absolute, timeouts).map_err(|unfit| match unfit {
-            Unfit::CaBundle(fault) => BuildError::CaFile(fault),
-            Unfit::Client(cause) => BuildError::Client(cause),
-        })?;
-        Ok(Self {
-            ca_file,
-            token_file: token_file.into(),
-            absolute,
+    pub(super) fn new(config: &ServiceAccountsConfig, timeouts: Timeouts) -> Self {
+        let keys = config.issuers.iter().filter_map(|issuer| match &issuer.keys {
+            KeySource::Url { url, .. } => Some(url),
+            KeySource::File(_) => None,
+        });
+        Self {
+            ca_file: config.ca_file.clone(),
+            token_file: config.token_file.clone(),
+            absolute: keys.chain(&config.review).filter_map(|target| target.absolute()).map(Box::from).collect(),
             timeouts,
-            trusting: Mutex::new(Trusting { ca_pem, client, fault: None }),
-        })
+            trusting: Mutex::default(),
+        }
     }
 
     /// The keys: the body of an answer of 200. `with_token`: whether they may be asked for as ourselves.
@@ -112,42 +98,49 @@ impl Api {
 
     /// A client that trusts what the CA file says now; the last one, if it can't be read or is at fault.
     async fn client(&self) -> Result<Client, Failed> {
-        let Some(path) = self.ca_file.clone() else { return Ok(lock(&self.trusting).client.clone()) };
-        let file = path.clone();
-        let read = blocking(move || read_file(&file, CA_MAX).map(|contents| contents.bytes)).await?;
-        let mut trusting = lock(&self.trusting);
-        let made = match read {
-            Ok(ca_pem) if trusting.ca_pem.as_ref() == Some(&ca_pem) => Ok(None),
-            Ok(ca_pem) => {
-                client(Some(&ca_pem), &self.absolute, self.timeouts).map(|client| Some((ca_pem, client))).map_err(|unfit| {
-                    match unfit {
-                        Unfit::CaBundle(fault) | Unfit::Client(fault) => fault,
-                    }
-                })
-            }
-            Err(why) => Err(why.to_string()),
+        let read = match self.ca_file.clone() {
+            Some(path) => blocking(move || read_file(&path, CA_MAX)).await?.map(|contents| Some(contents.bytes)),
+            None => Ok(None),
         };
-        let fault = match made {
-            Ok(None) => None,
-            Ok(Some((ca_pem, client))) => {
-                (trusting.ca_pem, trusting.client) = (Some(ca_pem), client);
-                None
-            }
-            Err(fault) => Some(fault),
+        let mut trusting = lock(&self.trusting);
+        let fault = match read {
+            Ok(ca_pem) if trusting.client.is_some() && trusting.ca_pem == ca_pem => None,
+            Ok(ca_pem) => match self.trust(ca_pem.as_deref().map(Vec::as_slice)) {
+                Ok(client) => {
+                    (trusting.ca_pem, trusting.client) = (ca_pem, Some(client));
+                    None
+                }
+                Err(fault) => Some(fault),
+            },
+            Err(why) => Some(why.to_string()),
         };
         // Once for each state of the file: each request looks at it.
         if trusting.fault != fault {
-            if let Some(fault) = &fault {
-                warn!(file = %path.display(), "the API server's CA file {fault}; what it said before is trusted on");
+            if let (Some(fault), Some(path)) = (&fault, &self.ca_file) {
+                warn!(file = %path.display(), "the API server's CA file {fault}; what it said before, if anything, is trusted on");
             }
             trusting.fault = fault;
         }
-        Ok(trusting.client.clone())
+        trusting.client.clone().ok_or(Failed::Away("its CA file can't be used"))
+    }
+
+    /// A client that trusts these authorities, in PEM, or the public ones; else why not, in words that fit behind "the CA file".
+    fn trust(&self, ca_pem: Option<&[u8]>) -> Result<Client, String> {
+        let roots = match ca_pem {
+            Some(pem) => outbound::authorities(pem).map_err(|fault| format!("is a file {fault}"))?.roots,
+            None => outbound::public_roots(),
+        };
+        let builder = outbound::builder(roots, self.absolute.clone()).map_err(|error| error.to_string())?;
+        let builder = builder
+            .connect_timeout(self.timeouts.connect)
+            .timeout(self.timeouts.request)
+            .pool_max_idle_per_host(IDLE_CONNECTIONS);
+        outbound::build(builder).map_err(|error| error.to_string())
     }
 
     /// Our own token as a header's value, in memory that is wiped; `None` if there is none to be read.
     async fn own_token(&self) -> Result<Option<HeaderValue>, Failed> {
-        let path = Arc::clone(&self.token_file);
+        let path = self.token_file.clone();
         let Some(contents) = blocking(move || read_file(&path, TOKEN_MAX).ok()).await? else { return Ok(None) };
         let token = match text::token(&contents.bytes) {
             Ok(token) => token,
@@ -157,20 +150,8 @@ impl Api {
         let mut value = Zeroizing::new(Vec::with_capacity("Bearer ".len() + token.len()));
         value.extend_from_slice(b"Bearer ");
         value.extend_from_slice(token.as_bytes());
-        let mut value = HeaderValue::from_maybe_shared(Bytes::from_owner(value)).ok();
-        if let Some(value) = &mut value {
-            value.set_sensitive(true);
-        }
-        Ok(value)
+        Ok(outbound::secret_value(value))
     }
-}
-
-fn client(ca_pem: Option<&[u8]>, absolute: &[String], timeouts: Timeouts) -> Result<Client, Unfit> {
-    let builder = outbound::builder(ca_pem, absolute.to_vec())?
-        .connect_timeout(timeouts.connect)
-        .timeout(timeouts.request)
-        .pool_max_idle_per_host(IDLE_CONNECTIONS);
-    outbound::build(builder)
 }
 
 async fn exchange(request: RequestBuilder, expected: StatusCode) -> Result<Zeroizing<Vec<u8>>, Failed> {

@@ -5,12 +5,10 @@
 
 use std::{
     mem,
-    path::Path,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
-use reqwest::Url;
 use tokio::{sync::watch, time::timeout};
 use tracing::{info, warn};
 
@@ -21,7 +19,7 @@ use super::{
 };
 use crate::{
     clock::{Clock, Moment},
-    config::read_file,
+    config::{KeySource, read_file},
     jwks::{self, Key, KeySet, NoKeys, Published, Unusable},
 };
 
@@ -41,16 +39,6 @@ const AWAY_MAX: Duration = Duration::from_secs(86_400);
 
 const AWAY: &str = "the cluster's signing keys can't be had now: try again";
 
-/// Where the keys are.
-pub(super) enum Source {
-    Url {
-        url: Url,
-        /// Whether the request may carry our own token.
-        with_token: bool,
-    },
-    File(Arc<Path>),
-}
-
 /// The keys.
 pub(super) struct Keys {
     shared: Arc<Shared>,
@@ -59,7 +47,7 @@ pub(super) struct Keys {
 
 struct Shared {
     api: Arc<Api>,
-    source: Source,
+    source: KeySource,
     /// Whose they are; the first of several.
     issuer: String,
     clock: Arc<dyn Clock>,
@@ -150,7 +138,7 @@ impl State {
 }
 
 impl Keys {
-    pub(super) fn new(api: Arc<Api>, source: Source, issuer: String, clock: Arc<dyn Clock>, timeouts: Timeouts) -> Self {
+    pub(super) fn new(api: Arc<Api>, source: KeySource, issuer: String, clock: Arc<dyn Clock>, timeouts: Timeouts) -> Self {
         let shared = Shared { api, source, issuer, clock, timeouts, state: Mutex::default() };
         Self { shared: Arc::new(shared), tasks: Tasks::default() }
     }
@@ -291,9 +279,9 @@ impl Shared {
 
     async fn read(&self) -> Result<Published, Failed> {
         let body = match &self.source {
-            Source::Url { url, with_token } => self.api.get(url, *with_token).await?,
-            Source::File(path) => {
-                let path = Arc::clone(path);
+            KeySource::Url { url, with_token } => self.api.get(url.url(), *with_token).await?,
+            KeySource::File(path) => {
+                let path = path.clone();
                 let limit = u64::try_from(BODY_MAX).unwrap_or(u64::MAX);
                 let contents = blocking(move || read_file(&path, limit).ok()).await?;
                 contents.ok_or(Failed::Away("the file can't be read, or is too long"))?.bytes

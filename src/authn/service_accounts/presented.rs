@@ -8,8 +8,11 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, Validation, errors::ErrorKind};
 use serde::Deserialize;
 
-use super::{ServiceAccount, Unverified};
-use crate::jwks::Key;
+use super::Unverified;
+use crate::{
+    caller::{CallerName, Kind},
+    jwks::Key,
+};
 
 /// Longest token that is looked at, in bytes. Kubernetes' have 1,000 to 2,000, with long names 4,000.
 const TOKEN_MAX: usize = 8 * 1024;
@@ -20,11 +23,6 @@ const LEEWAY: Duration = Duration::from_secs(10);
 const REQUIRED: [&str; 5] = ["iss", "aud", "exp", "nbf", "sub"];
 /// Header, claims and signature.
 const PARTS: usize = 3;
-const PREFIX: &str = "system:serviceaccount:";
-/// Longest namespace: a label of DNS.
-const NAMESPACE_MAX: usize = 63;
-/// Longest name: a subdomain of DNS.
-const NAME_MAX: usize = 253;
 
 const NO_JWT: &str =
     "the bearer token is not a JWT with a public-key signature: send the pod's projected token, as it is in its file";
@@ -105,7 +103,7 @@ impl<'a> Presented<'a> {
         &self.kid
     }
 
-    pub(super) fn check(&self, key: &Key, rules: &Rules, now: SystemTime) -> Result<ServiceAccount, Unverified> {
+    pub(super) fn check(&self, key: &Key, rules: &Rules, now: SystemTime) -> Result<CallerName, Unverified> {
         // A public key is no secret: an algorithm of another kind (HMAC above all) must not be tried with it.
         let decoding = key.for_algorithm(self.algorithm).ok_or(Unverified::Refused(
             "the token is signed with an algorithm that is not its key's: send a token as the cluster signed it",
@@ -165,7 +163,7 @@ struct Claims {
 }
 
 impl Claims {
-    fn judge(self, now: SystemTime) -> Result<ServiceAccount, Unverified> {
+    fn judge(self, now: SystemTime) -> Result<CallerName, Unverified> {
         let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs_f64();
         let leeway = LEEWAY.as_secs_f64();
         if now >= self.exp + leeway {
@@ -178,22 +176,10 @@ impl Claims {
                 "the token is not valid yet: see that the machines' clocks agree, or try again later",
             ));
         }
-        if !is_service_account(&self.sub) {
-            return Err(Unverified::Refused("the token's subject is not a service account: send the pod's projected token"));
-        }
-        Ok(ServiceAccount { subject: self.sub })
+        // As strict as `[[callers]]`, so that no subject is what a pattern could take for another one.
+        CallerName::parse(&self.sub)
+            .ok()
+            .filter(|name| name.kind() == Kind::ServiceAccount)
+            .ok_or(Unverified::Refused("the token's subject is not a service account: send the pod's projected token"))
     }
-}
-
-/// Whether this is `system:serviceaccount:<namespace>:<name>`, and nothing that a pattern could take for another one.
-fn is_service_account(subject: &str) -> bool {
-    let Some((namespace, name)) = subject.strip_prefix(PREFIX).and_then(|rest| rest.split_once(':')) else { return false };
-    namespace.len() <= NAMESPACE_MAX && is_label(namespace) && name.len() <= NAME_MAX && name.split('.').all(is_label)
-}
-
-/// Small letters, digits and, inside, dashes (RFC 1123). Kubernetes limits the whole of a name, not its labels.
-fn is_label(text: &str) -> bool {
-    let plain = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    let bytes = text.as_bytes();
-    bytes.first().is_some_and(plain) && bytes.last().is_some_and(plain) && bytes.iter().all(|byte| plain(byte) || *byte == b'-')
 }

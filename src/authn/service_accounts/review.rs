@@ -22,11 +22,14 @@ use zeroize::Zeroizing;
 
 use self::memory::{Known, Memory, TokenHash};
 use super::{
-    ServiceAccount, Tasks, Timeouts, Unverified,
+    Tasks, Timeouts, Unverified,
     api::{Api, Failed},
     lock,
 };
-use crate::clock::{Clock, Moment};
+use crate::{
+    caller::CallerName,
+    clock::{Clock, Moment},
+};
 
 /// Reviews asked for at once: what a broker that starts up may ask of an API server that serves the whole cluster.
 const AT_ONCE: usize = 64;
@@ -64,7 +67,7 @@ impl Reviews {
     }
 
     /// Whether the cluster takes the token, which was found to be this account's, for that.
-    pub(super) async fn review(&self, token: &str, account: &ServiceAccount) -> Outcome {
+    pub(super) async fn review(&self, token: &str, account: &CallerName) -> Outcome {
         let hash = TokenHash::from(Sha256::digest(token));
         let mut flight = {
             let mut memory = lock(&self.shared.memory);
@@ -82,13 +85,7 @@ impl Reviews {
         }
     }
 
-    fn begin(
-        &self,
-        memory: &mut Memory,
-        hash: TokenHash,
-        token: &str,
-        account: &ServiceAccount,
-    ) -> watch::Receiver<Option<Outcome>> {
+    fn begin(&self, memory: &mut Memory, hash: TokenHash, token: &str, account: &CallerName) -> watch::Receiver<Option<Outcome>> {
         let (landed, flight) = watch::channel(None);
         memory.board(hash, flight.clone());
         let (shared, token, account) = (Arc::clone(&self.shared), Zeroizing::new(token.to_owned()), account.clone());
@@ -101,7 +98,7 @@ impl Reviews {
 }
 
 impl Shared {
-    async fn fly(&self, hash: TokenHash, token: &str, account: &ServiceAccount) -> Outcome {
+    async fn fly(&self, hash: TokenHash, token: &str, account: &CallerName) -> Outcome {
         let result = match timeout(self.timeouts.request, self.ask(token, account)).await {
             Ok(result) => result,
             Err(_elapsed) => Err(Failed::Away("its answer took too long")),
@@ -117,7 +114,7 @@ impl Shared {
     }
 
     /// The verdict, and when it was asked for.
-    async fn ask(&self, token: &str, account: &ServiceAccount) -> Result<(Verdict, Moment), Failed> {
+    async fn ask(&self, token: &str, account: &CallerName) -> Result<(Verdict, Moment), Failed> {
         let _place = self.places.acquire().await.ok().ok_or(Failed::Away("the broker ends"))?;
         let asked = self.clock.now();
         let answer = self.api.create(&self.url, question(token, &self.audience)?).await?;
@@ -194,13 +191,13 @@ struct User {
 
 /// An authenticator that knows no audiences leaves them out of its answer and has not looked at the token's: that the
 /// question named ours proves nothing.
-fn judge(answer: &[u8], audience: &str, account: &ServiceAccount) -> Result<Verdict, Failed> {
+fn judge(answer: &[u8], audience: &str, account: &CallerName) -> Result<Verdict, Failed> {
     let Answer { status } = serde_json::from_slice(answer).ok().ok_or(Failed::Away("its answer is not a TokenReview"))?;
     Ok(if !status.authenticated {
         Err("the cluster no longer takes the token: its pod or service account may be gone; read the token's file anew")
     } else if !status.audiences.iter().any(|confirmed| confirmed == audience) {
         Err("the cluster does not confirm the token's audience: mount a projected token with the broker's audience")
-    } else if status.user.username != account.as_str() {
+    } else if status.user.username != **account {
         Err("the cluster knows the token as another account's: send the pod's projected token as it is in its file")
     } else {
         Ok(())

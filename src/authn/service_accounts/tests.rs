@@ -12,7 +12,10 @@ use tempfile::TempDir;
 
 use self::{cluster::Cluster, signer::Signer};
 use super::*;
-use crate::clock::{Moment, SystemClock};
+use crate::{
+    clock::{Moment, SystemClock},
+    outbound::Target,
+};
 
 mod cluster;
 mod fetching;
@@ -67,18 +70,18 @@ impl World {
     fn new(cluster: Cluster, review: bool, timeouts: Timeouts) -> Self {
         let url = cluster.url();
         Self::with(cluster, timeouts, |settings| {
-            settings.issuers[0].keys = KeySource::Url(format!("{url}/openid/v1/jwks"));
-            settings.review = review.then(|| format!("{url}/apis/authentication.k8s.io/v1/tokenreviews"));
+            settings.issuers[0].keys = published_at(&format!("{url}/openid/v1/jwks"));
+            settings.review = review.then(|| target(&format!("{url}/apis/authentication.k8s.io/v1/tokenreviews")));
         })
     }
 
-    fn with(cluster: Cluster, timeouts: Timeouts, set: impl FnOnce(&mut Settings)) -> Self {
+    fn with(cluster: Cluster, timeouts: Timeouts, set: impl FnOnce(&mut ServiceAccountsConfig)) -> Self {
         let dir = tempfile::tempdir().expect("there is a place for files");
         let mut settings = settings(dir.path());
         fs::write(&settings.token_file, format!("{OWN_TOKEN}\n")).expect("it can be written");
         set(&mut settings);
         let clock = Arc::new(TestClock(Mutex::new(SystemClock.now())));
-        let accounts = ServiceAccounts::with_timeouts(settings, Arc::clone(&clock) as _, timeouts).expect("they are good");
+        let accounts = ServiceAccounts::with_timeouts(&settings, Arc::clone(&clock) as _, timeouts);
         Self { accounts: Arc::new(accounts), clock, cluster, dir }
     }
 
@@ -121,8 +124,8 @@ impl World {
     }
 }
 
-fn settings(dir: &Path) -> Settings {
-    Settings {
+fn settings(dir: &Path) -> ServiceAccountsConfig {
+    ServiceAccountsConfig {
         issuers: vec![issuer(ISSUER, KeySource::File(dir.join("jwks")))],
         audience: AUDIENCE.to_owned(),
         review: None,
@@ -132,7 +135,15 @@ fn settings(dir: &Path) -> Settings {
 }
 
 fn issuer(name: &str, keys: KeySource) -> Issuer {
-    Issuer { name: name.to_owned(), keys, with_token: true }
+    Issuer { name: name.to_owned(), keys }
+}
+
+fn target(url: &str) -> Target {
+    Target::parse(url).expect("is one")
+}
+
+fn published_at(url: &str) -> KeySource {
+    KeySource::Url { url: target(url), with_token: true }
 }
 
 fn good() -> Result<String, Unverified> {
@@ -148,26 +159,31 @@ fn unavailable(result: &Result<String, Unverified>) -> bool {
     matches!(result, Err(Unverified::Unavailable(_)))
 }
 
-#[test]
-fn settings_that_cannot_be_used_are_told() {
-    let dir = tempfile::tempdir().expect("there is a place for files");
-    let build = |set: &dyn Fn(&mut Settings)| {
-        let mut settings = settings(dir.path());
-        set(&mut settings);
-        ServiceAccounts::new(settings, Arc::new(SystemClock)).map(|accounts| format!("{accounts:?}"))
-    };
-    assert!(build(&|_| {}).is_ok(), "no file has to be there yet");
-    for url in ["", "file:///jwks", "https://", "https://a:b@example.org/", "https://example.org/#a"] {
-        let keys = build(&|settings| settings.issuers[0].keys = KeySource::Url(url.to_owned()));
-        assert_eq!(keys.err(), Some(BuildError::Url("keys")), "{url}");
-        let review = build(&|settings| settings.review = Some(url.to_owned()));
-        assert_eq!(review.err(), Some(BuildError::Url("TokenReview API")), "{url}");
+/// The configuration has looked at the file; it may have been lost since then.
+#[tokio::test]
+async fn without_its_authorities_the_cluster_is_not_asked() {
+    let log = Log::default();
+    let _logging = log.taking();
+    let signer = Signer::new("k1", jsonwebtoken::Algorithm::ES256);
+    let (cluster, ca) = Cluster::with_tls(&[&signer]);
+    let url = format!("{}/openid/v1/jwks", cluster.url());
+    let world = World::with(cluster, PATIENT, |settings| {
+        settings.issuers[0].keys = published_at(&url);
+        settings.ca_file = Some(settings.token_file.with_file_name("ca.crt"));
+    });
+    let token = signer.token(&world.claims());
+    for (contents, words) in [(None, "does not exist"), (Some("nothing"), "without a certificate")] {
+        if let Some(contents) = contents {
+            fs::write(world.dir.path().join("ca.crt"), contents).expect("it can be written");
+        }
+        assert!(unavailable(&world.verify(&token).await));
+        assert!(log.text().contains(words), "{}", log.text());
+        world.clock.pass(10 * SECOND);
     }
-    let missing = build(&|settings| settings.ca_file = Some(dir.path().join("ca.crt")));
-    assert!(matches!(missing, Err(BuildError::CaFile(words)) if words.contains("does not exist")));
-    fs::write(dir.path().join("ca.crt"), "nothing").expect("it can be written");
-    let empty = build(&|settings| settings.ca_file = Some(dir.path().join("ca.crt")));
-    assert!(matches!(empty, Err(BuildError::CaFile(words)) if words.contains("without a certificate")));
+    assert_eq!(world.cluster.counts(), (0, 0));
+    fs::write(world.dir.path().join("ca.crt"), ca).expect("it can be written");
+    world.clock.pass(30 * SECOND);
+    assert_eq!(world.verify(&token).await, good());
 }
 
 /// What was logged.

@@ -3,7 +3,7 @@
 use rcgen::{CertificateParams, KeyPair};
 
 use super::*;
-use crate::config::{Keys, Merchants};
+use crate::config::{KeySource, Merchants, Target};
 
 /// A certificate and its key, both in PEM.
 fn pair() -> (String, String) {
@@ -152,8 +152,11 @@ fn callers_and_service_accounts_are_read() {
     let accounts = config.auth.service_accounts.expect("is there");
     let [issuer] = &accounts.issuers[..] else { panic!("{accounts:?}") };
     assert_eq!((issuer.name.as_str(), accounts.audience.as_str()), ("https://example.org", "token-broker"));
-    assert!(matches!(&issuer.keys, Keys::File(path) if path.is_absolute() && path.ends_with("jwks")));
-    assert_eq!(accounts.review.as_deref(), Some("https://kubernetes.default.svc/apis/authentication.k8s.io/v1/tokenreviews"));
+    assert!(matches!(&issuer.keys, KeySource::File(path) if path.is_absolute() && path.ends_with("jwks")));
+    assert_eq!(
+        accounts.review.as_ref().map(Target::as_str),
+        Some("https://kubernetes.default.svc/apis/authentication.k8s.io/v1/tokenreviews")
+    );
 
     let own = |token: &[u8]| {
         let directory = with_pair(&format!("{ACCOUNTS}token_file = 'own'\n{CALLER}"));

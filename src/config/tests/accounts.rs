@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::{TempDir, USER, VAULT, directory, expect_faults, line_and_key, load_in};
-use crate::config::{Issuer, Keys, ServiceAccounts};
+use crate::config::{Issuer, KeySource, ServiceAccountsConfig};
 
 const CALLER: &str = "[[callers]]\nid = 'cards.example.org'\nmerchants = ['*']\n";
 
@@ -13,16 +13,16 @@ fn with(table: &str, jwks: &str) -> TempDir {
     directory(&[("main.toml", text.as_bytes()), ("a", jwks.as_bytes()), ("b", jwks.as_bytes())])
 }
 
-fn accounts(table: &str) -> ServiceAccounts {
+fn accounts(table: &str) -> ServiceAccountsConfig {
     let loaded = load_in(&with(table, "")).unwrap_or_else(|faults| panic!("{table}\n{faults}"));
     loaded.config.auth.service_accounts.expect("is there")
 }
 
 #[test]
 fn each_issuer_has_its_keys_or_all_have_one_place_for_them() {
-    let name = |keys: &Keys| match keys {
-        Keys::Url(url) => url.clone(),
-        Keys::File(path) => path.file_name().expect("has one").to_string_lossy().into_owned(),
+    let name = |keys: &KeySource| match keys {
+        KeySource::Url { url, with_token } => (url.as_str().to_owned(), *with_token),
+        KeySource::File(path) => (path.file_name().expect("has one").to_string_lossy().into_owned(), false),
     };
     let cluster = "https://kubernetes.default.svc/openid/v1/jwks";
     for (table, expected) in [
@@ -44,9 +44,8 @@ fn each_issuer_has_its_keys_or_all_have_one_place_for_them() {
         ),
     ] {
         let issuers = accounts(table).issuers;
-        let found: Vec<_> =
-            issuers.iter().map(|Issuer { name: of, keys, with_token }| (of.clone(), name(keys), *with_token)).collect();
-        let expected: Vec<_> = expected.into_iter().map(|(of, keys, token)| (of.to_owned(), keys.to_owned(), token)).collect();
+        let found: Vec<_> = issuers.iter().map(|Issuer { name: of, keys }| (of.clone(), name(keys))).collect();
+        let expected: Vec<_> = expected.into_iter().map(|(of, keys, token)| (of.to_owned(), (keys.to_owned(), token))).collect();
         assert_eq!(found, expected, "{table}");
     }
 }

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     clock::{Clock, Moment, SystemClock},
-    config::{Files, half_written::STILL_FOR},
+    config::{Files, partial_writes::STILL_FOR},
 };
 
 /// A clock that is put on by hand.

@@ -5,7 +5,7 @@ use std::{os::unix::fs::symlink, sync::Arc};
 use super::*;
 use crate::config::{
     Files, Kept, Reloaded,
-    reading::{Known, Reading},
+    file_set::{FileSet, Known},
 };
 
 /// A main file beside `c/`, whose files are named by a pattern; every file is replaced in one step.
@@ -63,7 +63,7 @@ pub(super) fn reload(files: &mut Files) -> (Vec<(u8, String)>, Vec<Kept>) {
 }
 
 pub(super) fn served(reloaded: &Reloaded) -> Vec<(u8, String)> {
-    let digit = |user: &crate::config::User| user.key.number.expose().as_bytes()[12] - b'0';
+    let digit = |user: &crate::config::UserConfig| user.key.number.expose().as_bytes()[12] - b'0';
     let mut served: Vec<_> = reloaded.config.users.iter().map(|user| (digit(user), user.password.expose().to_owned())).collect();
     served.sort();
     served
@@ -125,9 +125,9 @@ fn a_write_in_place_and_permissions_are_seen() {
 fn what_stays_is_not_read_again() {
     let stage = Stage::new(&main_of("'c/*.toml'"), &[("c/a.toml", &users(&[(1, "a")])), ("c/b.toml", &users(&[(2, "b")]))]);
     let main = stage.path("main.toml");
-    let (first, _) = Reading::take(&main, Known::default());
+    let (first, _) = FileSet::take(&main, Known::default());
     stage.write("c/a.toml", &users(&[(1, "new")]));
-    let (second, _) = Reading::take(&main, Known { main: Some(Arc::clone(&first.main)), files: first.files.clone() });
+    let (second, _) = FileSet::take(&main, Known { main: Some(Arc::clone(&first.main)), files: first.files.clone() });
     let same: Vec<_> = first.files.iter().zip(&second.files).map(|(one, other)| Arc::ptr_eq(one, other)).collect();
     assert_eq!((Arc::ptr_eq(&first.main, &second.main), same), (true, vec![false, true]));
 }

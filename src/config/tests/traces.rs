@@ -1,7 +1,8 @@
 //! `[traces]`, in a broker that was built with traces and in one that was not.
 
 use super::{VAULT, expect_faults, load_text};
-use crate::telemetry::traces::BUILT_IN;
+
+const BUILT_IN: bool = cfg!(feature = "traces");
 
 fn faults(table: &str, expected: &[(usize, &str, &str)]) {
     expect_faults(&format!("[traces]\n{table}\n{VAULT}"), expected);

@@ -18,7 +18,7 @@ impl Traces {
     ///
     /// # Errors
     /// Never.
-    pub fn new(_: Option<&config::Traces>) -> Result<Self, TracesError> {
+    pub fn new(_: Option<&config::TracesConfig>) -> Result<Self, TracesError> {
         Ok(Self::default())
     }
 

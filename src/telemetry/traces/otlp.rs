@@ -17,11 +17,11 @@ use opentelemetry_sdk::{
     Resource,
     trace::{BatchConfigBuilder, BatchSpanProcessor, Sampler, SdkTracer, SdkTracerProvider, SpanLimits},
 };
-use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
+use tonic::transport::{ClientTlsConfig, Endpoint};
 use tracing::warn;
 
 use super::{Context, Kind, TracesError};
-use crate::{config, host};
+use crate::config;
 
 /// Whose spans these are.
 const SERVICE: &str = "token-broker";
@@ -80,21 +80,22 @@ impl Traces {
     ///
     /// # Errors
     /// Says which setting can't be used.
-    pub fn new(settings: Option<&config::Traces>) -> Result<Self, TracesError> {
+    pub fn new(settings: Option<&config::TracesConfig>) -> Result<Self, TracesError> {
         let Some(settings) = settings else { return Ok(Self(None)) };
         let fault = |error: &dyn fmt::Display| TracesError(error.to_string());
-        let mut endpoint = Endpoint::from_shared(settings.endpoint.clone())
+        let mut endpoint = Endpoint::from_shared(settings.endpoint.as_str().to_owned())
             .map_err(|error| fault(&error))?
             .connect_timeout(SEND_TIMEOUT)
             .timeout(SEND_TIMEOUT);
         // The dot is for the look-up alone.
-        let dotless = host::without_dot(&settings.endpoint);
-        if let Some((url, _)) = &dotless {
+        let dotless = settings.endpoint.absolute();
+        if dotless.is_some() {
+            let url = settings.endpoint.url().as_str();
             endpoint = endpoint.origin(url.parse().map_err(|error: http::uri::InvalidUri| fault(&error))?);
         }
         if let Some(ca) = &settings.ca_file {
-            let mut tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(&ca.pem));
-            if let Some((_, name)) = dotless {
+            let mut tls = ClientTlsConfig::new().trust_anchors(ca.roots.roots.clone());
+            if let Some(name) = dotless {
                 tls = tls.domain_name(name);
             }
             endpoint = endpoint.tls_config(tls).map_err(|error| fault(&error))?;

@@ -7,11 +7,13 @@ use std::{
 };
 
 use proptest::prelude::*;
+use reqwest::header::HeaderValue;
 
 use self::peer::Peer;
 use super::*;
 use crate::{
     clock::SystemClock,
+    config::{Renewal, Target},
     user::{MerchantId, Number},
     vault::{Refusal, Scope},
 };
@@ -27,14 +29,18 @@ const TIMEOUT: Duration = Duration::from_secs(20);
 /// For the tests that wait for it to pass.
 const SHORT: Duration = Duration::from_millis(300);
 
-fn settings(base_url: &str) -> Settings {
-    Settings {
-        base_url: base_url.to_owned(),
-        ca_pem: None,
-        headers: Vec::new(),
+fn config(base_url: &str) -> VaultConfig {
+    VaultConfig {
+        base_url: Target::parse(base_url).expect("is one"),
+        ca_file: None,
+        headers: HeaderMap::new(),
         timeout: TIMEOUT,
-        max_connections: 4,
+        max_concurrent_sign_ins: 4,
+        min_sign_in_interval: Duration::ZERO,
+        refusal_hold: Duration::ZERO,
+        renewal: Renewal::Ahead,
         assumed_lifetime: Duration::from_secs(300),
+        idle_after: Duration::ZERO,
     }
 }
 
@@ -45,8 +51,8 @@ fn user() -> UserKey {
     }
 }
 
-async fn sign_in(settings: Settings, password: &str) -> Result<Grant, Failure> {
-    let vault = Vault::new(settings, Arc::new(SystemClock)).expect("the settings are good");
+async fn sign_in(config: VaultConfig, password: &str) -> Result<Grant, Failure> {
+    let vault = HttpVault::new(&config, Arc::new(SystemClock)).expect("TLS can be set up");
     vault.sign_in(&user(), &Secret::from(password), None).await
 }
 
@@ -65,10 +71,11 @@ fn is_invalid(result: &Result<Grant, Failure>) -> bool {
 #[tokio::test]
 async fn the_request_is_as_documented_to_the_byte() {
     let peer = Peer::answering(ok(TOKEN));
-    let mut settings = peer.settings();
-    settings.base_url.push_str("/base/");
-    settings.headers = vec![("X-Version".to_owned(), "1.2".into()), ("Authorization".to_owned(), "Basic eDp5".into())];
-    let grant = sign_in(settings, " 1&2+3ä% =").await.expect("the peer gives a token");
+    let mut config = config(&format!("http://{}/base/", peer.address));
+    for (name, value) in [("x-version", "1.2"), ("authorization", "Basic eDp5")] {
+        config.headers.insert(name, HeaderValue::from_static(value));
+    }
+    let grant = sign_in(config, " 1&2+3ä% =").await.expect("the peer gives a token");
     assert_eq!((grant.access_token.expose(), grant.lifetime), ("opaque", Duration::from_secs(60)));
 
     let seen = peer.seen();
@@ -101,7 +108,7 @@ async fn the_request_is_as_documented_to_the_byte() {
 #[tokio::test]
 async fn connections_are_reused() {
     let peer = Peer::answering(ok(TOKEN));
-    let vault = Vault::new(peer.settings(), Arc::new(SystemClock)).expect("the settings are good");
+    let vault = HttpVault::new(&peer.config(), Arc::new(SystemClock)).expect("TLS can be set up");
     for _ in 0..3 {
         vault.sign_in(&user(), &Secret::from("1234Qwerty"), None).await.expect("the peer gives a token");
     }
@@ -115,7 +122,7 @@ async fn a_password_follows_no_redirect() {
         let target = elsewhere.address;
         let peer =
             Peer::answering(format!("HTTP/1.1 {status} X\r\nlocation: http://{target}/oauth/token\r\ncontent-length: 0\r\n\r\n"));
-        let result = sign_in(peer.settings(), "1234Qwerty").await;
+        let result = sign_in(peer.config(), "1234Qwerty").await;
         assert!(is_invalid(&result), "{status} {result:?}");
         assert_eq!((peer.counts(), elsewhere.counts()), ((1, 1), (0, 0)), "{status}");
     }
@@ -142,11 +149,11 @@ async fn the_headers_of_an_answer_count() {
         ),
     ] {
         let peer = Peer::answering(answer);
-        assert_eq!(sign_in(peer.settings(), "1234Qwerty").await, Err(expected), "{answer}");
+        assert_eq!(sign_in(peer.config(), "1234Qwerty").await, Err(expected), "{answer}");
     }
     for encoding in ["gzip", "br", "identity, gzip", "\u{e4}"] {
         let peer = Peer::answering(ok(TOKEN).replacen("content-type", &format!("content-encoding: {encoding}\r\nx"), 1));
-        let result = sign_in(peer.settings(), "1234Qwerty").await;
+        let result = sign_in(peer.config(), "1234Qwerty").await;
         assert!(is_invalid(&result), "{encoding} {result:?}");
     }
 }
@@ -166,7 +173,7 @@ async fn a_body_is_read_up_to_its_limit() {
         [(ok(&fits), true), (chunked(&fits), true), (ok(&format!("{fits} ")), false), (chunked(&format!("{fits} ")), false)]
     {
         let peer = Peer::answering(answer);
-        let result = sign_in(peer.settings(), "1234Qwerty").await;
+        let result = sign_in(peer.config(), "1234Qwerty").await;
         assert!(if good { result.is_ok() } else { is_invalid(&result) }, "{good} {result:?}");
     }
 }
@@ -181,7 +188,7 @@ async fn a_body_without_end_is_left() {
         while served.write(&[b' '; 4_096]) {}
         left.lock().expect("no thread panicked").take().expect("there is one connection").send(()).expect("the test waits");
     });
-    let result = sign_in(peer.settings(), "1234Qwerty").await;
+    let result = sign_in(peer.config(), "1234Qwerty").await;
     assert!(is_invalid(&result), "{result:?}");
     noticed.await.expect("the peer sees that nobody reads on");
     assert_eq!(peer.counts(), (1, 1));
@@ -199,7 +206,7 @@ async fn what_drips_or_is_silent_ends_with_the_timeout() {
             served.request();
         });
         let started = SystemClock.now();
-        let result = sign_in(Settings { timeout: SHORT, ..peer.settings() }, "1234Qwerty").await;
+        let result = sign_in(VaultConfig { timeout: SHORT, ..peer.config() }, "1234Qwerty").await;
         assert!(is_unavailable(&result), "{head} {result:?}");
         assert!((SHORT..TIMEOUT).contains(&started.age_at(SystemClock.now())), "{head}");
         // On a busy machine the peer may not have got to it yet.
@@ -231,7 +238,7 @@ async fn what_may_have_been_read_is_not_sent_again() {
                         served.reset();
                     }
                 });
-                let vault = Vault::new(peer.settings(), Arc::new(SystemClock)).expect("the settings are good");
+                let vault = HttpVault::new(&peer.config(), Arc::new(SystemClock)).expect("TLS can be set up");
                 let password = Secret::from("1234Qwerty");
                 if used_before {
                     vault.sign_in(&user(), &password, None).await.expect("the peer gives a token");
@@ -250,7 +257,7 @@ async fn what_may_have_been_read_is_not_sent_again() {
 async fn a_refused_connection_is_told_at_once() {
     let unbound = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("loopback is there");
     let started = SystemClock.now();
-    let result = sign_in(settings(&format!("http://{unbound}")), "1234Qwerty").await;
+    let result = sign_in(config(&format!("http://{unbound}")), "1234Qwerty").await;
     assert_eq!(result, Err(unavailable("no connection to it could be made")));
     assert!(started.age_at(SystemClock.now()) < TIMEOUT / 2);
 }
@@ -264,7 +271,7 @@ async fn a_failure_is_logged_with_the_vaults_request_id_and_nothing_else() {
         let _logging = log.capture();
         let peer =
             Peer::answering(format!("HTTP/1.1 400 X\r\nx-request-id: {id}\r\ncontent-length: 14\r\n\r\n{{\"errorId\":11}}"));
-        let result = sign_in(peer.settings(), "1234Qwerty").await;
+        let result = sign_in(peer.config(), "1234Qwerty").await;
         assert!(matches!(result, Err(Failure::Refused { .. })), "{result:?}");
         let log = log.text();
         match expected {
@@ -310,49 +317,12 @@ impl Write for Log {
 }
 
 #[test]
-fn settings_that_cannot_be_used_are_told_without_their_secrets() {
-    let good = || settings("https://vault.example.org");
-    for base_url in [
-        "",
-        "vault.example.org",
-        "ftp://vault.example.org",
-        "https://",
-        "https://me@vault.example.org",
-        "https://:secret@vault.example.org",
-        "https://vault.example.org?secret",
-        "https://vault.example.org/#secret",
-    ] {
-        assert_eq!(Vault::new(settings(base_url), Arc::new(SystemClock)).err(), Some(BuildError::BaseUrl), "{base_url}");
-    }
-    for pem in [
-        "",
-        "secret",
-        "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----",
-        "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----",
-    ] {
-        let fault = Vault::new(Settings { ca_pem: Some(pem.into()), ..good() }, Arc::new(SystemClock)).err();
-        assert!(matches!(fault, Some(BuildError::CaBundle(_))), "{pem} {fault:?}");
-    }
-    for headers in [
-        vec![("X-A\n", "secret")],
-        vec![("", "secret")],
-        vec![("X-A", "secret\r\nX-B: 1")],
-        vec![("X-A", "secretä")],
-        vec![("x-merchant-ID", "secret")],
-        vec![("Accept-Encoding", "secret")],
-        vec![("X-A", "secret"), ("x-a", "secret")],
-    ] {
-        let headers = headers.into_iter().map(|(name, value)| (name.to_owned(), Secret::from(value))).collect();
-        let settings = Settings { headers, ..good() };
-        assert!(!format!("{settings:?}").contains("secret"));
-        let fault = Vault::new(settings, Arc::new(SystemClock)).expect_err("the header is bad");
-        assert!(matches!(fault, BuildError::Header { .. }), "{fault:?}");
-        assert!(!format!("{fault:?} {fault}").contains("secret"), "{fault:?}");
-    }
-    let vault = Vault::new(Settings { headers: vec![("X-A".to_owned(), "secret".into())], ..good() }, Arc::new(SystemClock))
-        .expect("the settings are good");
-    assert_eq!(format!("{vault:?}"), r#"Vault { endpoint: "https://vault.example.org/oauth/token", .. }"#);
-    assert!(!format!("{:?}", vault.client).contains("secret"));
+fn a_vault_shows_no_header() {
+    let mut config = config("https://vault.example.org");
+    config.headers.insert("x-a", outbound::secret_value("secret").expect("is plain"));
+    let vault = HttpVault::new(&config, Arc::new(SystemClock)).expect("TLS can be set up");
+    assert_eq!(format!("{vault:?}"), r#"HttpVault { endpoint: "https://vault.example.org/oauth/token", .. }"#);
+    assert!(!format!("{:?} {config:?}", vault.client).contains("secret"));
 }
 
 proptest! {

@@ -6,7 +6,7 @@ use token_broker::{
     broker::{Answer, Broker, BrokerError, Request},
     caller::CallerId,
     clock::SystemClock,
-    config::{Renewal, User},
+    config::{Renewal, UserConfig},
     live::{Configuration, Live, Serving, Settings, Snapshot},
     policy::Policy,
     secret::Secret,
@@ -43,8 +43,8 @@ pub(crate) fn key(n: usize) -> UserKey {
     UserKey { merchant, number: Number::parse(format!("+4478{n:08}")).expect("is valid") }
 }
 
-pub(crate) fn user(n: usize, password: &str) -> User {
-    User { key: key(n), password: Secret::from(password), attempt: 0 }
+pub(crate) fn user(n: usize, password: &str) -> UserConfig {
+    UserConfig { key: key(n), password: Secret::from(password), attempt: 0 }
 }
 
 pub(crate) fn grant(text: &str, lifetime: Duration) -> Result<Grant, Failure> {
@@ -80,7 +80,7 @@ pub(crate) struct House {
 }
 
 impl House {
-    pub(crate) fn new(users: Vec<User>, settings: Settings) -> Self {
+    pub(crate) fn new(users: Vec<UserConfig>, settings: Settings) -> Self {
         let clock = Arc::new(SystemClock);
         let parts = Parts {
             clock: clock.clone(),
@@ -100,7 +100,7 @@ impl House {
         Self { broker, closing }
     }
 
-    pub(crate) fn reload(&self, users: Vec<User>, settings: &Settings) {
+    pub(crate) fn reload(&self, users: Vec<UserConfig>, settings: &Settings) {
         self.broker.reconfigure(Configuration {
             users,
             policy: Policy::Everyone,

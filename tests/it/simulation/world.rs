@@ -8,7 +8,7 @@ use std::{
 
 use token_broker::{
     clock::{Clock, Moment},
-    config::User,
+    config::UserConfig,
     secret::Secret,
     user::{MerchantId, Number, UserKey},
 };
@@ -232,7 +232,7 @@ impl World {
     }
 
     /// Another configuration is about to be put in force.
-    pub(crate) fn configure(&self, next: Force, change: impl FnOnce(&mut BTreeMap<UserKey, u64>)) -> Vec<User> {
+    pub(crate) fn configure(&self, next: Force, change: impl FnOnce(&mut BTreeMap<UserKey, u64>)) -> Vec<UserConfig> {
         let mut state = self.state();
         let State { configured, attempts, users, generation, force, .. } = &mut *state;
         let former_force = std::mem::replace(force, next);
@@ -265,7 +265,7 @@ impl World {
             }
         }
         let all = configured.iter();
-        all.map(|(key, attempt)| User { key: key.clone(), password: Secret::from(attempt.to_string()), attempt: *attempt })
+        all.map(|(key, attempt)| UserConfig { key: key.clone(), password: Secret::from(attempt.to_string()), attempt: *attempt })
             .collect()
     }
 

@@ -234,7 +234,7 @@ async fn only_the_authorities_that_the_file_names_now_are_trusted() {
     let world = World::with(cluster, PATIENT, |settings| {
         let ca_file = settings.token_file.with_file_name("ca.crt");
         fs::write(&ca_file, &other_ca).expect("it can be written");
-        settings.issuers[0].keys = KeySource::Url(url);
+        settings.issuers[0].keys = published_at(&url);
         settings.ca_file = Some(ca_file);
     });
     let token = signer.token(&world.claims());

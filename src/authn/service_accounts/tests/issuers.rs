@@ -17,11 +17,14 @@ struct Two {
 }
 
 impl Two {
-    fn new(set: impl FnOnce(&mut Settings)) -> Self {
+    fn new(set: impl FnOnce(&mut ServiceAccountsConfig)) -> Self {
         let (old, new) = (Signer::new("k1", Algorithm::ES256), Signer::new("k1", Algorithm::ES256));
         let (cluster, other) = (Cluster::publishing(&[&old]), Cluster::publishing(&[&new]));
-        let source = |cluster: &Cluster| KeySource::Url(format!("{}/openid/v1/jwks", cluster.url()));
-        let issuers = vec![issuer(OLD, source(&cluster)), Issuer { with_token: false, ..issuer(NEW, source(&other)) }];
+        let source = |cluster: &Cluster, with_token| KeySource::Url {
+            url: target(&format!("{}/openid/v1/jwks", cluster.url())),
+            with_token,
+        };
+        let issuers = vec![issuer(OLD, source(&cluster, true)), issuer(NEW, source(&other, false))];
         let world = World::with(cluster, PATIENT, |settings| {
             settings.issuers = issuers;
             set(settings);
@@ -77,9 +80,9 @@ async fn issuers_of_one_api_server_share_what_is_fetched_and_its_reviews() {
     cluster.reviews(&json!({ "authenticated": true, "audiences": [AUDIENCE], "user": { "username": SUBJECT } }));
     let url = cluster.url();
     let world = World::with(cluster, PATIENT, |settings| {
-        let keys = KeySource::Url(format!("{url}/openid/v1/jwks"));
+        let keys = published_at(&format!("{url}/openid/v1/jwks"));
         settings.issuers = [OLD, NEW].map(|name| issuer(name, keys.clone())).into();
-        settings.review = Some(format!("{url}/apis/authentication.k8s.io/v1/tokenreviews"));
+        settings.review = Some(target(&format!("{url}/apis/authentication.k8s.io/v1/tokenreviews")));
     });
     for name in [OLD, NEW] {
         assert_eq!(world.verify_claims(&signer, &world.but("iss", json!(name))).await, good());
@@ -129,7 +132,7 @@ async fn authorities_that_cannot_be_read_are_said_once_and_the_last_ones_serve()
     let world = World::with(cluster, PATIENT, |settings| {
         let ca_file = settings.token_file.with_file_name("ca.crt");
         fs::write(&ca_file, &ca).expect("it can be written");
-        settings.issuers[0].keys = KeySource::Url(url);
+        settings.issuers[0].keys = published_at(&url);
         settings.ca_file = Some(ca_file);
     });
     let unknown = Signer::new("k2", Algorithm::ES256);

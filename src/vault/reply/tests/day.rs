@@ -16,7 +16,7 @@ use crate::{
     broker::{Broker, Request},
     caller::CallerId,
     clock::SystemClock,
-    config::{Renewal, User},
+    config::{Renewal, UserConfig},
     live::{Configuration, Live, Serving, Settings, Snapshot},
     policy::Policy,
     signin::Parts,
@@ -77,12 +77,12 @@ fn generated(random: &mut fastrand::Rng) -> (u16, Vec<u8>) {
     (status, body)
 }
 
-fn user(n: usize) -> User {
+fn user(n: usize) -> UserConfig {
     let key = UserKey {
         merchant: MerchantId::parse(format!("m{n}")).expect("is valid"),
         number: Number::parse(format!("+4478{n:08}")).expect("is valid"),
     };
-    User { key, password: Secret::from("a"), attempt: 0 }
+    UserConfig { key, password: Secret::from("a"), attempt: 0 }
 }
 
 #[allow(clippy::disallowed_methods, reason = "time is paused")]

@@ -26,7 +26,7 @@ async fn a_no_is_a_no_however_its_answer_ends() {
                     served.request();
                 }
             });
-            let result = sign_in(Settings { timeout: SHORT, ..peer.settings() }, "1234Qwerty").await;
+            let result = sign_in(VaultConfig { timeout: SHORT, ..peer.config() }, "1234Qwerty").await;
             assert_eq!(result, Err(expected.clone()), "{silent} {:.80?}", peer.seen());
         }
     }
@@ -47,13 +47,13 @@ async fn headers_that_are_a_little_wrong_lose_no_answer() {
         &many,
     ] {
         let peer = Peer::answering(ok(TOKEN).replacen("content-type", &format!("{header}content-type"), 1));
-        let grant = sign_in(peer.settings(), "1234Qwerty").await;
+        let grant = sign_in(peer.config(), "1234Qwerty").await;
         assert!(grant.is_ok(), "{header:?} {grant:?}");
     }
     let peer = Peer::answering("HTTP/1.1 429 X\r\nretry-after: 3\r\nretry-after: 6.2\r\ncontent-length: 0\r\n\r\n");
     let wait = Duration::from_secs(7);
     let throttled = Failure::Throttled { scope: Scope::User, wait, vault_error: String::new() };
-    assert_eq!(sign_in(peer.settings(), "1234Qwerty").await, Err(throttled));
+    assert_eq!(sign_in(peer.config(), "1234Qwerty").await, Err(throttled));
 }
 
 /// The vault's clock is two hours behind, and its cache has an old token: the one is said, the other is not handed out.
@@ -65,7 +65,7 @@ async fn a_vault_whose_clock_is_off_is_told_once() {
     let payload = format!(r#"{{"iat":{now},"exp":{}}}"#, now + 60);
     let token = format!("a.{}.c", base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, payload));
     let peer = Peer::answering(ok(&format!(r#"{{"access_token":"{token}"}}"#)));
-    let vault = Vault::new(peer.settings(), Arc::new(SystemClock)).expect("the settings are good");
+    let vault = HttpVault::new(&peer.config(), Arc::new(SystemClock)).expect("TLS can be set up");
     for _ in 0..3 {
         let grant = vault.sign_in(&user(), &Secret::from("1234Qwerty"), None).await.expect("the token is good");
         assert_eq!(grant.lifetime, Duration::from_secs(60));
@@ -84,7 +84,7 @@ async fn a_connection_that_the_vault_may_have_forgotten_is_not_used() {
         served.request();
         served.request();
     });
-    let vault = Vault::new(peer.settings(), Arc::new(SystemClock)).expect("the settings are good");
+    let vault = HttpVault::new(&peer.config(), Arc::new(SystemClock)).expect("TLS can be set up");
     for _ in 0..2 {
         vault.sign_in(&user(), &Secret::from("1234Qwerty"), None).await.expect("the peer gives a token");
         tokio::time::sleep(Duration::from_secs(1)).await;

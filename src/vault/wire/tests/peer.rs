@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Settings, settings};
+use super::{VaultConfig, config};
 
 /// Listens on loopback, and counts the connections and the requests that it has read whole.
 pub(super) struct Peer {
@@ -58,8 +58,8 @@ impl Peer {
         })
     }
 
-    pub(super) fn settings(&self) -> Settings {
-        settings(&format!("http://{}", self.address))
+    pub(super) fn config(&self) -> VaultConfig {
+        config(&format!("http://{}", self.address))
     }
 
     pub(super) fn counts(&self) -> (usize, usize) {

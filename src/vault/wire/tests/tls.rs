@@ -11,7 +11,7 @@ use rustls::{
 };
 
 use super::{peer::read_request, *};
-use crate::outbound::roots;
+use crate::config::Authorities;
 
 /// A CA, and what trusts it.
 struct Ca {
@@ -64,26 +64,29 @@ fn peer(server: Arc<ServerConfig>, closes_first: usize) -> Peer {
     })
 }
 
-fn trusting(ca: &Ca, peer: &Peer) -> Settings {
-    Settings { ca_pem: Some(ca.pem.clone()), ..settings(&format!("https://{}", peer.address)) }
+fn trusting(ca: &Ca, peer: &Peer) -> VaultConfig {
+    VaultConfig { ca_file: Some(authorities(&ca.pem)), ..config(&format!("https://{}", peer.address)) }
+}
+
+fn authorities(pem: &[u8]) -> Authorities {
+    outbound::authorities(pem).expect("the bundle is good")
 }
 
 #[tokio::test]
 async fn only_the_configured_authorities_are_trusted() {
     let (ours, other) = (Ca::new(), Ca::new());
-    assert_eq!(roots(Some(&ours.pem)).expect("the bundle is good").len(), 1, "the compiled-in ones are left out");
-    assert_eq!(roots(None).expect("they are compiled in").len(), webpki_root_certs::TLS_SERVER_ROOT_CERTS.len());
+    assert_eq!(authorities(&ours.pem).roots.len(), 1, "the compiled-in ones are left out");
     for version in [&TLS12, &TLS13] {
         let peer = peer(ours.server("127.0.0.1", version), 0);
         sign_in(trusting(&ours, &peer), "1234Qwerty").await.expect("the peer gives a token");
         let mut both = trusting(&ours, &peer);
-        both.ca_pem = Some([other.pem.clone(), ours.pem.clone()].concat());
+        both.ca_file = Some(authorities(&[other.pem.clone(), ours.pem.clone()].concat()));
         sign_in(both, "1234Qwerty").await.expect("the peer gives a token");
         assert_eq!(peer.counts(), (2, 2));
 
-        let compiled_in = Settings { ca_pem: None, ..trusting(&ours, &peer) };
-        for settings in [trusting(&other, &peer), compiled_in] {
-            let result = sign_in(settings, "1234Qwerty").await;
+        let compiled_in = VaultConfig { ca_file: None, ..trusting(&ours, &peer) };
+        for config in [trusting(&other, &peer), compiled_in] {
+            let result = sign_in(config, "1234Qwerty").await;
             assert_eq!(result, Err(unavailable("its TLS certificate is not valid for it or not trusted")));
         }
         let elsewhere = super::tls::peer(ours.server("vault.example.org", version), 0);
@@ -127,7 +130,7 @@ async fn a_silent_handshake_ends_within_the_timeout() {
     });
     let timeout = 3 * SHORT;
     let started = SystemClock.now();
-    let result = sign_in(Settings { timeout, ..trusting(&ca, &peer) }, "1234Qwerty").await;
+    let result = sign_in(VaultConfig { timeout, ..trusting(&ca, &peer) }, "1234Qwerty").await;
     assert_eq!(result, Err(unavailable("it took too long to connect to")));
     assert!(started.age_at(SystemClock.now()) < TIMEOUT / 2);
     let both = async {

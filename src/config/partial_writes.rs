@@ -15,10 +15,10 @@ use tokio::time::Instant;
 use super::{
     credentials::CredentialsFile,
     faults::Fault,
-    fingerprint::Identity,
-    last_good::Good,
+    file_set::{FileSet, ReadFile},
+    fingerprint::Fingerprint,
+    last_good::LastGood,
     main_file::Main,
-    reading::{Part, Reading},
 };
 use crate::user::UserKey;
 
@@ -26,17 +26,17 @@ use crate::user::UserKey;
 /// writes it in parts pauses between two of them. A removal can wait so long; who can't wait replaces the file by a rename.
 pub(super) const STILL_FOR: Duration = Duration::from_secs(7);
 
-/// What is doubted, and since when it has stood still.
+/// Which files were written to in place and lack something, and since when each has stood still.
 #[derive(Debug, Default)]
-pub(super) struct Doubts {
-    main: Option<Doubt>,
-    files: HashMap<PathBuf, Doubt>,
+pub(super) struct PartialWrites {
+    main: Option<PartialWrite>,
+    files: HashMap<PathBuf, PartialWrite>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Doubt {
+struct PartialWrite {
     /// How the version looks that lost something.
-    identity: Identity,
+    fingerprint: Fingerprint,
     since: Instant,
 }
 
@@ -49,7 +49,7 @@ pub(super) struct During {
 
 /// What is not to be taken yet.
 #[derive(Debug, Default)]
-pub(super) struct Doubted {
+pub(super) struct Withheld {
     /// How much each file lost.
     pub(super) files: HashMap<PathBuf, usize>,
     /// When the first may be believed.
@@ -59,59 +59,59 @@ pub(super) struct Doubted {
 /// Who is in any of the files as they were read, with the highest attempt.
 struct Everybody<'r>(HashMap<&'r UserKey, u64>);
 
-impl Doubts {
+impl PartialWrites {
     /// How much the main file lost, if it is not to be taken yet, and how long that may last.
-    pub(super) fn of_main(&mut self, good: &Good, reading: &Reading, during: During) -> Option<(usize, Duration)> {
+    pub(super) fn of_main(&mut self, good: &LastGood, read: &FileSet, during: During) -> Option<(usize, Duration)> {
         let before = self.main.take();
-        let (old, new) = (good.main(), &reading.main);
+        let (old, new) = (good.main(), &read.main);
         let (old_value, value) = old.value.as_ref().zip(new.value.as_ref())?;
         if !old.was_written_to(new) || new.report.is_faulty() {
             return None;
         }
-        let everybody = Everybody::of(reading);
+        let everybody = Everybody::of(read);
         // Whoever stands in a file that is named no more is lost with its name.
-        let named: HashSet<_> = reading.files.iter().map(|part| part.path()).collect();
-        let files = good.files().iter().filter(|part| !named.contains(part.path())).filter_map(|part| part.value.as_ref());
+        let named: HashSet<_> = read.files.iter().map(|file| file.path()).collect();
+        let files = good.files().iter().filter(|file| !named.contains(file.path())).filter_map(|file| file.value.as_ref());
         let users: usize = files.chain([&old_value.users]).map(|file| everybody.lacks(file)).sum();
         let lost = users.saturating_add(callers_lost(old_value, value));
         if lost == 0 {
             return None;
         }
-        let doubt = Doubt::going_on(before, new.identity(), during);
-        self.main = Some(doubt);
-        doubt.left(during).map(|left| (lost, left))
+        let write = PartialWrite::going_on(before, new.fingerprint(), during);
+        self.main = Some(write);
+        write.left(during).map(|left| (lost, left))
     }
 
     /// The credentials files that are not to be taken yet.
-    pub(super) fn of_files(&mut self, good: &Good, reading: &Reading, during: During) -> Doubted {
-        let old: HashMap<_, _> = good.files().iter().map(|part| (part.path(), part)).collect();
-        let written_to = reading.files.iter().filter_map(|new| Some((*old.get(new.path())?, new)));
+    pub(super) fn of_files(&mut self, good: &LastGood, read: &FileSet, during: During) -> Withheld {
+        let old: HashMap<_, _> = good.files().iter().map(|file| (file.path(), file)).collect();
+        let written_to = read.files.iter().filter_map(|new| Some((*old.get(new.path())?, new)));
         let mut written_to = written_to.filter(|(old, new)| old.was_written_to(new) && !new.report.is_faulty()).peekable();
         let mut before = std::mem::take(&mut self.files);
-        let mut doubted = Doubted::default();
+        let mut withheld = Withheld::default();
         if written_to.peek().is_none() {
-            return doubted;
+            return withheld;
         }
-        let everybody = Everybody::of(reading);
+        let everybody = Everybody::of(read);
         for (old, new) in written_to {
             let lost = old.value.as_ref().map_or(0, |file| everybody.lacks(file));
             if lost > 0 {
-                let doubt = Doubt::going_on(before.remove(new.path()), new.identity(), during);
-                self.files.insert(new.path().to_owned(), doubt);
-                if let Some(left) = doubt.left(during) {
-                    doubted.files.insert(new.path().to_owned(), lost);
-                    doubted.again_in = Some(doubted.again_in.map_or(left, |again| again.min(left)));
+                let write = PartialWrite::going_on(before.remove(new.path()), new.fingerprint(), during);
+                self.files.insert(new.path().to_owned(), write);
+                if let Some(left) = write.left(during) {
+                    withheld.files.insert(new.path().to_owned(), lost);
+                    withheld.again_in = Some(withheld.again_in.map_or(left, |again| again.min(left)));
                 }
             }
         }
-        doubted
+        withheld
     }
 }
 
-impl Doubt {
-    /// The same doubt as before, if the same version stands there still.
-    fn going_on(before: Option<Self>, identity: Identity, during: During) -> Self {
-        before.filter(|before| before.identity == identity).unwrap_or(Self { identity, since: during.done })
+impl PartialWrite {
+    /// The same as before, if the same version stands there still.
+    fn going_on(before: Option<Self>, fingerprint: Fingerprint, during: During) -> Self {
+        before.filter(|before| before.fingerprint == fingerprint).unwrap_or(Self { fingerprint, since: during.done })
     }
 
     /// How long it lasts still.
@@ -122,10 +122,10 @@ impl Doubt {
 }
 
 impl<'r> Everybody<'r> {
-    fn of(reading: &'r Reading) -> Self {
-        let main = reading.main.value.as_ref().map(|main| &main.users);
-        let sound = reading.files.iter().filter(|part| !part.report.is_faulty());
-        let files = main.into_iter().chain(sound.filter_map(|part| part.value.as_ref()));
+    fn of(read: &'r FileSet) -> Self {
+        let main = read.main.value.as_ref().map(|main| &main.users);
+        let sound = read.files.iter().filter(|file| !file.report.is_faulty());
+        let files = main.into_iter().chain(sound.filter_map(|file| file.value.as_ref()));
         let mut everybody = HashMap::new();
         for (key, attempt) in files.flat_map(CredentialsFile::attempts) {
             let highest = everybody.entry(key).or_insert(attempt);
@@ -146,11 +146,11 @@ fn callers_lost(old: &Main, new: &Main) -> usize {
 }
 
 /// What is told of a file that isn't taken yet.
-pub(super) fn warning<T>(part: &Part<T>, lost: usize) -> Fault {
+pub(super) fn warning<T>(file: &ReadFile<T>, lost: usize) -> Fault {
     let message = format!(
         "was written in place, and lacks {lost} of those who were in it or the end of their entries: it is taken once it has stood still \
          for {} s, and its last good version stays until then: to have it at once, write another file, and rename that to this one's name",
         STILL_FOR.as_secs()
     );
-    Fault { file: Arc::from(part.path()), line: None, key: String::new(), message }
+    Fault { file: Arc::from(file.path()), line: None, key: String::new(), message }
 }

@@ -8,8 +8,9 @@ use toml::de::DeTable;
 
 use super::{
     credentials::CredentialsFile,
-    faults::{Fault, Findings, Report},
-    fingerprint::{Identity, Seen},
+    faults::{Fault, Report},
+    findings::Findings,
+    fingerprint::{Fingerprint, Seen},
     main_file::{self, Main},
     patterns::{self, Matched},
     reader,
@@ -24,7 +25,7 @@ const PAUSE: Duration = Duration::from_millis(40);
 
 /// One file as it was read.
 #[derive(Debug)]
-pub(super) struct Part<T> {
+pub(super) struct ReadFile<T> {
     /// The path as it was named, and what stood there just before it was read.
     own: Seen,
     /// The same of the files that it names, each once.
@@ -34,7 +35,7 @@ pub(super) struct Part<T> {
     pub(super) report: Report,
 }
 
-impl<T> Part<T> {
+impl<T> ReadFile<T> {
     fn read(own: Seen, remedy: &str, collect: impl FnOnce(&Findings<'_>, DeTable<'_>) -> T) -> Self {
         let source = match Source::open(&own.path, remedy) {
             Ok(source) => source,
@@ -60,13 +61,13 @@ impl<T> Part<T> {
     }
 
     /// What stood there just before it was read.
-    pub(super) fn identity(&self) -> Identity {
-        self.own.identity
+    pub(super) fn fingerprint(&self) -> Fingerprint {
+        self.own.fingerprint
     }
 
     /// Whether `later` is the same file, written to since then.
     pub(super) fn was_written_to(&self, later: &Self) -> bool {
-        self.own.identity.was_written_to(&later.own.identity)
+        self.own.fingerprint.was_written_to(&later.own.fingerprint)
     }
 
     /// Whether the file and those it names are still what was read.
@@ -83,36 +84,36 @@ impl<T> Part<T> {
 }
 
 /// The main file.
-pub(super) type MainPart = Part<Main>;
+pub(super) type MainFile = ReadFile<Main>;
 /// One of `credentials_files`.
-pub(super) type UsersPart = Part<CredentialsFile>;
+pub(super) type UsersFile = ReadFile<CredentialsFile>;
 
 /// What need not be read again as long as it is current.
 #[derive(Debug, Default)]
 pub(super) struct Known {
-    pub(super) main: Option<Arc<MainPart>>,
-    pub(super) files: Vec<Arc<UsersPart>>,
+    pub(super) main: Option<Arc<MainFile>>,
+    pub(super) files: Vec<Arc<UsersFile>>,
 }
 
 /// Everything as it was read once.
 #[derive(Debug)]
-pub(super) struct Reading {
-    pub(super) main: Arc<MainPart>,
+pub(super) struct FileSet {
+    pub(super) main: Arc<MainFile>,
     pub(super) matched: Vec<Matched>,
     /// The files of all that matched, in that order.
-    pub(super) files: Vec<Arc<UsersPart>>,
+    pub(super) files: Vec<Arc<UsersFile>>,
     /// How the main file looked, and the files that it names; what was read of them may be older.
     looks: (Seen, Vec<Seen>),
 }
 
-impl Reading {
-    /// Reads the main file at `path` and what it names; gives how it all looked from outside, for [`Glance::again`].
-    pub(super) fn take(path: &Path, known: Known) -> (Self, Glance) {
+impl FileSet {
+    /// Reads the main file at `path` and what it names; gives how it all looked from outside, for [`Fingerprints::again`].
+    pub(super) fn take(path: &Path, known: Known) -> (Self, Fingerprints) {
         Self::until_still(known, |known| Self::once(path, known))
     }
 
     /// The same with a main file that was read before, whatever stands in its place now.
-    pub(super) fn take_under(main: &Arc<MainPart>, known: Known) -> (Self, Glance) {
+    pub(super) fn take_under(main: &Arc<MainFile>, known: Known) -> (Self, Fingerprints) {
         Self::until_still(known, |known| {
             let beside = main.beside.iter().map(|seen| Seen::at(seen.path.clone())).collect();
             Self::under(Arc::clone(main), (Seen::at(main.own.path.clone()), beside), known)
@@ -120,20 +121,20 @@ impl Reading {
     }
 
     /// Reads until nothing changes meanwhile; what still does after the last try isn't taken.
-    fn until_still(mut known: Known, mut once: impl FnMut(&Known) -> Self) -> (Self, Glance) {
+    fn until_still(mut known: Known, mut once: impl FnMut(&Known) -> Self) -> (Self, Fingerprints) {
         for _ in 1..TRIES {
-            let reading = once(&known);
-            let glance = Glance::of(&reading);
-            if glance == glance.again() {
-                return (reading, glance);
+            let read = once(&known);
+            let seen = Fingerprints::of(&read);
+            if seen == seen.again() {
+                return (read, seen);
             }
-            known = reading.into_known();
+            known = read.into_known();
             thread::sleep(PAUSE);
         }
-        let mut reading = once(&known);
-        let glance = Glance::of(&reading);
-        reading.tell_unsettled();
-        (reading, glance)
+        let mut read = once(&known);
+        let seen = Fingerprints::of(&read);
+        read.tell_unsettled();
+        (read, seen)
     }
 
     fn once(path: &Path, known: &Known) -> Self {
@@ -142,10 +143,10 @@ impl Reading {
         Self::under(main, looks, known)
     }
 
-    fn under(main: Arc<MainPart>, looks: (Seen, Vec<Seen>), known: &Known) -> Self {
+    fn under(main: Arc<MainFile>, looks: (Seen, Vec<Seen>), known: &Known) -> Self {
         let patterns = main.value.iter().flat_map(|main| main.patterns.iter().cloned());
         let matched = patterns::expand(patterns, &looks.0);
-        let known: HashMap<&Path, &Arc<UsersPart>> = known.files.iter().map(|part| (part.path(), part)).collect();
+        let known: HashMap<&Path, &Arc<UsersFile>> = known.files.iter().map(|part| (part.path(), part)).collect();
         let files = matched.iter().flat_map(|matched| matched.files.iter().flatten()).map(|file| {
             let known = known.get(file.path.as_path()).filter(|part| part.is_current());
             known.map_or_else(|| Arc::new(read_users(&file.path)), |part| Arc::clone(part))
@@ -164,42 +165,42 @@ impl Reading {
         // One that was read before is in order as it was.
         let read_now = self.main.own == self.looks.0 && self.main.beside == self.looks.1;
         if read_now && !self.main.is_current() {
-            let Part { own, beside, .. } = &*self.main;
+            let ReadFile { own, beside, .. } = &*self.main;
             let report = Report::of_fault(self.main.unsettled());
-            self.main = Arc::new(Part { own: own.clone(), beside: beside.clone(), value: None, report });
+            self.main = Arc::new(ReadFile { own: own.clone(), beside: beside.clone(), value: None, report });
         }
         for file in self.files.iter_mut().filter(|file| !file.is_current()) {
-            let Part { own, beside, .. } = &**file;
+            let ReadFile { own, beside, .. } = &**file;
             let report = Report::of_fault(file.unsettled());
-            *file = Arc::new(Part { own: own.clone(), beside: beside.clone(), value: None, report });
+            *file = Arc::new(ReadFile { own: own.clone(), beside: beside.clone(), value: None, report });
         }
     }
 }
 
-fn read_main(path: &Path) -> MainPart {
+fn read_main(path: &Path) -> MainFile {
     const REMEDY: &str = "name the configuration file with --config, and let this process read it";
-    Part::read(Seen::at(path.to_owned()), REMEDY, main_file::read)
+    ReadFile::read(Seen::at(path.to_owned()), REMEDY, main_file::read)
 }
 
-fn read_users(path: &Path) -> UsersPart {
+fn read_users(path: &Path) -> UsersFile {
     const REMEDY: &str = "let this process read it, or take it out of credentials_files";
-    Part::read(Seen::at(path.to_owned()), REMEDY, CredentialsFile::read)
+    ReadFile::read(Seen::at(path.to_owned()), REMEDY, CredentialsFile::read)
 }
 
 /// How every file of a configuration looks from outside. Two that are equal mean that nothing has changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Glance {
+pub struct Fingerprints {
     main: Seen,
     matched: Vec<Matched>,
     rest: Vec<Seen>,
 }
 
-impl Glance {
-    fn of(reading: &Reading) -> Self {
-        let parts = reading.files.iter().flat_map(|part| std::iter::once(&part.own).chain(&part.beside));
-        let (main, beside) = &reading.looks;
+impl Fingerprints {
+    fn of(read: &FileSet) -> Self {
+        let parts = read.files.iter().flat_map(|part| std::iter::once(&part.own).chain(&part.beside));
+        let (main, beside) = &read.looks;
         let rest = beside.iter().chain(parts).cloned().collect();
-        Self { main: main.clone(), matched: reading.matched.clone(), rest }
+        Self { main: main.clone(), matched: read.matched.clone(), rest }
     }
 
     /// Looks again. Reads no file, but asks the system about each, and lists the directories of the patterns: not for an async
@@ -239,16 +240,16 @@ mod tests {
         let directory = directory();
         let (main, written) = (directory.path().join("main.toml"), directory.path().join(name));
         let mut readings = 0;
-        let (reading, _) = Reading::until_still(Known::default(), |known| {
-            let reading = Reading::once(&main, known);
+        let (read, _) = FileSet::until_still(Known::default(), |known| {
+            let read = FileSet::once(&main, known);
             readings += 1;
             if readings <= writes {
                 let text = fs::read_to_string(&written).expect("a file");
                 fs::write(&written, format!("{text}# a line more")).expect("a file");
             }
-            reading
+            read
         });
-        let reports = reading.files.iter().map(|part| &part.report).chain([&reading.main.report]);
+        let reports = read.files.iter().map(|part| &part.report).chain([&read.main.report]);
         (readings, FILES.into_iter().zip(reports).filter_map(|(name, report)| report.is_faulty().then_some(name)).collect())
     }
 
@@ -269,18 +270,18 @@ mod tests {
         let user = "users = [{ merchant_id = 'm', number = '+447871239999', password = 'p' }]";
         fs::write(path("b.toml"), user).expect("a file");
         let mut first = true;
-        let (reading, _) = Reading::until_still(Known::default(), |known| {
-            let mut reading = Reading::once(&path("main.toml"), known);
+        let (read, _) = FileSet::until_still(Known::default(), |known| {
+            let mut read = FileSet::once(&path("main.toml"), known);
             if std::mem::take(&mut first) {
                 fs::write(path("a.toml"), user).expect("a file");
                 fs::write(path("b.toml"), "users = []").expect("a file");
-                let after = Reading::once(&path("main.toml"), known);
-                reading.files.truncate(1);
-                reading.files.extend(after.files.into_iter().skip(1));
+                let after = FileSet::once(&path("main.toml"), known);
+                read.files.truncate(1);
+                read.files.extend(after.files.into_iter().skip(1));
             }
-            reading
+            read
         });
-        let users: Vec<_> = reading.files.iter().map(|part| part.value.as_ref().map_or(0, CredentialsFile::len)).collect();
+        let users: Vec<_> = read.files.iter().map(|part| part.value.as_ref().map_or(0, CredentialsFile::len)).collect();
         assert_eq!(users, [1, 0]);
     }
 }
