@@ -10,12 +10,9 @@ use tokio::time::Instant;
 use crate::{
     config::{self, Renewal},
     policy::Policy,
-    tokens::freshness::CachedToken,
+    tokens::{cached_token::CachedToken, version::Upstream},
     user::UserKey,
-    users::{
-        Changes, Configured, Users,
-        holds::{Rules, Upstream},
-    },
+    users::{Changes, Configured, Users, holds::Rules},
     vault::SignIn,
 };
 

@@ -62,7 +62,7 @@ impl TokenBrokerService for Api {
         audit(&result, call, caller, key.as_ref());
         match result {
             Ok(answer) => {
-                let (id, token_id) = (&call.id, answer.held.id());
+                let (id, token_id) = (&call.id, answer.cached.id());
                 debug!(request_id = %id, %caller, user = key.map(tracing::field::display), outcome = answer.outcome.as_str(), %token_id, "answered");
                 call.answered(&answer);
                 Ok(Response::new(reply(&answer)))
@@ -88,7 +88,7 @@ fn audit(result: &Result<Answer, NoToken>, call: &Call, caller: &CallerId, key: 
         verdict,
         reason,
         outcome: result.as_ref().map_or_else(|why| why.outcome, |answer| answer.outcome).as_str(),
-        token_id: result.as_ref().ok().map(|answer| answer.held.id()),
+        token_id: result.as_ref().ok().map(|answer| answer.cached.id()),
         request_id: call.id.as_str(),
         trace_id: call.trace_id(),
     });
@@ -156,8 +156,8 @@ fn parse_min_remaining(value: Option<prost_types::Duration>) -> Result<Duration,
 }
 
 fn reply(answer: &Answer) -> GetTokenResponse {
-    let token = &answer.held.token;
-    let left = answer.held.left_at(answer.at);
+    let token = &answer.cached.token;
+    let left = answer.cached.left_at(answer.at);
     // A wall clock that was set back since the sign-in must not make it look longer than it is.
     let expires =
         answer.at.wall.checked_add(left).map_or(token.expires.wall, |by_what_is_left| by_what_is_left.min(token.expires.wall));

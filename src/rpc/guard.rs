@@ -103,7 +103,7 @@ impl Call {
 
     /// It ended with a token.
     pub(super) fn answered(&self, answer: &Answer) {
-        self.watch.metrics.handed_out(answer.held.left_at(answer.at));
+        self.watch.metrics.handed_out(answer.cached.left_at(answer.at));
         self.end(Code::Ok, "", answer.outcome);
     }
 

@@ -270,14 +270,14 @@ async fn a_full_flight_sheds_the_caller_and_never_a_hit() {
 #[tokio::test(start_paused = true)]
 async fn ten_thousand_complaints_cost_one_sign_in_and_late_reporters_get_the_new_token() {
     let house = House::new(1);
-    let dead = house.ask(0, Duration::from_secs(30)).await.0.expect("there is a token").held.id().to_string();
+    let dead = house.ask(0, Duration::from_secs(30)).await.0.expect("there is a token").cached.id().to_string();
     let complain = |patience| house.complain(0, &dead, patience);
     let mut complaining = JoinSet::new();
     for _ in 0..10_000 {
         complaining.spawn(complain(Duration::from_secs(30)));
     }
     let answers = complaining.join_all().await;
-    assert!(answers.iter().all(|answer| answer.as_ref().is_ok_and(|answer| answer.held.id().to_string() != dead)));
+    assert!(answers.iter().all(|answer| answer.as_ref().is_ok_and(|answer| answer.cached.id().to_string() != dead)));
     assert_eq!(house.sign_ins(), 2);
     let late = complain(Duration::ZERO).await.expect("there is a token");
     assert_eq!((late.outcome, house.sign_ins()), (Outcome::Hit, 2));
@@ -286,14 +286,14 @@ async fn ten_thousand_complaints_cost_one_sign_in_and_late_reporters_get_the_new
 #[tokio::test(start_paused = true)]
 async fn a_vault_that_hangs_holds_a_good_token_back_for_a_second_once() {
     let house = House::new(1);
-    let held = house.ask(0, Duration::from_secs(30)).await.0.expect("there is a token").held;
+    let held = house.ask(0, Duration::from_secs(30)).await.0.expect("there is a token").cached;
     house.vault.off.store(true, Ordering::Relaxed);
     // Into the margin, the last 30 s, and past what the renewals before it left behind.
     sleep(LIFETIME - Duration::from_secs(29)).await;
     let mut held_back = Duration::ZERO;
     for _ in 0..200 {
         let (answer, waited) = house.ask(0, Duration::from_secs(30)).await;
-        assert_eq!(answer.expect("it lives").held.id(), held.id());
+        assert_eq!(answer.expect("it lives").cached.id(), held.id());
         held_back += waited;
         sleep(Duration::from_millis(100)).await;
     }
@@ -310,7 +310,7 @@ async fn replicas_that_revoke_each_others_tokens_slow_down() {
     // An hour in which a caller of each uses its token every second; each sign-in has killed all earlier tokens.
     for _ in 0..3_600 {
         for replica in &replicas {
-            let held = replica.ask(0, Duration::from_secs(30)).await.0.expect("there is a token").held;
+            let held = replica.ask(0, Duration::from_secs(30)).await.0.expect("there is a token").cached;
             let newest = format!("{}-{}", replica.users[0].number.expose(), replica.sign_ins() - 1);
             if held.id() != TokenId::of(&newest) {
                 complaints += 1;

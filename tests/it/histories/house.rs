@@ -133,7 +133,7 @@ impl Drop for House {
 }
 
 fn text(answer: &Answer) -> String {
-    answer.held.token.access_token.expose().to_owned()
+    answer.cached.token.access_token.expose().to_owned()
 }
 
 /// A token's id, as callers name it.
