@@ -34,7 +34,7 @@ use crate::{
     users::{Configured, KnownUser, holds::Stop, refresh_queue::RefreshQueue},
 };
 
-/// Inside its margin a token is held back until the flight for the next has lasted this long: for the first who ask, not for
+/// Inside its margin a token is not answered until the flight for the next has lasted this long: for the first who ask, not for
 /// everybody while the vault hangs.
 const MARGIN_WAIT: Duration = Duration::from_secs(1);
 /// While the vault is down a caller without a token waits at most this long to learn it.
@@ -147,7 +147,7 @@ impl Broker {
 
     /// Takes another configuration over, as one snapshot: a call sees the former or this one, and so does a sign-in.
     pub fn reconfigure(&self, configuration: Configuration) -> Counts {
-        // Kept to the end: whoever drops it last frees all that only it held, which should not be a call.
+        // Kept to the end: whoever drops it last frees all that is its alone, which should not be a call.
         let former = self.live.load_full();
         let (next, changes) = former.next(configuration, self.clock.now().mono);
         let counts = Counts { added: changes.added, changed: changes.changed.len(), removed: changes.removed.len() };

@@ -186,7 +186,7 @@ mod tests {
         time::Duration,
     };
 
-    use tokio::{runtime, task::JoinSet};
+    use tokio::{runtime, task::JoinSet, time::timeout};
 
     use super::*;
 
@@ -238,7 +238,8 @@ mod tests {
             panic!("a fault of ours");
         });
         assert!(panicking.await.is_err());
-        assert_eq!(waiting.await.expect("no panic"), Err(WaitError::BrokeOff));
+        let waited = timeout(Duration::from_secs(1), waiting).await.expect("is woken");
+        assert_eq!(waited.expect("no panic"), Err(WaitError::BrokeOff));
         assert!(follower.is_over());
         assert_eq!(follower.result().await, Err(WaitError::BrokeOff));
     }
@@ -284,7 +285,7 @@ mod tests {
                 });
                 let runtime = runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
                 both.wait();
-                let waiting = async { tokio::time::timeout(Duration::from_secs(10), follower.result()).await };
+                let waiting = async { timeout(Duration::from_secs(10), follower.result()).await };
                 assert_eq!(runtime.block_on(waiting), Ok(Ok(1)));
             });
         }

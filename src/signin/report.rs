@@ -8,7 +8,7 @@ use tracing::{field, info, warn};
 
 use super::{
     obtain::{Obtained, Source},
-    settle::{Settled, Turn},
+    settle::{BreakerChange, Settled},
     shared::FlightContext,
 };
 use crate::{
@@ -40,12 +40,12 @@ pub(super) fn report(flight: &FlightContext, obtained: &Obtained, settled: &Sett
         Ok(cached) => token(flight, obtained, cached, settled, trace),
         Err(failure) => failed(flight, obtained, failure, settled, trace),
     }
-    match (settled.vault, &obtained.result) {
-        (Some(Turn::Back), _) => info!("the vault answers again"),
-        (Some(Turn::Down), Err(failure)) => {
+    match (settled.breaker, &obtained.result) {
+        (Some(BreakerChange::Closed), _) => info!("the vault answers again"),
+        (Some(BreakerChange::Opened), Err(failure)) => {
             warn!(%failure, "the vault is down: one sign-in at a time finds out when it is back");
         }
-        (Some(Turn::Down), Ok(_)) | (None, _) => {}
+        (Some(BreakerChange::Opened), Ok(_)) | (None, _) => {}
     }
 }
 

@@ -28,35 +28,35 @@ pub(super) struct Settled {
     pub(super) doubled_floor: Option<Duration>,
     /// How long no sign-in may be tried.
     pub(super) wait: Duration,
-    pub(super) vault: Option<Turn>,
+    pub(super) breaker: Option<BreakerChange>,
 }
 
-/// What has changed for all users.
+/// What became of the circuit breaker.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Turn {
+pub(super) enum BreakerChange {
     /// The vault counts as down from now on.
-    Down,
+    Opened,
     /// It answers again.
-    Back,
+    Closed,
 }
 
 /// Settles what was obtained.
 pub(super) fn settle(flight: &FlightContext, obtained: &Obtained) -> Settled {
     match &obtained.result {
         Ok(cached) => {
-            let vault = match &obtained.source {
+            let breaker = match &obtained.source {
                 Source::Vault { .. } => vault_granted(flight, obtained.version),
             };
-            Settled { vault, ..token(flight, obtained, cached) }
+            Settled { breaker, ..token(flight, obtained, cached) }
         }
         Err(failure) => {
             let settled = failed(flight, obtained.version, failure);
-            let vault = match &obtained.source {
+            let breaker = match &obtained.source {
                 Source::Vault { probe, .. } => {
                     vault_failed(flight, obtained.version, failure, probe.as_ref().map(|probe| probe.began))
                 }
             };
-            Settled { vault, ..settled }
+            Settled { breaker, ..settled }
         }
     }
 }
@@ -102,7 +102,7 @@ fn token(flight: &FlightContext, obtained: &Obtained, cached: &Arc<CachedToken>)
     }
     record.flight = None;
     let outcome = if void { FlightOutcome::Void } else { FlightOutcome::Token(Arc::clone(cached)) };
-    Settled { outcome, at, doubled_floor, wait: Duration::ZERO, vault: None }
+    Settled { outcome, at, doubled_floor, wait: Duration::ZERO, breaker: None }
 }
 
 fn failed(flight: &FlightContext, version: Version, failure: &Arc<Failure>) -> Settled {
@@ -132,30 +132,35 @@ fn failed(flight: &FlightContext, version: Version, failure: &Arc<Failure>) -> S
         user.merchant().stop(version.upstream, Stop { failure: Arc::clone(failure), until: own }, at.mono);
     }
     let outcome = stop.map_or(FlightOutcome::Void, FlightOutcome::Stopped);
-    Settled { outcome, at, doubled_floor: None, wait, vault: None }
+    Settled { outcome, at, doubled_floor: None, wait, breaker: None }
 }
 
 /// The vault gave a token: whoever got undocumented answers while it was out of order starts anew.
-fn vault_granted(flight: &FlightContext, version: Version) -> Option<Turn> {
+fn vault_granted(flight: &FlightContext, version: Version) -> Option<BreakerChange> {
     let shared = &flight.shared;
     shared.heard().granted = Some(shared.parts.clock.now().wall);
-    let turn = vault_answered(flight, version);
+    let change = vault_answered(flight, version);
     // Apart from the loop, which locks records.
     let forgiven =
         Some(shared.upstream()).filter(|upstream| upstream.is_of(version.upstream)).map(|mut upstream| upstream.granted());
     forgiven.iter().flatten().for_each(|(user, version)| user.record().holds.forgive(*version));
-    turn
+    change
 }
 
 /// An answer to anybody means that the vault is there, if it is the one that counts.
-fn vault_answered(FlightContext { shared, .. }: &FlightContext, version: Version) -> Option<Turn> {
+fn vault_answered(FlightContext { shared, .. }: &FlightContext, version: Version) -> Option<BreakerChange> {
     let mut upstream = Some(shared.upstream()).filter(|upstream| upstream.is_of(version.upstream))?;
     let was_down = upstream.breaker.answered();
     shared.limit.answered();
-    was_down.then_some(Turn::Back)
+    was_down.then_some(BreakerChange::Closed)
 }
 
-fn vault_failed(flight: &FlightContext, version: Version, failure: &Arc<Failure>, probe: Option<Instant>) -> Option<Turn> {
+fn vault_failed(
+    flight: &FlightContext,
+    version: Version,
+    failure: &Arc<Failure>,
+    probe: Option<Instant>,
+) -> Option<BreakerChange> {
     let FlightContext { shared, user, .. } = flight;
     let now = shared.parts.clock.now();
     shared.heard().failed = Some((now.wall, Arc::clone(failure)));
@@ -171,7 +176,7 @@ fn vault_failed(flight: &FlightContext, version: Version, failure: &Arc<Failure>
             if opened {
                 shared.limit.down();
             }
-            opened.then_some(Turn::Down)
+            opened.then_some(BreakerChange::Opened)
         }
     }
 }
