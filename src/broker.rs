@@ -4,6 +4,7 @@
 //! anything but the snapshot and the cache.
 
 mod broker_error;
+mod failures;
 mod request;
 mod stats;
 
@@ -17,22 +18,22 @@ pub use self::{
     request::{Answer, NoToken, Outcome, Request},
     stats::{MerchantStats, Stats, Stopped},
 };
+use self::{
+    failures::error_of,
+    stats::{Judgement, idle_after},
+};
 use crate::{
     caller::CallerId,
     clock::{Clock, Moment},
+    freshness::Freshness,
     live::{Configuration, Live, Snapshot},
-    signin::{FlightHandle, FlightOutcome, Flights, Join, Parts, WaitError, Want},
-    tokens::{
-        cache::Cache,
-        freshness::{CachedToken, Freshness},
-        token::TokenId,
-    },
+    signin::{FlightHandle, FlightOutcome, Flights, Join, JoinRequest, Parts, WaitError},
+    tokens::{cache::Cache, cached_token::CachedToken, token::TokenId},
     user::UserKey,
-    users::{Configured, User, holds::Stop, refresh_queue::RefreshQueue},
-    vault::{Failure, NO_HTTP, UNDOCUMENTED, UNREADABLE},
+    users::{Configured, KnownUser, holds::Stop, refresh_queue::RefreshQueue},
 };
 
-/// Inside its margin a token is held back until the flight for the next has lasted this long: for the first who ask, not for
+/// Inside its margin a token is not answered until the flight for the next has lasted this long: for the first who ask, not for
 /// everybody while the vault hangs.
 const MARGIN_WAIT: Duration = Duration::from_secs(1);
 /// While the vault is down a caller without a token waits at most this long to learn it.
@@ -90,7 +91,7 @@ impl Broker {
     /// # Errors
     /// See [`BrokerError`]. `InvalidRequest` is not among them: what can be malformed is parsed before.
     pub async fn get_token(&self, snapshot: &Snapshot, caller: &CallerId, request: &Request) -> Result<Answer, NoToken> {
-        let (user, held, freshness, now) = {
+        let (user, cached, freshness, now) = {
             // Before anything that depends on the user: a denial says nothing of who is configured.
             if snapshot.policy.decide(caller, &request.key).is_err() {
                 return Err(BrokerError::NotAllowed { caller: caller.clone(), user: UserKey::clone(&request.key) }.into());
@@ -98,24 +99,24 @@ impl Broker {
             let Configured { user, credential } = configured(snapshot, &request.key)?;
             let now = self.clock.now();
             user.touch(self.second(now.mono));
-            let held = self.cache.get(&user.key);
-            if let Some(token) = held.as_ref().map(|held| held.id()).filter(|id| names(&request.rejected_token_ids, *id)) {
+            let cached = self.cache.get(&user.key);
+            if let Some(token) = cached.as_ref().map(|cached| cached.id()).filter(|id| names(&request.rejected_token_ids, *id)) {
                 self.flights.rejected(user, token);
             }
-            let held = held.filter(|held| serves(held, request, snapshot, now));
-            let freshness = held.as_ref().map(|held| held.freshness(now, credential.version, snapshot.settings.renewal));
-            if let (Some(held), Some(Freshness::Fresh)) = (&held, freshness) {
-                return Ok(Answer { held: Arc::clone(held), outcome: Outcome::Hit, at: now });
+            let cached = cached.filter(|cached| serves(cached, request, snapshot, now));
+            let freshness = cached.as_ref().map(|cached| cached.freshness(now, credential.version, snapshot.settings.renewal));
+            if let (Some(cached), Some(Freshness::Fresh)) = (&cached, freshness) {
+                return Ok(Answer { cached: Arc::clone(cached), outcome: Outcome::Hit, at: now });
             }
-            (Arc::clone(user), held, freshness, now)
+            (Arc::clone(user), cached, freshness, now)
         };
-        match held {
-            Some(held) if freshness == Some(Freshness::Due) => {
+        match cached {
+            Some(cached) if freshness == Some(Freshness::Due) => {
                 self.renew(&user, request, false);
-                Ok(Answer { held, outcome: Outcome::Due, at: now })
+                Ok(Answer { cached, outcome: Outcome::Due, at: now })
             }
             // An expired token serves nobody, so it is not here.
-            Some(held) => self.at_the_margin(&user, held, request).await,
+            Some(cached) => self.at_the_margin(&user, cached, request).await,
             None => self.sign_in(&user, request, true).await,
         }
     }
@@ -132,8 +133,8 @@ impl Broker {
                 key = self.refresh_queue.next() => {
                     let Ok(user) = self.user(&key) else { continue };
                     let idle = self.second(self.clock.now().mono).saturating_sub(user.asked());
-                    if idle < self.idle_after() {
-                        self.renew_from_agenda(&user);
+                    if idle < idle_after(&self.live.load()) {
+                        self.renew_from_queue(&user);
                     }
                     // Many may be due at once, and others have something to do as well.
                     tokio::task::consume_budget().await;
@@ -144,13 +145,21 @@ impl Broker {
 
     /// Takes another configuration over, as one snapshot: a call sees the former or this one, and so does a sign-in.
     pub fn reconfigure(&self, configuration: Configuration) -> Counts {
-        // Kept to the end: whoever drops it last frees all that only it held, which should not be a call.
+        // Kept to the end: whoever drops it last frees all that is its alone, which should not be a call.
         let former = self.live.load_full();
         let (next, changes) = former.next(configuration, self.clock.now().mono);
         let counts = Counts { added: changes.added, changed: changes.changed.len(), removed: changes.removed.len() };
         self.live.store(Arc::new(next));
         self.flights.reconfigured(&former, changes);
         counts
+    }
+
+    /// How the users are. Takes a microsecond or two a user.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let (now, snapshot) = (self.clock.now(), self.live.load_full());
+        let judgement = Judgement { snapshot: &snapshot, cache: &self.cache, now, second: self.second(now.mono) };
+        Stats::new(judgement.merchants(), &self.flights, &self.refresh_queue, now.mono)
     }
 
     /// What is in force now: what a call that begins now is judged by.
@@ -177,18 +186,13 @@ impl Broker {
         self.flights.waiting()
     }
 
-    /// In seconds, at least one.
-    fn idle_after(&self) -> u64 {
-        self.live.load().settings.idle_after.as_secs().max(1)
-    }
-
-    fn user(&self, key: &UserKey) -> Result<Arc<User>, BrokerError> {
+    fn user(&self, key: &UserKey) -> Result<Arc<KnownUser>, BrokerError> {
         Ok(Arc::clone(&configured(&self.live.load(), key)?.user))
     }
 
     /// Whether a token that has turned up is what was asked for, by what is in force now.
-    fn serves(&self, held: &CachedToken, request: &Request, now: Moment) -> bool {
-        serves(held, request, &self.live.load(), now)
+    fn serves(&self, cached: &CachedToken, request: &Request, now: Moment) -> bool {
+        serves(cached, request, &self.live.load(), now)
     }
 
     /// Whole seconds since the epoch, from 1, so that who was never asked for is told apart.
@@ -197,73 +201,73 @@ impl Broker {
     }
 
     /// Whether a user's token needs no renewal, by what is in force now.
-    fn is_fresh(&self, user: &User, held: &CachedToken, now: Moment) -> bool {
+    fn is_fresh(&self, user: &KnownUser, cached: &CachedToken, now: Moment) -> bool {
         let snapshot = self.live.load();
         let version = snapshot.user(&user.key).map(|configured| configured.credential.version);
-        version.is_some_and(|version| held.freshness(now, version, snapshot.settings.renewal) == Freshness::Fresh)
+        version.is_some_and(|version| cached.freshness(now, version, snapshot.settings.renewal) == Freshness::Fresh)
     }
 
     /// Sees to the next token of a user who is due; if it can't be now, then later.
-    fn renew_from_agenda(&self, user: &Arc<User>) {
-        let serves = |held: &CachedToken, now: Moment| self.is_fresh(user, held, now);
+    fn renew_from_queue(&self, user: &Arc<KnownUser>) {
+        let serves = |cached: &CachedToken, now: Moment| self.is_fresh(user, cached, now);
         match self.flights.join(user, renewal(&serves, None)) {
-            // Whoever lands plans anew, and who is gone needs no token.
+            // A flight plans anew as it ends, and who is gone needs no token.
             Join::Joined(_) | Join::Started(_) | Join::Gone => {}
             // Not due after all, say since a clock was set.
-            Join::Landed(_) => self.flights.renew_later(user, Duration::ZERO),
+            Join::Cached(_) => self.flights.renew_later(user, Duration::ZERO),
             Join::Stopped(stop) => self.flights.renew_later(user, stop.left_at(self.clock.now().mono)),
-            // The floor is waited out by the flight, and nothing is asked of its token, so only a full house is left.
+            // The floor is waited out by the flight, and nothing is asked of its token, so only too many flights are left.
             Join::TooSoon(_) | Join::Unattainable(_) | Join::Full => self.flights.renew_later(user, OVERLOADED_WAIT),
         }
     }
 
     /// Sees to the next token of a user whose token is good, if that can begin at once.
-    fn renew(&self, user: &Arc<User>, request: &Request, urgent: bool) -> Option<FlightHandle> {
-        let serves = |held: &CachedToken, now: Moment| self.is_fresh(user, held, now);
-        let want = Want { urgent, span: Some(&request.span), ..renewal(&serves, Some(self.clock.now().mono)) };
+    fn renew(&self, user: &Arc<KnownUser>, request: &Request, urgent: bool) -> Option<FlightHandle> {
+        let serves = |cached: &CachedToken, now: Moment| self.is_fresh(user, cached, now);
+        let want = JoinRequest { urgent, span: Some(&request.span), ..renewal(&serves, Some(self.clock.now().mono)) };
         match self.flights.join(user, want) {
-            Join::Joined(ticket) | Join::Started(ticket) => Some(ticket),
-            Join::Landed(_) | Join::Stopped(_) | Join::TooSoon(_) | Join::Unattainable(_) | Join::Full | Join::Gone => None,
+            Join::Joined(flight) | Join::Started(flight) => Some(flight),
+            Join::Cached(_) | Join::Stopped(_) | Join::TooSoon(_) | Join::Unattainable(_) | Join::Full | Join::Gone => None,
         }
     }
 
-    /// Waits briefly for the next token; whatever happens, `held` is answered while it lives.
-    async fn at_the_margin(&self, user: &Arc<User>, held: Arc<CachedToken>, request: &Request) -> Result<Answer, NoToken> {
-        if let Some(ticket) = self.renew(user, request, true) {
+    /// Waits briefly for the next token; whatever happens, `cached` is answered while it lives.
+    async fn at_the_margin(&self, user: &Arc<KnownUser>, cached: Arc<CachedToken>, request: &Request) -> Result<Answer, NoToken> {
+        if let Some(flight) = self.renew(user, request, true) {
             let now = self.clock.now();
             // Not until it serves no more either: then there would be nothing to answer.
-            let patience = held.left_at(now).saturating_sub(request.min_remaining) / 2;
-            let until = (now.mono + patience).min(ticket.begins + MARGIN_WAIT).min(answer_by(request.deadline, now.mono));
-            // Whatever ends the wait, the end of the process too: the token held is good.
-            if let Ok(Ok(FlightOutcome::Token(next))) = self.wait(ticket, until).await {
+            let patience = cached.left_at(now).saturating_sub(request.min_remaining) / 2;
+            let until = (now.mono + patience).min(flight.begins + MARGIN_WAIT).min(answer_by(request.deadline, now.mono));
+            // Whatever ends the wait, the end of the process too: the cached token is good.
+            if let Ok(Ok(FlightOutcome::Token(next))) = self.wait(flight, until).await {
                 let now = self.clock.now();
-                if next.id() != held.id() && self.serves(&next, request, now) {
-                    return Ok(Answer { held: next, outcome: Outcome::Joined, at: now });
+                if next.id() != cached.id() && self.serves(&next, request, now) {
+                    return Ok(Answer { cached: next, outcome: Outcome::Joined, at: now });
                 }
             }
         }
         let now = self.clock.now();
-        if self.serves(&held, request, now) {
-            return Ok(Answer { held, outcome: Outcome::Kept, at: now });
+        if self.serves(&cached, request, now) {
+            return Ok(Answer { cached, outcome: Outcome::Kept, at: now });
         }
         self.sign_in(user, request, true).await
     }
 
     /// Waits for a sign-in, since no token serves. `first`: what says nothing of the credential that counts is tried again, once.
-    async fn sign_in(&self, user: &Arc<User>, request: &Request, first: bool) -> Result<Answer, NoToken> {
-        let serves = |held: &CachedToken, now: Moment| self.serves(held, request, now);
-        let want = Want {
+    async fn sign_in(&self, user: &Arc<KnownUser>, request: &Request, first: bool) -> Result<Answer, NoToken> {
+        let serves = |cached: &CachedToken, now: Moment| self.serves(cached, request, now);
+        let want = JoinRequest {
             serves: &serves,
             begin_by: Some(request.deadline),
             min_remaining: request.min_remaining,
             urgent: true,
             span: Some(&request.span),
         };
-        let (ticket, outcome) = match self.flights.join(user, want) {
-            Join::Joined(ticket) => (ticket, Outcome::Joined),
-            Join::Started(ticket) => (ticket, Outcome::SignedIn),
+        let (flight, outcome) = match self.flights.join(user, want) {
+            Join::Joined(flight) => (flight, Outcome::Joined),
+            Join::Started(flight) => (flight, Outcome::SignedIn),
             // Looked at by what is in force at this moment.
-            Join::Landed(held) => return Ok(self.answer(held, Outcome::Joined, request)?),
+            Join::Cached(cached) => return Ok(self.answer(cached, Outcome::Joined, request)?),
             Join::Stopped(stop) => return Err(NoToken { error: self.stopped(&stop), outcome: Outcome::Held }),
             Join::TooSoon(wait) => return Err(BrokerError::SignInTooSoon { wait }.into()),
             Join::Unattainable(longest) => return Err(BrokerError::MinRemainingUnattainable { longest }.into()),
@@ -275,8 +279,10 @@ impl Broker {
         // While the vault is down, whoever finds out whether it is back is not kept waiting for it either.
         let down = self.flights.vault_is_down();
         let until = if down { by.min(now + DOWN_WAIT) } else { by };
-        let error = match self.wait(ticket, until).await? {
-            Ok(FlightOutcome::Token(held)) if self.live.load().takes(&held) => return Ok(self.answer(held, outcome, request)?),
+        let error = match self.wait(flight, until).await? {
+            Ok(FlightOutcome::Token(cached)) if self.live.load().takes(&cached) => {
+                return Ok(self.answer(cached, outcome, request)?);
+            }
             Ok(FlightOutcome::Void | FlightOutcome::Token(_)) if first => {
                 let user = self.user(&request.key)?;
                 return Box::pin(self.sign_in(&user, request, false)).await;
@@ -289,53 +295,38 @@ impl Broker {
             Err(WaitError::Deadline) if until < by => BrokerError::VaultUnavailable { cause: STILL_DOWN, wait: DOWN_WAIT },
             Err(WaitError::Deadline) => BrokerError::DeadlineExceeded,
             Err(WaitError::Full) => BrokerError::Overloaded { wait: OVERLOADED_WAIT },
-            Err(WaitError::Broken) => BrokerError::Internal,
+            Err(WaitError::BrokeOff) => BrokerError::Internal,
         };
         Err(error.into())
     }
 
-    /// A landing, unless the process ends first.
-    async fn wait(&self, ticket: FlightHandle, until: Instant) -> Result<Result<FlightOutcome, WaitError>, BrokerError> {
+    /// A flight's end, unless the process ends first.
+    async fn wait(&self, flight: FlightHandle, until: Instant) -> Result<Result<FlightOutcome, WaitError>, BrokerError> {
         tokio::select! {
             biased;
-            landing = self.flights.wait(ticket, until) => Ok(landing),
+            outcome = self.flights.wait(flight, until) => Ok(outcome),
             () = self.closing.cancelled() => Err(BrokerError::ShuttingDown),
         }
     }
 
     /// The newest token there is: the vault's last word, even where it is the one that was complained of.
-    fn answer(&self, held: Arc<CachedToken>, outcome: Outcome, request: &Request) -> Result<Answer, BrokerError> {
+    fn answer(&self, cached: Arc<CachedToken>, outcome: Outcome, request: &Request) -> Result<Answer, BrokerError> {
         let now = self.clock.now();
-        let left = held.left_at(now);
+        let left = cached.left_at(now);
         if left.is_zero() {
             // It lived for less than the way here took; the floor is half as short, so the next try is near.
             let cause = "its token ended before it could be handed out";
-            return Err(BrokerError::VaultResponseInvalid { cause, wait: held.token.lifetime / 2 });
+            return Err(BrokerError::VaultResponseInvalid { cause, wait: cached.token.lifetime / 2 });
         }
         if left < request.min_remaining {
             return Err(BrokerError::MinRemainingUnattainable { longest: left });
         }
-        Ok(Answer { held, outcome, at: now })
+        Ok(Answer { cached, outcome, at: now })
     }
 
     fn stopped(&self, stop: &Stop) -> BrokerError {
-        self.no_token(&stop.failure, stop.left_at(self.clock.now().mono))
-    }
-
-    /// What callers are told who come with `wait` left of a stop.
-    fn no_token(&self, failure: &Failure, wait: Duration) -> BrokerError {
-        match failure {
-            Failure::Refused { why, vault_error } => {
-                let held_until = self.clock.now().plus(wait).wall;
-                BrokerError::Refused { why: *why, vault_error: vault_error.clone(), held_until }
-            }
-            Failure::Throttled { vault_error, .. } => BrokerError::Throttled { wait, vault_error: vault_error.clone() },
-            Failure::Undocumented { status: UNREADABLE, .. } => BrokerError::VaultResponseInvalid { cause: NO_HTTP, wait },
-            Failure::Undocumented { .. } => BrokerError::VaultUnavailable { cause: UNDOCUMENTED, wait },
-            Failure::Unavailable { cause, .. } => BrokerError::VaultUnavailable { cause, wait },
-            Failure::Invalid { cause, .. } => BrokerError::VaultResponseInvalid { cause, wait },
-            Failure::Broken => BrokerError::Internal,
-        }
+        let now = self.clock.now();
+        error_of(&stop.failure, stop.left_at(now.mono), now)
     }
 }
 
@@ -344,14 +335,14 @@ fn configured<'a>(snapshot: &'a Snapshot, key: &UserKey) -> Result<&'a Configure
 }
 
 /// Whether a token is what was asked for.
-fn serves(held: &CachedToken, request: &Request, snapshot: &Snapshot, now: Moment) -> bool {
-    let left = held.left_at(now);
-    snapshot.takes(held) && !left.is_zero() && left >= request.min_remaining && !names(&request.rejected_token_ids, held.id())
+fn serves(cached: &CachedToken, request: &Request, snapshot: &Snapshot, now: Moment) -> bool {
+    let left = cached.left_at(now);
+    snapshot.takes(cached) && !left.is_zero() && left >= request.min_remaining && !names(&request.rejected_token_ids, cached.id())
 }
 
 /// What a renewal wants: any token that is not due. It yields to callers who wait.
-fn renewal(serves: &(dyn Fn(&CachedToken, Moment) -> bool + Sync), begin_by: Option<Instant>) -> Want<'_> {
-    Want { serves, begin_by, min_remaining: Duration::ZERO, urgent: false, span: None }
+fn renewal(serves: &(dyn Fn(&CachedToken, Moment) -> bool + Sync), begin_by: Option<Instant>) -> JoinRequest<'_> {
+    JoinRequest { serves, begin_by, min_remaining: Duration::ZERO, urgent: false, span: None }
 }
 
 /// Whether this id is among a caller's; hex of either case.

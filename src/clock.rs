@@ -49,6 +49,7 @@ impl Moment {
 const YEAR_10000: Duration = Duration::from_secs(253_402_300_800);
 
 /// An instant as people and programs read it (RFC 3339, whole seconds, UTC); `None` outside the years 1970 to 9999.
+#[cfg(feature = "server")]
 #[must_use]
 pub fn rfc3339(at: SystemTime) -> Option<String> {
     let within = at.duration_since(SystemTime::UNIX_EPOCH).is_ok_and(|since| since < YEAR_10000);
@@ -84,6 +85,7 @@ impl Clock for SystemClock {
 mod tests {
     use super::*;
 
+    #[cfg(feature = "server")]
     #[test]
     fn absurd_times_have_no_text() {
         let at = |secs| SystemTime::UNIX_EPOCH + Duration::from_secs(secs);

@@ -1,6 +1,7 @@
 //! The token broker: hands out the vault's OAuth access tokens to internal services, one sign-in per user.
 //!
-//! `ARCHITECTURE.md` is the map. Two features: `client` (what a Rust caller needs) and `server` (the broker, default).
+//! `ARCHITECTURE.md` is the map. Two features: `client` (what a Rust caller needs, and what both sides share) and `server` (the
+//! broker, default).
 
 /// Keeps the README's Rust compiling.
 #[cfg(all(doctest, feature = "client"))]
@@ -8,7 +9,13 @@
 mod readme {}
 
 #[cfg(feature = "client")]
+pub mod backoff;
+#[cfg(feature = "client")]
 pub mod client;
+#[cfg(feature = "client")]
+pub mod clock;
+#[cfg(feature = "client")]
+pub mod freshness;
 #[cfg(feature = "client")]
 mod host;
 #[cfg(feature = "client")]
@@ -17,6 +24,10 @@ mod pem;
 pub mod proto;
 #[cfg(feature = "client")]
 pub mod reason;
+#[cfg(feature = "client")]
+pub mod secret;
+#[cfg(feature = "client")]
+pub mod single_flight;
 #[cfg(feature = "client")]
 mod text;
 
@@ -32,8 +43,6 @@ pub mod broker;
 pub mod caller;
 #[cfg(feature = "server")]
 pub mod cli;
-#[cfg(feature = "server")]
-pub mod clock;
 #[cfg(feature = "server")]
 pub mod config;
 #[cfg(feature = "server")]
@@ -54,8 +63,6 @@ pub mod reload;
 pub mod request_id;
 #[cfg(feature = "server")]
 pub mod rpc;
-#[cfg(feature = "server")]
-pub mod secret;
 #[cfg(feature = "server")]
 pub mod signin;
 #[cfg(feature = "server")]

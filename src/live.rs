@@ -16,12 +16,9 @@ use crate::{
     config::{self, Renewal},
     net::tls::ServerTls,
     policy::Policy,
-    tokens::freshness::CachedToken,
+    tokens::{cached_token::CachedToken, version::Upstream},
     user::UserKey,
-    users::{
-        Changes, Configured, Users,
-        holds::{Rules, Upstream},
-    },
+    users::{Changes, Configured, Users, holds::Rules},
     vault::SignIn,
 };
 

@@ -3,6 +3,7 @@
 //! Must never hand out a token that has ended.
 
 pub mod cache;
-pub mod freshness;
+pub mod cached_token;
 pub mod lifetime;
 pub mod token;
+pub mod version;

@@ -2,7 +2,7 @@
 //! outlives snapshots.
 //!
 //! Bounded by the configuration; a record is never evicted, since a hold that is forgotten locks an account. Must never
-//! decide anything: that is `flight`'s.
+//! decide anything: that is `signin`'s.
 
 pub mod holds;
 pub mod refresh_queue;
@@ -21,27 +21,28 @@ use std::{
 use tokio::time::Instant;
 
 use self::{
-    holds::{Holds, Rules, Stop, Upstream, Version},
+    holds::{Holds, Rules, Stop},
     refresh_queue::Slot,
     waiters::FlightHandle,
 };
 use crate::{
     config,
     secret::Secret,
+    tokens::version::{Upstream, Version},
     user::{MerchantId, UserKey},
 };
 
 /// Users configured no more whose record is kept, at most: each is about 500 bytes, without password or token.
-const DEPARTED_MAX: usize = 100_000;
+const REMEMBERED_MAX: usize = 100_000;
 
 /// All configured users, as one snapshot, which holds everything that signs them in.
 #[derive(Debug, Default)]
 pub struct Users {
     by_key: HashMap<Arc<UserKey>, Configured>,
-    merchants: HashMap<MerchantId, Arc<Merchant>>,
+    merchants: HashMap<MerchantId, Arc<KnownMerchant>>,
     /// Users configured no more of whom something is to be remembered, should they come back: a sign-in under way, a hold or a
     /// floor. Whoever moves a user from file to file in two steps must not thereby lift its hold.
-    departed: HashMap<Arc<UserKey>, Arc<User>>,
+    remembered: HashMap<Arc<UserKey>, Arc<KnownUser>>,
     upstream: Upstream,
     /// Makes versions that say nothing outside this process.
     versions: RandomState,
@@ -51,7 +52,7 @@ pub struct Users {
 #[derive(Clone, Debug)]
 pub struct Configured {
     /// Who.
-    pub user: Arc<User>,
+    pub user: Arc<KnownUser>,
     /// With what, and where.
     pub credential: Arc<Credential>,
 }
@@ -62,9 +63,9 @@ pub struct Changes {
     /// How many are new.
     pub added: usize,
     /// Those with another credential, or back again.
-    pub changed: Vec<Arc<User>>,
+    pub changed: Vec<Arc<KnownUser>>,
     /// Those who are configured no more: their tokens must go.
-    pub removed: Vec<Arc<User>>,
+    pub removed: Vec<Arc<KnownUser>>,
 }
 
 impl Users {
@@ -85,16 +86,16 @@ impl Users {
         })
     }
 
-    fn next(&self, configured: Vec<config::UserConfig>, upstream: &str, matters: impl Fn(&User) -> bool) -> (Self, Changes) {
+    fn next(&self, configured: Vec<config::UserConfig>, upstream: &str, matters: impl Fn(&KnownUser) -> bool) -> (Self, Changes) {
         let by_key = HashMap::with_capacity(configured.len());
         let upstream = Upstream(self.versions.hash_one(upstream));
         let mut next = Self { by_key, upstream, versions: self.versions.clone(), ..Self::default() };
         let mut changes = Changes::default();
-        let (mut staying, mut entered) = (0, None::<Arc<Merchant>>);
+        let (mut staying, mut last_merchant) = (0, None::<Arc<KnownMerchant>>);
         for config::UserConfig { key, password, attempt } in configured {
             let version = Version { credential: self.versions.hash_one((password.expose(), attempt)), upstream };
             let former = self.by_key.get(&key).inspect(|_| staying += 1);
-            let user = match former.map(|former| &former.user).or_else(|| self.departed.get(&key)) {
+            let user = match former.map(|former| &former.user).or_else(|| self.remembered.get(&key)) {
                 Some(user) => {
                     if former.is_none_or(|former| former.credential.version != version) {
                         changes.changed.push(Arc::clone(user));
@@ -107,33 +108,33 @@ impl Users {
                         Some(merchant) => Arc::clone(merchant),
                         None => Arc::clone(next.merchants.entry(key.merchant.clone()).or_default()),
                     };
-                    Arc::new(User::new(key, merchant))
+                    Arc::new(KnownUser::new(key, merchant))
                 }
             };
             // Most users stand beside others of their merchant.
-            if !entered.as_ref().is_some_and(|entered| Arc::ptr_eq(entered, &user.merchant)) {
-                entered = Some(Arc::clone(&user.merchant));
+            if !last_merchant.as_ref().is_some_and(|last_merchant| Arc::ptr_eq(last_merchant, &user.merchant)) {
+                last_merchant = Some(Arc::clone(&user.merchant));
                 next.merchants.entry(user.key.merchant.clone()).or_insert_with(|| Arc::clone(&user.merchant));
             }
             let credential = Arc::new(Credential { password, version });
             next.by_key.insert(Arc::clone(&user.key), Configured { user, credential });
         }
         // Mostly all stay, and nobody has to be looked for.
-        let some_left = staying < self.by_key.len() || !self.departed.is_empty();
-        let gone = |user: &&Arc<User>| some_left && !next.by_key.contains_key(&user.key);
+        let some_left = staying < self.by_key.len() || !self.remembered.is_empty();
+        let gone = |user: &&Arc<KnownUser>| some_left && !next.by_key.contains_key(&user.key);
         let former = || self.by_key.values().map(|former| &former.user).filter(gone);
         changes.removed = former().map(Arc::clone).collect();
-        // Who left just now may still begin a flight until that is published; whether it did is seen the next time.
-        let before = self.departed.values().filter(gone).filter(|user| matters(user));
+        // Who was removed just now may still begin a flight until that is published; whether it did is seen the next time.
+        let before = self.remembered.values().filter(gone).filter(|user| matters(user));
         // Who must not be forgotten comes first; those with a sign-in under way are bounded by themselves.
-        let (mut departed, others): (Vec<_>, Vec<_>) = former().partition(|user| matters(user));
-        departed.extend(before);
-        let room = DEPARTED_MAX.saturating_sub(departed.len());
-        let (most, flying) = departed.split_at(departed.len().min(DEPARTED_MAX));
-        let flying = flying.iter().filter(|user| user.record().flight.is_some());
-        let departed = most.iter().chain(flying).copied().chain(others.into_iter().take(room));
-        next.departed = departed.map(|user| (Arc::clone(&user.key), Arc::clone(user))).collect();
-        for user in next.departed.values() {
+        let (mut remembered, others): (Vec<_>, Vec<_>) = former().partition(|user| matters(user));
+        remembered.extend(before);
+        let room = REMEMBERED_MAX.saturating_sub(remembered.len());
+        let (most, rest) = remembered.split_at(remembered.len().min(REMEMBERED_MAX));
+        let with_flight = rest.iter().filter(|user| user.record().flight.is_some());
+        let remembered = most.iter().chain(with_flight).copied().chain(others.into_iter().take(room));
+        next.remembered = remembered.map(|user| (Arc::clone(&user.key), Arc::clone(user))).collect();
+        for user in next.remembered.values() {
             next.merchants.entry(user.key.merchant.clone()).or_insert_with(|| Arc::clone(&user.merchant));
         }
         (next, changes)
@@ -179,17 +180,17 @@ pub struct Credential {
 }
 
 /// A user, from the first snapshot that has it on.
-pub struct User {
+pub struct KnownUser {
     /// Whose.
     pub key: Arc<UserKey>,
-    merchant: Arc<Merchant>,
+    merchant: Arc<KnownMerchant>,
     record: Mutex<Record>,
     /// When it was last asked for, in whole seconds after a start that the caller of `touch` keeps.
     asked: AtomicU64,
 }
 
-impl User {
-    fn new(key: UserKey, merchant: Arc<Merchant>) -> Self {
+impl KnownUser {
+    fn new(key: UserKey, merchant: Arc<KnownMerchant>) -> Self {
         Self { key: Arc::new(key), merchant, record: Mutex::default(), asked: AtomicU64::new(0) }
     }
 
@@ -200,7 +201,7 @@ impl User {
 
     /// What it shares with the merchant's other users.
     #[must_use]
-    pub fn merchant(&self) -> &Merchant {
+    pub fn merchant(&self) -> &KnownMerchant {
         &self.merchant
     }
 
@@ -218,20 +219,20 @@ impl User {
     }
 }
 
-impl fmt::Debug for User {
+impl fmt::Debug for KnownUser {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("User").field("key", &self.key).finish_non_exhaustive()
+        f.debug_struct("KnownUser").field("key", &self.key).finish_non_exhaustive()
     }
 }
 
 /// What the users of a merchant share.
 #[derive(Debug, Default)]
-pub struct Merchant {
+pub struct KnownMerchant {
     /// Which upstreams let none of them sign in, and until when.
     stops: Mutex<Vec<(Upstream, Stop)>>,
 }
 
-impl Merchant {
+impl KnownMerchant {
     /// Why no user of the merchant may sign in at this upstream now, if so.
     #[must_use]
     pub fn stopped(&self, now: Instant, upstream: Upstream) -> Option<Stop> {
@@ -248,7 +249,7 @@ impl Merchant {
     pub fn stop(&self, upstream: Upstream, stop: Stop, now: Instant) {
         let mut stops = self.stops.lock().unwrap_or_else(PoisonError::into_inner);
         // One for each upstream at most, and of upstreams as many as were configured within a wait.
-        stops.retain(|(whose, held)| held.until > now && (*whose != upstream || held.until >= stop.until));
+        stops.retain(|(whose, other)| other.until > now && (*whose != upstream || other.until >= stop.until));
         if !stops.iter().any(|(whose, _)| *whose == upstream) {
             stops.push((upstream, stop));
         }
@@ -324,14 +325,15 @@ mod tests {
     fn who_comes_back_meets_its_sign_in_under_way_and_its_hold_unless_the_credential_is_another() {
         let users = Users::new((1..=4).map(|n| configured(n, "a", 0)).collect(), "a");
         let each: Vec<_> = (1..=4).map(|n| users.get(&configured(n, "", 0).key).expect("is there").clone()).collect();
-        each[0].user.record().flight = Some(FlightHandle::new(now(), Span::default()));
+        let (_leader, flight) = FlightHandle::new(now(), Span::default());
+        each[0].user.record().flight = Some(flight);
         refuse(&each[1]);
         refuse(&each[2]);
         let (gone, changes) = users.reloaded(Vec::new(), "a", now(), &RULES);
         assert_eq!(changes.removed.len(), 4);
         // Once more, since who left just now is kept anyhow.
         let (gone, _) = gone.reloaded(Vec::new(), "a", now(), &RULES);
-        assert_eq!(gone.departed.len(), 3, "of the fourth there is nothing to remember");
+        assert_eq!(gone.remembered.len(), 3, "of the fourth there is nothing to remember");
 
         let again = vec![configured(1, "a", 0), configured(2, "a", 0), configured(3, "b", 0), configured(4, "a", 0)];
         let (back, changes) = gone.reloaded(again, "a", now(), &RULES);
@@ -347,7 +349,7 @@ mod tests {
         each[0].user.record().flight = None;
         let (gone, _) = back.reloaded(Vec::new(), "a", now() + Duration::from_secs(120), &RULES);
         assert!(
-            gone.reloaded(Vec::new(), "a", now() + Duration::from_secs(120), &RULES).0.departed.is_empty(),
+            gone.reloaded(Vec::new(), "a", now() + Duration::from_secs(120), &RULES).0.remembered.is_empty(),
             "and forgotten in the end"
         );
     }
@@ -363,9 +365,9 @@ mod tests {
         let users = Users::new(vec![user(0)], "a");
         let held = users.get(&user(0).key).expect("is there").clone();
         refuse(&held);
-        let (others, _) = users.reloaded((1..=DEPARTED_MAX).map(user).collect(), "a", now(), &RULES);
+        let (others, _) = users.reloaded((1..=REMEMBERED_MAX).map(user).collect(), "a", now(), &RULES);
         let (gone, changes) = others.reloaded(Vec::new(), "a", now(), &RULES);
-        assert_eq!((changes.removed.len(), gone.departed.len()), (DEPARTED_MAX, DEPARTED_MAX));
+        assert_eq!((changes.removed.len(), gone.remembered.len()), (REMEMBERED_MAX, REMEMBERED_MAX));
         let (back, _) = gone.reloaded(vec![user(0)], "a", now(), &RULES);
         assert!(Arc::ptr_eq(&back.get(&held.user.key).expect("is there").user, &held.user));
     }

@@ -4,21 +4,18 @@
 //! been good for many times as long as that took.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
 
-use tokio::{
-    sync::{Mutex, watch},
-    task::spawn_blocking,
-    time::Instant,
-};
+use tokio::{sync::watch, task::spawn_blocking, time::Instant};
 
 use crate::{
     broker::{Broker, MerchantStats, Stats},
     clock::{Clock, Moment},
     live::Live,
     reload::ReloadState,
+    single_flight::{Follower, Leader},
     telemetry::metrics::gauges::{self, Gauges, Process},
 };
 
@@ -71,16 +68,20 @@ pub struct View {
     process: Option<Process>,
 }
 
-/// The last facts, and until when they are good.
-type Last = Option<(Instant, Arc<View>)>;
+/// The facts that there are, and those to come.
+#[derive(Debug, Default)]
+struct State {
+    /// The last ones, and until when they are good.
+    last: Option<(Instant, Arc<View>)>,
+    gathering: Option<Follower<Arc<View>>>,
+}
 
 /// Gathers the facts.
 #[derive(Debug)]
 pub struct Overview {
     sources: Arc<Sources>,
     began: Instant,
-    /// Locked by whoever gathers the next.
-    last: Arc<Mutex<Last>>,
+    state: Arc<Mutex<State>>,
 }
 
 impl Overview {
@@ -88,7 +89,7 @@ impl Overview {
     #[must_use]
     pub fn new(sources: Sources) -> Self {
         let began = sources.clock.now().mono;
-        Self { sources: Arc::new(sources), began, last: Arc::default() }
+        Self { sources: Arc::new(sources), began, state: Arc::default() }
     }
 
     /// How far the process has come.
@@ -99,24 +100,41 @@ impl Overview {
 
     /// The facts, as they are or were a moment ago; none if they could not be gathered, which is a fault of ours.
     pub async fn view(&self) -> Option<Arc<View>> {
-        // Whoever comes while they are gathered waits for them.
-        let mut last = Arc::clone(&self.last).lock_owned().await;
-        let began = self.sources.clock.now().mono;
-        // How far the process has come is never a moment old.
-        if let Some((good_until, view)) = last.as_ref().filter(|(_, view)| view.phase == self.phase())
-            && began < *good_until
-        {
-            return Some(Arc::clone(view));
+        loop {
+            let (gathering, begun) = {
+                let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+                let now = self.sources.clock.now().mono;
+                // How far the process has come is never a moment old.
+                let good = |(good_until, view): &&(Instant, Arc<View>)| now < *good_until && view.phase == self.phase();
+                if let Some((_, view)) = state.last.as_ref().filter(good) {
+                    return Some(Arc::clone(view));
+                }
+                match state.gathering.as_ref().filter(|gathering| !gathering.is_over()) {
+                    Some(gathering) => (gathering.clone(), false),
+                    None => (self.gather(&mut state, now), true),
+                }
+            };
+            let view = gathering.result().await.ok()?;
+            if begun || view.phase == self.phase() {
+                return Some(view);
+            }
         }
-        let (sources, process_began) = (Arc::clone(&self.sources), self.began);
-        // With the lock: whoever asks and goes away, again and again, must not have them gathered several times at once.
-        let gathering = spawn_blocking(move || {
+    }
+
+    /// Has the facts gathered by a thread that goes on when whoever asked has gone.
+    fn gather(&self, state: &mut State, began: Instant) -> Follower<Arc<View>> {
+        let leader = Leader::new();
+        let gathering = leader.follower();
+        state.gathering = Some(gathering.clone());
+        let (sources, process_began, state) = (Arc::clone(&self.sources), self.began, Arc::clone(&self.state));
+        spawn_blocking(move || {
             let view = Arc::new(sources.gather(process_began));
             let ended = sources.clock.now().mono;
-            *last = Some((ended + ended.saturating_duration_since(began) * GOOD_FOR, Arc::clone(&view)));
-            view
+            let good_until = ended + ended.saturating_duration_since(began) * GOOD_FOR;
+            state.lock().unwrap_or_else(PoisonError::into_inner).last = Some((good_until, Arc::clone(&view)));
+            leader.finish(view);
         });
-        gathering.await.ok()
+        gathering
     }
 }
 

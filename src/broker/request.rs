@@ -6,8 +6,8 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use super::BrokerError;
-use crate::{clock::Moment, telemetry::traces::Span, tokens::freshness::CachedToken, user::UserKey};
+use super::broker_error::BrokerError;
+use crate::{clock::Moment, telemetry::traces::Span, tokens::cached_token::CachedToken, user::UserKey};
 
 /// What a caller asks for.
 #[derive(Clone, Debug)]
@@ -16,7 +16,7 @@ pub struct Request {
     pub key: Arc<UserKey>,
     /// The token must live at least this long.
     pub min_remaining: Duration,
-    /// The `token_id`s, in hex, of tokens that the vault's API refused; most name what other replicas hold.
+    /// The `token_id`s, in hex, of tokens that the vault's API refused; most name what other replicas have cached.
     pub rejected_token_ids: Vec<String>,
     /// When the caller stops waiting.
     pub deadline: Instant,
@@ -28,7 +28,7 @@ pub struct Request {
 #[derive(Clone, Debug)]
 pub struct Answer {
     /// The token.
-    pub held: Arc<CachedToken>,
+    pub cached: Arc<CachedToken>,
     /// How it was come by.
     pub outcome: Outcome,
     /// When it was judged valid; `expires_in` counts from here.
@@ -55,15 +55,15 @@ impl From<BrokerError> for NoToken {
 /// What became of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
-    /// The token was held, and fresh.
+    /// The token was cached, and fresh.
     Hit,
-    /// It was held; the next is being fetched.
+    /// It was cached; the next is being fetched.
     Due,
     /// A sign-in under way brought it.
     Joined,
     /// A sign-in that this call began brought it.
     SignedIn,
-    /// It was held, in its margin; no other came within a second.
+    /// It was cached, in its margin; no other came within a second.
     Kept,
     /// No token: a hold, a throttle or a back-off lasts, so no sign-in was tried.
     Held,

@@ -5,13 +5,17 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use super::Broker;
+use tokio::time::Instant;
+
+use super::failures::error_of;
 use crate::{
     clock::Moment,
+    config::Renewal,
     live::Snapshot,
-    signin::Heard,
+    signin::{Flights, Heard},
+    tokens::cache::Cache,
     user::MerchantId,
-    users::{Configured, User},
+    users::{Configured, KnownUser, refresh_queue::RefreshQueue},
     vault::Failure,
 };
 
@@ -72,47 +76,73 @@ pub struct Stopped {
     pub wait: Duration,
 }
 
-impl Broker {
-    /// Counts. Takes a microsecond or two a user.
-    #[must_use]
-    pub fn stats(&self) -> Stats {
-        let now = self.clock.now();
+/// What the users are judged by.
+pub(super) struct Judgement<'a> {
+    pub(super) snapshot: &'a Snapshot,
+    pub(super) cache: &'a Cache,
+    pub(super) now: Moment,
+    /// The same as users are touched with.
+    pub(super) second: u64,
+}
+
+/// Users nobody asked for in so long are idle: in seconds, at least one.
+pub(super) fn idle_after(snapshot: &Snapshot) -> u64 {
+    snapshot.settings.idle_after.as_secs().max(1)
+}
+
+impl Stats {
+    pub(super) fn new(
+        merchants: BTreeMap<MerchantId, MerchantStats>,
+        flights: &Flights,
+        refresh_queue: &RefreshQueue,
+        now: Instant,
+    ) -> Self {
+        let due_by = |at| refresh_queue.due_by(at);
+        Self {
+            merchants,
+            flights: flights.under_way(),
+            waiting: flights.waiting(),
+            vault_is_down: flights.vault_is_down(),
+            heard: flights.heard(),
+            renewals_planned: refresh_queue.len(),
+            renewals_soon: due_by(now + SOON),
+            renewals_overdue: now.checked_sub(OVERDUE_AFTER).map_or(0, due_by),
+        }
+    }
+}
+
+impl Judgement<'_> {
+    /// Counts the users merchant by merchant.
+    pub(super) fn merchants(&self) -> BTreeMap<MerchantId, MerchantStats> {
         let mut merchants = BTreeMap::<MerchantId, MerchantStats>::new();
-        let snapshot = self.live.load_full();
-        for Configured { user, .. } in snapshot.users.iter() {
+        for Configured { user, .. } in self.snapshot.users.iter() {
             let merchant = match merchants.get_mut(&user.key.merchant) {
                 Some(merchant) => merchant,
                 None => merchants.entry(user.key.merchant.clone()).or_default(),
             };
-            self.count(user, now, &snapshot, merchant);
+            self.count(user, merchant);
         }
-        let due_by = |at| self.refresh_queue.due_by(at);
-        Stats {
-            merchants,
-            flights: self.flights.under_way(),
-            waiting: self.flights.waiting(),
-            vault_is_down: self.flights.vault_is_down(),
-            heard: self.flights.heard(),
-            renewals_planned: self.refresh_queue.len(),
-            renewals_soon: due_by(now.mono + SOON),
-            renewals_overdue: now.mono.checked_sub(OVERDUE_AFTER).map_or(0, due_by),
-        }
+        merchants
     }
 
-    fn count(&self, user: &User, now: Moment, snapshot: &Snapshot, merchant: &mut MerchantStats) {
+    fn count(&self, user: &KnownUser, merchant: &mut MerchantStats) {
         merchant.users += 1;
-        let lately = if self.flights.renews_ahead() { self.idle_after() } else { LATELY };
-        let wanted = user.asked() != 0 && self.second(now.mono).saturating_sub(user.asked()) < lately;
+        let lately = match self.snapshot.settings.renewal {
+            Renewal::Ahead => idle_after(self.snapshot),
+            Renewal::AtExpiry => LATELY,
+        };
+        let wanted = user.asked() != 0 && self.second.saturating_sub(user.asked()) < lately;
         // Nobody has a token who was never asked for; most users of a large configuration never are.
-        let has_token = user.asked() != 0
-            && self.cache.get(&user.key).is_some_and(|held| snapshot.takes(&held) && !held.left_at(now).is_zero());
+        let cached = if user.asked() == 0 { None } else { self.cache.get(&user.key) };
+        let has_token = cached.is_some_and(|cached| self.snapshot.takes(&cached) && !cached.left_at(self.now).is_zero());
         merchant.cached += usize::from(has_token);
-        let held = self.count_stop(user, now, wanted, snapshot, merchant);
+        let held = self.count_stop(user, wanted, merchant);
         merchant.dry += usize::from(wanted && !has_token && !held);
     }
 
-    /// Counts what stands against a user's next sign-in; says whether it is held.
-    fn count_stop(&self, user: &User, now: Moment, wanted: bool, snapshot: &Snapshot, merchant: &mut MerchantStats) -> bool {
+    /// Counts what stops a user's next sign-in; says whether it is held.
+    fn count_stop(&self, user: &KnownUser, wanted: bool, merchant: &mut MerchantStats) -> bool {
+        let (now, snapshot) = (self.now, self.snapshot);
         if merchant.whole.is_none() {
             let stop = user.merchant().stopped(now.mono, snapshot.upstream());
             merchant.whole = stop.map(|stop| Stopped { users: 0, wait: stop.left_at(now.mono), failure: stop.failure });
@@ -138,7 +168,7 @@ impl Broker {
             | Failure::Invalid { .. }
             | Failure::Broken => return false,
         };
-        let reason = self.no_token(&failure, wait).reason().as_str();
+        let reason = error_of(&failure, wait, now).reason().as_str();
         let stopped = counted.entry(reason).or_insert(Stopped { users: 0, failure, wait });
         stopped.users += 1;
         stopped.wait = stopped.wait.max(wait);

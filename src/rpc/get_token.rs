@@ -105,8 +105,8 @@ impl TokenBrokerService for Call {
         };
         match result {
             Ok(answer) => {
-                let left = answer.held.left_at(answer.at);
-                self.notes.end(End::Answered { outcome: answer.outcome, token_id: answer.held.id(), left });
+                let left = answer.cached.left_at(answer.at);
+                self.notes.end(End::Answered { outcome: answer.outcome, token_id: answer.cached.id(), left });
                 Ok(Response::new(reply(&answer, left)))
             }
             Err(why) => {
@@ -168,7 +168,7 @@ fn parse_min_remaining(value: Option<prost_types::Duration>) -> Result<Duration,
 }
 
 fn reply(answer: &Answer, left: Duration) -> GetTokenResponse {
-    let token = &answer.held.token;
+    let token = &answer.cached.token;
     // A wall clock that was set back since the sign-in must not make it look longer than it is.
     let expires =
         answer.at.wall.checked_add(left).map_or(token.expires.wall, |by_what_is_left| by_what_is_left.min(token.expires.wall));

@@ -9,14 +9,15 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{Shared, configured};
+use super::shared::{Shared, configured};
 use crate::{
     clock::Moment,
     config::Renewal,
+    freshness::{HERD_JITTER, due_left},
     live::Snapshot,
-    tokens::freshness::{CachedToken, HERD_JITTER, due_left},
+    tokens::cached_token::CachedToken,
     user::UserKey,
-    users::{Record, User},
+    users::{KnownUser, Record},
 };
 
 /// So many points to fall due at are drawn for each token, and the quietest taken …
@@ -36,16 +37,16 @@ const LATELY_PART: u32 = 10;
 impl Shared {
     /// Puts a user off whose renewal may not begin before `wait` is over, spread out, since others wait for the same. Who has no token,
     /// since the vault is another one, is to have one before somebody asks.
-    pub(super) fn renew_later(&self, user: &User, wait: Duration) {
+    pub(super) fn renew_later(&self, user: &KnownUser, wait: Duration) {
         let now = self.parts.clock.now();
         let snapshot = self.live.load();
         let renewal = snapshot.settings.renewal;
         let Some(configured) = snapshot.user(&user.key) else { return };
-        let held = self.held(&user.key, &snapshot, now);
-        let (due, left) = match &held {
-            Some(held) if held.version != configured.credential.version => (Duration::ZERO, held.left_at(now)),
-            Some(held) => match held.due_in(now, renewal) {
-                Some(due) => (due, held.left_at(now)),
+        let cached = self.cached(&user.key, &snapshot, now);
+        let (due, left) = match &cached {
+            Some(cached) if cached.version != configured.credential.version => (Duration::ZERO, cached.left_at(now)),
+            Some(cached) => match cached.due_in(now, renewal) {
+                Some(due) => (due, cached.left_at(now)),
                 None => return,
             },
             None if renewal == Renewal::Ahead => (Duration::ZERO, Duration::MAX),
@@ -72,18 +73,18 @@ impl Shared {
         };
     }
 
-    /// The token held, if it is good for anything. Whether moka has freed one that has ended makes no difference.
-    pub(super) fn held(&self, key: &UserKey, snapshot: &Snapshot, now: Moment) -> Option<Arc<CachedToken>> {
-        self.parts.cache.get(key).filter(|held| snapshot.takes(held) && !held.left_at(now).is_zero())
+    /// The cached token, if it is good for anything. Whether moka has freed one that has ended makes no difference.
+    pub(super) fn cached(&self, key: &UserKey, snapshot: &Snapshot, now: Moment) -> Option<Arc<CachedToken>> {
+        self.parts.cache.get(key).filter(|cached| snapshot.takes(cached) && !cached.left_at(now).is_zero())
     }
 
     /// Plans a user's renewal by the rules that count now. Who has no token keeps the place that it has, where tokens are renewed ahead.
-    pub(super) fn replan(&self, user: &User, snapshot: &Snapshot, now: Moment) {
+    pub(super) fn replan(&self, user: &KnownUser, snapshot: &Snapshot, now: Moment) {
         let mut record = user.record();
         let renewal = snapshot.settings.renewal;
-        let due = match self.held(&user.key, snapshot, now) {
-            Some(held) if !record.holds.counts(held.version) => Some(Duration::ZERO),
-            Some(held) => held.due_in(now, renewal),
+        let due = match self.cached(&user.key, snapshot, now) {
+            Some(cached) if !record.holds.counts(cached.version) => Some(Duration::ZERO),
+            Some(cached) => cached.due_in(now, renewal),
             None if renewal == Renewal::Ahead => return,
             None => None,
         };
@@ -92,22 +93,22 @@ impl Shared {
 
     /// Has a user's token be due, since another credential counts by now, or drops it, since none does or another vault. Whoever had a
     /// token is to have one again before somebody asks; who was not asked for lately, the refresh queue passes over.
-    pub(super) fn outdate(&self, user: &User, now: Moment) {
+    pub(super) fn outdate(&self, user: &KnownUser, now: Moment) {
         let mut record = user.record();
-        // Under the lock: a flight that lands later looks later at what is in force.
+        // Under the lock: a flight that ends later looks later at what is in force.
         let snapshot = self.live.load();
         let configured = configured(user, &mut record, &snapshot, now.mono);
-        let former = self.parts.cache.get(&user.key).filter(|held| configured.is_none() || !snapshot.takes(held));
+        let former = self.parts.cache.get(&user.key).filter(|cached| configured.is_none() || !snapshot.takes(cached));
         if let Some(former) = former {
             record.lost_token = configured.is_some() && !former.left_at(now).is_zero();
             self.parts.cache.remove(&user.key);
         }
-        let held = self.held(&user.key, &snapshot, now);
-        let due = match (configured, held) {
+        let cached = self.cached(&user.key, &snapshot, now);
+        let due = match (configured, cached) {
             (None, _) => None,
             // It came since, or is that of a credential which is back.
-            (Some(configured), Some(held)) if configured.credential.version == held.version => {
-                held.due_in(now, snapshot.settings.renewal)
+            (Some(configured), Some(cached)) if configured.credential.version == cached.version => {
+                cached.due_in(now, snapshot.settings.renewal)
             }
             (Some(_), Some(_)) => Some(Duration::ZERO),
             (Some(_), None) => {
@@ -127,7 +128,7 @@ impl Shared {
     }
 
     /// With how much of its life left a token falls due, so that it does in the quietest second of a few that are drawn.
-    pub(super) fn quiet_due_left(&self, sent: Instant, lifetime: Duration, lead: Duration) -> Duration {
+    pub(super) fn quiet_due_left(&self, began: Instant, lifetime: Duration, lead: Duration) -> Duration {
         let mut quietest = (u32::MAX, Duration::ZERO);
         for draw in 0..2 * DRAWS {
             let jitter = match draw {
@@ -137,9 +138,9 @@ impl Shared {
                 DRAWS.. => self.random() * HERD_JITTER,
             };
             let left = due_left(lifetime, jitter, lead);
-            let crowd = self.parts.refresh_queue.crowd(sent + lifetime.saturating_sub(left));
-            if crowd < quietest.0 {
-                quietest = (crowd, left);
+            let due = self.parts.refresh_queue.due_in_second(began + lifetime.saturating_sub(left));
+            if due < quietest.0 {
+                quietest = (due, left);
             }
         }
         quietest.1

@@ -1,7 +1,7 @@
 //! Tokens in moka, nothing else.
 //!
 //! Must never judge a token: moka's expiry only frees memory (it lags, and reads a clock of its own); whether a token may be
-//! answered is for `expiry`. Must never be smaller than the configuration, so that no user's token is pushed out.
+//! answered is for `cached_token`. Must never be smaller than the configuration, so that no user's token is pushed out.
 
 use std::{
     sync::Arc,
@@ -10,14 +10,14 @@ use std::{
 
 use moka::{Expiry, policy::EvictionPolicy, sync};
 
-use super::freshness::CachedToken;
+use super::cached_token::CachedToken;
 use crate::user::UserKey;
 
 /// Smallest capacity, in tokens: users may be added while the process runs, and moka's capacity can't be changed then. Costs
 /// nothing until it is used; what bounds the cache is the configuration.
 const CAPACITY_MIN: u64 = 10_000_000;
 
-/// The tokens held, one per user.
+/// The cached tokens, one per user.
 #[derive(Clone, Debug)]
 pub struct Cache {
     tokens: sync::Cache<Arc<UserKey>, Arc<CachedToken>>,
@@ -37,7 +37,7 @@ impl Cache {
         Self { tokens }
     }
 
-    /// The token held for a user, of whatever age.
+    /// The token cached for a user, of whatever age.
     #[must_use]
     pub fn get(&self, user: &UserKey) -> Option<Arc<CachedToken>> {
         self.tokens.get(user)
@@ -58,13 +58,13 @@ impl Cache {
         self.tokens.run_pending_tasks();
     }
 
-    /// How many tokens are held, about.
+    /// How many tokens are cached, about.
     #[must_use]
     pub fn len(&self) -> u64 {
         self.tokens.entry_count()
     }
 
-    /// Whether none is held, about.
+    /// Whether none is cached, about.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -75,18 +75,18 @@ impl Cache {
 struct AtItsEnd;
 
 impl Expiry<Arc<UserKey>, Arc<CachedToken>> for AtItsEnd {
-    fn expire_after_create(&self, _: &Arc<UserKey>, held: &Arc<CachedToken>, _: Instant) -> Option<Duration> {
-        Some(held.token.lifetime)
+    fn expire_after_create(&self, _: &Arc<UserKey>, cached: &Arc<CachedToken>, _: Instant) -> Option<Duration> {
+        Some(cached.token.lifetime)
     }
 
     // moka keeps the former entry's end unless this is written too.
     fn expire_after_update(
         &self,
         _: &Arc<UserKey>,
-        held: &Arc<CachedToken>,
+        cached: &Arc<CachedToken>,
         _: Instant,
         _: Option<Duration>,
     ) -> Option<Duration> {
-        Some(held.token.lifetime)
+        Some(cached.token.lifetime)
     }
 }

@@ -5,22 +5,24 @@
 //! the wall clock shortens none.
 
 mod credential;
+mod stop;
 #[cfg(test)]
 mod tests;
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
-use self::credential::Against;
-use crate::{tokens::token::TokenId, vault::Failure};
+use self::credential::CredentialHolds;
+pub use self::stop::{Circumstances, Rules, Stop};
+use crate::{
+    backoff::Backoff,
+    tokens::{token::TokenId, version::Version},
+    vault::Failure,
+};
 
-/// Back-off after the first transient failure …
-const BACK_OFF_FIRST: Duration = Duration::from_secs(1);
-/// … doubling up to this: a vault that is back is found within a minute.
-const BACK_OFF_MAX: Duration = Duration::from_secs(60);
-/// Least part of a back-off that jitter leaves: full jitter may say nothing at all, which is no pause.
-const BACK_OFF_LEAST: f64 = 0.05;
+/// After transient failures: a vault that is back is found within a minute.
+const BACK_OFF: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
 /// The doubled floor ends here: even replicas that revoke each other's tokens get one every ten minutes.
 const FLOOR_MAX: Duration = Duration::from_secs(600);
 /// What doubles where `min_sign_in_interval` is less, or 0.
@@ -30,64 +32,15 @@ const FORMER_MAX: usize = 8;
 /// A token rejected within this many floors after its sign-in was rejected soon.
 const SOON_FLOORS: u32 = 2;
 
-/// What the operator set.
-#[derive(Clone, Copy, Debug)]
-pub struct Rules {
-    /// From the beginning of a sign-in that succeeded to the next.
-    pub min_sign_in_interval: Duration,
-    /// How long a definite refusal is not repeated.
-    pub refusal_hold: Duration,
-}
-
-/// Why there is no sign-in until some instant: a hold, a throttle or a back-off.
-#[derive(Clone, Debug)]
-pub struct Stop {
-    /// What the vault did.
-    pub failure: Arc<Failure>,
-    /// No sign-in before this.
-    pub until: Instant,
-}
-
-impl Stop {
-    /// What is left of it.
-    #[must_use]
-    pub fn left_at(&self, now: Instant) -> Duration {
-        self.until.saturating_duration_since(now)
-    }
-}
-
-/// Tells one upstream from another, within this process.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Upstream(pub(crate) u64);
-
-/// What a user signs in with and where, together: what is known of one pair says nothing of another. Their maker hashes with a key
-/// of its own, so that it gives no password away. That two differ and look the same happens once in 2⁶⁴.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Version {
-    pub(crate) credential: u64,
-    pub(crate) upstream: Upstream,
-}
-
-/// What is true around a failure.
-#[derive(Clone, Copy, Debug)]
-pub struct Circumstances {
-    /// When it is noted.
-    pub now: Instant,
-    /// 0 to 1, anew for each.
-    pub jitter: f64,
-    /// How many tokens the vault gave so far, to anybody.
-    pub grants: u64,
-}
-
 /// What a user's past says of the next sign-in, by the rules in force, whichever it happened under.
 #[derive(Debug, Default)]
 pub struct Holds {
     /// The credential and the upstream that count, or counted last; none before the first look.
     version: Option<Version>,
-    /// What stands against that.
-    against: Against,
+    /// What is known against that.
+    current: CredentialHolds,
     /// And against those that counted before, lest a password that was refused is sent again when it comes back.
-    former: Vec<(Version, Against)>,
+    former: Vec<(Version, CredentialHolds)>,
     failures: u32,
     /// When the last sign-in that succeeded began, and how much of the token's life was left when it arrived.
     last: Option<(Instant, Duration)>,
@@ -120,8 +73,8 @@ impl Holds {
     /// another upstream says nothing of this one.
     pub fn follow(&mut self, version: Version, now: Instant, rules: &Rules) {
         let Some(from) = self.version.replace(version).filter(|from| *from != version) else { return };
-        let against = self.take_former(version);
-        let former = std::mem::replace(&mut self.against, against);
+        let current = self.take_former(version);
+        let former = std::mem::replace(&mut self.current, current);
         self.remember(from, former, now, rules);
         self.failures = 0;
         if from.upstream != version.upstream {
@@ -138,7 +91,7 @@ impl Holds {
     /// How the last sign-in ended, if it failed and no other has succeeded since, whether or not its wait is over.
     #[must_use]
     pub fn failing(&self, rules: &Rules) -> Option<Stop> {
-        self.against.stop(rules)
+        self.current.stop(rules)
     }
 
     /// The last sign-in that succeeded, while its floor lasts.
@@ -150,7 +103,7 @@ impl Holds {
         (last.next() > now).then_some(last)
     }
 
-    /// Notes that the vault's API refused `token`, the one now held. Returns whether the floor will double.
+    /// Notes that the vault's API refused `token`, the one now cached. Returns whether the floor will double.
     pub fn rejected(&mut self, token: TokenId, now: Instant, rules: &Rules) {
         if self.rejected == Some(token) {
             return;
@@ -164,7 +117,7 @@ impl Holds {
     /// it has just doubled.
     pub fn succeeded(&mut self, version: Version, began: Instant, gave: Duration, rules: &Rules) -> Option<Duration> {
         if self.counts(version) {
-            self.against = Against::default();
+            self.current = CredentialHolds::default();
         } else {
             // It says nothing of the credential that counts; at another upstream, of nothing else either.
             self.take_former(version);
@@ -188,36 +141,36 @@ impl Holds {
     pub fn failed(&mut self, version: Version, failure: Failure, now: Circumstances, rules: &Rules) -> Option<Stop> {
         let judged = matches!(failure, Failure::Refused { .. } | Failure::Undocumented { .. });
         if !self.counts(version) && (judged || self.is_elsewhere(version)) {
-            let mut against = self.take_former(version);
-            against.failed(failure, Duration::ZERO, now, rules);
-            self.remember(version, against, now.now, rules);
+            let mut former = self.take_former(version);
+            former.failed(failure, Duration::ZERO, now, rules);
+            self.remember(version, former, now.now, rules);
             return None;
         }
         let back_off = self.back_off(&failure, now.jitter);
-        Some(self.against.failed(failure, back_off, now, rules))
+        Some(self.current.failed(failure, back_off, now, rules))
     }
 
     /// Notes that a sign-in ended without a word, by a fault of ours.
     pub fn broke(&mut self, now: Circumstances, rules: &Rules) -> Stop {
         let back_off = self.back_off(&Failure::Broken, now.jitter);
-        self.against.failed(Failure::Broken, back_off, now, rules)
+        self.current.failed(Failure::Broken, back_off, now, rules)
     }
 
     /// It was the vault that was out of order, or a box before it, and not this user: what its undocumented answers were counted
     /// for is forgotten. But once only until there is a token, so that no refused password is sent without end.
     pub fn forgive(&mut self, version: Version) {
         if self.counts(version) {
-            self.against.forgive();
-        } else if let Some((_, against)) = self.former.iter_mut().find(|(former, _)| *former == version) {
-            against.forgive();
+            self.current.forgive();
+        } else if let Some((_, holds)) = self.former.iter_mut().find(|(former, _)| *former == version) {
+            holds.forgive();
         }
     }
 
     /// Whether there is something against a credential that must outlast the user's absence from the configuration.
     #[must_use]
     pub fn remembers(&self, now: Instant, rules: &Rules) -> bool {
-        let former = || self.former.iter().any(|(_, against)| against.lasts(now, rules));
-        self.stopped(now, rules).is_some() || self.against.lasts(now, rules) || former()
+        let former = || self.former.iter().any(|(_, holds)| holds.lasts(now, rules));
+        self.stopped(now, rules).is_some() || self.current.lasts(now, rules) || former()
     }
 
     /// Whether this version counts, or counted last.
@@ -230,19 +183,19 @@ impl Holds {
         self.version.is_some_and(|counts| counts.upstream != version.upstream)
     }
 
-    fn take_former(&mut self, version: Version) -> Against {
+    fn take_former(&mut self, version: Version) -> CredentialHolds {
         let at = self.former.iter().position(|(former, _)| *former == version);
         at.map(|at| self.former.swap_remove(at).1).unwrap_or_default()
     }
 
-    fn remember(&mut self, version: Version, against: Against, now: Instant, rules: &Rules) {
-        self.former.retain(|(_, against)| against.lasts(now, rules));
-        if !against.lasts(now, rules) {
+    fn remember(&mut self, version: Version, holds: CredentialHolds, now: Instant, rules: &Rules) {
+        self.former.retain(|(_, holds)| holds.lasts(now, rules));
+        if !holds.lasts(now, rules) {
             return;
         }
-        self.former.push((version, against));
+        self.former.push((version, holds));
         if self.former.len() > FORMER_MAX {
-            let soonest = self.former.iter().enumerate().min_by_key(|(_, (_, against))| against.until(rules)).map(|(at, _)| at);
+            let soonest = self.former.iter().enumerate().min_by_key(|(_, (_, holds))| holds.until(rules)).map(|(at, _)| at);
             soonest.map(|at| self.former.swap_remove(at));
         }
     }
@@ -253,9 +206,9 @@ impl Holds {
             Failure::Refused { .. } | Failure::Undocumented { .. } | Failure::Throttled { .. } => return Duration::ZERO,
             Failure::Unavailable { .. } | Failure::Invalid { .. } | Failure::Broken => {}
         }
-        let widest = doubled(BACK_OFF_FIRST, self.failures).min(BACK_OFF_MAX);
+        let pause = BACK_OFF.pause(self.failures, jitter);
         self.failures = self.failures.saturating_add(1);
-        widest.mul_f64(jitter.clamp(BACK_OFF_LEAST, 1.0))
+        pause
     }
 
     fn floor(&self, rules: &Rules) -> Duration {
@@ -263,10 +216,6 @@ impl Holds {
             return rules.min_sign_in_interval;
         }
         let base = rules.min_sign_in_interval.max(FLOOR_DOUBLES_FROM);
-        doubled(base, self.doublings).min(FLOOR_MAX.max(rules.min_sign_in_interval))
+        Backoff::new(base, FLOOR_MAX.max(rules.min_sign_in_interval)).widest(self.doublings)
     }
-}
-
-fn doubled(first: Duration, times: u32) -> Duration {
-    first.saturating_mul(1u32.checked_shl(times).unwrap_or(u32::MAX))
 }

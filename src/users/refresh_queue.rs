@@ -1,4 +1,4 @@
-//! The refresh queue of renewals: which user's token is due next.
+//! The refresh queue: which user's token is due next.
 //!
 //! One place per user, in order of time, so that nobody ever scans all users; bounded by the configuration. Must never start
 //! a sign-in itself, nor hold a token.
@@ -38,22 +38,22 @@ pub struct RefreshQueue {
 struct Entries {
     by_time: BTreeMap<Slot, Arc<UserKey>>,
     /// How many there are in each second.
-    crowds: HashMap<u64, u32>,
+    by_second: HashMap<u64, u32>,
     next_number: u64,
 }
 
 impl Entries {
     fn add(&mut self, place: Slot, user: &Arc<UserKey>, second: u64) {
         self.by_time.insert(place, Arc::clone(user));
-        *self.crowds.entry(second).or_default() += 1;
+        *self.by_second.entry(second).or_default() += 1;
     }
 
     fn take(&mut self, place: Slot, second: u64) -> Option<Arc<UserKey>> {
         let user = self.by_time.remove(&place)?;
-        if let Entry::Occupied(mut crowd) = self.crowds.entry(second) {
-            *crowd.get_mut() -= 1;
-            if *crowd.get() == 0 {
-                crowd.remove();
+        if let Entry::Occupied(mut count) = self.by_second.entry(second) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
             }
         }
         Some(user)
@@ -92,8 +92,8 @@ impl RefreshQueue {
 
     /// How many users are due in the second of `at`.
     #[must_use]
-    pub fn crowd(&self, at: Instant) -> u32 {
-        self.entries().crowds.get(&self.second(at)).copied().unwrap_or_default()
+    pub fn due_in_second(&self, at: Instant) -> u32 {
+        self.entries().by_second.get(&self.second(at)).copied().unwrap_or_default()
     }
 
     /// Waits until somebody is due, and takes that user out. For one task only.
@@ -124,8 +124,8 @@ impl RefreshQueue {
     #[must_use]
     pub fn due_by(&self, at: Instant) -> usize {
         let last = self.second(at);
-        let due = |(second, crowd): (&u64, &u32)| (*second <= last).then_some(usize::try_from(*crowd).unwrap_or(usize::MAX));
-        self.entries().crowds.iter().filter_map(due).sum()
+        let due = |(second, count): (&u64, &u32)| (*second <= last).then_some(usize::try_from(*count).unwrap_or(usize::MAX));
+        self.entries().by_second.iter().filter_map(due).sum()
     }
 
     /// How many users have a place.
@@ -177,14 +177,21 @@ mod tests {
         refresh_queue.put(None, after(20), &user(2));
         refresh_queue.put(Some(moved), after(40), &user(1));
         let gone = refresh_queue.put(None, after(5), &user(9));
-        assert_eq!((refresh_queue.crowd(after(5)), refresh_queue.crowd(after(10)), refresh_queue.crowd(after(40))), (1, 0, 1));
+        assert_eq!(
+            (
+                refresh_queue.due_in_second(after(5)),
+                refresh_queue.due_in_second(after(10)),
+                refresh_queue.due_in_second(after(40))
+            ),
+            (1, 0, 1)
+        );
         refresh_queue.remove(gone);
-        assert_eq!(refresh_queue.crowd(after(5)), 0);
+        assert_eq!(refresh_queue.due_in_second(after(5)), 0);
         for (secs, expected) in [(20, 2), (30, 3), (40, 1)] {
             assert_eq!(refresh_queue.next().await, user(expected));
             assert!(SystemClock.now().mono >= after(secs) && SystemClock.now().mono < after(secs + 1));
         }
-        assert!(refresh_queue.is_empty() && refresh_queue.entries().crowds.is_empty());
+        assert!(refresh_queue.is_empty() && refresh_queue.entries().by_second.is_empty());
     }
 
     #[tokio::test(start_paused = true)]

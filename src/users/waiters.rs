@@ -1,24 +1,18 @@
-//! A place on a flight: how a caller asks for one, waits on it, and how it ends.
+//! What is known of a user's flight to those outside: how it is asked for, joined and waited for, and how it ends.
 //!
-//! Must never keep a flight from landing: whoever waits holds nothing that the flight needs.
+//! Must never keep a flight from its end: whoever waits holds nothing that the flight needs.
 
-use std::{
-    fmt,
-    pin::pin,
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::{fmt, sync::Arc, time::Duration};
 
-use tokio::{
-    sync::Notify,
-    time::{Instant, sleep_until},
-};
+use tokio::{sync::Notify, time::Instant};
 
 use super::holds::Stop;
-use crate::{clock::Moment, telemetry::traces::Span, tokens::freshness::CachedToken};
+use crate::{
+    clock::Moment,
+    single_flight::{Follower, Leader},
+    telemetry::traces::Span,
+    tokens::cached_token::CachedToken,
+};
 
 /// Most callers waiting for one flight: ten thousand replicas that report one dead token, and some more.
 pub const WAITERS_PER_FLIGHT_MAX: usize = 16_384;
@@ -43,8 +37,8 @@ pub enum Join {
     Joined(FlightHandle),
     /// A flight of its own.
     Started(FlightHandle),
-    /// Meanwhile there is a token that serves.
-    Landed(Arc<CachedToken>),
+    /// None is needed: meanwhile there is a token that serves.
+    Cached(Arc<CachedToken>),
     /// No sign-in now.
     Stopped(Stop),
     /// The floor between sign-ins ends after the caller's deadline: so long is left.
@@ -57,9 +51,9 @@ pub enum Join {
     Gone,
 }
 
-/// What a caller wants of a flight.
+/// What whoever joins a flight wants of it.
 #[derive(Clone, Copy)]
-pub struct Want<'a> {
+pub struct JoinRequest<'a> {
     /// A token that would do, should one turn up.
     pub serves: &'a (dyn Fn(&CachedToken, Moment) -> bool + Sync),
     /// The sign-in must begin by then, or the caller can't wait for it.
@@ -72,101 +66,38 @@ pub struct Want<'a> {
     pub span: Option<&'a Span>,
 }
 
-impl fmt::Debug for Want<'_> {
+impl fmt::Debug for JoinRequest<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Want").field("min_remaining", &self.min_remaining).field("urgent", &self.urgent).finish_non_exhaustive()
+        f.debug_struct("JoinRequest")
+            .field("min_remaining", &self.min_remaining)
+            .field("urgent", &self.urgent)
+            .finish_non_exhaustive()
     }
 }
 
-/// A place on a flight.
+/// The user's flight, for whoever joins it.
 #[derive(Clone, Debug)]
 pub struct FlightHandle {
-    pub(crate) arrivals: Arc<Waiters>,
+    /// Where its outcome is waited for.
+    pub(crate) outcome: Follower<FlightOutcome>,
     /// When the sign-in may begin.
     pub(crate) begins: Instant,
     /// Tells a queued renewal that somebody waits now.
     pub(crate) urgent: Arc<Notify>,
     /// The flight's, to which those who wait are linked.
     pub(crate) span: Span,
-    waiting: Arc<AtomicUsize>,
-}
-
-/// Where a flight's waiters look. They are woken in the order in which they came, so that a simulation can be repeated.
-#[derive(Debug, Default)]
-pub(crate) struct Waiters {
-    /// How it ended; `None` inside, where it broke.
-    landing: OnceLock<Option<FlightOutcome>>,
-    told: Notify,
-}
-
-/// Why a wait ended without a landing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WaitError {
-    /// The deadline passed; the flight goes on.
-    Deadline,
-    /// The flight broke: a fault of ours.
-    Broken,
-    /// Too many wait already.
-    Full,
 }
 
 impl FlightHandle {
-    /// A ticket for a flight that may begin at `begins`.
-    pub(crate) fn new(begins: Instant, span: Span) -> Self {
-        Self { arrivals: Arc::default(), begins, urgent: Arc::default(), span, waiting: Arc::default() }
+    /// A flight that may begin at `begins`, and whoever is to end it.
+    pub(crate) fn new(begins: Instant, span: Span) -> (Leader<FlightOutcome>, Self) {
+        let leader = Leader::with_waiters_max(WAITERS_PER_FLIGHT_MAX);
+        let outcome = leader.follower();
+        (leader, Self { outcome, begins, urgent: Arc::default(), span })
     }
 
     /// Tells the flight that somebody waits.
     pub(crate) fn hurry(&self) {
         self.urgent.notify_one();
-    }
-
-    /// Waits for the landing until `deadline`.
-    pub(crate) async fn outcome(&self, deadline: Instant) -> Result<FlightOutcome, WaitError> {
-        let _one = Counted::new(&self.waiting, WAITERS_PER_FLIGHT_MAX).ok_or(WaitError::Full)?;
-        let Waiters { landing, told } = &*self.arrivals;
-        // Listens before it looks, so that no landing falls between.
-        let mut told = pin!(told.notified());
-        told.as_mut().enable();
-        if landing.get().is_none() {
-            tokio::select! {
-                // A landing counts even where the deadline passed as it came.
-                biased;
-                () = told => {}
-                () = sleep_until(deadline) => return Err(WaitError::Deadline),
-            }
-        }
-        landing.get().cloned().flatten().ok_or(WaitError::Broken)
-    }
-}
-
-impl Waiters {
-    /// Whether it has landed, or broken.
-    pub(crate) fn is_over(&self) -> bool {
-        self.landing.get().is_some()
-    }
-
-    /// Tells the waiters; only the first word counts.
-    pub(crate) fn land(&self, landing: Option<FlightOutcome>) {
-        if self.landing.set(landing).is_ok() {
-            self.told.notify_waiters();
-        }
-    }
-}
-
-/// One of a bounded number, for as long as it lives.
-pub(crate) struct Counted<'a>(&'a AtomicUsize);
-
-impl<'a> Counted<'a> {
-    pub(crate) fn new(count: &'a AtomicUsize, most: usize) -> Option<Self> {
-        let counted = Self(count);
-        // Given back by `counted`, also where there was no room.
-        (count.fetch_add(1, Ordering::Relaxed) < most).then_some(counted)
-    }
-}
-
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }

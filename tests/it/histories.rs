@@ -2,8 +2,8 @@
 //!
 //! Each was once a fault. The simulation draws such histories by the thousand; here they are told one by one.
 
-mod house;
 mod outage;
 mod rules;
+mod scripted_vault;
 mod threads;
 mod upstream;

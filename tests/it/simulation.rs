@@ -1,4 +1,4 @@
-//! The real broker over a simulated vault and simulated clocks, in paused time, against the invariants of the house.
+//! The real broker over a simulated vault and simulated clocks, in paused time, against the invariants.
 //!
 //! Each run follows from its seed alone. `TOKEN_BROKER_SEEDS=100000` runs more of them, `TOKEN_BROKER_SEED=4711` that one.
 
@@ -18,12 +18,8 @@ use std::{
 use token_broker::{
     broker::Broker,
     config::Renewal,
-    live::{Configuration, Live, Serving, Settings, Snapshot},
-    policy::Policy,
-    signin::Parts,
-    telemetry::{audit::Audit, traces::Traces},
-    tokens::cache::Cache,
-    users::{holds::Rules, refresh_queue::RefreshQueue},
+    live::{Live, Settings, Snapshot},
+    users::holds::Rules,
 };
 use tokio::{runtime, task::JoinSet, time::sleep};
 use tokio_util::sync::CancellationToken;
@@ -33,6 +29,7 @@ use self::{
     vault::SCRIPTED_PANIC,
     world::{Force, SimulatedClock, World},
 };
+use crate::support::broker_in_memory::{configuration, parts, settings};
 
 /// Seeds of an ordinary run.
 const SEEDS: u64 = 1_000;
@@ -40,7 +37,7 @@ const USERS: usize = 4;
 const CALLERS: usize = 6;
 /// How long callers go on calling, in simulated time.
 const RUN: Duration = Duration::from_secs(240);
-/// By then whatever was under way has landed, and no pause lasts: the longest is one of ten minutes.
+/// By then whatever was under way has ended, and no pause lasts: the longest is one of ten minutes.
 const SETTLED: Duration = Duration::from_secs(720);
 
 #[test]
@@ -104,27 +101,16 @@ async fn run(seed: u64) -> Arc<World> {
 
     let vault = Arc::new(vault::SimulatedVault::new(Arc::clone(&world), 0, random.fork()));
     let settings = Settings {
-        upstream: Arc::from("vault 0"),
-        sign_in: vault.clone(),
         rules: Rules { min_sign_in_interval: force.floor, refusal_hold: force.hold },
         renewal: if random.bool() { Renewal::Ahead } else { Renewal::AtExpiry },
         max_concurrent_sign_ins: force.limit,
         idle_after: Duration::from_secs(60),
+        ..settings("vault 0", vault.clone())
     };
-    let parts = Parts {
-        clock: clock.clone(),
-        cache: Cache::new(USERS),
-        refresh_queue: Arc::new(RefreshQueue::new(clock)),
-        metrics: Arc::default(),
-        traces: Traces::default(),
-        audit: Audit::default(),
-        runtime: runtime::Handle::current(),
-        seed: random.u64(..),
-    };
+    let parts = parts(clock, USERS, random.u64(..));
     let closing = CancellationToken::new();
-    let configuration =
-        Configuration { users: configured, policy: Policy::Everyone, settings: settings.clone(), serving: Serving::default() };
-    let broker = Arc::new(Broker::new(parts, Live::new(Snapshot::new(configuration)), closing.clone()));
+    let broker =
+        Arc::new(Broker::new(parts, Live::new(Snapshot::new(configuration(configured, settings.clone()))), closing.clone()));
 
     let mut tasks = JoinSet::new();
     let renewing = Arc::clone(&broker);
@@ -145,9 +131,9 @@ async fn run(seed: u64) -> Arc<World> {
     while let Some(caller) = calling.join_next().await {
         caller.expect("no caller panics");
     }
-    // Whatever is still queued or under way lands; then nothing may be left.
+    // Whatever is still queued or under way ends; then nothing may be left.
     sleep(SETTLED).await;
-    world.check(broker.flights_under_way() == 0, || format!("{} flights never landed", broker.flights_under_way()));
+    world.check(broker.flights_under_way() == 0, || format!("{} flights never ended", broker.flights_under_way()));
     world.check(broker.waiting() == 0, || format!("{} waiters leaked", broker.waiting()));
     operator.all_is_well().await;
     closing.cancel();

@@ -1,5 +1,7 @@
 //! One broker and one sandbox vault per test, on free ports.
 
+pub(crate) mod broker_in_memory;
+
 use std::{
     collections::HashMap,
     fs,

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::watch, time::timeout};
+use tokio::time::timeout;
 use tracing::{info, warn};
 
 use super::{
@@ -21,6 +21,7 @@ use crate::{
     clock::{Clock, Moment},
     config::{KeySource, read_file},
     jwks::{self, Key, KeySet, NoKeys, Published, Unusable},
+    single_flight::{Follower, Leader},
 };
 
 /// From the beginning of one fetch to the next: anybody may send tokens with key ids of their own making.
@@ -57,13 +58,13 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    held: Option<Held>,
+    kept: Option<Kept>,
     /// When the last fetch began.
     began: Option<Moment>,
     /// When the last one that failed did.
     failed: Option<Moment>,
-    /// The one under way: says true, or is closed, when it is over.
-    fetching: Option<watch::Receiver<bool>>,
+    /// The one under way.
+    fetching: Option<Follower<()>>,
     /// The last one failed.
     failing: bool,
     /// That the keys are too old to serve, as the log was told.
@@ -83,13 +84,13 @@ enum Trust {
     No,
 }
 
-struct Held {
+struct Kept {
     keys: KeySet,
     /// From before they were asked for.
     at: Moment,
 }
 
-impl Held {
+impl Kept {
     fn trust(&self, now: Moment) -> Trust {
         match self.at.age_at(now) {
             age if age <= FRESH => Trust::Fresh,
@@ -102,11 +103,11 @@ impl Held {
 
 impl State {
     fn find(&self, kid: &str) -> Option<Arc<Key>> {
-        self.held.as_ref()?.keys.find(kid)
+        self.kept.as_ref()?.keys.find(kid)
     }
 
     fn trust(&self, now: Moment) -> Trust {
-        self.held.as_ref().map_or(Trust::No, |held| held.trust(now))
+        self.kept.as_ref().map_or(Trust::No, |kept| kept.trust(now))
     }
 
     /// The key, if it may be trusted as it is.
@@ -128,7 +129,7 @@ impl State {
                  P-384 or Ed25519",
             );
         }
-        if self.failing || self.held.is_none() || self.find(kid).is_some() {
+        if self.failing || self.kept.is_none() || self.find(kid).is_some() {
             return Unverified::Unavailable(AWAY);
         }
         Unverified::Refused(
@@ -145,7 +146,7 @@ impl Keys {
 
     /// The key of this id, fetched if it must be.
     pub(super) async fn find(&self, kid: &str) -> Result<Arc<Key>, Unverified> {
-        let mut fetching = {
+        let fetching = {
             let mut state = self.shared.state();
             let now = self.shared.clock.now();
             let trusted = state.trusted(kid, now);
@@ -158,7 +159,7 @@ impl Keys {
             }
             fetching.ok_or_else(|| state.unknown(kid))?
         };
-        let late = timeout(self.shared.timeouts.request, fetching.wait_for(|over| *over)).await.is_err();
+        let late = timeout(self.shared.timeouts.request, fetching.result()).await.is_err();
         let mut state = self.shared.state();
         let now = self.shared.clock.now();
         if late {
@@ -180,21 +181,22 @@ impl Keys {
     }
 
     /// Joins the fetch under way or begins one; `None` while it is too soon for that.
-    fn fetch(&self, state: &mut State, now: Moment) -> Option<watch::Receiver<bool>> {
-        // One that broke off has closed its end.
-        if let Some(fetching) = state.fetching.as_ref().filter(|fetching| fetching.has_changed().is_ok()) {
+    fn fetch(&self, state: &mut State, now: Moment) -> Option<Follower<()>> {
+        // One that broke off is over, too.
+        if let Some(fetching) = state.fetching.as_ref().filter(|fetching| !fetching.is_over()) {
             return Some(fetching.clone());
         }
         if state.began.is_some_and(|began| began.age_at(now) < PAUSE) {
             return None;
         }
-        let (over, fetching) = watch::channel(false);
+        let leader = Leader::new();
+        let fetching = leader.follower();
         state.began = Some(now);
         state.fetching = Some(fetching.clone());
         let shared = Arc::clone(&self.shared);
         self.tasks.spawn(async move {
             shared.refresh(now).await;
-            over.send_replace(true);
+            leader.finish(());
         });
         Some(fetching)
     }
@@ -222,8 +224,8 @@ impl Shared {
             state.fetching = None;
             let now = self.clock.now();
             match keys {
-                Ok(Ok(keys)) => state.held = Some(Held { keys, at: began }),
-                Ok(Err(NoKeys::Withdrawn)) => state.held = None,
+                Ok(Ok(keys)) => state.kept = Some(Kept { keys, at: began }),
+                Ok(Err(NoKeys::Withdrawn)) => state.kept = None,
                 Ok(Err(NoKeys::Unread(_))) | Err(_) => {}
             }
             if let Some(unusable) = unusable {
@@ -231,9 +233,9 @@ impl Shared {
                 state.unusable = unusable;
             }
             state.failed = failure.map(|_| now);
-            let outdated = state.held.is_some() && state.trust(now) == Trust::No;
+            let outdated = state.kept.is_some() && state.trust(now) == Trust::No;
             let told = mem::replace(&mut state.outdated, outdated);
-            (mem::replace(&mut state.failing, failure.is_some()), state.held.is_none(), outdated && !told)
+            (mem::replace(&mut state.failing, failure.is_some()), state.kept.is_none(), outdated && !told)
         };
         if outdated {
             warn!(

@@ -14,13 +14,13 @@ use reqwest::Url;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::{
-    sync::{Semaphore, watch},
+    sync::Semaphore,
     time::{Instant, timeout},
 };
 use tracing::warn;
 use zeroize::Zeroizing;
 
-use self::memory::{Known, Memory, TokenHash};
+use self::memory::{Known, Memory, Outcome, TokenHash, Verdict};
 use super::{
     Tasks, Timeouts, Unverified,
     api::{Api, Failed},
@@ -29,6 +29,7 @@ use super::{
 use crate::{
     caller::CallerName,
     clock::{Clock, Moment},
+    single_flight::{Follower, Leader},
 };
 
 /// Reviews asked for at once: what a broker that starts up may ask of an API server that serves the whole cluster.
@@ -38,9 +39,6 @@ const COMPLAINT_PAUSE: Duration = Duration::from_secs(60);
 
 const AWAY: &str = "the cluster can't be asked about the token now: try again";
 const BUSY: &str = "too many tokens wait for the cluster's review: try again";
-
-/// What came of a review. Failures are of no use to anybody later.
-type Outcome = Result<(), Unverified>;
 
 /// Asks for reviews, and remembers them for a moment.
 pub(super) struct Reviews {
@@ -69,41 +67,39 @@ impl Reviews {
     /// Whether the cluster takes the token, which was found to be this account's, for that.
     pub(super) async fn review(&self, token: &str, account: &CallerName) -> Outcome {
         let hash = TokenHash::from(Sha256::digest(token));
-        let mut flight = {
+        let review = {
             let mut memory = lock(&self.shared.memory);
             let now = self.shared.clock.now();
             match memory.look(&hash, now) {
                 Known::Reviewed(verdict) => return verdict.map_err(Unverified::Refused),
-                Known::Flying(flight) => flight,
+                Known::UnderReview(review) => review,
                 Known::Full => return Err(Unverified::Unavailable(BUSY)),
                 Known::Not => self.begin(&mut memory, hash, token, account),
             }
         };
-        match timeout(self.shared.timeouts.request, flight.wait_for(Option::is_some)).await {
-            Ok(Ok(outcome)) => outcome.unwrap_or(Err(Unverified::Unavailable(AWAY))),
+        match timeout(self.shared.timeouts.request, review.result()).await {
+            Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) | Err(_) => Err(Unverified::Unavailable(AWAY)),
         }
     }
 
-    fn begin(&self, memory: &mut Memory, hash: TokenHash, token: &str, account: &CallerName) -> watch::Receiver<Option<Outcome>> {
-        let (landed, flight) = watch::channel(None);
-        memory.board(hash, flight.clone());
+    fn begin(&self, memory: &mut Memory, hash: TokenHash, token: &str, account: &CallerName) -> Follower<Outcome> {
+        let leader = Leader::new();
+        let review = leader.follower();
+        memory.begin(hash, review.clone());
         let (shared, token, account) = (Arc::clone(&self.shared), Zeroizing::new(token.to_owned()), account.clone());
-        self.tasks.spawn(async move {
-            let outcome = shared.fly(hash, &token, &account).await;
-            landed.send_replace(Some(outcome));
-        });
-        flight
+        self.tasks.spawn(async move { leader.finish(shared.review(hash, &token, &account).await) });
+        review
     }
 }
 
 impl Shared {
-    async fn fly(&self, hash: TokenHash, token: &str, account: &CallerName) -> Outcome {
+    async fn review(&self, hash: TokenHash, token: &str, account: &CallerName) -> Outcome {
         let result = match timeout(self.timeouts.request, self.ask(token, account)).await {
             Ok(result) => result,
             Err(_elapsed) => Err(Failed::Away("its answer took too long")),
         };
-        lock(&self.memory).land(hash, result.ok());
+        lock(&self.memory).finish(hash, result.ok());
         match result {
             Ok((verdict, _asked)) => verdict.map_err(Unverified::Refused),
             Err(failed) => {
@@ -139,9 +135,6 @@ impl Shared {
         }
     }
 }
-
-/// What the API server says of a token; a refusal in words for its owner.
-type Verdict = Result<(), &'static str>;
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]

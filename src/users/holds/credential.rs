@@ -1,4 +1,4 @@
-//! Pure: what stands against one version of a credential: how often it may have been judged, and until when it is not sent.
+//! Pure: what is known against one version of a credential: how often it may have been judged, and until when it is not sent.
 //!
 //! Must never let a password be sent a fourth time to a vault that answers with a no nobody has documented.
 
@@ -6,8 +6,11 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{Circumstances, Rules, Stop, doubled};
-use crate::vault::{Failure, Refusal, UNREADABLE};
+use super::stop::{Circumstances, Rules, Stop};
+use crate::{
+    backoff::Backoff,
+    vault::{Failure, Refusal, UNREADABLE},
+};
 
 /// After the first answer that says no and nothing that is documented, the next try is so far off …
 const UNDOCUMENTED_FIRST: Duration = Duration::from_secs(60);
@@ -42,9 +45,9 @@ impl Pause {
     }
 }
 
-/// What stands against one version of a credential.
+/// What is known against one version of a credential.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Against {
+pub(super) struct CredentialHolds {
     pause: Option<Pause>,
     /// Undocumented answers since the user last got a token.
     undocumented: u32,
@@ -56,7 +59,7 @@ pub(super) struct Against {
     forgiven: bool,
 }
 
-impl Against {
+impl CredentialHolds {
     /// Counts an answer that may have judged the credential.
     fn count(&mut self, grants: u64) {
         if self.grants != grants {
@@ -91,7 +94,7 @@ impl Against {
                 let pause = match self.undocumented {
                     1 => UNDOCUMENTED_FIRST,
                     2 => UNDOCUMENTED_SECOND,
-                    more => doubled(UNDOCUMENTED_SECOND, more - 2).min(rules.refusal_hold),
+                    more => Backoff::new(UNDOCUMENTED_SECOND, rules.refusal_hold).widest(more - 2),
                 };
                 // What is no HTTP may have been no no either: it is asked ever more rarely, but held by nothing that it said.
                 if self.undocumented >= UNDOCUMENTED_HELD && *status != UNREADABLE {
@@ -104,7 +107,7 @@ impl Against {
             Failure::Throttled { wait, .. } => {
                 self.count(now.grants);
                 let doublings = self.ungranted.checked_sub(UNDOCUMENTED_HELD);
-                let least = doublings.map(|doublings| doubled(UNGRANTED_FIRST, doublings).min(rules.refusal_hold));
+                let least = doublings.map(|doublings| Backoff::new(UNGRANTED_FIRST, rules.refusal_hold).widest(doublings));
                 (*wait).max(least.unwrap_or_default())
             }
             Failure::Unavailable { wait, .. } => back_off.max(wait.unwrap_or_default()),

@@ -3,7 +3,10 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::vault::{Refusal, Scope};
+use crate::{
+    tokens::version::Upstream,
+    vault::{Refusal, Scope},
+};
 
 const RULES: Rules = Rules { min_sign_in_interval: Duration::from_secs(5), refusal_hold: Duration::from_secs(24 * 3_600) };
 

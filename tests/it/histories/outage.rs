@@ -17,7 +17,8 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::house::{House, at, down, grant, refused, secs, user};
+use super::scripted_vault::{at, down, grant, refused, secs};
+use crate::support::broker_in_memory::{BrokerInMemory, user};
 
 #[tokio::test(start_paused = true)]
 async fn resized_again_and_again_there_are_no_more_at_once_than_now() {
@@ -34,17 +35,17 @@ async fn resized_again_and_again_there_are_no_more_at_once_than_now() {
     });
     let users = || (0..100).map(|n| user(n, "a")).collect::<Vec<_>>();
     let with = |most| Settings { max_concurrent_sign_ins: most, ..hanging.clone() };
-    let house = House::new(users(), with(8));
+    let broker = BrokerInMemory::new(users(), with(8));
     let mut calls = JoinSet::new();
     for n in 0..100 {
-        calls.spawn(house.call(n, secs(500), &[]));
+        calls.spawn(broker.call(n, secs(500), &[]));
     }
     for most in [1, 8, 1, 8, 3, 5, 8] {
         sleep(secs(1)).await;
-        house.reload(users(), &with(most));
+        broker.reload(users(), &with(most));
     }
     sleep(secs(20)).await;
-    house.reload(users(), &with(2));
+    broker.reload(users(), &with(2));
     sleep(secs(11)).await;
     assert_eq!(now.load(Ordering::Relaxed), 2, "and no fewer");
     assert_eq!(calls.join_all().await.iter().filter(|answer| answer.is_ok()).count(), 100);
@@ -66,23 +67,23 @@ async fn a_straggler_keeps_no_probe_away() {
     for most in [2, 64] {
         broken.store(true, Ordering::Relaxed);
         let settings = Settings { max_concurrent_sign_ins: most, ..vault.clone() };
-        let house = House::new((0..100).map(|n| user(n, "a")).collect(), settings);
-        let straggler = tokio::spawn(house.call(0, secs(300), &[]));
+        let broker = BrokerInMemory::new((0..100).map(|n| user(n, "a")).collect(), settings);
+        let straggler = tokio::spawn(broker.call(0, secs(300), &[]));
         sleep(Duration::from_millis(100)).await;
         // Those in the queue when it goes down hear so, too.
         let (one, two, three, four) = tokio::join!(
-            house.call(1, secs(10), &[]),
-            house.call(2, secs(10), &[]),
-            house.call(3, secs(10), &[]),
-            house.call(4, secs(10), &[]),
+            broker.call(1, secs(10), &[]),
+            broker.call(2, secs(10), &[]),
+            broker.call(3, secs(10), &[]),
+            broker.call(4, secs(10), &[]),
         );
         assert!([one, two, three, four].iter().all(Result::is_err));
         sleep(secs(2)).await;
-        house.call(5, secs(1), &[]).await.expect_err("it is down");
+        broker.call(5, secs(1), &[]).await.expect_err("it is down");
         broken.store(false, Ordering::Relaxed);
         let back = Instant::now();
         let mut n = 10;
-        while house.call(n, secs(30), &[]).await.is_err() {
+        while broker.call(n, secs(30), &[]).await.is_err() {
             n = 10 + (n - 9) % 80;
             sleep(Duration::from_millis(200)).await;
         }
@@ -103,16 +104,16 @@ async fn a_probe_that_hangs_keeps_no_other_away() {
             if broken { Err(down()) } else { grant(&number, secs(3_600)) }
         })
     });
-    let house = House::new((0..100).map(|n| user(n, "a")).collect(), vault);
+    let broker = BrokerInMemory::new((0..100).map(|n| user(n, "a")).collect(), vault);
     for n in 0..3 {
-        house.call(n, secs(10), &[]).await.expect_err("it is down");
+        broker.call(n, secs(10), &[]).await.expect_err("it is down");
     }
     sleep(secs(2)).await;
-    house.call(4, secs(1), &[]).await.expect_err("it hangs");
+    broker.call(4, secs(1), &[]).await.expect_err("it hangs");
     broken.store(false, Ordering::Relaxed);
     let back = Instant::now();
     for n in (10..).map(|n| n % 90 + 10) {
-        if house.call(n, secs(30), &[]).await.is_ok() {
+        if broker.call(n, secs(30), &[]).await.is_ok() {
             break;
         }
         sleep(Duration::from_millis(200)).await;
@@ -135,15 +136,15 @@ async fn a_merchants_wait_is_as_long_as_the_vault_says_whatever_else_one_of_its_
         })
     });
     let users = |password: &str| vec![user(1, password), user(2, "p")];
-    let house = House::new(users("b"), vault.clone());
-    house.call(1, secs(5), &[]).await.expect_err("b is refused");
-    house.reload(users("a"), &vault);
-    let waiting = tokio::spawn(house.call(1, secs(5), &[]));
+    let broker = BrokerInMemory::new(users("b"), vault.clone());
+    broker.call(1, secs(5), &[]).await.expect_err("b is refused");
+    broker.reload(users("a"), &vault);
+    let waiting = tokio::spawn(broker.call(1, secs(5), &[]));
     sleep(Duration::from_millis(500)).await;
     // While a is judged, b is back, which is held for a day.
-    house.reload(users("b"), &vault);
+    broker.reload(users("b"), &vault);
     waiting.await.expect("no panic").expect_err("the merchant is to wait");
-    house.call(2, secs(5), &[]).await.expect_err("all of it");
+    broker.call(2, secs(5), &[]).await.expect_err("all of it");
     sleep(secs(60)).await;
-    house.token(2).await;
+    broker.token(2).await;
 }

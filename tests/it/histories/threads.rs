@@ -14,7 +14,8 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::house::{House, RULES, at, down, grant, id, secs, user};
+use super::scripted_vault::{at, down, grant, id, secs};
+use crate::support::broker_in_memory::{BrokerInMemory, RULES, user};
 
 /// Users and vault are replaced by one reload, again and again, while callers ask: each password is for one vault alone.
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
@@ -30,20 +31,20 @@ async fn no_password_goes_to_another_vault_than_its_own() {
             Box::pin(async move { grant(&number, secs(3_600)) })
         })
     };
-    let house = Arc::new(House::new(vec![user(0, "0")], vault(0)));
+    let broker = Arc::new(BrokerInMemory::new(vec![user(0, "0")], vault(0)));
     let (current, over) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
     let mut calling = JoinSet::new();
     for _ in 0..2 {
-        let (house, current, over) = (Arc::clone(&house), Arc::clone(&current), Arc::clone(&over));
+        let (broker, current, over) = (Arc::clone(&broker), Arc::clone(&current), Arc::clone(&over));
         calling.spawn(async move {
             while !over.load(Ordering::Relaxed) {
                 // Most ask too early or too late.
-                drop(house.call(current.load(Ordering::Relaxed) + 1, Duration::from_millis(50), &[]).await);
+                drop(broker.call(current.load(Ordering::Relaxed) + 1, Duration::from_millis(50), &[]).await);
                 tokio::task::yield_now().await;
             }
         });
     }
-    let (reloaded, vaults) = (Arc::clone(&house), (1..=RELOADS).map(vault).collect::<Vec<_>>());
+    let (reloaded, vaults) = (Arc::clone(&broker), (1..=RELOADS).map(vault).collect::<Vec<_>>());
     let reloading = tokio::task::spawn_blocking(move || {
         for (round, settings) in (1..=RELOADS).zip(vaults) {
             reloaded.reload(vec![user(round, &round.to_string())], &settings);
@@ -110,16 +111,16 @@ async fn threads_leave_nothing_behind() {
     };
     let vaults = [vault("a", random.u64(..)), vault("b", random.u64(..))];
     let users = |n: usize| (0..n).map(|n| user(n, "p")).collect::<Vec<_>>();
-    let house = Arc::new(House::new(users(20), vaults[0].clone()));
+    let broker = Arc::new(BrokerInMemory::new(users(20), vaults[0].clone()));
     let end = Instant::now() + secs(3);
     let mut calling = JoinSet::new();
     for _ in 0..16 {
-        let (house, mut random) = (Arc::clone(&house), random.fork());
+        let (broker, mut random) = (Arc::clone(&broker), random.fork());
         calling.spawn(async move {
             let mut rejected = Vec::new();
             while Instant::now() < end {
                 let patience = Duration::from_micros(random.u64(..20_000));
-                let call = house.call(random.usize(..22), patience, &rejected);
+                let call = broker.call(random.usize(..22), patience, &rejected);
                 let answer = timeout(Duration::from_micros(random.u64(..10_000)), call).await;
                 rejected =
                     answer.ok().and_then(Result::ok).filter(|_| random.bool()).map(|token| id(&token)).into_iter().collect();
@@ -128,21 +129,21 @@ async fn threads_leave_nothing_behind() {
     }
     while Instant::now() < end {
         let settings = Settings { max_concurrent_sign_ins: random.usize(1..=MOST), ..vaults[random.usize(..2)].clone() };
-        house.reload(users(random.usize(10..=22)), &settings);
+        broker.reload(users(random.usize(10..=22)), &settings);
         sleep(Duration::from_millis(random.u64(..20))).await;
     }
     calling.join_all().await;
     well.store(true, Ordering::Relaxed);
     // Who was held off by the outages is a user of another vault now.
-    house.reload(users(22), &vault("c", random.u64(..)));
+    broker.reload(users(22), &vault("c", random.u64(..)));
     for n in 0..22 {
-        house.call(n, secs(5), &[]).await.expect("all is well");
+        broker.call(n, secs(5), &[]).await.expect("all is well");
     }
-    assert_eq!((house.broker.waiting(), present.faults.load(Ordering::Relaxed)), (0, 0));
-    let landed = async {
-        while house.broker.flights_under_way() > 0 {
+    assert_eq!((broker.waiting(), present.faults.load(Ordering::Relaxed)), (0, 0));
+    let ended = async {
+        while broker.flights_under_way() > 0 {
             sleep(Duration::from_millis(1)).await;
         }
     };
-    timeout(secs(5), landed).await.expect("all flights land");
+    timeout(secs(5), ended).await.expect("all flights end");
 }

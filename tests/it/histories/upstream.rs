@@ -11,7 +11,8 @@ use token_broker::{
 };
 use tokio::time::{Instant, sleep};
 
-use super::house::{House, at, down, grant, refused, secs, user};
+use super::scripted_vault::{at, down, grant, refused, secs};
+use crate::support::broker_in_memory::{BrokerInMemory, user};
 
 /// A vault that takes three seconds to answer `former`, and one that gives `next` at once.
 fn two_vaults(former: fn() -> Result<Grant, Failure>) -> (Settings, Settings) {
@@ -27,38 +28,38 @@ fn two_vaults(former: fn() -> Result<Grant, Failure>) -> (Settings, Settings) {
 #[tokio::test(start_paused = true)]
 async fn another_vaults_token_is_answered_to_nobody() {
     let (former, next) = two_vaults(|| grant("former", secs(86_400)));
-    let house = House::new(vec![user(1, "a"), user(2, "a")], former.clone());
-    assert_eq!(house.token(1).await, "former");
-    house.reload(vec![user(1, "a"), user(2, "a")], &next);
-    assert_eq!(house.token(1).await, "next", "at once, though the floor of the former still lasts");
+    let broker = BrokerInMemory::new(vec![user(1, "a"), user(2, "a")], former.clone());
+    assert_eq!(broker.token(1).await, "former");
+    broker.reload(vec![user(1, "a"), user(2, "a")], &next);
+    assert_eq!(broker.token(1).await, "next", "at once, though the floor of the former still lasts");
     // And back: what it gave before is gone.
-    house.reload(vec![user(1, "a"), user(2, "a")], &former);
+    broker.reload(vec![user(1, "a"), user(2, "a")], &former);
     let asked = Instant::now();
-    assert_eq!((house.token(1).await.as_str(), asked.elapsed()), ("former", secs(3)));
+    assert_eq!((broker.token(1).await.as_str(), asked.elapsed()), ("former", secs(3)));
 }
 
 #[tokio::test(start_paused = true)]
 async fn who_had_a_token_of_the_former_vault_has_one_of_the_next_before_it_asks() {
     let (former, next) = (at("former", |_, _| Box::pin(async { grant("former", secs(86_400)) })), two_vaults(|| Err(down())).1);
-    let house = House::new(vec![user(1, "a"), user(2, "a")], former);
-    house.token(1).await;
-    house.reload(vec![user(1, "a"), user(2, "a")], &next);
+    let broker = BrokerInMemory::new(vec![user(1, "a"), user(2, "a")], former);
+    broker.token(1).await;
+    broker.reload(vec![user(1, "a"), user(2, "a")], &next);
     sleep(secs(1)).await;
     sleep(secs(15)).await;
-    assert_eq!(house.broker.stats().merchants.values().map(|merchant| merchant.cached).sum::<usize>(), 1);
+    assert_eq!(broker.stats().merchants.values().map(|merchant| merchant.cached).sum::<usize>(), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_another_vault_brings_after_the_switch_is_void_and_callers_get_the_next_ones() {
     for former in [|| grant("former", secs(86_400)), || Err(refused()), || Err(down())] {
         let (former, next) = two_vaults(former);
-        let house = House::new(vec![user(1, "a")], former);
-        let in_the_air = tokio::spawn(house.call(1, secs(30), &[]));
+        let broker = BrokerInMemory::new(vec![user(1, "a")], former);
+        let in_the_air = tokio::spawn(broker.call(1, secs(30), &[]));
         sleep(secs(1)).await;
-        house.reload(vec![user(1, "a")], &next);
+        broker.reload(vec![user(1, "a")], &next);
         assert_eq!(in_the_air.await.expect("no panic").as_deref(), Ok("next"));
         sleep(secs(3_600)).await;
-        assert_eq!(house.token(1).await, "next");
+        assert_eq!(broker.token(1).await, "next");
     }
 }
 
@@ -67,13 +68,13 @@ async fn an_outage_of_the_former_vault_is_none_of_the_next() {
     let former = at("former", |_, _| Box::pin(async { Err(down()) }));
     let next = at("next", |_, _| Box::pin(async { grant("next", secs(60)) }));
     let users = || (0..5).map(|n| user(n, "a")).collect::<Vec<_>>();
-    let house = House::new(users(), former);
+    let broker = BrokerInMemory::new(users(), former);
     for n in 0..4 {
-        house.call(n, secs(1), &[]).await.expect_err("it is down");
+        broker.call(n, secs(1), &[]).await.expect_err("it is down");
     }
-    house.reload(users(), &next);
+    broker.reload(users(), &next);
     for n in 0..5 {
-        assert_eq!(house.call(n, secs(1), &[]).await.as_deref(), Ok("next"), "{n}");
+        assert_eq!(broker.call(n, secs(1), &[]).await.as_deref(), Ok("next"), "{n}");
     }
 }
 
@@ -87,23 +88,23 @@ async fn another_vault_that_is_away_at_first_has_all_users_renewed_once_it_is_th
     });
     let former = at("former", |number, _| Box::pin(async move { grant(&number, secs(86_400)) }));
     let users = || (0..50).map(|n| user(n, "a")).collect::<Vec<_>>();
-    let house = House::new(users(), former);
+    let broker = BrokerInMemory::new(users(), former);
     for n in 0..50 {
-        house.token(n).await;
+        broker.token(n).await;
     }
-    house.reload(users(), &next);
+    broker.reload(users(), &next);
     // A caller that comes before the refresh queue does is no reason to forget its user.
     for n in 0..50 {
-        house.call(n, secs(1), &[]).await.expect_err("it is away");
+        broker.call(n, secs(1), &[]).await.expect_err("it is away");
     }
     sleep(secs(20)).await;
     away.store(false, Ordering::Relaxed);
     sleep(secs(120)).await;
-    assert_eq!(house.broker.stats().merchants.values().map(|merchant| merchant.cached).sum::<usize>(), 50);
+    assert_eq!(broker.stats().merchants.values().map(|merchant| merchant.cached).sum::<usize>(), 50);
     // A wrong one that refuses everybody, and back.
-    house.reload(users(), &at("wrong", |_, _| Box::pin(async { Err(refused()) })));
+    broker.reload(users(), &at("wrong", |_, _| Box::pin(async { Err(refused()) })));
     sleep(secs(60)).await;
-    house.reload(users(), &next);
+    broker.reload(users(), &next);
     sleep(secs(60)).await;
-    assert_eq!(house.broker.stats().merchants.values().map(|merchant| merchant.cached).sum::<usize>(), 50);
+    assert_eq!(broker.stats().merchants.values().map(|merchant| merchant.cached).sum::<usize>(), 50);
 }

@@ -125,18 +125,18 @@ async fn call(
 
 /// The answer is this user's, alive by both clocks, and as long-lived as asked.
 fn check(world: &World, request: &Request, answer: &Answer, now: token_broker::clock::Moment) -> String {
-    let text = answer.held.token.access_token.expose();
+    let text = answer.cached.token.access_token.expose();
     let end = world.with(&request.key, |facts| facts.tokens.iter().rev().find(|(token, _)| token == text).map(|(_, end)| *end));
     world.check(text.starts_with(request.key.number.expose()), || format!("{} got a token of somebody else", request.key));
     // Who was removed while waiting gets the token all the same, and it is forgotten.
     if end.is_none() && world.was_removed(&request.key) {
-        return answer.held.id().to_string();
+        return answer.cached.id().to_string();
     }
     world.check(end.is_some(), || format!("{} got a token that was never issued", request.key));
     let left = end.map_or(Duration::ZERO, |end| end.left_at(now));
     world.check(!left.is_zero(), || format!("{} got an expired token", request.key));
     world.check(left >= request.min_remaining, || format!("{} got {left:?} instead of {:?}", request.key, request.min_remaining));
-    let id = answer.held.id().to_string();
+    let id = answer.cached.id().to_string();
     let complained = request.rejected_token_ids.contains(&id);
     // The token complained of comes back only as the vault's last word, never from the cache.
     let cached = matches!(answer.outcome, Outcome::Hit | Outcome::Due | Outcome::Kept);

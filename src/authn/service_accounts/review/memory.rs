@@ -1,6 +1,6 @@
 //! What is known of tokens by their hashes: reviewed a moment ago, or under review.
 //!
-//! Must never hold a token, nor grow beyond its limits. moka stays in `cache`: all that is kept here lives equally long, so a
+//! Must never hold a token, nor grow beyond its limits. moka stays in `tokens::cache`: all that is kept here lives equally long, so a
 //! queue in order of arrival is all it takes.
 
 use std::{
@@ -8,29 +8,31 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::watch;
-
-use super::{Outcome, Verdict};
-use crate::clock::Moment;
+use super::super::Unverified;
+use crate::{clock::Moment, single_flight::Follower};
 
 /// How long a review counts, whatever it says: so long a deleted pod's token may go on.
 const REMEMBERED: Duration = Duration::from_secs(10);
 /// Most reviews remembered, with about 150 bytes each; more only makes the API server be asked sooner.
 const REVIEWS_MAX: usize = 10_000;
 /// Most reviews under way or waiting for their turn: more would not be served before their callers give up.
-const FLIGHTS_MAX: usize = 1_024;
+const UNDER_REVIEW_MAX: usize = 1_024;
 
 /// SHA-256 of a token.
 pub(super) type TokenHash = [u8; 32];
 
-type Flight = watch::Receiver<Option<Outcome>>;
+/// What the API server says of a token; a refusal in words for its owner.
+pub(super) type Verdict = Result<(), &'static str>;
+
+/// What came of a review. Failures are of no use to anybody later.
+pub(super) type Outcome = Result<(), Unverified>;
 
 #[derive(Default)]
 pub(super) struct Memory {
     reviews: HashMap<TokenHash, Review>,
     /// The hashes in the order in which they were reviewed.
     order: VecDeque<TokenHash>,
-    flights: HashMap<TokenHash, Flight>,
+    under_review: HashMap<TokenHash, Follower<Outcome>>,
 }
 
 struct Review {
@@ -41,7 +43,7 @@ struct Review {
 /// What is known of a token.
 pub(super) enum Known {
     Reviewed(Verdict),
-    Flying(Flight),
+    UnderReview(Follower<Outcome>),
     /// Nothing, and no more reviews may begin.
     Full,
     Not,
@@ -52,23 +54,23 @@ impl Memory {
         if let Some(review) = self.reviews.get(hash).filter(|review| !review.until.left_at(now).is_zero()) {
             return Known::Reviewed(review.verdict);
         }
-        // One that broke off has closed its end.
-        if let Some(flight) = self.flights.get(hash).filter(|flight| flight.has_changed().is_ok()) {
-            return Known::Flying(flight.clone());
+        // One that broke off is over, too.
+        if let Some(review) = self.under_review.get(hash).filter(|review| !review.is_over()) {
+            return Known::UnderReview(review.clone());
         }
-        if self.flights.len() >= FLIGHTS_MAX {
-            self.flights.retain(|_, flight| flight.has_changed().is_ok());
+        if self.under_review.len() >= UNDER_REVIEW_MAX {
+            self.under_review.retain(|_, review| !review.is_over());
         }
-        if self.flights.len() >= FLIGHTS_MAX { Known::Full } else { Known::Not }
+        if self.under_review.len() >= UNDER_REVIEW_MAX { Known::Full } else { Known::Not }
     }
 
-    pub(super) fn board(&mut self, hash: TokenHash, flight: Flight) {
-        self.flights.insert(hash, flight);
+    pub(super) fn begin(&mut self, hash: TokenHash, review: Follower<Outcome>) {
+        self.under_review.insert(hash, review);
     }
 
-    /// The flight is over, perhaps with a verdict asked for at some moment.
-    pub(super) fn land(&mut self, hash: TokenHash, verdict: Option<(Verdict, Moment)>) {
-        self.flights.remove(&hash);
+    /// The review is over, perhaps with a verdict asked for at some moment.
+    pub(super) fn finish(&mut self, hash: TokenHash, verdict: Option<(Verdict, Moment)>) {
+        self.under_review.remove(&hash);
         let Some((verdict, asked)) = verdict else { return };
         self.make_room(asked);
         if self.reviews.insert(hash, Review { verdict, until: asked.plus(REMEMBERED) }).is_none() {
@@ -92,7 +94,10 @@ impl Memory {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::{Clock as _, SystemClock};
+    use crate::{
+        clock::{Clock as _, SystemClock},
+        single_flight::Leader,
+    };
 
     fn hash(number: usize) -> TokenHash {
         let mut hash = [0; 32];
@@ -105,7 +110,7 @@ mod tests {
         let start = SystemClock.now();
         let mut memory = Memory::default();
         for number in 0..=REVIEWS_MAX {
-            memory.land(hash(number), Some((Ok(()), start)));
+            memory.finish(hash(number), Some((Ok(()), start)));
         }
         assert_eq!((memory.reviews.len(), memory.order.len()), (REVIEWS_MAX, REVIEWS_MAX));
         assert!(matches!(memory.look(&hash(0), start), Known::Not), "the oldest made room");
@@ -113,27 +118,27 @@ mod tests {
 
         let later = start.plus(REMEMBERED);
         assert!(matches!(memory.look(&hash(1), later), Known::Not));
-        memory.land(hash(1), Some((Err("no"), later)));
+        memory.finish(hash(1), Some((Err("no"), later)));
         assert!(matches!(memory.look(&hash(1), later), Known::Reviewed(Err("no"))));
-        memory.land(hash(2), Some((Ok(()), later)));
+        memory.finish(hash(2), Some((Ok(()), later)));
         assert!(memory.reviews.len() <= REVIEWS_MAX && memory.order.len() == memory.reviews.len());
-        memory.land(hash(3), Some((Ok(()), later.plus(REMEMBERED))));
+        memory.finish(hash(3), Some((Ok(()), later.plus(REMEMBERED))));
         assert_eq!((memory.reviews.len(), memory.order.len()), (1, 1));
     }
 
     #[test]
-    fn flights_are_bounded_and_those_that_broke_off_make_room() {
+    fn reviews_are_bounded_and_those_that_broke_off_make_room() {
         let now = SystemClock.now();
         let mut memory = Memory::default();
-        let mut senders = Vec::new();
-        for number in 0..FLIGHTS_MAX {
-            let (sender, flight) = watch::channel(None);
-            senders.push(sender);
-            memory.board(hash(number), flight);
+        let mut leaders = Vec::new();
+        for number in 0..UNDER_REVIEW_MAX {
+            let leader = Leader::new();
+            memory.begin(hash(number), leader.follower());
+            leaders.push(leader);
         }
-        assert!(matches!(memory.look(&hash(0), now), Known::Flying(_)));
-        assert!(matches!(memory.look(&hash(FLIGHTS_MAX), now), Known::Full));
-        senders.pop();
-        assert!(matches!(memory.look(&hash(FLIGHTS_MAX), now), Known::Not));
+        assert!(matches!(memory.look(&hash(0), now), Known::UnderReview(_)));
+        assert!(matches!(memory.look(&hash(UNDER_REVIEW_MAX), now), Known::Full));
+        leaders.pop();
+        assert!(matches!(memory.look(&hash(UNDER_REVIEW_MAX), now), Known::Not));
     }
 }

@@ -1,0 +1,224 @@
+//! What all flights share: what they are made with, what is known of the vault, and how many there are.
+//!
+//! Must never decide what becomes of a flight: its parts do.
+
+use std::{
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use tokio::{
+    runtime::Handle,
+    sync::{Notify, watch},
+    time::Instant,
+};
+use tokio_util::task::TaskTracker;
+
+use super::{concurrency_limit::ConcurrencyLimit, upstream_state::UpstreamState};
+use crate::{
+    clock::Clock,
+    live::{Live, Snapshot},
+    telemetry::{
+        audit::Audit,
+        metrics::Metrics,
+        traces::{Span, Traces},
+    },
+    tokens::cache::Cache,
+    users::{
+        Configured, KnownUser, Record,
+        holds::{Circumstances, Stop},
+        refresh_queue::RefreshQueue,
+    },
+    vault::Failure,
+};
+
+/// Most flights under way or queued: twice the ten thousand cold users of a bad morning; each costs about 2 KiB.
+pub const FLIGHTS_MAX: usize = 20_000;
+
+/// What was last heard of the vault: for people, no rule depends on it.
+#[derive(Clone, Debug, Default)]
+pub struct Heard {
+    /// When it last gave a token.
+    pub granted: Option<SystemTime>,
+    /// When a sign-in last failed, and how.
+    pub failed: Option<(SystemTime, Arc<Failure>)>,
+}
+
+/// What flights are made with.
+pub struct Parts {
+    /// Tells the time.
+    pub clock: Arc<dyn Clock>,
+    /// Where tokens end up.
+    pub cache: Cache,
+    /// Where renewals are planned.
+    pub refresh_queue: Arc<RefreshQueue>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// Where spans begin.
+    pub traces: Traces,
+    /// Where sign-ins are recorded.
+    pub audit: Audit,
+    /// Where flights are spawned, so that they outlive the call that began them.
+    pub runtime: Handle,
+    /// Feeds the jitter.
+    pub seed: u64,
+}
+
+/// What all flights share.
+pub(super) struct Shared {
+    pub(super) parts: Parts,
+    pub(super) live: Live,
+    /// Told when another configuration is in force.
+    pub(super) changed: watch::Sender<()>,
+    pub(super) tasks: TaskTracker,
+    pub(super) limit: Arc<ConcurrencyLimit>,
+    /// What of it concerns the limit is done under its lock, so that both always say the same.
+    upstream: Mutex<UpstreamState>,
+    heard: Mutex<Heard>,
+    /// How long the slowest sign-in of late took.
+    pub(super) slowest: Mutex<Duration>,
+    under_way: AtomicUsize,
+    /// Those of them that nobody waited for when they began.
+    renewals: AtomicUsize,
+    pub(super) waiting: AtomicUsize,
+    random: Mutex<fastrand::Rng>,
+}
+
+/// One flight, for all of its parts.
+pub(super) struct FlightContext {
+    pub(super) shared: Arc<Shared>,
+    pub(super) user: Arc<KnownUser>,
+    /// Nobody waited when it began.
+    pub(super) renewal: bool,
+    /// Says that somebody waits now.
+    pub(super) urgent: Arc<Notify>,
+    pub(super) span: Span,
+}
+
+/// The one sign-in that finds out whether the vault is back. Dropped before that is known, it lets another one do so.
+pub(super) struct Probe {
+    shared: Arc<Shared>,
+    /// When it began, which is how it is known.
+    pub(super) began: Instant,
+}
+
+impl fmt::Debug for Parts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Parts").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("under_way", &self.under_way).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    pub(super) fn new(parts: Parts, live: Live) -> Self {
+        Self {
+            limit: ConcurrencyLimit::new(live.load().settings.max_concurrent_sign_ins),
+            live,
+            changed: watch::Sender::default(),
+            tasks: TaskTracker::new(),
+            upstream: Mutex::default(),
+            heard: Mutex::default(),
+            slowest: Mutex::default(),
+            under_way: AtomicUsize::new(0),
+            renewals: AtomicUsize::new(0),
+            waiting: AtomicUsize::new(0),
+            random: Mutex::new(fastrand::Rng::with_seed(parts.seed)),
+            parts,
+        }
+    }
+
+    pub(super) fn heard(&self) -> MutexGuard<'_, Heard> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn upstream(&self) -> MutexGuard<'_, UpstreamState> {
+        self.upstream.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is known of the vault that counts here; none where another one counts by now.
+    pub(super) fn follow(&self, snapshot: &Snapshot) -> Option<MutexGuard<'_, UpstreamState>> {
+        let mut upstream = self.upstream();
+        if self.live.load().upstream() != snapshot.upstream() {
+            return None;
+        }
+        if upstream.follow(snapshot.upstream()) {
+            self.limit.reset();
+        }
+        Some(upstream)
+    }
+
+    /// What is true around a failure that is noted now.
+    pub(super) fn circumstances(&self, now: Instant) -> Circumstances {
+        Circumstances { now, jitter: self.random(), grants: self.upstream().grants() }
+    }
+
+    /// Takes one of the places for flights, if there is one; renewals leave half of them to callers who wait.
+    pub(super) fn enter(&self, renewal: bool) -> bool {
+        let renewals = if renewal { self.renewals.fetch_add(1, Ordering::Relaxed) } else { 0 };
+        let room = self.under_way.fetch_add(1, Ordering::Relaxed) < FLIGHTS_MAX && renewals < FLIGHTS_MAX / 2;
+        if !room {
+            self.leave(renewal);
+        }
+        room
+    }
+
+    /// Gives the place back.
+    pub(super) fn leave(&self, renewal: bool) {
+        self.under_way.fetch_sub(1, Ordering::Relaxed);
+        if renewal {
+            self.renewals.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn under_way(&self) -> usize {
+        self.under_way.load(Ordering::Relaxed)
+    }
+
+    /// 0 to 1.
+    pub(super) fn random(&self) -> f64 {
+        self.random.lock().unwrap_or_else(PoisonError::into_inner).f64()
+    }
+}
+
+impl Probe {
+    pub(super) fn new(shared: &Arc<Shared>, began: Instant) -> Self {
+        Self { shared: Arc::clone(shared), began }
+    }
+}
+
+impl Drop for Probe {
+    fn drop(&mut self) {
+        self.shared.upstream().breaker.broke_off(self.began);
+    }
+}
+
+/// The user as it is configured, which its record obeys from now on.
+pub(super) fn configured<'a>(
+    user: &KnownUser,
+    record: &mut Record,
+    snapshot: &'a Snapshot,
+    now: Instant,
+) -> Option<&'a Configured> {
+    let configured = snapshot.user(&user.key)?;
+    record.holds.follow(configured.credential.version, now, &snapshot.settings.rules);
+    Some(configured)
+}
+
+/// Why the user may not sign in now, for reasons of its own or its merchant's; the longer wait counts.
+pub(super) fn stopped(user: &KnownUser, record: &Record, snapshot: &Snapshot, now: Instant) -> Option<Stop> {
+    let own = record.holds.stopped(now, &snapshot.settings.rules);
+    let merchants = user.merchant().stopped(now, snapshot.upstream());
+    match (own, merchants) {
+        (Some(own), Some(merchants)) => Some(if own.until >= merchants.until { own } else { merchants }),
+        (own, merchants) => own.or(merchants),
+    }
+}

@@ -1,0 +1,140 @@
+//! A broker in this process, without a wire: any vault, any clock, paused time.
+
+use std::{ops::Deref, sync::Arc, time::Duration};
+
+use token_broker::{
+    broker::{Answer, Broker, BrokerError, Request},
+    caller::CallerId,
+    clock::{Clock, SystemClock},
+    config::{Renewal, UserConfig},
+    live::{Configuration, Live, Serving, Settings, Snapshot},
+    policy::Policy,
+    secret::Secret,
+    signin::Parts,
+    telemetry::{
+        audit::Audit,
+        metrics::Metrics,
+        traces::{Span, Traces},
+    },
+    tokens::cache::Cache,
+    user::{MerchantId, Number, UserKey},
+    users::{holds::Rules, refresh_queue::RefreshQueue},
+    vault::SignIn,
+};
+use tokio::{runtime::Handle, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+pub(crate) const RULES: Rules = Rules { min_sign_in_interval: Duration::from_secs(5), refusal_hold: Duration::from_secs(86_400) };
+
+/// A user of the one merchant.
+pub(crate) fn key(n: usize) -> UserKey {
+    let merchant = MerchantId::parse("m".to_owned()).expect("is valid");
+    UserKey { merchant, number: Number::parse(format!("+4478{n:08}")).expect("is valid") }
+}
+
+pub(crate) fn user(n: usize, password: &str) -> UserConfig {
+    UserConfig { key: key(n), password: Secret::from(password), attempt: 0 }
+}
+
+/// Sign-ins at the vault of this name.
+pub(crate) fn settings(upstream: &str, sign_in: Arc<dyn SignIn>) -> Settings {
+    Settings {
+        upstream: Arc::from(upstream),
+        sign_in,
+        rules: RULES,
+        renewal: Renewal::Ahead,
+        max_concurrent_sign_ins: 64,
+        idle_after: Duration::from_secs(3_600),
+    }
+}
+
+pub(crate) fn configuration(users: Vec<UserConfig>, settings: Settings) -> Configuration {
+    Configuration { users, policy: Policy::Everyone, settings, serving: Serving::default() }
+}
+
+/// What a broker for so many users is made with.
+pub(crate) fn parts(clock: Arc<dyn Clock>, users: usize, seed: u64) -> Parts {
+    Parts {
+        clock: Arc::clone(&clock),
+        cache: Cache::new(users),
+        refresh_queue: Arc::new(RefreshQueue::new(clock)),
+        metrics: Arc::default(),
+        traces: Traces::default(),
+        audit: Audit::default(),
+        runtime: Handle::current(),
+        seed,
+    }
+}
+
+/// A broker by the machine's clocks that renews ahead, until this is dropped.
+pub(crate) struct BrokerInMemory {
+    broker: Arc<Broker>,
+    pub(crate) metrics: Arc<Metrics>,
+    closing: CancellationToken,
+}
+
+impl BrokerInMemory {
+    pub(crate) fn new(users: Vec<UserConfig>, settings: Settings) -> Self {
+        Self::with_seed(users, settings, 7)
+    }
+
+    pub(crate) fn with_seed(users: Vec<UserConfig>, settings: Settings, seed: u64) -> Self {
+        let parts = parts(Arc::new(SystemClock), users.len(), seed);
+        let (metrics, closing) = (Arc::clone(&parts.metrics), CancellationToken::new());
+        let broker = Arc::new(Broker::new(parts, Live::new(Snapshot::new(configuration(users, settings))), closing.clone()));
+        let renewing = Arc::clone(&broker);
+        tokio::spawn(async move { renewing.renew_ahead().await });
+        Self { broker, metrics, closing }
+    }
+
+    pub(crate) fn reload(&self, users: Vec<UserConfig>, settings: &Settings) {
+        self.broker.reconfigure(configuration(users, settings.clone()));
+    }
+
+    /// A call, under way already when this returns to the runtime.
+    pub(crate) fn answer(
+        &self,
+        n: usize,
+        patience: Duration,
+        rejected: &[String],
+    ) -> impl Future<Output = Result<Answer, BrokerError>> + Send + use<> {
+        let request = Request {
+            key: Arc::new(key(n)),
+            min_remaining: Duration::ZERO,
+            rejected_token_ids: rejected.to_vec(),
+            deadline: Instant::now() + patience,
+            span: Span::default(),
+        };
+        let broker = Arc::clone(&self.broker);
+        async move { broker.get_token(&broker.in_force(), &CallerId::Anonymous, &request).await.map_err(|none| none.error) }
+    }
+
+    /// The same, and the token's text.
+    pub(crate) fn call(
+        &self,
+        n: usize,
+        patience: Duration,
+        rejected: &[String],
+    ) -> impl Future<Output = Result<String, BrokerError>> + Send + use<> {
+        let answer = self.answer(n, patience, rejected);
+        async move { answer.await.map(|answer| answer.cached.token.access_token.expose().to_owned()) }
+    }
+
+    pub(crate) async fn token(&self, n: usize) -> String {
+        self.call(n, Duration::from_secs(30), &[]).await.expect("there is a token")
+    }
+}
+
+impl Deref for BrokerInMemory {
+    type Target = Broker;
+
+    fn deref(&self) -> &Broker {
+        &self.broker
+    }
+}
+
+impl Drop for BrokerInMemory {
+    fn drop(&mut self) {
+        self.closing.cancel();
+    }
+}
