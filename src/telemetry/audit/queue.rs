@@ -14,7 +14,7 @@ use std::{
 
 use super::Record;
 
-/// Records are kept in parts of so many (about 50 KiB): a queue that grows copies none of them.
+/// Records are kept in parts of so many (56 KiB): a queue that grows copies none of them.
 const PART: usize = 256;
 /// Empty parts that are kept to be filled again: what gathers in a busy broker; more only where nobody takes the lines.
 const SPARE_MAX: usize = 16;
