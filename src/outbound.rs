@@ -78,7 +78,7 @@ impl Target {
     }
 
     /// Whether the other leads to the same server: scheme, host and port are the same.
-    pub(crate) fn is_beside(&self, other: &Self) -> bool {
+    pub(crate) fn is_same_server(&self, other: &Self) -> bool {
         self.url.origin() == other.url.origin() && self.absolute == other.absolute
     }
 }

@@ -2,7 +2,10 @@
 //!
 //! Must never let the broker listen where strangers reach it unless the operator has spelled that out.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::{
+    borrow::Cow,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+};
 
 use toml::de::DeTable;
 use tracing::Level;
@@ -15,9 +18,7 @@ use super::{
     patterns::Pattern,
     reader::{Found, Reader},
     traces_table,
-    values::{
-        AdminConfig, AuditConfig, AuthConfig, CallerConfig, GrpcConfig, Hits, LogConfig, LogFormat, TracesConfig, VaultConfig,
-    },
+    values::{AdminConfig, AuditConfig, Config, GrpcConfig, Hits, LogConfig, LogFormat},
     vault_table,
 };
 
@@ -29,15 +30,8 @@ const ADMIN_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST)
 /// What the main file holds.
 #[derive(Debug)]
 pub(super) struct Main {
-    pub(super) grpc: GrpcConfig,
-    pub(super) admin: Option<AdminConfig>,
-    pub(super) log: LogConfig,
-    /// None where its base URL is missing or faulty, which is reported.
-    pub(super) vault: Option<VaultConfig>,
-    pub(super) audit: AuditConfig,
-    pub(super) traces: Option<TracesConfig>,
-    pub(super) auth: AuthConfig,
-    pub(super) callers: Vec<CallerConfig>,
+    /// All but the users. None where the vault's base URL is missing or faulty, which is reported.
+    pub(super) config: Option<Config>,
     pub(super) users: CredentialsFile,
     pub(super) patterns: Vec<Pattern>,
 }
@@ -88,21 +82,11 @@ pub(super) fn read(findings: &Findings<'_>, table: DeTable<'_>) -> Main {
             callers: has_callers,
         },
     );
-    Main {
-        grpc,
-        admin: admin.map(|(listen, label_callers)| AdminConfig { listen: listen.value, label_callers }),
-        log,
-        audit,
-        traces,
-        vault,
-        auth: access.auth,
-        callers,
-        users,
-        patterns: patterns
-            .into_iter()
-            .map(|Found { value, at }| Pattern { text: value.into_owned(), line: findings.line(at) })
-            .collect(),
-    }
+    let admin = admin.map(|(listen, label_callers)| AdminConfig { listen: listen.value, label_callers });
+    let auth = access.auth;
+    let config = vault.map(|vault| Config { grpc, admin, log, audit, traces, vault, auth, callers, users: Vec::new() });
+    let pattern = |Found { value, at }: Found<Cow<'_, str>>| Pattern { text: value.into_owned(), line: findings.line(at) };
+    Main { config, users, patterns: patterns.into_iter().map(pattern).collect() }
 }
 
 fn read_grpc(table: Option<Reader<'_, '_>>) -> (GrpcConfig, TlsTable, (At, At)) {

@@ -19,6 +19,7 @@ use super::{
     fingerprint::Fingerprint,
     last_good::LastGood,
     main_file::Main,
+    values::CallerConfig,
 };
 use crate::user::UserKey;
 
@@ -142,7 +143,8 @@ impl<'r> Everybody<'r> {
 
 /// How many `[[callers]]` of the main file are missing from its new version.
 fn callers_lost(old: &Main, new: &Main) -> usize {
-    old.callers.iter().filter(|caller| !new.callers.iter().any(|other| other.id == caller.id)).count()
+    let has = |caller: &CallerConfig| new.config.iter().flat_map(|config| &config.callers).any(|other| other.id == caller.id);
+    old.config.iter().flat_map(|config| &config.callers).filter(|caller| !has(caller)).count()
 }
 
 /// What is told of a file that isn't taken yet.

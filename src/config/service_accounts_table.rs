@@ -172,8 +172,8 @@ fn show_token(mut keys: Vec<KeySource>, review_url: &Target) -> Vec<KeySource> {
     let all = keys.clone();
     for source in &mut keys {
         if let KeySource::Url { url, with_token } = source {
-            let is_beside = |other: &KeySource| matches!(other, KeySource::Url { url: other, .. } if url.is_beside(other));
-            *with_token = all.iter().all(is_beside) || url.is_beside(review_url);
+            let is_same = |other: &KeySource| matches!(other, KeySource::Url { url: other, .. } if url.is_same_server(other));
+            *with_token = all.iter().all(is_same) || url.is_same_server(review_url);
         }
     }
     keys

@@ -127,13 +127,11 @@ fn verdict(read: &FileSet, reports: Vec<Report>, tables: &[Option<&CredentialsFi
         report.push_warning(Fault { file, line: None, key, message: NO_USERS.to_owned() });
     }
     reports.into_iter().for_each(|next| report.append(next));
-    let whole = if report.is_faulty() { None } else { read.main.value.as_ref() };
-    let whole = whole.and_then(|Main { grpc, admin, log, audit, traces, vault, auth, callers, .. }| {
-        let mut all = Vec::with_capacity(users);
-        tables.iter().flatten().for_each(|table| all.extend(table.users()));
-        let (grpc, admin, log) = (grpc.clone(), admin.clone(), log.clone());
-        let (audit, traces, auth, callers) = (audit.clone(), traces.clone(), auth.clone(), callers.clone());
-        Some(Config { grpc, admin, log, audit, traces, vault: vault.clone()?, auth, callers, users: all })
+    let whole = if report.is_faulty() { None } else { read.main.value.as_ref().and_then(|main| main.config.clone()) };
+    let whole = whole.map(|mut config| {
+        config.users.reserve_exact(users);
+        tables.iter().flatten().for_each(|table| config.users.extend(table.users()));
+        config
     });
     report.verdict(read.main.path(), whole)
 }

@@ -76,6 +76,9 @@ impl Api {
     }
 
     /// The keys: the body of an answer of 200. `with_token`: whether they may be asked for as ourselves.
+    ///
+    /// Even then only of a server that the cluster's CA vouches for, or on loopback: keys may also be published by a stranger, who could
+    /// use our token.
     pub(super) async fn get(&self, url: &Url, with_token: bool) -> Result<Zeroizing<Vec<u8>>, Failed> {
         let client = self.client().await?;
         let mut request = client.get(url.clone());
