@@ -263,7 +263,7 @@ mod tests {
         let (first, second) = (follower.result_by(soon), follower.result_by(soon));
         tokio::pin!(first, second);
         assert!(is_pending(first.as_mut()).await && is_pending(second.as_mut()).await);
-        assert_eq!(follower.result().await, Err(WaitError::Full));
+        assert_eq!(follower.result_by(soon).await, Err(WaitError::Full));
         assert_eq!(first.await, Err(WaitError::Deadline));
         let third = follower.result();
         tokio::pin!(third);
