@@ -228,18 +228,17 @@ mod tests {
         let leader = Leader::<u8>::new();
         let (follower, other) = (leader.follower(), Leader::<u8>::new());
         assert!(leader.leads(&follower) && !other.leads(&follower));
-        let waiting = tokio::spawn({
-            let follower = follower.clone();
-            async move { follower.result().await }
-        });
+        let mut tasks = JoinSet::new();
+        let waiter = follower.clone();
+        tasks.spawn(async move { waiter.result().await });
         tokio::task::yield_now().await;
-        let panicking = tokio::spawn(async move {
+        tasks.spawn(async move {
             let _leader = leader;
             panic!("a fault of ours");
         });
-        assert!(panicking.await.is_err());
-        let waited = timeout(Duration::from_secs(1), waiting).await.expect("is woken");
-        assert_eq!(waited.expect("no panic"), Err(WaitError::BrokeOff));
+        assert!(tasks.join_next().await.is_some_and(|panicked| panicked.is_err()));
+        let waited = timeout(Duration::from_secs(1), tasks.join_next()).await.expect("is woken");
+        assert_eq!(waited.expect("there is one").expect("no panic"), Err(WaitError::BrokeOff));
         assert!(follower.is_over());
         assert_eq!(follower.result().await, Err(WaitError::BrokeOff));
     }
@@ -263,7 +262,7 @@ mod tests {
         let (first, second) = (follower.result_by(soon), follower.result_by(soon));
         tokio::pin!(first, second);
         assert!(is_pending(first.as_mut()).await && is_pending(second.as_mut()).await);
-        assert_eq!(follower.result().await, Err(WaitError::Full));
+        assert_eq!(follower.result_by(soon).await, Err(WaitError::Full));
         assert_eq!(first.await, Err(WaitError::Deadline));
         let third = follower.result();
         tokio::pin!(third);

@@ -141,8 +141,9 @@ fn vault_granted(flight: &FlightContext, version: Version) -> Option<BreakerChan
     shared.heard().granted = Some(shared.parts.clock.now().wall);
     let change = vault_answered(flight, version);
     // Apart from the loop, which locks records.
-    let forgiven =
-        Some(shared.upstream()).filter(|upstream| upstream.is_of(version.upstream)).map(|mut upstream| upstream.granted());
+    let forgiven = Some(shared.upstream())
+        .filter(|upstream| upstream.is_of(version.upstream))
+        .map(|mut upstream| upstream.undocumented.granted());
     forgiven.iter().flatten().for_each(|(user, version)| user.record().holds.forgive(*version));
     change
 }

@@ -158,7 +158,7 @@ impl Shared {
 
     /// What is true around a failure that is noted now.
     pub(super) fn circumstances(&self, now: Instant) -> Circumstances {
-        Circumstances { now, jitter: self.random(), grants: self.upstream().grants() }
+        Circumstances { now, jitter: self.random(), grants: self.upstream().undocumented.grants() }
     }
 
     /// Takes one of the places for flights, if there is one; renewals leave half of them to callers who wait.

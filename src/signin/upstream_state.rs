@@ -18,7 +18,7 @@ use crate::{
 pub(super) struct UpstreamState {
     upstream: Option<Upstream>,
     pub(super) breaker: CircuitBreaker,
-    undocumented: UndocumentedAnswers,
+    pub(super) undocumented: UndocumentedAnswers,
 }
 
 impl UpstreamState {
@@ -40,16 +40,6 @@ impl UpstreamState {
     /// Why no sign-in there would pass now, without taking the probe.
     pub(super) fn stopped(&self, upstream: Upstream, now: Instant) -> Option<Stop> {
         if self.is_of(upstream) { self.breaker.stopped(now) } else { None }
-    }
-
-    /// How many tokens it gave so far, to anybody.
-    pub(super) fn grants(&self) -> u64 {
-        self.undocumented.grants()
-    }
-
-    /// It gave a token. Returns whose undocumented answers are to be forgotten.
-    pub(super) fn granted(&mut self) -> Vec<(Arc<KnownUser>, Version)> {
-        self.undocumented.granted()
     }
 
     /// A sign-in of `user` found no vault, or none that makes sense. `probe`: when it began, if it was to find that out. Returns

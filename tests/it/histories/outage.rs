@@ -17,7 +17,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::scripted_vault::{at, down, grant, refused, secs};
+use super::scripted_vault::{at, down, grant, id, refused, secs};
 use crate::support::broker_in_memory::{BrokerInMemory, user};
 
 #[tokio::test(start_paused = true)]
@@ -147,4 +147,55 @@ async fn a_merchants_wait_is_as_long_as_the_vault_says_whatever_else_one_of_its_
     broker.call(2, secs(5), &[]).await.expect_err("all of it");
     sleep(secs(60)).await;
     broker.token(2).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_that_breaks_keeps_no_other_away() {
+    let vault = at("vault", |number, _| {
+        Box::pin(async move {
+            assert!(!number.ends_with('4'), "a fault of ours");
+            if number.as_str() < "+447800000004" { Err(down()) } else { grant(&number, secs(3_600)) }
+        })
+    });
+    let broker = BrokerInMemory::new((0..10).map(|n| user(n, "a")).collect(), vault);
+    for n in 0..3 {
+        broker.call(n, secs(10), &[]).await.expect_err("it is down");
+    }
+    sleep(secs(2)).await;
+    broker.call(4, secs(1), &[]).await.expect_err("it breaks");
+    broker.token(5).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn undocumented_answers_of_an_outage_are_forgotten_once_it_is_over() {
+    let broken = Arc::new(AtomicBool::new(true));
+    let state = Arc::clone(&broken);
+    let vault = at("vault", move |number, _| {
+        let undocumented = || Failure::Undocumented { status: 403, wait: None, vault_error: String::new() };
+        let broken = state.load(Ordering::Relaxed);
+        Box::pin(async move { if broken { Err(undocumented()) } else { grant(&number, secs(3_600)) } })
+    });
+    let broker = BrokerInMemory::new((0..5).map(|n| user(n, "a")).collect(), vault);
+    for n in 0..3 {
+        broker.call(n, secs(10), &[]).await.expect_err("it is out of order");
+    }
+    broken.store(false, Ordering::Relaxed);
+    sleep(secs(2)).await;
+    for n in [4, 0, 1, 2] {
+        broker.token(n).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_waits_for_its_floor_takes_nobodys_permit() {
+    let vault = at("vault", |number, _| Box::pin(async move { grant(&number, secs(3_600)) }));
+    let settings = Settings { max_concurrent_sign_ins: 1, ..vault };
+    let broker = BrokerInMemory::new((0..2).map(|n| user(n, "a")).collect(), settings);
+    let token = broker.token(0).await;
+    let waiting = tokio::spawn(broker.call(0, secs(30), &[id(&token)]));
+    sleep(secs(1)).await;
+    let asked = Instant::now();
+    broker.token(1).await;
+    assert_eq!(asked.elapsed(), Duration::ZERO);
+    assert!(!waiting.is_finished());
 }

@@ -79,6 +79,22 @@ async fn an_outage_of_the_former_vault_is_none_of_the_next() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_stragglers_of_the_former_vault_bring_says_nothing_of_the_next() {
+    let (former, next) = two_vaults(|| Err(down()));
+    let users = || (0..5).map(|n| user(n, "a")).collect::<Vec<_>>();
+    let broker = BrokerInMemory::new(users(), former);
+    let calls: Vec<_> = (0..3).map(|n| tokio::spawn(broker.call(n, secs(30), &[]))).collect();
+    sleep(secs(1)).await;
+    broker.reload(users(), &next);
+    assert_eq!(broker.token(4).await, "next");
+    // As many different users fail in a row as open the circuit breaker.
+    for call in calls {
+        assert_eq!(call.await.expect("no panic").as_deref(), Ok("next"));
+    }
+    assert!(!broker.stats().vault_is_down);
+}
+
+#[tokio::test(start_paused = true)]
 async fn another_vault_that_is_away_at_first_has_all_users_renewed_once_it_is_there() {
     let away = Arc::new(AtomicBool::new(true));
     let state = Arc::clone(&away);
