@@ -5,7 +5,7 @@
 use std::{error::Error, io::Write as _, time::Instant};
 
 use token_broker::{
-    app::{App, Listeners, Stop},
+    app::{App, Listeners, StopSignal},
     client::{Client, Token},
     config,
     telemetry::audit::Audit,
@@ -35,7 +35,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let mut file = tempfile::NamedTempFile::new()?;
     file.write_all(configuration(&sandbox.url()).as_bytes())?;
     let loaded = config::load(file.path())?;
-    let stop = Stop::default();
+    let stop = StopSignal::default();
     let app = App::new(loaded.config, Audit::default())?;
     let broker = tokio::spawn(app.run(Listeners { grpc: vec![grpc], ..Listeners::default() }, stop.clone()));
     println!("The broker listens on      {address}\n");

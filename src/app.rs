@@ -123,7 +123,7 @@ pub enum BuildError {
 
 /// How the process is told to end.
 #[derive(Clone, Debug, Default)]
-pub struct Stop {
+pub struct StopSignal {
     /// Begin: not ready, then the lame-duck time, then the drain.
     pub begin: CancellationToken,
     /// Skip the lame-duck time.
@@ -253,7 +253,7 @@ impl App {
     }
 
     /// Runs on `listeners` until `stop`, then drains; returns within `lame_duck` + `drain` after that.
-    pub async fn run(mut self, listeners: Listeners, stop: Stop) {
+    pub async fn run(mut self, listeners: Listeners, stop: StopSignal) {
         let (phase, phases) = watch::channel(Phase::Starting);
         let (tasks, shutdown) = (TaskTracker::new(), Shutdown::default());
         // Apart from the connections, whose end is waited for.
@@ -302,8 +302,8 @@ impl App {
     }
 
     fn shown(&self, phase: watch::Receiver<Phase>, reload: watch::Receiver<ReloadState>) -> Shown {
-        let (broker, live, clock) = (Arc::clone(&self.broker), self.live.clone(), Arc::clone(&self.clock));
-        let overview = Overview::new(Sources { broker, live, clock, phase, reload });
+        let (broker, clock) = (Arc::clone(&self.broker), Arc::clone(&self.clock));
+        let overview = Overview::new(Sources { broker, clock, phase, reload });
         Shown { overview: Arc::new(overview), metrics: Arc::clone(&self.metrics) }
     }
 

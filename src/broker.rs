@@ -85,31 +85,32 @@ impl Broker {
         Self { live, cache, flights, refresh_queue, clock, epoch, closing }
     }
 
-    /// A token for a user. The call is judged by `snapshot`, which was in force when it began; what it waits for, by what is in force
-    /// when that comes.
+    /// A token for a user. Whether and of whom the caller may have one, `snapshot` says, which was in force when the call began; a
+    /// token that comes only after a wait is judged by what is in force then. It is not kept over a wait: it holds all users.
     ///
     /// # Errors
     /// See [`BrokerError`]. `InvalidRequest` is not among them: what can be malformed is parsed before.
-    pub async fn get_token(&self, snapshot: &Snapshot, caller: &CallerId, request: &Request) -> Result<Answer, NoToken> {
+    pub async fn get_token(&self, snapshot: Arc<Snapshot>, caller: &CallerId, request: &Request) -> Result<Answer, NoToken> {
         let (user, cached, freshness, now) = {
             // Before anything that depends on the user: a denial says nothing of who is configured.
             if snapshot.policy.decide(caller, &request.key).is_err() {
                 return Err(BrokerError::NotAllowed { caller: caller.clone(), user: UserKey::clone(&request.key) }.into());
             }
-            let Configured { user, credential } = configured(snapshot, &request.key)?;
+            let Configured { user, credential } = configured(&snapshot, &request.key)?;
             let now = self.clock.now();
             user.touch(self.second(now.mono));
             let cached = self.cache.get(&user.key);
             if let Some(token) = cached.as_ref().map(|cached| cached.id()).filter(|id| names(&request.rejected_token_ids, *id)) {
                 self.flights.rejected(user, token);
             }
-            let cached = cached.filter(|cached| serves(cached, request, snapshot, now));
+            let cached = cached.filter(|cached| serves(cached, request, &snapshot, now));
             let freshness = cached.as_ref().map(|cached| cached.freshness(now, credential.version, snapshot.settings.renewal));
             if let (Some(cached), Some(Freshness::Fresh)) = (&cached, freshness) {
                 return Ok(Answer { cached: Arc::clone(cached), outcome: Outcome::Hit, at: now });
             }
             (Arc::clone(user), cached, freshness, now)
         };
+        drop(snapshot);
         match cached {
             Some(cached) if freshness == Some(Freshness::Due) => {
                 self.renew(&user, request, false);
@@ -154,11 +155,11 @@ impl Broker {
         counts
     }
 
-    /// How the users are. Takes a microsecond or two a user.
+    /// How the users of `snapshot` are. Takes a microsecond or two a user.
     #[must_use]
-    pub fn stats(&self) -> Stats {
-        let (now, snapshot) = (self.clock.now(), self.live.load_full());
-        let judgement = Judgement { snapshot: &snapshot, cache: &self.cache, now, second: self.second(now.mono) };
+    pub fn stats(&self, snapshot: &Snapshot) -> Stats {
+        let now = self.clock.now();
+        let judgement = Judgement { snapshot, cache: &self.cache, now, second: self.second(now.mono) };
         Stats::new(judgement.merchants(), &self.flights, &self.refresh_queue, now.mono)
     }
 

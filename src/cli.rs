@@ -15,7 +15,7 @@ use tonic::Status;
 use tracing::{info, warn};
 
 use crate::{
-    app::{App, Listeners, Reloading, Stop, descriptors},
+    app::{App, Listeners, Reloading, StopSignal, descriptors},
     caller::CallerId,
     client::{Client, ClientError, DEFAULT_ENDPOINT, Query, Security, TIMEOUT_MAX, Token, blocking::BlockingPool},
     clock::{self, Clock as _},
@@ -34,6 +34,8 @@ const EXIT_USAGE: u8 = 2;
 const EXIT_CONFIG: u8 = 78;
 /// Try again later (`EX_TEMPFAIL`).
 const EXIT_TEMPORARY: u8 = 75;
+/// What is left at the end is dropped within this: it waits for nobody, but a look-up of a name may hold up a thread.
+const LAST_DROPS: Duration = Duration::from_millis(250);
 
 /// Hands out the vault's OAuth access tokens to internal services.
 #[derive(Debug, Parser)]
@@ -206,8 +208,8 @@ fn serve(path: &std::path::Path) -> ExitCode {
     }
     let served = Builder::new_multi_thread().enable_all().build().map_err(Into::into).and_then(|runtime| {
         let served = runtime.block_on(serve_config(config, files, warnings, &logs));
-        // What is left are sign-ins that nobody waits for.
-        runtime.shutdown_background();
+        // What is left are sign-ins that nobody waits for; dropped, each leaves its line in the audit trail.
+        runtime.shutdown_timeout(LAST_DROPS);
         served
     });
     // The last lines are written before the process ends.
@@ -224,7 +226,7 @@ async fn serve_config(
     warnings: Vec<Fault>,
     logs: &Logs,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let stop = Stop::default();
+    let stop = StopSignal::default();
     // Before anything listens, so that no signal finds nobody.
     let signals = Signals::new()?;
     let listeners = Listeners::bind(&config).await?;
@@ -263,7 +265,7 @@ impl Signals {
 
     /// SIGTERM begins the end; a second signal, or SIGINT, skips the lame-duck time. SIGHUP asks for the configuration to be
     /// read again, and for the audit trail's file to be looked at, as after its rotation.
-    async fn told(mut self, stop: &Stop, reload: &Notify, logs: &Logs) {
+    async fn told(mut self, stop: &StopSignal, reload: &Notify, logs: &Logs) {
         loop {
             let interrupted = tokio::select! {
                 _ = self.terminate.recv() => false,

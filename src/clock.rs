@@ -46,6 +46,7 @@ impl Moment {
 }
 
 /// Since 1970: no text has more than four digits for its year.
+#[cfg(feature = "server")]
 const YEAR_10000: Duration = Duration::from_secs(253_402_300_800);
 
 /// An instant as people and programs read it (RFC 3339, whole seconds, UTC); `None` outside the years 1970 to 9999.
@@ -57,6 +58,7 @@ pub fn rfc3339(at: SystemTime) -> Option<String> {
 }
 
 /// The same in microseconds, for records, which have a time in any case: outside those years the nearest instant that has a text.
+#[cfg(feature = "server")]
 #[must_use]
 pub fn rfc3339_micros(at: SystemTime) -> impl fmt::Display {
     humantime::format_rfc3339_micros(

@@ -1,6 +1,6 @@
 //! What is in force, as one value: whoever looks sees one configuration, never the users of one and the vault of another.
 //!
-//! Must never be changed in place, nor hold anything that is learnt while it is in force.
+//! Must never be changed in place. What is learnt while it is in force (of users, of signing keys) outlives it, and is only pointed to.
 
 use std::{
     fmt,
@@ -24,6 +24,8 @@ use crate::{
 
 /// The deadline of calls that bring none, where nothing else is configured: the contract's.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long connections may last, where nothing else is configured: the longest that may be.
+const CONNECTION_AGE: Duration = Duration::from_secs(24 * 3_600);
 /// A connection's age differs from the configured one by this part at most, so that those which came together go one by one.
 const AGE_JITTER: f64 = 0.1;
 
@@ -94,7 +96,7 @@ impl Default for Serving {
             label_callers: false,
             lame_duck: Duration::ZERO,
             drain: Duration::ZERO,
-            max_connection_age: Duration::MAX,
+            max_connection_age: CONNECTION_AGE,
             tls: None,
             callers: 0,
             certificates: Vec::new(),

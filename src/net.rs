@@ -52,19 +52,19 @@ impl Session {
 
 /// An answer's body that counts as a call under way until the last of it was taken.
 #[derive(Debug)]
-pub struct Counted<B> {
+pub struct CountedBody<B> {
     body: B,
     _call: OpenCall,
 }
 
-impl<B> Counted<B> {
+impl<B> CountedBody<B> {
     /// The body of the answer to `call`.
     pub fn new(body: B, call: OpenCall) -> Self {
         Self { body, _call: call }
     }
 }
 
-impl<B: Body + Unpin> Body for Counted<B> {
+impl<B: Body + Unpin> Body for CountedBody<B> {
     type Data = B::Data;
     type Error = B::Error;
 

@@ -13,7 +13,6 @@ use tokio::{sync::watch, task::spawn_blocking, time::Instant};
 use crate::{
     broker::{Broker, MerchantStats, Stats},
     clock::{Clock, Moment},
-    live::Live,
     reload::ReloadState,
     single_flight::{Follower, Leader},
     telemetry::metrics::gauges::{self, Gauges, Process},
@@ -38,8 +37,6 @@ pub enum Phase {
 pub struct Sources {
     /// Counts users and flights.
     pub broker: Arc<Broker>,
-    /// What is in force.
-    pub live: Live,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
     /// How far the process has come.
@@ -141,8 +138,8 @@ impl Overview {
 impl Sources {
     fn gather(&self, began: Instant) -> View {
         let at = self.clock.now();
-        // Not kept: it holds the users.
-        let snapshot = self.live.load();
+        // One for all the facts; not kept, since it holds the users.
+        let snapshot = self.broker.in_force();
         let serving = &snapshot.serving;
         View {
             at,
@@ -151,7 +148,7 @@ impl Sources {
             configuration: self.reload.borrow().clone(),
             callers: serving.callers,
             certificates: serving.certificates.clone(),
-            stats: self.broker.stats(),
+            stats: self.broker.stats(&snapshot),
             process: Process::now(),
         }
     }

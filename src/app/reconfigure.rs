@@ -153,6 +153,7 @@ impl Reconfigure {
             self.audit.certificate(self.clock.now().wall, clock::rfc3339(tls.not_after));
         }
     }
+
     /// What is in order for the next start need not be so here: the listener is where it was at this one's, and speaks TLS or not.
     fn opens_nothing(&self, next: &Config) -> Result<(), String> {
         if self.started.grpc.tls.is_some() != next.grpc.tls.is_some() {

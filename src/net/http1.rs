@@ -14,7 +14,7 @@ use hyper::{
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{net::TcpStream, time::timeout};
 
-use super::{Counted, accept::Shutdown, connection_limit::Connection};
+use super::{CountedBody, accept::Shutdown, connection_limit::Connection};
 
 /// A request's head is here by then, and the next one: probes and scrapers send theirs in one piece, and connect anew.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
@@ -36,7 +36,7 @@ where
         connection.set_proven();
         let call = connection.begin_call();
         let answering = service.call(request);
-        async move { answering.await.map(|response| response.map(|body| Counted::new(body, call))) }
+        async move { answering.await.map(|response| response.map(|body| CountedBody::new(body, call))) }
     });
     let mut serving = pin!(builder.serve_connection(TokioIo::new(stream), counted));
     tokio::select! {

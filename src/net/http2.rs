@@ -1,7 +1,7 @@
 //! One connection of HTTP/2, every limit set on purpose.
 //!
-//! Must never wait forever for a client that says nothing, nor hold up the end of the process: what lasts as long as its client
-//! likes (a watch of health, reflection) ends when the connection is to go.
+//! Must never wait forever for a client that says nothing, nor hold up the end of the process: the session's `closing`
+//! tells streams without an end of their own when theirs has come.
 
 use std::{
     convert::Infallible,
@@ -34,7 +34,7 @@ use super::{
 use crate::authn::certificate::Peer;
 
 /// Most calls at once on a connection. Generous, since hits would queue in the client behind calls that wait for the vault;
-/// what those may cost in all is bounded by `flight::WAITERS_MAX`.
+/// what those may cost in all is bounded by `signin::WAITERS_MAX`.
 const STREAMS_MAX: u32 = 2_048;
 /// A request is a few hundred bytes, so windows beyond HTTP/2's own default buy nothing.
 const STREAM_WINDOW: u32 = 64 * 1024;
@@ -43,7 +43,7 @@ const CONNECTION_WINDOW: u32 = 128 * 1024;
 /// HTTP/2's smallest and default: no frame of ours comes near it.
 const FRAME_MAX: u32 = 16 * 1024;
 /// Metadata of a call, decoded, that is read at all: beyond this the stream is refused by HTTP/2, with 431 and no words. Four times
-/// what is taken (`services::METADATA_MAX`), so that whoever brings too much is told.
+/// what is taken (`rpc::layer::METADATA_MAX`), so that whoever brings too much is told.
 const HEADER_LIST_MAX: u32 = 64 * 1024;
 /// Unsent bytes kept per stream: a reply with the largest token fits.
 const SEND_BUFFER_MAX: usize = 64 * 1024;
@@ -96,10 +96,10 @@ where
 {
     /// Serves one connection.
     pub async fn serve(self, stream: TcpStream, from: SocketAddr, connection: Arc<Connection>) {
-        let age = sleep((self.age)());
         let Some(tls) = &self.tls else {
             let peer = Peer::in_plaintext(from.ip().to_canonical().is_loopback());
             let session = Session::new(peer, connection);
+            let age = sleep((self.age)());
             return serve(stream, &session, (self.service)(Arc::clone(&session)), self.shutdown, age).await;
         };
         let secured = tokio::select! {
@@ -109,7 +109,7 @@ where
         let Some(Secured { stream, peer, trust }) = secured else { return };
         let leave = async {
             tokio::select! {
-                () = age => {}
+                () = sleep((self.age)()) => {}
                 () = trust.revoked() => info!("a connection ends: no client CA vouches for its certificate any more"),
             }
         };

@@ -35,8 +35,6 @@ const TOKEN_TYPE: &str = "Bearer";
 /// the generated code hands the handler all of this, typed.
 pub(super) struct Call {
     pub(super) broker: Arc<Broker>,
-    /// What was in force when the call began.
-    pub(super) snapshot: Arc<Snapshot>,
     /// Who calls.
     pub(super) caller: CallerId,
     /// When the caller stops waiting.
@@ -46,9 +44,15 @@ pub(super) struct Call {
     pub(super) notes: Notes,
 }
 
-/// What the handler learnt, for the guard that tells of the call's end.
-#[derive(Default)]
-pub(super) struct Notes(Mutex<(Option<Arc<UserKey>>, Option<End>)>);
+/// What the handler is given once, and what it learns, for the guard that tells of the call's end.
+pub(super) struct Notes(Mutex<Learnt>);
+
+struct Learnt {
+    /// What was in force when the call began, until it is judged by it.
+    snapshot: Option<Arc<Snapshot>>,
+    user: Option<Arc<UserKey>>,
+    end: Option<End>,
+}
 
 /// How a call ended.
 pub(super) enum End {
@@ -72,23 +76,31 @@ impl End {
 }
 
 impl Notes {
+    pub(super) fn new(snapshot: Arc<Snapshot>) -> Self {
+        Self(Mutex::new(Learnt { snapshot: Some(snapshot), user: None, end: None }))
+    }
+
+    fn take_snapshot(&self) -> Option<Arc<Snapshot>> {
+        self.lock().snapshot.take()
+    }
+
     fn user(&self, user: &Arc<UserKey>) {
-        self.lock().0 = Some(Arc::clone(user));
+        self.lock().user = Some(Arc::clone(user));
     }
 
     fn end(&self, end: End) {
-        self.lock().1 = Some(end);
+        self.lock().end = Some(end);
     }
 
     pub(super) fn take_user(&self) -> Option<Arc<UserKey>> {
-        self.lock().0.take()
+        self.lock().user.take()
     }
 
     pub(super) fn take_end(&self) -> Option<End> {
-        self.lock().1.take()
+        self.lock().end.take()
     }
 
-    fn lock(&self) -> MutexGuard<'_, (Option<Arc<UserKey>>, Option<End>)> {
+    fn lock(&self) -> MutexGuard<'_, Learnt> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -99,7 +111,8 @@ impl TokenBrokerService for Call {
         let result = match parse(request.into_inner(), self.deadline, &self.span) {
             Ok(wanted) => {
                 self.notes.user(&wanted.key);
-                self.broker.get_token(&self.snapshot, &self.caller, &wanted).await
+                let snapshot = self.notes.take_snapshot().unwrap_or_else(|| self.broker.in_force());
+                self.broker.get_token(snapshot, &self.caller, &wanted).await
             }
             Err(faults) => Err(BrokerError::InvalidRequest(faults).into()),
         };

@@ -50,8 +50,7 @@ impl fmt::Debug for Observer {
 /// A call under way. Dropped before it was finished, it was cancelled.
 pub(super) struct Guard {
     observer: Arc<Observer>,
-    /// What was in force when it began, and judges it to its end.
-    pub(super) snapshot: Arc<Snapshot>,
+    label_callers: bool,
     pub(super) id: RequestId,
     /// When its headers were here.
     pub(super) received: Instant,
@@ -65,10 +64,10 @@ pub(super) struct Guard {
 
 impl Guard {
     /// A call with these headers begins.
-    pub(super) fn begin(observer: &Arc<Observer>, snapshot: Arc<Snapshot>, headers: &HeaderMap) -> Self {
+    pub(super) fn begin(observer: &Arc<Observer>, label_callers: bool, headers: &HeaderMap) -> Self {
         let parent = Context::of(headers);
         Self {
-            snapshot,
+            label_callers,
             id: RequestId::given(headers.get(request_id::KEY)),
             received: observer.clock.now().mono,
             parent,
@@ -80,16 +79,15 @@ impl Guard {
     }
 
     /// It is known who calls: what the handler works on from here.
-    pub(super) fn identified(&mut self, broker: &Arc<Broker>, caller: CallerId, deadline: Instant) -> Arc<Call> {
-        let call = Arc::new(Call {
-            broker: Arc::clone(broker),
-            snapshot: Arc::clone(&self.snapshot),
-            caller,
-            deadline,
-            id: self.id,
-            span: self.span.clone(),
-            notes: Notes::default(),
-        });
+    pub(super) fn identified(
+        &mut self,
+        broker: &Arc<Broker>,
+        snapshot: Arc<Snapshot>,
+        caller: CallerId,
+        deadline: Instant,
+    ) -> Arc<Call> {
+        let (id, span, notes) = (self.id, self.span.clone(), Notes::new(snapshot));
+        let call = Arc::new(Call { broker: Arc::clone(broker), caller, deadline, id, span, notes });
         self.call = Some(Arc::clone(&call));
         call
     }
@@ -123,7 +121,7 @@ impl Guard {
             metrics.handed_out(*left);
         }
         let caller = self.call.as_ref().map(|call| &call.caller);
-        if self.snapshot.serving.label_callers
+        if self.label_callers
             && let Some(CallerId::Named(caller)) = caller
         {
             metrics.caller(caller, code);

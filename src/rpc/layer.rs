@@ -19,6 +19,7 @@ use super::{
 use crate::{
     authn::service_accounts::Unverified,
     broker::{Broker, BrokerError, FieldFault},
+    live::Snapshot,
     net::Session,
     proto::v1::token_broker_service_server::TokenBrokerServiceServer,
 };
@@ -62,15 +63,19 @@ impl Layer {
     pub(super) async fn call(&self, request: Request<Incoming>, session: &Session) -> Response<Body> {
         let too_large = is_too_large(&request);
         let (head, body) = request.into_parts();
-        let mut guard = Guard::begin(&self.observer, self.broker.in_force(), &head.headers);
+        let snapshot = self.broker.in_force();
+        let mut guard = Guard::begin(&self.observer, snapshot.serving.label_callers, &head.headers);
         if too_large {
             return guard.refused(BrokerError::MetadataTooLarge);
         }
-        match self.handle(head, body, session, &mut guard).await {
-            Ok(response) => guard.answered(response),
-            Err(Stopped::Refused(error)) => guard.refused(error),
-            // The guard, dropped, says so; nobody reads the answer.
-            Err(Stopped::Gone) => Status::cancelled("the message broke off").into_http(),
+        let handling = AssertUnwindSafe(self.handle(head, body, session, snapshot, &mut guard)).catch_unwind();
+        match handling.await {
+            Ok(Ok(response)) => guard.answered(response),
+            Ok(Err(Stopped::Refused(error))) => guard.refused(error),
+            // The panic's text is in nobody's interest; where it was is in the log.
+            Err(_panic) => guard.refused(BrokerError::Internal),
+            // The guard, dropped, tells of it; nobody reads the answer.
+            Ok(Err(Stopped::Gone)) => Status::cancelled("the message broke off").into_http(),
         }
     }
 
@@ -79,28 +84,25 @@ impl Layer {
         mut head: Parts,
         body: Incoming,
         session: &Session,
+        snapshot: Arc<Snapshot>,
         guard: &mut Guard,
     ) -> Result<Response<Body>, Stopped> {
-        let serving = &guard.snapshot.serving;
+        let serving = &snapshot.serving;
         let timeout =
             deadline::timeout(&head.headers, serving.call_timeout).map_err(|deadline::Malformed| malformed(TIMEOUT_FAULT))?;
         let deadline = guard.received + timeout;
         let now = self.observer.clock.now().wall;
         let caller = timeout_at(deadline, serving.authenticator.identify(&session.peer, &head.headers, now)).await;
         let caller = caller.map_err(|_elapsed| BrokerError::DeadlineExceeded)?.map_err(unidentified)?;
-        let call = guard.identified(&self.broker, caller, deadline);
+        let call = guard.identified(&self.broker, snapshot, caller, deadline);
         let message = message(body, session, deadline.min(guard.received + MESSAGE_TIMEOUT)).await?;
         // From here on its connection is not closed for another.
         let _awaited = session.connection.await_answer();
         // Its work is done: the token need not be copied on.
         head.headers.remove(AUTHORIZATION);
         let mut service = TokenBrokerServiceServer::from_arc(call).max_decoding_message_size(REQUEST_MAX);
-        let answering = AssertUnwindSafe(service.call(Request::from_parts(head, Full::new(message)))).catch_unwind();
-        match answering.await {
-            Ok(Ok(response)) => Ok(response),
-            // The panic's text is in nobody's interest; where it was is in the log.
-            Err(_panic) => Err(BrokerError::Internal.into()),
-        }
+        let Ok(response) = service.call(Request::from_parts(head, Full::new(message))).await;
+        Ok(response)
     }
 }
 

@@ -19,11 +19,11 @@ use super::{
     health::Health,
     layer::{self, Layer, MESSAGE_TIMEOUT, unidentified},
     status,
-    streams::{Answer, shutting_down},
+    streams::{AnswerBody, shutting_down},
 };
 use crate::{
     broker::{Broker, BrokerError},
-    net::{Counted, Session, connection_limit::OpenCall},
+    net::{CountedBody, Session, connection_limit::OpenCall},
     proto::{self, v1::token_broker_service_server::TokenBrokerServiceServer},
     request_id::{self, RequestId},
 };
@@ -103,28 +103,34 @@ pub struct Calls {
 }
 
 impl hyper::service::Service<Request<Incoming>> for Calls {
-    type Response = Response<Answer>;
+    type Response = Response<AnswerBody>;
     type Error = Infallible;
-    type Future = Responding<Answer>;
+    type Future = Responding<AnswerBody>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let mut open = self.session.connection.begin_call();
         let (offered, session) = (Arc::clone(&self.services.0), Arc::clone(&self.session));
         Box::pin(async move {
             let (service, method) = called(&request);
+            let is_health = service == Some(HealthServer::<Health>::NAME);
             let response = match &offered.broker {
+                // The layer tells of whatever comes of it.
                 Some(layer) if service == Some(SERVICE) => layer.call(request, &session).await,
-                _ if service == Some(HealthServer::<Health>::NAME) && method == WATCH => {
-                    drop(open);
-                    return Ok(Box::pin(offered.watch(request, &session)).await);
+                _ if layer::is_too_large(&request) => {
+                    status::from_error(&BrokerError::MetadataTooLarge, &request_id(&request)).into_http()
                 }
-                _ if service == Some(HealthServer::<Health>::NAME) => Box::pin(offered.check(request, &session)).await,
-                Some(layer) => {
-                    let found = offered.reflection.iter().find(|(name, _)| service == Some(*name));
-                    let Some((_, handler)) = found else { return Ok(counted(unimplemented(), open)) };
+                _ if is_health && method == WATCH => {
                     drop(open);
-                    return Ok(Box::pin(layer.reflect(handler, request, &session)).await);
+                    return Ok(stream(Box::pin(offered.watch(request, &session)).await, &session));
                 }
+                _ if is_health => Box::pin(offered.check(request, &session)).await,
+                Some(layer) => match offered.reflection.iter().find(|(name, _)| service == Some(*name)) {
+                    Some((_, handler)) => {
+                        drop(open);
+                        return Ok(stream(Box::pin(layer.reflect(handler, request, &session)).await, &session));
+                    }
+                    None => unimplemented(),
+                },
                 None => unimplemented(),
             };
             open.answered();
@@ -133,12 +139,12 @@ impl hyper::service::Service<Request<Incoming>> for Calls {
     }
 }
 
-fn counted(response: Response<Body>, open: OpenCall) -> Response<Answer> {
-    response.map(|body| Answer::Call(Counted::new(body, open)))
+fn counted(response: Response<Body>, open: OpenCall) -> Response<AnswerBody> {
+    response.map(|body| AnswerBody::Call(CountedBody::new(body, open)))
 }
 
-fn stream(response: Response<Body>, session: &Session) -> Response<Answer> {
-    response.map(|body| Answer::stream(body, session.closing.clone()))
+fn stream(response: Response<Body>, session: &Session) -> Response<AnswerBody> {
+    response.map(|body| AnswerBody::stream(body, session.closing.clone()))
 }
 
 /// The service and the method that a path names.
@@ -150,9 +156,6 @@ fn called<B>(request: &Request<B>) -> (Option<&str>, &str) {
 impl Offered {
     /// Health, once.
     async fn check(&self, request: Request<Incoming>, session: &Session) -> Response<Body> {
-        if layer::is_too_large(&request) {
-            return too_large(&request);
-        }
         tokio::select! {
             biased;
             response = in_time(self.health.clone().call(request)) => response,
@@ -161,25 +164,18 @@ impl Offered {
     }
 
     /// Health, until the connection is to be closed.
-    async fn watch(&self, request: Request<Incoming>, session: &Session) -> Response<Answer> {
-        if layer::is_too_large(&request) {
-            return stream(too_large(&request), session);
-        }
-        let response = tokio::select! {
+    async fn watch(&self, request: Request<Incoming>, session: &Session) -> Response<Body> {
+        tokio::select! {
             biased;
             response = in_time(self.health.clone().call(request)) => response,
             () = session.closing.cancelled() => shutting_down().into_http(),
-        };
-        stream(response, session)
+        }
     }
 }
 
 impl Layer {
     /// Reflection, for whoever may be asked who they are and is known.
-    async fn reflect(&self, handler: &Handler, request: Request<Incoming>, session: &Session) -> Response<Answer> {
-        if layer::is_too_large(&request) {
-            return stream(too_large(&request), session);
-        }
+    async fn reflect(&self, handler: &Handler, request: Request<Incoming>, session: &Session) -> Response<Body> {
         let id = request_id(&request);
         let answering = async {
             let snapshot = self.broker.in_force();
@@ -192,12 +188,11 @@ impl Layer {
                 Err(_elapsed) => refused(&BrokerError::DeadlineExceeded, &id),
             }
         };
-        let response = tokio::select! {
+        tokio::select! {
             biased;
             response = answering => response,
             () = session.closing.cancelled() => shutting_down().into_http(),
-        };
-        stream(response, session)
+        }
     }
 }
 
@@ -205,13 +200,9 @@ fn request_id<B>(request: &Request<B>) -> RequestId {
     RequestId::given(request.headers().get(request_id::KEY))
 }
 
-fn too_large<B>(request: &Request<B>) -> Response<Body> {
-    status::from_error(&BrokerError::MetadataTooLarge, &request_id(request)).into_http()
-}
-
 /// A call beside `GetToken` whose caller is not known.
 fn refused(error: &BrokerError, id: &RequestId) -> Response<Body> {
-    info!(request_id = %id, reason = error.reason().as_str(), %error, "refused");
+    info!(request_id = %id, reason = error.reason().as_str(), %error, "no token");
     status::from_error(error, id).into_http()
 }
 

@@ -16,17 +16,17 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::{Status, body::Body};
 
 use super::status;
-use crate::{broker::BrokerError, net::Counted, request_id::RequestId};
+use crate::{broker::BrokerError, net::CountedBody, request_id::RequestId};
 
 /// The body of an answer.
-pub enum Answer {
+pub enum AnswerBody {
     /// A call's.
-    Call(Counted<Body>),
+    Call(CountedBody<Body>),
     /// A watch's, or reflection's: counts for nothing, and ends once its connection is to be closed; `None` once it has.
     Stream { body: Body, closing: Option<Pin<Box<WaitForCancellationFutureOwned>>> },
 }
 
-impl fmt::Debug for Answer {
+impl fmt::Debug for AnswerBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Call(_) => "Call",
@@ -35,7 +35,7 @@ impl fmt::Debug for Answer {
     }
 }
 
-impl Answer {
+impl AnswerBody {
     /// A stream that ends once `closing` is cancelled.
     pub(super) fn stream(body: Body, closing: CancellationToken) -> Self {
         Self::Stream { body, closing: Some(Box::pin(closing.cancelled_owned())) }
@@ -47,7 +47,7 @@ pub(super) fn shutting_down() -> Status {
     status::from_error(&BrokerError::ShuttingDown, &RequestId::given(None))
 }
 
-impl http_body::Body for Answer {
+impl http_body::Body for AnswerBody {
     type Data = Bytes;
     type Error = Status;
 

@@ -12,7 +12,7 @@ mod writer;
 
 use std::{
     io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     thread,
     time::{Duration, SystemTime},
@@ -118,7 +118,7 @@ pub struct Reconfigured {
     pub added: usize,
     /// With another credential.
     pub changed: usize,
-    /// Reconfigured no more.
+    /// Configured no more.
     pub removed: usize,
     /// Entries of `[[callers]]`.
     pub callers: usize,
@@ -164,15 +164,21 @@ pub enum AuditError {
 impl Audit {
     /// Starts the trail that `[audit]` asks for, on `stdout` where it names no file.
     pub(super) fn start(config: &config::AuditConfig, stdout: Stdout) -> Result<Self, AuditError> {
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         match &config.file {
-            None => Self::to(stdout, config.hits, clock),
-            Some(path) => {
-                let file = Trail::open(path, Arc::clone(&clock));
-                let file = file.map_err(|source| AuditError::File { path: path.clone(), source })?;
-                Self::to(file, config.hits, clock)
-            }
+            None => Self::to(stdout, config.hits, Arc::new(SystemClock)),
+            Some(path) => Self::in_file(path, config.hits),
         }
+    }
+
+    /// Starts a trail in a file of its own.
+    ///
+    /// # Errors
+    /// Where it can't be opened, or there is no thread to write it.
+    pub fn in_file(path: &Path, hits: config::Hits) -> Result<Self, AuditError> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let file = Trail::open(path, Arc::clone(&clock));
+        let file = file.map_err(|source| AuditError::File { path: path.to_owned(), source })?;
+        Self::to(file, hits, clock)
     }
 
     fn to(sink: impl Sink, hits: config::Hits, clock: Arc<dyn Clock>) -> Result<Self, AuditError> {

@@ -1,17 +1,40 @@
 //! However a call ends, it is told of once: one line of the audit trail, one count, and one line of the log.
 
-use std::time::Duration;
+use std::{
+    fs,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use http_body_util::Full;
 use serde_json::Value;
-use token_broker::proto::v1::{GetTokenRequest, token_broker_service_client::TokenBrokerServiceClient};
+use token_broker::{
+    app::{App, Listeners, StopSignal},
+    clock::{Clock, Moment, SystemClock},
+    config::{self, Hits},
+    proto::v1::{GetTokenRequest, token_broker_service_client::TokenBrokerServiceClient},
+    secret::Secret,
+    telemetry::{
+        audit::Audit,
+        metrics::{Format, gauges::Gauges},
+        traces::Context,
+    },
+    user::UserKey,
+    vault::{Grant, SignIn, SigningIn},
+};
 use token_broker_sandbox::{Fault, Options, Sandbox};
-use tokio::time::{sleep, timeout};
+use tokio::{
+    net::TcpListener,
+    time::{sleep, timeout},
+};
 use tonic::{Code, Request, body::Body};
 use tower_service::Service as _;
 
 use crate::{
-    process::Process,
+    process::{Process, written},
     support::{Bare, MERCHANT, NUMBER, PASSWORD, PATIENCE, http, user},
 };
 
@@ -31,7 +54,7 @@ impl Setup {
         let sandbox = Sandbox::start(Options::default()).await.expect("starts");
         let (url, users) = (sandbox.url(), user(NUMBER, PASSWORD));
         let config = format!(
-            "[grpc]\nlisten = \"127.0.0.1:0\"\nlame_duck = \"0s\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[log]\nlevel = \"debug\"\n\
+            "[grpc]\nlisten = \"127.0.0.1:0\"\nlame_duck = \"0s\"\ndrain = \"2s\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[log]\nlevel = \"debug\"\n\
              [vault]\nbase_url = \"{url}\"\n{rest}{users}"
         );
         Self { broker: Process::serve(&config, &[]).await, sandbox }
@@ -73,6 +96,9 @@ impl Setup {
         let metrics = http(&self.broker.address("admin"), "/metrics").await;
         let count = format!("token_broker_calls_total{{code=\"{code}\",reason=\"{reason}\",outcome=\"{outcome}\"}} 1\n");
         assert!(metrics.contains(&count), "{id}: {count}{metrics}");
+        // And not a second time, later.
+        let (trail, log) = self.told(id).await;
+        assert_eq!((trail.len(), log.len()), (1, 1), "{id}: {trail:?} {log:?}");
     }
 }
 
@@ -164,4 +190,87 @@ async fn refused_before_the_handler() {
     let (trail, log) = setup.told("laden").await;
     assert_eq!((trail.len(), log.len()), (1, 1));
     assert_eq!((&trail[0]["reason"], &trail[0]["outcome"]), (&"INVALID_REQUEST".into(), &"turned_away".into()));
+}
+
+/// While the broker ends, whoever still waits is told so, and that is told of.
+#[tokio::test]
+async fn cut_short_by_the_end_of_the_process() {
+    let setup = Setup::start("timeout = \"60s\"\n").await;
+    setup.sandbox.script(Fault::truth().after(Duration::from_secs(60)));
+    let mut client = setup.client().await;
+    let waiting = tokio::spawn(async move { client.get_token(asking("waiting", NUMBER)).await });
+    setup.sandbox.wait_for_sign_ins(1, PATIENCE).await;
+    setup.broker.signal(rustix::process::Signal::TERM);
+    let status = waiting.await.expect("no panic").expect_err("the broker ends");
+    assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+    let (trail, log) = setup.told("waiting").await;
+    assert_eq!((trail.len(), log.len()), (1, 1), "{trail:?} {log:?}");
+    assert_eq!((&trail[0]["reason"], &trail[0]["number"]), (&"BROKER_SHUTTING_DOWN".into(), &"+44…9999".into()));
+}
+
+/// The machine's clocks, but one of the readings to come breaks.
+#[derive(Debug, Default)]
+struct Breaking(AtomicUsize);
+
+impl Clock for Breaking {
+    fn now(&self) -> Moment {
+        // 0: none any more.
+        let left = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).unwrap_or_default();
+        assert!(left != 1, "a clock that breaks");
+        SystemClock.now()
+    }
+}
+
+#[derive(Debug)]
+struct Grants;
+
+impl SignIn for Grants {
+    fn sign_in<'a>(&'a self, _user: &'a UserKey, _password: &'a Secret, _: Option<Context>) -> SigningIn<'a> {
+        let lifetime = Duration::from_secs(60);
+        let grant = Grant { access_token: Secret::from("sound"), scope: String::new(), lifetime, lifetime_is_bounded: false };
+        Box::pin(std::future::ready(Ok(grant)))
+    }
+}
+
+/// A fault of ours is INTERNAL to the caller, wherever in the call it is, and told of like every other end.
+#[tokio::test]
+async fn broken_by_a_panic() {
+    let (files, path) = written(&format!("[vault]\nbase_url = \"http://127.0.0.1:1\"\n{}", user(NUMBER, PASSWORD)));
+    let trail = files.path().join("trail.jsonl");
+    let config = config::load(&path).expect("is in order").config;
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let endpoint = format!("http://{}", listener.local_addr().expect("is bound"));
+    let (clock, audit) = (Arc::new(Breaking::default()), Audit::in_file(&trail, Hits::Each).expect("is opened"));
+    let app = App::with_sign_in(config, audit, Arc::new(Grants), clock.clone(), 1).expect("can be wired");
+    let (metrics, stop) = (app.metrics(), StopSignal::default());
+    tokio::spawn(app.run(Listeners { grpc: vec![listener], ..Listeners::default() }, stop.clone()));
+    let mut client = TokenBrokerServiceClient::new(Bare::connect(&endpoint).await);
+    client.get_token(asking("first", NUMBER)).await.expect("there is a token");
+
+    // The first reading is the guard's own, before there is anything to tell; the next are the layer's and the broker's.
+    for (id, reading) in [("layer", 2), ("broker", 3)] {
+        clock.0.store(reading, Ordering::Relaxed);
+        let status = client.get_token(asking(id, NUMBER)).await.expect_err("it broke");
+        assert_eq!(status.code(), Code::Internal, "{id}: {status:?}");
+    }
+    client.get_token(asking("last", NUMBER)).await.expect("it goes on");
+    let lines = async {
+        loop {
+            let text = fs::read_to_string(&trail).expect("is there");
+            let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect("is JSON")).collect();
+            if lines.iter().any(|line| line["request_id"] == "last") {
+                return lines;
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let lines = timeout(PATIENCE, lines).await.expect("the trail is written");
+    for (id, number) in [("layer", None), ("broker", Some("+44…9999"))] {
+        let of: Vec<_> = lines.iter().filter(|line| line["request_id"] == id).collect();
+        let [line] = of[..] else { panic!("{id}: {of:?}") };
+        assert_eq!((&line["reason"], &line["outcome"], line["number"].as_str()), (&"INTERNAL".into(), &"broken".into(), number));
+    }
+    let text = metrics.text(Gauges::default(), Format::OpenMetrics).expect("can be written");
+    assert!(text.contains("token_broker_calls_total{code=\"INTERNAL\",reason=\"INTERNAL\",outcome=\"broken\"} 2\n"), "{text}");
+    stop.begin.cancel();
 }

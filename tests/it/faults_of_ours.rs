@@ -9,7 +9,7 @@ use std::{
 };
 
 use token_broker::{
-    app::{App, Listeners, Stop},
+    app::{App, Listeners, StopSignal},
     client::Client,
     clock::SystemClock,
     config,
@@ -48,7 +48,7 @@ async fn a_sign_in_that_panics_frees_its_waiters_with_internal_and_heals() {
     let client = Client::new(&format!("http://{}", listener.local_addr().expect("is bound"))).expect("is an endpoint");
     let sign_in = Arc::new(Breaks::default());
     let app = App::with_sign_in(config, Audit::default(), sign_in.clone(), Arc::new(SystemClock), 1).expect("can be wired");
-    let (stop, listeners) = (Stop::default(), Listeners { grpc: vec![listener], ..Listeners::default() });
+    let (stop, listeners) = (StopSignal::default(), Listeners { grpc: vec![listener], ..Listeners::default() });
     tokio::spawn(app.run(listeners, stop.clone()));
 
     let (a, b) = tokio::join!(client.token(MERCHANT, NUMBER), client.token(MERCHANT, NUMBER));

@@ -17,7 +17,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 
 use tempfile::TempDir;
 use token_broker::{
-    app::{App, Listeners, Reloading, Stop},
+    app::{App, Listeners, Reloading, StopSignal},
     client::{Client, ClientError, Query, Token},
     config::Files,
     telemetry::audit::Audit,
@@ -80,7 +80,7 @@ impl Running {
         let admin = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = |listener: &TcpListener| listener.local_addr().expect("is bound").to_string();
         let (endpoint, at) = (format!("http://{}", address(&grpc)), address(&admin));
-        let (stop, hup) = (Stop::default(), Arc::new(Notify::new()));
+        let (stop, hup) = (StopSignal::default(), Arc::new(Notify::new()));
         let app = App::new(loaded.config, Audit::default()).expect("the broker can be wired");
         let app = app.reloading(Reloading { files, warnings: loaded.warnings, hup: Arc::clone(&hup), level: None });
         stop.hurry.cancel();

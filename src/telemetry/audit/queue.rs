@@ -195,10 +195,11 @@ impl Queue {
         self.waiting.fetch_sub(records, Ordering::Relaxed);
     }
 
-    /// For the thread: it ends, and takes nothing any more.
+    /// For the thread: it ends, and takes nothing any more. What it has not written by then (it panicked) is lost.
     pub(super) fn ended(&self) {
         let mut state = self.lock();
         (state.closed, state.ended) = (true, true);
+        self.lost.fetch_add(self.waiting.swap(0, Ordering::Relaxed), Ordering::Relaxed);
         self.over.notify_all();
     }
 

@@ -106,7 +106,7 @@ impl BrokerInMemory {
             span: Span::default(),
         };
         let broker = Arc::clone(&self.broker);
-        async move { broker.get_token(&broker.in_force(), &CallerId::Anonymous, &request).await.map_err(|none| none.error) }
+        async move { broker.get_token(broker.in_force(), &CallerId::Anonymous, &request).await.map_err(|none| none.error) }
     }
 
     /// The same, and the token's text.
