@@ -40,24 +40,24 @@
 `client`, with which it shares what both sides use. A module imports from those above it in this list only, and opens with what it
 is for and what it must never do.
 
-- Shared with the client: [`clock`], the only reader of time; [`reason`], why there is no token; [`proto`], the generated messages;
-  [`secret`], [`backoff`], [`single_flight`], [`freshness`]; `text`, `host`, `pem`
-- [`client`]: what Rust callers use
-- [`user`]: whose token; [`request_id`]: a call's id; [`caller`]: who asks; `hex`, `x509`, `jwks`, `outbound`
-- [`config`]: files to finished values, or every fault
-- [`tokens`]: what a token is, how good it is, and the cache
-- [`telemetry`]: log, audit trail, metrics, traces
-- [`policy`]: may this caller ask for this user?
-- [`authn`]: who is calling; [`vault`]: the exchange with the vault, and what its answers mean
-- [`net`]: connections
-- [`users`]: the configured users, and what was learnt of each
-- [`live`]: what is in force, as one value
-- [`signin`]: one detached sign-in per user at a time
-- [`broker`]: the use case
-- [`rpc`]: the gRPC services, and what surrounds each call; [`reload`]: follows the configuration's files
-- [`admin`]: `/livez`, `/readyz`, `/metrics`, `/status`
-- [`app`]: wires all of it, runs it, and drains
-- [`cli`]: `serve`, `check`, `get`
+- shared with the client: the only reader of time ([`clock`]), why there is no token ([`reason`]), the generated messages
+  ([`proto`]), and [`secret`], [`backoff`], [`single_flight`], [`freshness`], `text`, `host`, `pem`
+- what Rust callers use: [`client`]
+- whose token ([`user`]), who asks ([`caller`]), a call's id ([`request_id`]); [`x509`], `jwks`, `hex`, `outbound`
+- files to finished values, or every fault: [`config`]
+- what a token is, how good it is, and the cache: [`tokens`]
+- log, audit trail, metrics and traces: [`telemetry`]
+- may this caller ask for this user: [`policy`]
+- who is calling ([`authn`]); the exchange with the vault, and what its answers mean ([`vault`])
+- connections: [`net`]
+- the configured users, and what was learnt of each: [`users`]
+- what is in force, as one value: [`live`]
+- one detached sign-in per user at a time: [`signin`]
+- the use case: [`broker`]
+- the gRPC services, and what surrounds each call ([`rpc`]); following the configuration's files ([`reload`])
+- `/livez`, `/readyz`, `/metrics`, `/status`: [`admin`]
+- wiring, running and draining: [`app`]
+- `serve`, `check`, `get`: [`cli`]
 
 Start reading at [`app::App`], at [`rpc::services::Services`] for the way of a call, and at [`signin`] for the heart.
 "#
