@@ -67,7 +67,7 @@ def test_every_other_value_arrives():
     }
     assert told["admin"] == {"listen": "[::]:9090"}
     assert told["log"] == {"format": "text", "level": "debug"}
-    assert told["audit"] == {"file": "/var/log/token-broker/audit.jsonl"}
+    assert told["audit"] == {"file": "/var/log/token-broker/audit.jsonl", "hits": "summed"}
     assert told["vault"] == {
         "base_url": "https://vault.example.org",
         "ca_file": "/etc/token-broker/vault-ca/vault.pem",
@@ -81,6 +81,10 @@ def test_every_other_value_arrives():
         "idle_after": "2h",
     }
     assert "service_accounts" not in told["auth"]
+
+
+def test_hits_are_summed_on_standard_output_too():
+    assert config({"audit": {"hits": "summed"}})["audit"] == {"hits": "summed"}
 
 
 def test_each_credentials_secret_has_a_pattern_of_its_own():

@@ -8,6 +8,7 @@ RESTARTS = {
     "grpc.listen and health_listen": {"grpc": {"listenAddress": "[::]"}},
     "admin.listen": {"admin": {"enabled": False}},
     "audit.file": {"audit": {"file": "a", "volume": {"emptyDir": {}}}},
+    "audit.hits": {"audit": {"hits": "summed"}},
     "log.format": {"log": {"format": "text"}},
 }
 RELOADS = {

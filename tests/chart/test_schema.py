@@ -56,6 +56,7 @@ WRONG = {
     "nor by a part": ({"podDisruptionBudget": {"maxUnavailable": "0%"}}, "/podDisruptionBudget/maxUnavailable"),
     "a claim that pods share": ({"audit": {"volume": {"persistentVolumeClaim": {"claimName": "a"}}}}, "persistentVolumeClaim"),
     "a path for the audit trail": ({"audit": {"file": "../a"}}, "/audit/file"),
+    "hits told in neither way": ({"audit": {"hits": "none"}}, "/audit/hits"),
     "a single file mounted": (
         {"extraContainers": [{"name": "a", "image": "b", "volumeMounts": [{"name": "c", "mountPath": "/d", "subPath": "e"}]}]},
         "/extraContainers/0/volumeMounts/0",

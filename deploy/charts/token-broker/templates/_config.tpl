@@ -8,6 +8,7 @@ What takes a restart: the pods carry its checksum. The broker takes up everythin
       "grpc.listen, grpc.health_listen" .Values.grpc.listenAddress
       "admin.listen" .Values.admin.enabled
       "audit.file" .Values.audit.file
+      "audit.hits" .Values.audit.hits
       "log.format" .Values.log.format
       "traces" .Values.traces
       "grpc.tls" (include "token-broker.tls" .)
@@ -57,10 +58,15 @@ label_callers = {{ .Values.admin.labelCallers }}
 [log]
 format = {{ .Values.log.format | toJson }}
 level = {{ .Values.log.level | toJson }}
-{{- with .Values.audit.file }}
+{{- with .Values.audit }}
+{{- if or .file (ne .hits "each") }}
 
 [audit]
-file = {{ printf "/var/log/token-broker/%s" . | toJson }}
+{{- if .file }}
+file = {{ printf "/var/log/token-broker/%s" .file | toJson }}
+{{- end }}
+hits = {{ .hits | toJson }}
+{{- end }}
 {{- end }}
 {{- with .Values.traces }}
 {{- if .endpoint }}
