@@ -36,7 +36,7 @@ pub const CONNECTIONS_MAX: usize = 64;
 
 /// What the pages show.
 #[derive(Clone, Debug)]
-pub struct Shown {
+pub struct AdminState {
     /// The facts.
     pub overview: Arc<Overview>,
     /// What was counted.
@@ -44,7 +44,7 @@ pub struct Shown {
 }
 
 /// The pages of the port. Each takes GET and HEAD, and nothing else.
-pub fn router(shown: Shown) -> Router {
+pub fn router(shown: AdminState) -> Router {
     Router::new()
         .route("/", get(|| async { Redirect::temporary("/status") }))
         .route("/livez", get(|| async { "alive\n" }))
@@ -66,7 +66,7 @@ async fn guarded(mut response: Response) -> Response {
     response
 }
 
-async fn exposition(State(shown): State<Shown>, headers: HeaderMap) -> Response {
+async fn exposition(State(shown): State<AdminState>, headers: HeaderMap) -> Response {
     let Some(view) = shown.overview.view().await else { return StatusCode::INTERNAL_SERVER_ERROR.into_response() };
     let format = Format::accepted(accepted(&headers));
     match shown.metrics.text(view.now(), format) {
@@ -76,7 +76,7 @@ async fn exposition(State(shown): State<Shown>, headers: HeaderMap) -> Response 
 }
 
 /// HTML for whoever asks for it, as browsers do, or `?format=html`; JSON for everybody else, or `?format=json`.
-async fn overview(State(shown): State<Shown>, uri: Uri, headers: HeaderMap) -> Response {
+async fn overview(State(shown): State<AdminState>, uri: Uri, headers: HeaderMap) -> Response {
     let html = match uri.query() {
         None => accepted(&headers).contains("text/html"),
         Some("format=html") => true,
@@ -100,7 +100,7 @@ fn accepted(headers: &HeaderMap) -> &str {
 }
 
 #[allow(clippy::unused_async, reason = "axum's handlers are async")]
-async fn readyz(State(shown): State<Shown>) -> (StatusCode, &'static str) {
+async fn readyz(State(shown): State<AdminState>) -> (StatusCode, &'static str) {
     match shown.overview.phase() {
         Phase::Starting => (StatusCode::SERVICE_UNAVAILABLE, "starting\n"),
         Phase::Ready => (StatusCode::OK, "ready\n"),

@@ -19,12 +19,12 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 
 use self::{
-    descriptors::Seats,
+    descriptors::ConnectionLimits,
     reconfigure::{Reconfigure, make},
 };
 use crate::{
     admin::{
-        self, Shown,
+        self, AdminState,
         overview::{Overview, Phase, Sources},
     },
     broker::Broker,
@@ -57,7 +57,7 @@ use crate::{
 
 /// Calls that still wait for the vault are answered this long before the drain ends, so that their answers can leave; of a drain
 /// shorter than twice this, half.
-const LAST_WORDS: Duration = Duration::from_millis(500);
+const LAST_ANSWERS: Duration = Duration::from_millis(500);
 
 /// The spans that wait at the end have this long to be sent, if the drain lasts so long.
 const LAST_SPANS: Duration = Duration::from_secs(1);
@@ -109,7 +109,7 @@ pub struct BindError {
 pub enum BuildError {
     /// The client of the vault.
     #[error(transparent)]
-    Vault(#[from] vault::ClientError),
+    Vault(#[from] vault::HttpClientError),
     /// TLS for callers.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -143,7 +143,7 @@ pub struct App {
     clock: Arc<dyn Clock>,
     services: Services,
     health: Health,
-    seats: Seats,
+    connection_limits: ConnectionLimits,
     /// Ends the waits of calls.
     closing: CancellationToken,
     /// What a reload goes through; taken by the task that watches the files.
@@ -225,7 +225,7 @@ impl App {
             clock,
             services,
             health,
-            seats: Seats::default(),
+            connection_limits: ConnectionLimits::default(),
             closing,
             reconfigure: Some(reconfigure),
             reloading: None,
@@ -240,8 +240,8 @@ impl App {
 
     /// Takes so many connections and no more.
     #[must_use]
-    pub fn seats(mut self, seats: Seats) -> Self {
-        self.seats = seats;
+    pub fn connection_limits(mut self, connection_limits: ConnectionLimits) -> Self {
+        self.connection_limits = connection_limits;
         self
     }
 
@@ -301,29 +301,29 @@ impl App {
         state
     }
 
-    fn shown(&self, phase: watch::Receiver<Phase>, reload: watch::Receiver<ReloadState>) -> Shown {
+    fn shown(&self, phase: watch::Receiver<Phase>, reload: watch::Receiver<ReloadState>) -> AdminState {
         let (broker, clock) = (Arc::clone(&self.broker), Arc::clone(&self.clock));
         let overview = Overview::new(Sources { broker, clock, phase, reload });
-        Shown { overview: Arc::new(overview), metrics: Arc::clone(&self.metrics) }
+        AdminState { overview: Arc::new(overview), metrics: Arc::clone(&self.metrics) }
     }
 
     /// Has every listener's connections served.
-    fn listen(&self, listeners: Listeners, shown: Shown, tasks: &TaskTracker, shutdown: &Shutdown) {
+    fn listen(&self, listeners: Listeners, shown: AdminState, tasks: &TaskTracker, shutdown: &Shutdown) {
         let port =
             |name, limit| Port { name, limit, tasks: tasks.clone(), shutdown: shutdown.clone(), clock: Arc::clone(&self.clock) };
-        let grpc = port("grpc", ConnectionLimit::new(self.seats.grpc, false));
+        let grpc = port("grpc", ConnectionLimit::new(self.connection_limits.grpc, false));
         let tls = self.tls();
         for listener in listeners.grpc {
             info!(port = "grpc", address = address(&listener), tls = tls.is_some(), "listening");
             tasks.spawn(self.serve_grpc(grpc.clone(), listener, self.services.clone(), tls.clone()));
         }
-        let health = port("health", ConnectionLimit::new(self.seats.health, true));
+        let health = port("health", ConnectionLimit::new(self.connection_limits.health, true));
         let services = Services::health_only(&self.health);
         for listener in listeners.health {
             info!(port = "health", address = address(&listener), "listening");
             tasks.spawn(self.serve_grpc(health.clone(), listener, services.clone(), None));
         }
-        let admin = port("admin", ConnectionLimit::new(self.seats.admin, true));
+        let admin = port("admin", ConnectionLimit::new(self.connection_limits.admin, true));
         let router = admin::router(shown);
         for listener in listeners.admin {
             info!(port = "admin", address = address(&listener), "listening");
@@ -363,7 +363,7 @@ impl App {
         let ends = self.clock.now().mono + drain;
         shutdown.goaway.cancel();
         tasks.close();
-        let last_words = LAST_WORDS.min(drain / 2);
+        let last_words = LAST_ANSWERS.min(drain / 2);
         let in_time = timeout(drain - last_words, tasks.wait()).await;
         self.closing.cancel();
         // Less a little, for dropping what is left.

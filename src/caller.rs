@@ -37,7 +37,7 @@ impl fmt::Display for CallerId {
 
 /// The kinds of names. Which one a name is, its beginning says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Kind {
+pub enum NameKind {
     /// `spiffe://<trust domain>/<path>`
     Spiffe,
     /// `system:serviceaccount:<namespace>:<name>`
@@ -46,7 +46,7 @@ pub enum Kind {
     Dns,
 }
 
-impl Kind {
+impl NameKind {
     fn of(text: &str) -> Self {
         if text.starts_with(SPIFFE) {
             Self::Spiffe
@@ -70,7 +70,7 @@ impl Kind {
 /// The name of one caller; clones share its text.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct CallerName {
-    kind: Kind,
+    kind: NameKind,
     text: Arc<str>,
 }
 
@@ -86,7 +86,7 @@ impl CallerName {
 
     /// Which kind it is.
     #[must_use]
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> NameKind {
         self.kind
     }
 }
@@ -94,7 +94,7 @@ impl CallerName {
 /// Takes a name as it was proven, unchecked: one that [`CallerName::parse`] refuses is what no exact entry can mean.
 impl From<&str> for CallerName {
     fn from(text: &str) -> Self {
-        Self { kind: Kind::of(text), text: Arc::from(text) }
+        Self { kind: NameKind::of(text), text: Arc::from(text) }
     }
 }
 
@@ -171,8 +171,8 @@ fn check(name: &CallerName) -> Result<(), &'static str> {
         return Err("is longer than 2,048 characters, which no id is");
     }
     match name.kind {
-        Kind::Spiffe => check_spiffe(name.strip_prefix(SPIFFE).unwrap_or_default()),
-        Kind::ServiceAccount => {
+        NameKind::Spiffe => check_spiffe(name.strip_prefix(SPIFFE).unwrap_or_default()),
+        NameKind::ServiceAccount => {
             let parts = name.strip_prefix(SERVICE_ACCOUNT).and_then(|rest| rest.split_once(':'));
             let is_name = |name: &str| name.len() <= ACCOUNT_MAX && name.split('.').all(is_label);
             let good = parts.is_some_and(|(namespace, name)| {
@@ -181,10 +181,10 @@ fn check(name: &CallerName) -> Result<(), &'static str> {
             });
             if good { Ok(()) } else { Err("is not a service account: write system:serviceaccount:NAMESPACE:NAME") }
         }
-        Kind::Dns if name.split('.').all(|segment| segment == WILDCARD) => {
+        NameKind::Dns if name.split('.').all(|segment| segment == WILDCARD) => {
             Err("names nobody in particular: give a SPIFFE id, system:serviceaccount:NAMESPACE:NAME, or a DNS name")
         }
-        Kind::Dns => {
+        NameKind::Dns => {
             let good = |segment: &str| segment == WILDCARD || is_label(segment) && segment.len() <= LABEL_MAX;
             if name.split('.').all(good) {
                 Ok(())
@@ -234,16 +234,16 @@ mod tests {
     fn ids_name_a_caller_or_a_whole_segment() {
         let (label, account) = ("n".repeat(63), "a".repeat(253));
         for (good, kind) in [
-            ("spiffe://example.org/ns/cards/sa/cards", Kind::Spiffe),
-            ("spiffe://example.org/ns/*/sa/cards", Kind::Spiffe),
-            ("spiffe://example.org", Kind::Spiffe),
-            ("system:serviceaccount:cards:cards", Kind::ServiceAccount),
-            ("system:serviceaccount:*:cards.v2", Kind::ServiceAccount),
-            (&format!("system:serviceaccount:{label}:{account}"), Kind::ServiceAccount),
-            ("cards.example.org", Kind::Dns),
-            ("*.example.org", Kind::Dns),
-            ("localhost", Kind::Dns),
-            (&label, Kind::Dns),
+            ("spiffe://example.org/ns/cards/sa/cards", NameKind::Spiffe),
+            ("spiffe://example.org/ns/*/sa/cards", NameKind::Spiffe),
+            ("spiffe://example.org", NameKind::Spiffe),
+            ("system:serviceaccount:cards:cards", NameKind::ServiceAccount),
+            ("system:serviceaccount:*:cards.v2", NameKind::ServiceAccount),
+            (&format!("system:serviceaccount:{label}:{account}"), NameKind::ServiceAccount),
+            ("cards.example.org", NameKind::Dns),
+            ("*.example.org", NameKind::Dns),
+            ("localhost", NameKind::Dns),
+            (&label, NameKind::Dns),
         ] {
             let pattern = CallerPattern::parse(good).expect(good);
             let is_wild = good.contains('*');

@@ -233,8 +233,8 @@ async fn serve_config(
     info!(version = env!("CARGO_PKG_VERSION"), "token-broker starts");
     let hup = Arc::new(Notify::new());
     let reloading = Reloading { files, warnings, hup: Arc::clone(&hup), level: Some(logs.level.clone()) };
-    let seats = descriptors::take(&config);
-    let app = App::new(config, logs.audit.clone())?.seats(seats).reloading(reloading);
+    let connection_limits = descriptors::take(&config);
+    let app = App::new(config, logs.audit.clone())?.connection_limits(connection_limits).reloading(reloading);
     let metrics = app.metrics();
     let told = stop.clone();
     tokio::join!(app.run(listeners, stop.clone()), async {

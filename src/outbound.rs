@@ -40,7 +40,7 @@ const HEADERS_MAX: usize = 512;
 /// TLS, or the client itself, can't be set up.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the HTTP client can't be built: {0}")]
-pub struct ClientError(String);
+pub struct HttpClientError(String);
 
 /// Where requests go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,11 +100,11 @@ impl PartialEq for Authorities {
 
 /// What every client of ours has in common; its timeouts are its owner's to add. Trusts `roots` alone. `absolute`: those of the
 /// [`Target`]s it is for.
-pub(crate) fn builder(roots: Arc<RootCertStore>, absolute: Vec<Box<str>>) -> Result<ClientBuilder, ClientError> {
+pub(crate) fn builder(roots: Arc<RootCertStore>, absolute: Vec<Box<str>>) -> Result<ClientBuilder, HttpClientError> {
     builder_with(roots, Dotted { absolute, look_up: |asked| tokio::net::lookup_host((asked, 0)) })
 }
 
-fn builder_with<L, F, A>(roots: Arc<RootCertStore>, resolver: Dotted<L>) -> Result<ClientBuilder, ClientError>
+fn builder_with<L, F, A>(roots: Arc<RootCertStore>, resolver: Dotted<L>) -> Result<ClientBuilder, HttpClientError>
 where
     L: Fn(String) -> F + Send + Sync + 'static,
     F: Future<Output = std::io::Result<A>> + Send + 'static,
@@ -148,15 +148,15 @@ where
 }
 
 /// The client, once its owner has added the rest.
-pub(crate) fn build(builder: ClientBuilder) -> Result<Client, ClientError> {
-    builder.build().map_err(|error| ClientError(error.without_url().to_string()))
+pub(crate) fn build(builder: ClientBuilder) -> Result<Client, HttpClientError> {
+    builder.build().map_err(|error| HttpClientError(error.without_url().to_string()))
 }
 
 /// Everything about TLS is named here, since a process default could be set by anybody.
-fn tls(roots: Arc<RootCertStore>) -> Result<ClientConfig, ClientError> {
+fn tls(roots: Arc<RootCertStore>) -> Result<ClientConfig, HttpClientError> {
     let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_protocol_versions(&[&TLS13, &TLS12])
-        .map_err(|error| ClientError(error.to_string()))?
+        .map_err(|error| HttpClientError(error.to_string()))?
         .with_root_certificates(roots)
         .with_no_client_auth();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];

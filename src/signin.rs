@@ -30,7 +30,7 @@ use self::{
 use crate::{
     live::{Live, Snapshot},
     single_flight::Counted,
-    telemetry::traces::Kind,
+    telemetry::traces::SpanRole,
     tokens::token::TokenId,
     users::{Changes, KnownUser},
 };
@@ -105,7 +105,7 @@ impl Flights {
         if !self.shared.enter(!request.urgent) {
             return Join::Full;
         }
-        let span = self.shared.parts.traces.within(request.span, "flight", Kind::Internal);
+        let span = self.shared.parts.traces.within(request.span, "flight", SpanRole::Internal);
         let (leader, handle) = FlightHandle::new(begins, span);
         if request.urgent {
             handle.hurry();

@@ -6,7 +6,7 @@ mod reply;
 mod wire;
 
 pub use self::wire::HttpVault;
-pub use crate::outbound::ClientError;
+pub use crate::outbound::HttpClientError;
 
 use std::{fmt, future::Future, pin::Pin, time::Duration};
 

@@ -19,7 +19,7 @@ const PART_OF_PROBES: usize = 8;
 
 /// How many connections each port takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Seats {
+pub struct ConnectionLimits {
     /// `grpc.listen`.
     pub grpc: usize,
     /// `grpc.health_listen`.
@@ -28,13 +28,13 @@ pub struct Seats {
     pub admin: usize,
 }
 
-impl Default for Seats {
+impl Default for ConnectionLimits {
     fn default() -> Self {
         Self { grpc: accept::CONNECTIONS_MAX, health: accept::CONNECTIONS_MAX, admin: admin::CONNECTIONS_MAX }
     }
 }
 
-impl Seats {
+impl ConnectionLimits {
     /// Shares out what a limit leaves: first what sign-ins and files need, half of it at most, then the probes' ports.
     fn of(limit: usize, in_use: usize, sign_ins: usize, ports: (bool, bool)) -> Self {
         let kept = (sign_ins.saturating_add(OTHERS)).min(limit / 2);
@@ -48,7 +48,7 @@ impl Seats {
 
 /// Takes as many descriptors as the process may have, and says what that makes. To be called once all ports are bound.
 #[must_use]
-pub fn take(config: &Config) -> Seats {
+pub fn take(config: &Config) -> ConnectionLimits {
     let before = getrlimit(Resource::Nofile);
     if let (Some(soft), maximum) = (before.current, before.maximum)
         && maximum.is_none_or(|hard| soft < hard)
@@ -61,8 +61,8 @@ pub fn take(config: &Config) -> Seats {
     let in_use = fs::read_dir("/proc/self/fd").map_or(IN_USE, Iterator::count);
     let ports = (config.grpc.health_listen.is_some(), config.admin.is_some());
     let sign_ins = config.vault.max_concurrent_sign_ins;
-    let seats = Seats::of(limit, in_use, sign_ins, ports);
-    let Seats { grpc, health, admin } = seats;
+    let connection_limits = ConnectionLimits::of(limit, in_use, sign_ins, ports);
+    let ConnectionLimits { grpc, health, admin } = connection_limits;
     info!(soft_before = before.current, limit = now, in_use, grpc, health, admin, "descriptors: connections that are taken");
     if grpc < accept::CONNECTIONS_MAX {
         warn!(
@@ -71,7 +71,7 @@ pub fn take(config: &Config) -> Seats {
             "few descriptors: fewer connections are taken than could be; raise the hard limit (ulimit -Hn, LimitNOFILE=) to 32768"
         );
     }
-    seats
+    connection_limits
 }
 
 #[cfg(test)]
@@ -80,19 +80,22 @@ mod tests {
 
     #[test]
     fn sign_ins_and_probes_have_theirs_and_nothing_goes_beyond_the_limit() {
-        assert_eq!(Seats::of(1 << 20, 20, 64, (true, true)), Seats::default());
-        assert_eq!(Seats::of(usize::MAX, 20, 64, (true, true)), Seats::default());
-        assert_eq!(Seats::of(1 << 20, 20, 64, (false, false)), Seats { health: 0, admin: 0, ..Seats::default() });
-        assert_eq!(Seats::of(300, 20, 64, (true, true)), Seats { grpc: 138, health: 23, admin: 23 });
+        assert_eq!(ConnectionLimits::of(1 << 20, 20, 64, (true, true)), ConnectionLimits::default());
+        assert_eq!(ConnectionLimits::of(usize::MAX, 20, 64, (true, true)), ConnectionLimits::default());
+        assert_eq!(
+            ConnectionLimits::of(1 << 20, 20, 64, (false, false)),
+            ConnectionLimits { health: 0, admin: 0, ..ConnectionLimits::default() }
+        );
+        assert_eq!(ConnectionLimits::of(300, 20, 64, (true, true)), ConnectionLimits { grpc: 138, health: 23, admin: 23 });
         for limit in [64, 100, 256, 300, 1_024, 4_096, 20_000] {
             for sign_ins in [1, 64, 10_000] {
                 let in_use = 20;
-                let Seats { grpc, health, admin } = Seats::of(limit, in_use, sign_ins, (true, true));
+                let ConnectionLimits { grpc, health, admin } = ConnectionLimits::of(limit, in_use, sign_ins, (true, true));
                 let left = limit - in_use - grpc - health - admin;
                 assert!(left >= (sign_ins + OTHERS).min(limit / 2), "{limit} {sign_ins}");
                 assert!(grpc >= health && health >= 1 && admin >= 1);
             }
         }
-        assert_eq!(Seats::of(10, 20, 64, (true, true)), Seats { grpc: 1, health: 1, admin: 1 });
+        assert_eq!(ConnectionLimits::of(10, 20, 64, (true, true)), ConnectionLimits { grpc: 1, health: 1, admin: 1 });
     }
 }

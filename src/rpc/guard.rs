@@ -24,7 +24,7 @@ use crate::{
     telemetry::{
         audit::{Audit, Decision, Verdict},
         metrics::{CallEnd, Metrics},
-        traces::{Context, Kind, Span, TraceId, Traces},
+        traces::{Context, Span, SpanRole, TraceId, Traces},
     },
     user::UserKey,
 };
@@ -71,7 +71,7 @@ impl Guard {
             id: RequestId::given(headers.get(request_id::KEY)),
             received: observer.clock.now().mono,
             parent,
-            span: observer.traces.begin("tokenbroker.v1.TokenBrokerService/GetToken", Kind::Server, parent),
+            span: observer.traces.begin("tokenbroker.v1.TokenBrokerService/GetToken", SpanRole::Server, parent),
             call: None,
             finished: false,
             observer: Arc::clone(observer),

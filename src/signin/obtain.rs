@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     clock::Moment,
-    telemetry::traces::{Kind, Span},
+    telemetry::traces::{Span, SpanRole},
     tokens::{
         cached_token::CachedToken,
         token::{Token, TokenId},
@@ -143,7 +143,7 @@ async fn sign_in(flight: &FlightContext, admitted: Admitted, began: Moment, sent
     let FlightContext { shared, user, .. } = flight;
     let Admitted { sign_in, credential, probe, permit } = admitted;
     let former = shared.parts.cache.get(&user.key);
-    let span = shared.parts.traces.within(Some(&flight.span), "sign_in", Kind::Client);
+    let span = shared.parts.traces.within(Some(&flight.span), "sign_in", SpanRole::Client);
     *sent = true;
     let result = sign_in.sign_in(&user.key, &credential.password, span.context()).await;
     *sent = false;

@@ -23,7 +23,7 @@ pub struct TracesError(pub String);
 
 /// Whose work a span is, as OpenTelemetry tells them apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum SpanRole {
     /// A caller waits for it.
     Server,
     /// Nobody outside does.

@@ -32,7 +32,7 @@ use super::{
 use crate::{
     clock::Clock,
     config::VaultConfig,
-    outbound::{self, ClientError},
+    outbound::{self, HttpClientError},
     secret::Secret,
     telemetry::traces::{self, Context},
     user::UserKey,
@@ -80,7 +80,7 @@ impl HttpVault {
     ///
     /// # Errors
     /// Where TLS can't be set up.
-    pub fn new(config: &VaultConfig, clock: Arc<dyn Clock>) -> Result<Self, ClientError> {
+    pub fn new(config: &VaultConfig, clock: Arc<dyn Clock>) -> Result<Self, HttpClientError> {
         let mut endpoint = config.base_url.url().clone();
         endpoint.set_path(&format!("{}{PATH}", endpoint.path().trim_end_matches('/')));
         let roots = config.ca_file.as_ref().map_or_else(outbound::public_roots, |file| Arc::clone(&file.roots));

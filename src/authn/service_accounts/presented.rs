@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use super::Unverified;
 use crate::{
-    caller::{CallerName, Kind},
+    caller::{CallerName, NameKind},
     jwks::Key,
 };
 
@@ -179,7 +179,7 @@ impl Claims {
         // As strict as `[[callers]]`, so that no subject is what a pattern could take for another one.
         CallerName::parse(&self.sub)
             .ok()
-            .filter(|name| name.kind() == Kind::ServiceAccount)
+            .filter(|name| name.kind() == NameKind::ServiceAccount)
             .ok_or(Unverified::Refused("the token's subject is not a service account: send the pod's projected token"))
     }
 }

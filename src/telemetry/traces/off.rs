@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Context, Kind, TracesError};
+use super::{Context, SpanRole, TracesError};
 use crate::config;
 
 /// Traces that nobody gets.
@@ -24,13 +24,13 @@ impl Traces {
 
     /// None.
     #[must_use]
-    pub fn begin(&self, _: &'static str, _: Kind, _: Option<Context>) -> Span {
+    pub fn begin(&self, _: &'static str, _: SpanRole, _: Option<Context>) -> Span {
         Span::default()
     }
 
     /// None.
     #[must_use]
-    pub fn within(&self, _: Option<&Span>, _: &'static str, _: Kind) -> Span {
+    pub fn within(&self, _: Option<&Span>, _: &'static str, _: SpanRole) -> Span {
         Span::default()
     }
 

@@ -20,7 +20,7 @@ use opentelemetry_sdk::{
 use tonic::transport::{ClientTlsConfig, Endpoint};
 use tracing::warn;
 
-use super::{Context, Kind, TracesError};
+use super::{Context, SpanRole, TracesError};
 use crate::config;
 
 /// Whose spans these are.
@@ -130,7 +130,7 @@ impl Traces {
 
     /// A span below the one of whoever asked, or at the top of a trace of its own.
     #[must_use]
-    pub fn begin(&self, name: &'static str, kind: Kind, parent: Option<Context>) -> Span {
+    pub fn begin(&self, name: &'static str, kind: SpanRole, parent: Option<Context>) -> Span {
         let Some(Sending { tracer, sample_ratio, .. }) = &self.0 else { return Span(Inner::Off) };
         if !parent.map_or_else(|| fastrand::f64() < *sample_ratio, |parent| parent.sampled) {
             return Span(Inner::Unrecorded(parent));
@@ -145,7 +145,7 @@ impl Traces {
 
     /// A span below another of ours; at the top of a trace of its own where there is none.
     #[must_use]
-    pub fn within(&self, parent: Option<&Span>, name: &'static str, kind: Kind) -> Span {
+    pub fn within(&self, parent: Option<&Span>, name: &'static str, kind: SpanRole) -> Span {
         let Some(Sending { tracer, .. }) = &self.0 else { return Span(Inner::Off) };
         match parent.map(|parent| &parent.0) {
             Some(Inner::Recorded(parent)) => recorded(tracer, name, kind, parent),
@@ -164,11 +164,11 @@ impl Traces {
     }
 }
 
-fn recorded(tracer: &SdkTracer, name: &'static str, kind: Kind, parent: &opentelemetry::Context) -> Span {
+fn recorded(tracer: &SdkTracer, name: &'static str, kind: SpanRole, parent: &opentelemetry::Context) -> Span {
     let kind = match kind {
-        Kind::Server => SpanKind::Server,
-        Kind::Internal => SpanKind::Internal,
-        Kind::Client => SpanKind::Client,
+        SpanRole::Server => SpanKind::Server,
+        SpanRole::Internal => SpanKind::Internal,
+        SpanRole::Client => SpanKind::Client,
     };
     let span = tracer.build_with_context(tracer.span_builder(name).with_kind(kind), parent);
     Span(Inner::Recorded(parent.with_span(span)))
