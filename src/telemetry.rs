@@ -9,3 +9,6 @@ pub mod metrics;
 pub mod output;
 pub mod traces;
 mod trail;
+
+/// The outcome of a call that was answered from the cache at once, as nearly all are.
+pub const HIT: &str = "hit";

@@ -7,7 +7,12 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 use super::broker_error::BrokerError;
-use crate::{clock::Moment, telemetry::traces::Span, tokens::cached_token::CachedToken, user::UserKey};
+use crate::{
+    clock::Moment,
+    telemetry::{self, traces::Span},
+    tokens::cached_token::CachedToken,
+    user::UserKey,
+};
 
 /// What a caller asks for.
 #[derive(Clone, Debug)]
@@ -86,7 +91,7 @@ impl Outcome {
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::Hit => "hit",
+            Self::Hit => telemetry::HIT,
             Self::Due => "due",
             Self::Joined => "joined",
             Self::SignedIn => "signed_in",

@@ -95,12 +95,13 @@ impl Guard {
     /// Ends the call with what the handler noted; or, where it noted nothing, with what the library below said in its place: a message
     /// that is none, another method.
     pub(super) fn answered(mut self, response: Response<Body>) -> Response<Body> {
+        if let Some(end) = self.call.as_ref().and_then(|call| call.notes.take_end()) {
+            self.finish(&end);
+            return response;
+        }
         let response = status::completed(response, || self.id);
-        let end = self.call.as_ref().and_then(|call| call.notes.take_end()).unwrap_or_else(|| {
-            let status = Status::from_header_map(response.headers());
-            End::RefusedBelow(status.map_or(Code::Unknown, |status| status.code()))
-        });
-        self.finish(&end);
+        let code = Status::from_header_map(response.headers()).map_or(Code::Unknown, |status| status.code());
+        self.finish(&End::RefusedBelow(code));
         response
     }
 

@@ -79,7 +79,7 @@ pub struct CallEnd {
 }
 
 /// A call that is answered with a token held.
-const HIT: CallEnd = CallEnd { code: "OK", reason: "", outcome: "hit" };
+const HIT: CallEnd = CallEnd { code: "OK", reason: "", outcome: super::HIT };
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByOutcome {

@@ -17,7 +17,7 @@ use crate::{caller::CallerId, tokens::token::TokenId, user::UserKey};
 /// Hits are summed for so long, from the first of them on.
 const SUMMED_FOR: Duration = Duration::from_secs(60);
 /// Most sums at once: half as many again as the ten thousand users that a large broker has, each asked for by one caller and some by
-/// two. Each takes about 400 bytes: 6 MiB. Beyond it all are told early, and nothing is lost.
+/// two. Each takes 400 to 900 bytes: 6 to 14 MiB. Beyond it all are told early, and nothing is lost.
 const SUMS_MAX: usize = 16_384;
 
 /// Hits that differ in nothing but their time and ids.
