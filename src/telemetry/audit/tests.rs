@@ -26,7 +26,7 @@ pub(super) fn hit(caller: &str, number: &str, token: &str, second: u64) -> Decis
         user: Some(Arc::new(UserKey { merchant: merchant.expect("is valid"), number: number.expect("is valid") })),
         verdict: Verdict::Allowed,
         reason: "",
-        outcome: HIT,
+        outcome: crate::telemetry::HIT,
         token_id: Some(TokenId::of(token)),
         request_id: RequestId::random(),
         trace_id: None,
