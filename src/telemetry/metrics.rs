@@ -119,7 +119,7 @@ pub enum RenewalResult {
 pub enum HandshakeResult {
     /// There is a connection.
     Completed,
-    /// The two could not agree, or the client's certificate is a stranger's.
+    /// The two could not agree, or no CA vouches for the client's certificate.
     Refused,
     /// The client did not say enough in time.
     TimedOut,
@@ -238,7 +238,7 @@ impl Metrics {
         let help = "Sign-ins at the vault that ended; merchants beyond the first 200 share one label";
         to.register("sign_ins", help, self.sign_ins.clone());
         to.register_with_unit("sign_in_duration", "How long sign-ins took", Unit::Seconds, self.sign_in_durations.clone());
-        let help = "Renewals that began with nobody waiting: landed ahead of the former token's end, late, or failed";
+        let help = "Renewals that began with nobody waiting: ended ahead of the former token's end, late, or failed";
         to.register("renewals", help, self.renewals.clone());
         to.register("tls_handshakes", "TLS handshakes with callers", self.handshakes.clone());
         to.register("reloads", "Times that the configuration was read again, by what became of it", self.reloads.clone());
