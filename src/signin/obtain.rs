@@ -66,7 +66,7 @@ enum NotAdmitted {
     Ended(FlightOutcome),
 }
 
-/// Obtains a token, or a failure, as soon as the user may sign in. `sent` is true while a password is on its way.
+/// Obtains a token, or a failure, as soon as the user may sign in. `sent` becomes true as a password goes on its way.
 ///
 /// # Errors
 /// Says how the flight ends if the user may not.
@@ -146,7 +146,6 @@ async fn sign_in(flight: &FlightContext, admitted: Admitted, began: Moment, sent
     let span = shared.parts.traces.within(Some(&flight.span), "sign_in", Kind::Client);
     *sent = true;
     let result = sign_in.sign_in(&user.key, &credential.password, span.context()).await;
-    *sent = false;
     let now = shared.parts.clock.now();
     let (version, took) = (credential.version, now.mono.saturating_duration_since(began.mono));
     let answer = result.as_ref().err().map_or("granted", Failure::kind);

@@ -50,7 +50,7 @@ pub(super) fn report(flight: &FlightContext, obtained: &Obtained, settled: &Sett
     }
 }
 
-/// Reports that the flight broke off; `sent`: while a password was on its way.
+/// Reports that the flight broke off; `sent`: with a sign-in that was not reported yet.
 pub(super) fn report_broken(flight: &FlightContext, sent: bool) {
     if sent {
         let key = &flight.user.key;
