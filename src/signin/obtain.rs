@@ -88,13 +88,15 @@ pub(super) async fn obtain(flight: &FlightContext, sent: &mut bool) -> Result<Ob
 
 /// Waits until the floor lets the user sign in, by the rules in force.
 async fn wait_for_floor(FlightContext { shared, user, .. }: &FlightContext) {
-    let mut changed = shared.changed.subscribe();
+    let mut changes = shared.live.changes();
     loop {
         let now = shared.parts.clock.now().mono;
         let next = {
             let mut record = user.record();
-            let rules = shared.live.load().settings.rules;
-            let next = record.holds.within_floor(now, &rules).map(|last| last.next());
+            let snapshot = shared.live.load();
+            // A floor from another vault does not count.
+            configured(user, &mut record, &snapshot, now);
+            let next = record.holds.within_floor(now, &snapshot.settings.rules).map(|last| last.next());
             // For those who ask whether they can wait for it.
             if let Some(flight) = &mut record.flight {
                 flight.begins = next.unwrap_or_else(|| flight.begins.min(now));
@@ -104,7 +106,7 @@ async fn wait_for_floor(FlightContext { shared, user, .. }: &FlightContext) {
         };
         tokio::select! {
             () = sleep_until(next) => {}
-            _ = changed.changed() => {}
+            _ = changes.changed() => {}
         }
     }
 }

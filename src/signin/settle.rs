@@ -138,7 +138,7 @@ fn failed(flight: &FlightContext, version: Version, failure: &Arc<Failure>) -> S
 /// The vault gave a token: whoever got undocumented answers while it was out of order starts anew.
 fn vault_granted(flight: &FlightContext, version: Version) -> Option<BreakerChange> {
     let shared = &flight.shared;
-    shared.heard().granted = Some(shared.parts.clock.now().wall);
+    shared.last_answers().granted = Some(shared.parts.clock.now().wall);
     let change = vault_answered(flight, version);
     // Apart from the loop, which locks records.
     let forgiven = Some(shared.upstream())
@@ -164,7 +164,7 @@ fn vault_failed(
 ) -> Option<BreakerChange> {
     let FlightContext { shared, user, .. } = flight;
     let now = shared.parts.clock.now();
-    shared.heard().failed = Some((now.wall, Arc::clone(failure)));
+    shared.last_answers().failed = Some((now.wall, Arc::clone(failure)));
     match **failure {
         Failure::Refused { .. } | Failure::Throttled { .. } | Failure::Invalid { issued: true, .. } => {
             vault_answered(flight, version)
