@@ -26,8 +26,8 @@ impl Flight {
 
     pub(super) async fn run(mut self) {
         let outcome = match obtain(&self.context, &mut self.sent).await {
-            Ok(obtained) => {
-                let settled = settle(&self.context, &obtained);
+            Ok(mut obtained) => {
+                let settled = settle(&self.context, &mut obtained);
                 report(&self.context, &obtained, &settled);
                 self.sent = false;
                 settled.outcome

@@ -120,11 +120,16 @@ impl Shared {
         self.plan(&mut record, &user.key, due.map(|due| now.mono + due));
     }
 
-    /// Notes how long a sign-in took that brought a token. Returns how long before its margin that is to be renewed.
+    /// How long before its margin a token is to be renewed that a sign-in brought which took so long.
     pub(super) fn lead(&self, took: Duration) -> Duration {
+        let slowest = *self.slowest.lock().unwrap_or_else(PoisonError::into_inner);
+        slowest_of_late(slowest, took).saturating_mul(LEAD_SIGN_INS)
+    }
+
+    /// Notes how long a sign-in took that brought a token.
+    pub(super) fn took(&self, took: Duration) {
         let mut slowest = self.slowest.lock().unwrap_or_else(PoisonError::into_inner);
-        *slowest = took.max(*slowest - *slowest / LATELY_PART);
-        slowest.saturating_mul(LEAD_SIGN_INS)
+        *slowest = slowest_of_late(*slowest, took);
     }
 
     /// With how much of its life left a token falls due, so that it does in the quietest second of a few that are drawn.
@@ -145,4 +150,9 @@ impl Shared {
         }
         quietest.1
     }
+}
+
+/// How long the slowest sign-in took, with this one.
+fn slowest_of_late(slowest: Duration, took: Duration) -> Duration {
+    took.max(slowest - slowest / LATELY_PART)
 }
