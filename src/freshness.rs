@@ -8,12 +8,12 @@ use std::time::Duration;
 const MARGIN_PART: u32 = 10;
 /// … and at most this long: a sign-in takes seconds at the worst, however long tokens live.
 const MARGIN_MAX: Duration = Duration::from_secs(30);
-/// The jitter before the margin is at most this part of the lifetime: wide enough to pull a herd apart within a few
+/// The jitter before the margin is at most this part of the lifetime: wide enough to pull a burst of renewals apart within a few
 /// renewals, small enough that renewing early costs about one sign-in in twenty.
 const JITTER_PART: u32 = 10;
 /// Where too many tokens fall due at once, the jitter may reach over so many times that, up to the middle of the lifetime: a
-/// herd, after a restart or an outage, is pulled apart in one renewal instead of in dozens.
-pub const HERD_JITTER: f64 = 4.0;
+/// burst, after a restart or an outage, is pulled apart in one renewal instead of in dozens.
+pub const BURST_JITTER: f64 = 4.0;
 /// Whoever gives the same token again is asked once more when this part of what is left remains, and, if that is inside
 /// the margin, not again: a token draws two sign-ins in vain near its end, and no storm.
 const SAME_TOKEN_PART: u32 = 4;
@@ -78,12 +78,12 @@ fn margin(lifetime: Duration) -> Duration {
     (lifetime / MARGIN_PART).min(MARGIN_MAX)
 }
 
-/// What is left of a token's lifetime when it falls due, renewed ahead with this jitter: 0 to 1, for a herd to [`HERD_JITTER`], anew
+/// What is left of a token's lifetime when it falls due, renewed ahead with this jitter: 0 to 1, for a burst to [`BURST_JITTER`], anew
 /// for each token. `lead` before the margin at least, so that the next token is here by then, if the lifetime has room for that.
 #[must_use]
 pub fn due_left(lifetime: Duration, jitter: f64, lead: Duration) -> Duration {
     let part = lifetime / JITTER_PART;
-    margin(lifetime) + part.mul_f64(jitter.clamp(0.0, HERD_JITTER)).max(lead.min(part))
+    margin(lifetime) + part.mul_f64(jitter.clamp(0.0, BURST_JITTER)).max(lead.min(part))
 }
 
 #[cfg(test)]

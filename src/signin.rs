@@ -22,14 +22,14 @@ use std::{
 
 use tokio::time::Instant;
 
-pub use self::shared::{FLIGHTS_MAX, Heard, Parts};
+pub use self::shared::{FLIGHTS_MAX, LastAnswers, Parts};
 use self::{
     flight::Flight,
     shared::{FlightContext, Shared, configured, stopped},
 };
 use crate::{
     live::{Live, Snapshot},
-    single_flight::Counted,
+    single_flight::Waiter,
     telemetry::traces::SpanRole,
     tokens::token::TokenId,
     users::{Changes, KnownUser},
@@ -120,7 +120,8 @@ impl Flights {
             urgent: Arc::clone(&handle.urgent),
             span: handle.span.clone(),
         };
-        self.shared.tasks.spawn_on(Flight::new(context, leader).run(), &self.shared.parts.runtime);
+        // Nobody waits for its end but callers: the end of the process may break it off.
+        self.shared.parts.runtime.spawn(Flight::new(context, leader).run());
         Join::Started(handle)
     }
 
@@ -139,7 +140,7 @@ impl Flights {
     /// # Errors
     /// Where it has not ended by then, broke, or has too many waiters.
     pub async fn wait(&self, flight: FlightHandle, deadline: Instant) -> Result<FlightOutcome, WaitError> {
-        let _all = Counted::new(&self.shared.waiting, WAITERS_MAX).ok_or(WaitError::Full)?;
+        let _waiter = Waiter::new(&self.shared.waiting, WAITERS_MAX).ok_or(WaitError::Full)?;
         flight.outcome.result_by(deadline).await
     }
 
@@ -164,14 +165,12 @@ impl Flights {
         for user in changes.changed.iter().chain(&changes.removed) {
             self.shared.outdate(user, now);
         }
-        // Those who wait for a floor to end have it judged anew.
-        self.shared.changed.send_replace(());
     }
 
-    /// What the vault was last heard of.
+    /// What the vault answered last.
     #[must_use]
-    pub fn heard(&self) -> Heard {
-        self.shared.heard().clone()
+    pub fn last_answers(&self) -> LastAnswers {
+        self.shared.last_answers().clone()
     }
 
     /// Whether the vault counts as down.

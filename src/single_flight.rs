@@ -106,7 +106,7 @@ impl<T: Clone> Follower<T> {
     /// # Errors
     /// Where the leader broke off, or too many wait.
     pub async fn result(&self) -> Result<T, WaitError> {
-        let _waiting = Counted::new(&self.0.waiting, self.0.waiters_max).ok_or(WaitError::Full)?;
+        let _waiter = Waiter::new(&self.0.waiting, self.0.waiters_max).ok_or(WaitError::Full)?;
         // Listens before it looks, so that no result falls in between.
         let mut done = pin!(self.0.done.notified());
         done.as_mut().enable();
@@ -155,21 +155,21 @@ impl<T> fmt::Debug for Follower<T> {
     }
 }
 
-/// One of a bounded number, for as long as it lives.
+/// One of a bounded number of those who wait, for as long as it lives.
 #[derive(Debug)]
-pub struct Counted<'a>(&'a AtomicUsize);
+pub struct Waiter<'a>(&'a AtomicUsize);
 
-impl<'a> Counted<'a> {
+impl<'a> Waiter<'a> {
     /// One more, unless there are so many already.
     #[must_use]
     pub fn new(count: &'a AtomicUsize, most: usize) -> Option<Self> {
-        let counted = Self(count);
-        // Given back by `counted`, also where there was no room.
-        (count.fetch_add(1, Ordering::Relaxed) < most).then_some(counted)
+        let waiter = Self(count);
+        // Given back by `waiter`, also where there was no room.
+        (count.fetch_add(1, Ordering::Relaxed) < most).then_some(waiter)
     }
 }
 
-impl Drop for Counted<'_> {
+impl Drop for Waiter<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }

@@ -22,7 +22,7 @@ use tokio::time::Instant;
 
 use self::{
     holds::{Holds, Rules, Stop},
-    refresh_queue::Slot,
+    refresh_queue::QueueSlot,
     waiters::FlightHandle,
 };
 use crate::{
@@ -263,8 +263,8 @@ pub struct Record {
     pub holds: Holds,
     /// The sign-in under way, or waiting to begin, if any.
     pub flight: Option<FlightHandle>,
-    /// The user's place in the refresh queue of renewals.
-    pub renewal: Option<Slot>,
+    /// The user's place in the refresh queue.
+    pub renewal: Option<QueueSlot>,
     /// It had a token when another vault was configured, and is to have one again before somebody asks.
     pub lost_token: bool,
 }

@@ -147,7 +147,7 @@ impl Status {
         let merchants_not_listed = merchants.len().saturating_sub(MERCHANTS_MAX);
         merchants.truncate(MERCHANTS_MAX);
         let configuration = &view.configuration;
-        let failed = stats.heard.failed.as_ref();
+        let failed = stats.last_answers.failed.as_ref();
         Self {
             verdict,
             findings,
@@ -157,7 +157,7 @@ impl Status {
             phase: phase(view.phase),
             vault: Vault {
                 reachable: !stats.vault_is_down,
-                last_token_at: stats.heard.granted.and_then(clock::rfc3339),
+                last_token_at: stats.last_answers.granted.and_then(clock::rfc3339),
                 last_failure_at: failed.and_then(|(at, _)| clock::rfc3339(*at)),
                 last_failure: failed.map(|(_, failure)| failure.to_string()),
             },

@@ -12,7 +12,7 @@ use crate::{
     clock::Moment,
     config::Renewal,
     live::Snapshot,
-    signin::{Flights, Heard},
+    signin::{Flights, LastAnswers},
     tokens::cache::Cache,
     user::MerchantId,
     users::{Configured, KnownUser, refresh_queue::RefreshQueue},
@@ -37,8 +37,8 @@ pub struct Stats {
     pub waiting: usize,
     /// Whether the vault counts as down.
     pub vault_is_down: bool,
-    /// What was last heard of it.
-    pub heard: Heard,
+    /// What it answered last.
+    pub last_answers: LastAnswers,
     /// Users whose next renewal has its time.
     pub renewals_planned: usize,
     /// Those of them who are due within a minute.
@@ -103,7 +103,7 @@ impl Stats {
             flights: flights.under_way(),
             waiting: flights.waiting(),
             vault_is_down: flights.vault_is_down(),
-            heard: flights.heard(),
+            last_answers: flights.last_answers(),
             renewals_planned: refresh_queue.len(),
             renewals_soon: due_by(now + SOON),
             renewals_overdue: now.checked_sub(OVERDUE_AFTER).map_or(0, due_by),

@@ -13,7 +13,7 @@ use crate::{single_flight::Leader, users::waiters::FlightOutcome};
 /// One flight. Dropped before it has ended (a panic), it frees the user and the waiters.
 pub(super) struct Flight {
     context: FlightContext,
-    /// A password is on its way, and what becomes of it is not known yet.
+    /// A password went on its way, and what became of it is not reported yet.
     sent: bool,
     /// Dropped last: whoever is woken finds the user free.
     leader: Leader<FlightOutcome>,
@@ -26,9 +26,10 @@ impl Flight {
 
     pub(super) async fn run(mut self) {
         let outcome = match obtain(&self.context, &mut self.sent).await {
-            Ok(obtained) => {
-                let settled = settle(&self.context, &obtained);
+            Ok(mut obtained) => {
+                let settled = settle(&self.context, &mut obtained);
                 report(&self.context, &obtained, &settled);
+                self.sent = false;
                 settled.outcome
             }
             Err(outcome) => {

@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     clock::Moment,
+    live::Snapshot,
     telemetry::traces::{Span, SpanRole},
     tokens::{
         cached_token::CachedToken,
@@ -21,7 +22,7 @@ use crate::{
         version::Version,
     },
     users::{Credential, waiters::FlightOutcome},
-    vault::{Failure, Grant, SignIn},
+    vault::{Failure, Grant},
 };
 
 /// What a flight brings.
@@ -31,70 +32,85 @@ pub(super) struct Obtained {
     pub(super) result: Result<Arc<CachedToken>, Arc<Failure>>,
     /// The credential it was obtained for, and the upstream.
     pub(super) version: Version,
-    /// From just before it was asked for.
-    pub(super) began: Moment,
-    /// How long that took.
-    pub(super) took: Duration,
     /// What was cached before.
     pub(super) former: Option<Arc<CachedToken>>,
 }
 
-/// Where it is from, with what has to be kept until it is settled.
+/// Where it is from, with what is to be noted and told of that alone.
 pub(super) enum Source {
-    /// A sign-in.
-    Vault {
-        /// What the vault said: `granted`, or the kind of the failure.
-        answer: &'static str,
-        probe: Option<Probe>,
-        span: Span,
-        _permit: Permit,
-    },
+    Vault(VaultAnswer),
 }
 
-/// What a flight signs in with: one configuration, whichever is in force when it is settled.
-struct Admitted {
-    sign_in: Arc<dyn SignIn>,
+/// What the vault said to a sign-in.
+pub(super) struct VaultAnswer {
+    /// `granted`, or the kind of the failure.
+    pub(super) kind: &'static str,
+    /// From just before it was asked.
+    pub(super) began: Moment,
+    /// How long that took.
+    pub(super) took: Duration,
+    pub(super) span: Span,
+    /// Until it is noted what the answer says of the vault.
+    pub(super) pass: Option<Pass>,
+}
+
+/// What lets a sign-in be at the vault.
+pub(super) struct Pass {
+    pub(super) probe: Option<Probe>,
+    _permit: Permit,
+}
+
+/// A user who may sign in, and the one configuration to do so by, whichever is in force when it is settled.
+struct Eligible {
+    snapshot: Arc<Snapshot>,
     credential: Arc<Credential>,
-    probe: Option<Probe>,
-    permit: Permit,
 }
 
-/// Why a flight does not sign in now.
-enum NotAdmitted {
+/// Why a flight obtains nothing now.
+enum NotNow {
     /// What it waited for does not count any more: it has to wait for something else.
     WaitAgain,
     Ended(FlightOutcome),
 }
 
-/// Obtains a token, or a failure, as soon as the user may sign in. `sent` is true while a password is on its way.
+/// Obtains a token, or a failure, as soon as the user may sign in. `sent` becomes true as a password goes on its way.
 ///
 /// # Errors
 /// Says how the flight ends if the user may not.
 pub(super) async fn obtain(flight: &FlightContext, sent: &mut bool) -> Result<Obtained, FlightOutcome> {
-    let shared = &flight.shared;
-    let (admitted, began) = loop {
+    loop {
         wait_for_floor(flight).await;
-        let permit = shared.limit.acquire(&flight.urgent).await;
-        // The queue may have been long: what was true at its end may not be now.
-        let now = shared.parts.clock.now();
-        match admit(flight, now.mono, permit) {
-            Ok(admitted) => break (admitted, now),
-            Err(NotAdmitted::WaitAgain) => {}
-            Err(NotAdmitted::Ended(outcome)) => return Err(outcome),
+        match try_sources(flight, sent).await {
+            Ok(obtained) => return Ok(obtained),
+            Err(NotNow::WaitAgain) => {}
+            Err(NotNow::Ended(outcome)) => return Err(outcome),
         }
-    };
-    Ok(sign_in(flight, admitted, began, sent).await)
+    }
+}
+
+async fn try_sources(flight: &FlightContext, sent: &mut bool) -> Result<Obtained, NotNow> {
+    let FlightContext { shared, urgent, .. } = flight;
+    eligible(flight, shared.parts.clock.now().mono)?;
+    // Whichever source comes before the vault is asked here, for who is eligible: no permit is held yet.
+    let permit = shared.limit.acquire(urgent).await;
+    // The queue may have been long: what was true at its end may not be now.
+    let now = shared.parts.clock.now();
+    let eligible = eligible(flight, now.mono)?;
+    let pass = enter(flight, &eligible.snapshot, permit, now.mono)?;
+    Ok(sign_in(flight, eligible, pass, now, sent).await)
 }
 
 /// Waits until the floor lets the user sign in, by the rules in force.
 async fn wait_for_floor(FlightContext { shared, user, .. }: &FlightContext) {
-    let mut changed = shared.changed.subscribe();
+    let mut changes = shared.live.changes();
     loop {
         let now = shared.parts.clock.now().mono;
         let next = {
             let mut record = user.record();
-            let rules = shared.live.load().settings.rules;
-            let next = record.holds.within_floor(now, &rules).map(|last| last.next());
+            let snapshot = shared.live.load();
+            // A floor from another vault does not count.
+            configured(user, &mut record, &snapshot, now);
+            let next = record.holds.within_floor(now, &snapshot.settings.rules).map(|last| last.next());
             // For those who ask whether they can wait for it.
             if let Some(flight) = &mut record.flight {
                 flight.begins = next.unwrap_or_else(|| flight.begins.min(now));
@@ -104,59 +120,68 @@ async fn wait_for_floor(FlightContext { shared, user, .. }: &FlightContext) {
         };
         tokio::select! {
             () = sleep_until(next) => {}
-            _ = changed.changed() => {}
+            _ = changes.changed() => {}
         }
     }
 }
 
-/// Looks once more whether the sign-in may begin, passes the circuit breaker, and takes what to sign in with: as it is configured
-/// now, not as it was when the flight was joined first.
-fn admit(flight: &FlightContext, now: Instant, permit: Option<Permit>) -> Result<Admitted, NotAdmitted> {
-    let FlightContext { shared, user, .. } = flight;
-    let ended = |stop| NotAdmitted::Ended(FlightOutcome::Stopped(stop));
+/// Looks whether the user may sign in, and with what: as it is configured now, not as it was when the flight was joined first.
+fn eligible(FlightContext { shared, user, .. }: &FlightContext, now: Instant) -> Result<Eligible, NotNow> {
     let mut record = user.record();
     let snapshot = shared.live.load_full();
-    let configured = configured(user, &mut record, &snapshot, now);
-    let credential = Arc::clone(&configured.ok_or(NotAdmitted::Ended(FlightOutcome::Gone))?.credential);
+    let configured = configured(user, &mut record, &snapshot, now).ok_or(NotNow::Ended(FlightOutcome::Gone))?;
+    let credential = Arc::clone(&configured.credential);
     if let Some(stop) = stopped(user, &record, &snapshot, now) {
-        return Err(ended(stop));
+        return Err(NotNow::Ended(FlightOutcome::Stopped(stop)));
     }
     if record.holds.within_floor(now, &snapshot.settings.rules).is_some() {
-        return Err(NotAdmitted::WaitAgain);
+        return Err(NotNow::WaitAgain);
     }
-    drop(record);
-    let mut upstream = shared.follow(&snapshot).ok_or(NotAdmitted::WaitAgain)?;
+    Ok(Eligible { snapshot, credential })
+}
+
+/// Passes the circuit breaker, alone as a probe or with a permit.
+fn enter(
+    FlightContext { shared, .. }: &FlightContext,
+    snapshot: &Snapshot,
+    permit: Option<Permit>,
+    now: Instant,
+) -> Result<Pass, NotNow> {
+    let ended = |stop| NotNow::Ended(FlightOutcome::Stopped(stop));
+    let mut upstream = shared.follow(snapshot).ok_or(NotNow::WaitAgain)?;
     // A probe waits for nobody, but there are no more at once than may be.
     let permit = permit.or_else(|| upstream.breaker.awaits_probe(now).then(|| shared.limit.probe()).flatten());
     let Some(permit) = permit else {
-        return Err(upstream.breaker.stopped_without_permit(now).map_or(NotAdmitted::WaitAgain, ended));
+        return Err(upstream.breaker.stopped_without_permit(now).map_or(NotNow::WaitAgain, ended));
     };
     let probe = match upstream.breaker.pass(now) {
         Circuit::Closed => None,
         Circuit::HalfOpen => Some(Probe::new(shared, now)),
         Circuit::Open(stop) => return Err(ended(stop)),
     };
-    Ok(Admitted { sign_in: Arc::clone(&snapshot.settings.sign_in), credential, probe, permit })
+    Ok(Pass { probe, _permit: permit })
 }
 
-async fn sign_in(flight: &FlightContext, admitted: Admitted, began: Moment, sent: &mut bool) -> Obtained {
+async fn sign_in(flight: &FlightContext, eligible: Eligible, pass: Pass, began: Moment, sent: &mut bool) -> Obtained {
     let FlightContext { shared, user, .. } = flight;
-    let Admitted { sign_in, credential, probe, permit } = admitted;
+    let Eligible { snapshot, credential } = eligible;
+    let sign_in = Arc::clone(&snapshot.settings.sign_in);
+    // A sign-in may take long, and is not to keep a former configuration for that.
+    drop(snapshot);
     let former = shared.parts.cache.get(&user.key);
     let span = shared.parts.traces.within(Some(&flight.span), "sign_in", SpanRole::Client);
     *sent = true;
     let result = sign_in.sign_in(&user.key, &credential.password, span.context()).await;
-    *sent = false;
     let now = shared.parts.clock.now();
     let (version, took) = (credential.version, now.mono.saturating_duration_since(began.mono));
-    let answer = result.as_ref().err().map_or("granted", Failure::kind);
+    let kind = result.as_ref().err().map_or("granted", Failure::kind);
     let result = result.and_then(|grant| {
         let cached = cached_token(flight, grant, version, (began, now), former.as_deref());
         let ended = Failure::Invalid { cause: "its token had ended before the answer was here", issued: true };
         if cached.left_at(now).is_zero() { Err(ended) } else { Ok(Arc::new(cached)) }
     });
-    let source = Source::Vault { answer, probe, span, _permit: permit };
-    Obtained { source, result: result.map_err(Arc::new), version, began, took, former }
+    let source = Source::Vault(VaultAnswer { kind, began, took, span, pass: Some(pass) });
+    Obtained { source, result: result.map_err(Arc::new), version, former }
 }
 
 /// The token that a grant gives, and when it is to be renewed.
@@ -174,7 +199,7 @@ fn cached_token(
         expires: began.plus(grant.lifetime),
         lifetime: grant.lifetime,
     };
-    let lead = shared.lead(now.mono.saturating_duration_since(began.mono));
-    let due_left = shared.quiet_due_left(began.mono, token.lifetime, lead);
+    let took = now.mono.saturating_duration_since(began.mono);
+    let due_left = shared.quiet_due_left(began.mono, token.lifetime, shared.lead(took));
     CachedToken::new(token, version, grant.lifetime_is_bounded, former, due_left, now)
 }

@@ -1,6 +1,6 @@
 //! When tokens are renewed ahead: what goes on the refresh queue, and what becomes of it when another configuration is in force.
 //!
-//! Must never put a user on it whose token is to be kept to its end, nor let a herd of tokens fall due at once.
+//! Must never put a user on it whose token is to be kept to its end, nor let a burst of tokens fall due at once.
 
 use std::{
     sync::{Arc, PoisonError},
@@ -13,7 +13,7 @@ use super::shared::{Shared, configured};
 use crate::{
     clock::Moment,
     config::Renewal,
-    freshness::{HERD_JITTER, due_left},
+    freshness::{BURST_JITTER, due_left},
     live::Snapshot,
     tokens::cached_token::CachedToken,
     user::UserKey,
@@ -24,7 +24,7 @@ use crate::{
 const DRAWS: u32 = 4;
 /// … and as many more, further apart, where even that has so many renewals in its second: a third of what the default of 64
 /// sign-ins at once does in a second at the vault's slowest.
-const HERD: u32 = 20;
+const BURST: u32 = 20;
 /// A renewal that was put off is spread over this part of its token's remaining life …
 const RENEW_LATER_PART: u32 = 4;
 /// … and at most this long.
@@ -120,11 +120,16 @@ impl Shared {
         self.plan(&mut record, &user.key, due.map(|due| now.mono + due));
     }
 
-    /// Notes how long a sign-in took that brought a token. Returns how long before its margin that is to be renewed.
+    /// How long before its margin a token is to be renewed that a sign-in brought which took so long.
     pub(super) fn lead(&self, took: Duration) -> Duration {
+        let slowest = *self.slowest.lock().unwrap_or_else(PoisonError::into_inner);
+        slowest_of_late(slowest, took).saturating_mul(LEAD_SIGN_INS)
+    }
+
+    /// Notes how long a sign-in took that brought a token.
+    pub(super) fn took(&self, took: Duration) {
         let mut slowest = self.slowest.lock().unwrap_or_else(PoisonError::into_inner);
-        *slowest = took.max(*slowest - *slowest / LATELY_PART);
-        slowest.saturating_mul(LEAD_SIGN_INS)
+        *slowest = slowest_of_late(*slowest, took);
     }
 
     /// With how much of its life left a token falls due, so that it does in the quietest second of a few that are drawn.
@@ -133,9 +138,9 @@ impl Shared {
         for draw in 0..2 * DRAWS {
             let jitter = match draw {
                 0..DRAWS => self.random(),
-                // No herd, so nothing is renewed earlier than usual.
-                DRAWS.. if quietest.0 < HERD => break,
-                DRAWS.. => self.random() * HERD_JITTER,
+                // No burst, so nothing is renewed earlier than usual.
+                DRAWS.. if quietest.0 < BURST => break,
+                DRAWS.. => self.random() * BURST_JITTER,
             };
             let left = due_left(lifetime, jitter, lead);
             let due = self.parts.refresh_queue.due_in_second(began + lifetime.saturating_sub(left));
@@ -145,4 +150,9 @@ impl Shared {
         }
         quietest.1
     }
+}
+
+/// How long the slowest sign-in took, with this one.
+fn slowest_of_late(slowest: Duration, took: Duration) -> Duration {
+    took.max(slowest - slowest / LATELY_PART)
 }

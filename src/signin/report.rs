@@ -7,17 +7,13 @@ use std::{sync::Arc, time::Duration};
 use tracing::{field, info, warn};
 
 use super::{
-    obtain::{Obtained, Source},
+    obtain::{Obtained, Source, VaultAnswer},
     settle::{BreakerChange, Settled},
     shared::FlightContext,
 };
 use crate::{
     clock::Moment,
-    telemetry::{
-        audit::SignInResult,
-        metrics::RenewalResult,
-        traces::{Span, TraceId},
-    },
+    telemetry::{audit::SignInResult, metrics::RenewalResult, traces::TraceId},
     tokens::{cached_token::CachedToken, token::TokenId},
     users::waiters::FlightOutcome,
     vault::{Failure, Scope},
@@ -26,7 +22,7 @@ use crate::{
 /// Reports what was obtained, and what it came to.
 pub(super) fn report(flight: &FlightContext, obtained: &Obtained, settled: &Settled) {
     match &obtained.source {
-        Source::Vault { answer, span, .. } => exchange(flight, obtained, answer, span),
+        Source::Vault(answer) => sign_in(flight, answer, &obtained.result, settled),
     }
     if flight.renewal {
         let in_time = || obtained.former.as_ref().is_some_and(|former| !former.left_at(settled.at).is_zero());
@@ -36,21 +32,9 @@ pub(super) fn report(flight: &FlightContext, obtained: &Obtained, settled: &Sett
             Err(_) => RenewalResult::Failed,
         });
     }
-    let trace = flight.span.context().map(|context| context.trace);
-    match &obtained.result {
-        Ok(cached) => token(flight, obtained, cached, settled, trace),
-        Err(failure) => failed(flight, obtained, failure, settled, trace),
-    }
-    match (settled.breaker, &obtained.result) {
-        (Some(BreakerChange::Closed), _) => info!("the vault answers again"),
-        (Some(BreakerChange::Opened), Err(failure)) => {
-            warn!(%failure, "the vault is down: one sign-in at a time finds out when it is back");
-        }
-        (Some(BreakerChange::Opened), Ok(_)) | (None, _) => {}
-    }
 }
 
-/// Reports that the flight broke off; `sent`: while a password was on its way.
+/// Reports that the flight broke off; `sent`: with a sign-in that was not reported yet.
 pub(super) fn report_broken(flight: &FlightContext, sent: bool) {
     if sent {
         let key = &flight.user.key;
@@ -70,11 +54,28 @@ pub(super) fn report_end(flight: &FlightContext, outcome: &FlightOutcome) {
     });
 }
 
+/// Reports a sign-in.
+fn sign_in(flight: &FlightContext, answer: &VaultAnswer, result: &Result<Arc<CachedToken>, Arc<Failure>>, settled: &Settled) {
+    exchange(flight, answer, result.as_ref().err());
+    let trace = flight.span.context().map(|context| context.trace);
+    match result {
+        Ok(cached) => token(flight, answer, cached, settled, trace),
+        Err(failure) => failed(flight, answer, failure, settled, trace),
+    }
+    match (settled.breaker, result) {
+        (Some(BreakerChange::Closed), _) => info!("the vault answers again"),
+        (Some(BreakerChange::Opened), Err(failure)) => {
+            warn!(%failure, "the vault is down: one sign-in at a time finds out when it is back");
+        }
+        (Some(BreakerChange::Opened), Ok(_)) | (None, _) => {}
+    }
+}
+
 /// What the vault was asked and said.
-fn exchange(flight: &FlightContext, obtained: &Obtained, answer: &'static str, span: &Span) {
-    let merchant = flight.user.key.merchant.as_str();
-    flight.shared.parts.metrics.sign_in(merchant, answer, obtained.took);
-    let failure = obtained.result.as_ref().err().filter(|failure| failure.kind() == answer);
+fn exchange(flight: &FlightContext, answer: &VaultAnswer, failure: Option<&Arc<Failure>>) {
+    let (merchant, span) = (flight.user.key.merchant.as_str(), &answer.span);
+    flight.shared.parts.metrics.sign_in(merchant, answer.kind, answer.took);
+    let failure = failure.filter(|failure| failure.kind() == answer.kind);
     if span.is_recorded() {
         span.set("token_broker.merchant_id", merchant.to_owned());
         if let Some(failure) = failure {
@@ -84,13 +85,13 @@ fn exchange(flight: &FlightContext, obtained: &Obtained, answer: &'static str, s
     span.end(failure.map(|failure| failure.kind()));
 }
 
-fn token(flight: &FlightContext, obtained: &Obtained, cached: &CachedToken, settled: &Settled, trace: Option<TraceId>) {
+fn token(flight: &FlightContext, answer: &VaultAnswer, cached: &CachedToken, settled: &Settled, trace: Option<TraceId>) {
     let (key, token_id) = (&flight.user.key, cached.id());
     info!(
         merchant_id = %key.merchant, number = %key.number, %token_id, lifetime_s = cached.left_at(settled.at).as_secs(),
-        took_ms = millis(obtained.took), trace_id = trace.map(field::display), "signed in"
+        took_ms = millis(answer.took), trace_id = trace.map(field::display), "signed in"
     );
-    record(flight, settled.at, Ok(token_id), obtained.took, trace);
+    record(flight, settled.at, Ok(token_id), answer.took, trace);
     if let Some(floor) = settled.doubled_floor {
         flight.shared.parts.metrics.floor_doublings.inc();
         warn!(
@@ -101,14 +102,15 @@ fn token(flight: &FlightContext, obtained: &Obtained, cached: &CachedToken, sett
     }
 }
 
-fn failed(flight: &FlightContext, obtained: &Obtained, failure: &Failure, settled: &Settled, trace: Option<TraceId>) {
+fn failed(flight: &FlightContext, answer: &VaultAnswer, failure: &Failure, settled: &Settled, trace: Option<TraceId>) {
     let key = &flight.user.key;
+    let next = if let FlightOutcome::Stopped(stop) = &settled.outcome { stop.left_at(settled.at.mono) } else { Duration::ZERO };
     let whole_merchant = matches!(failure, Failure::Throttled { scope: Scope::Merchant, .. });
     warn!(
-        merchant_id = %key.merchant, number = %key.number, %failure, took_ms = millis(obtained.took),
-        next_s = settled.wait.as_secs(), whole_merchant, trace_id = trace.map(field::display), "sign-in failed"
+        merchant_id = %key.merchant, number = %key.number, %failure, took_ms = millis(answer.took),
+        next_s = next.as_secs(), whole_merchant, trace_id = trace.map(field::display), "sign-in failed"
     );
-    record(flight, settled.at, Err(failure), obtained.took, trace);
+    record(flight, settled.at, Err(failure), answer.took, trace);
 }
 
 /// Leaves a sign-in in the audit trail.

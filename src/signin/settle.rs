@@ -3,20 +3,25 @@
 //! Must never tell anybody: whoever is told finds all of this noted already. Must never let what was obtained elsewhere than at the
 //! vault say anything of the vault, nor judge by what was in force as the flight began.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, MutexGuard},
+    time::Duration,
+};
 
+use arc_swap::Guard;
 use tokio::time::Instant;
 
 use super::{
-    obtain::{Obtained, Source},
+    obtain::{Obtained, Source, VaultAnswer},
     shared::{FlightContext, configured},
 };
 use crate::{
     clock::Moment,
     config::Renewal,
+    live::Snapshot,
     single_flight::Leader,
     tokens::{cached_token::CachedToken, version::Version},
-    users::{holds::Stop, waiters::FlightOutcome},
+    users::{Record, holds::Stop, waiters::FlightOutcome},
     vault::{Failure, Scope},
 };
 
@@ -26,9 +31,23 @@ pub(super) struct Settled {
     pub(super) at: Moment,
     /// The user's floor, if it has doubled just now.
     pub(super) doubled_floor: Option<Duration>,
-    /// How long no sign-in may be tried.
-    pub(super) wait: Duration,
     pub(super) breaker: Option<BreakerChange>,
+}
+
+/// What was noted of a source: by default nothing.
+#[derive(Default)]
+struct Noted {
+    /// How long no sign-in may be tried, unless what failed says nothing of the credential and the vault that count.
+    stop: Option<Stop>,
+    doubled_floor: Option<Duration>,
+    breaker: Option<BreakerChange>,
+}
+
+/// The user's record, locked, and what is in force: whatever is put in force later finds what is noted now.
+struct Locked<'a> {
+    record: MutexGuard<'a, Record>,
+    snapshot: Guard<Arc<Snapshot>>,
+    is_configured: bool,
 }
 
 /// What became of the circuit breaker.
@@ -41,24 +60,17 @@ pub(super) enum BreakerChange {
 }
 
 /// Settles what was obtained.
-pub(super) fn settle(flight: &FlightContext, obtained: &Obtained) -> Settled {
-    match &obtained.result {
-        Ok(cached) => {
-            let breaker = match &obtained.source {
-                Source::Vault { .. } => vault_granted(flight, obtained.version),
-            };
-            Settled { breaker, ..token(flight, obtained, cached) }
-        }
-        Err(failure) => {
-            let settled = failed(flight, obtained.version, failure);
-            let breaker = match &obtained.source {
-                Source::Vault { probe, .. } => {
-                    vault_failed(flight, obtained.version, failure, probe.as_ref().map(|probe| probe.began))
-                }
-            };
-            Settled { breaker, ..settled }
-        }
-    }
+pub(super) fn settle(flight: &FlightContext, obtained: &mut Obtained) -> Settled {
+    let at = flight.shared.parts.clock.now();
+    let Obtained { source, result, version, .. } = obtained;
+    let (locked, Noted { stop, doubled_floor, breaker }) = match source {
+        Source::Vault(answer) => note_sign_in(flight, answer, result, *version, at),
+    };
+    let outcome = match result {
+        Ok(cached) => store(flight, locked, cached, at),
+        Err(_) => keep_former(flight, locked, stop, at),
+    };
+    Settled { outcome, at, doubled_floor, breaker }
 }
 
 /// Settles a flight that obtained nothing, since the user may not sign in.
@@ -83,62 +95,88 @@ pub(super) fn settle_broken(flight: &FlightContext, leader: &Leader<FlightOutcom
     renew_later(flight, &stop);
 }
 
-fn token(flight: &FlightContext, obtained: &Obtained, cached: &Arc<CachedToken>) -> Settled {
-    let FlightContext { shared, user, .. } = flight;
-    let (version, at) = (obtained.version, shared.parts.clock.now());
+fn lock(FlightContext { shared, user, .. }: &FlightContext, at: Moment) -> Locked<'_> {
     let mut record = user.record();
-    // Under the lock: what is put in force later finds what is stored now.
     let snapshot = shared.live.load();
-    let settings = &snapshot.settings;
-    let configured = configured(user, &mut record, &snapshot, at.mono);
-    let doubled_floor = record.holds.succeeded(version, obtained.began.mono, cached.left_at(at), &settings.rules);
-    let void = !snapshot.takes(cached);
-    // A user who was removed meanwhile is forgotten; one whose credential changed gets another token soon.
-    if configured.is_some() && !void {
-        shared.parts.cache.put(&user.key, cached);
-        record.lost_token = false;
-        let due = if record.holds.counts(version) { cached.due_in(at, settings.renewal) } else { Some(Duration::ZERO) };
-        shared.plan(&mut record, &user.key, due.map(|due| at.mono + due));
-    }
-    record.flight = None;
-    let outcome = if void { FlightOutcome::Void } else { FlightOutcome::Token(Arc::clone(cached)) };
-    Settled { outcome, at, doubled_floor, wait: Duration::ZERO, breaker: None }
+    let is_configured = configured(user, &mut record, &snapshot, at.mono).is_some();
+    Locked { record, snapshot, is_configured }
 }
 
-fn failed(flight: &FlightContext, version: Version, failure: &Arc<Failure>) -> Settled {
+/// Stores a token. A user who was removed meanwhile is forgotten; one whose credential changed gets another token soon.
+fn store(flight: &FlightContext, locked: Locked<'_>, cached: &Arc<CachedToken>, at: Moment) -> FlightOutcome {
     let FlightContext { shared, user, .. } = flight;
-    let at = shared.parts.clock.now();
-    let circumstances = shared.circumstances(at.mono);
-    let mut record = user.record();
-    let snapshot = shared.live.load();
-    let settings = &snapshot.settings;
-    let configured = configured(user, &mut record, &snapshot, at.mono);
-    let stop = record.holds.failed(version, Failure::clone(failure), circumstances, &settings.rules);
+    let Locked { mut record, snapshot, is_configured } = locked;
+    record.flight = None;
+    if !snapshot.takes(cached) {
+        return FlightOutcome::Void;
+    }
+    if is_configured {
+        shared.parts.cache.put(&user.key, cached);
+        record.lost_token = false;
+        let counts = record.holds.counts(cached.version);
+        let due = if counts { cached.due_in(at, snapshot.settings.renewal) } else { Some(Duration::ZERO) };
+        shared.plan(&mut record, &user.key, due.map(|due| at.mono + due));
+    }
+    FlightOutcome::Token(Arc::clone(cached))
+}
+
+/// Keeps the cached token, which is still good: tries again to renew it once the wait is over, unless nothing will change till then.
+fn keep_former(flight: &FlightContext, locked: Locked<'_>, stop: Option<Stop>, at: Moment) -> FlightOutcome {
+    let FlightContext { shared, user, .. } = flight;
+    let Locked { mut record, snapshot, is_configured } = locked;
     let definite = stop.as_ref().is_some_and(|stop| matches!(*stop.failure, Failure::Refused { .. }));
     let until = stop.as_ref().map_or(at.mono, |stop| stop.until);
-    let wait = until.saturating_duration_since(at.mono);
-    // The cached token is still good: try again to renew it once the wait is over, unless nothing will change till then.
-    let renews = settings.renewal == Renewal::Ahead && !definite;
-    let cached = shared.cached(&user.key, &snapshot, at);
+    let renews = snapshot.settings.renewal == Renewal::Ahead && !definite;
+    let left = shared.cached(&user.key, &snapshot, at).map(|cached| cached.left_at(at));
     // Who has none, since the vault is another one, is to have one before somebody asks.
-    let outlasts = cached.map_or(flight.renewal || record.lost_token, |cached| cached.left_at(at) > wait);
-    let worth = renews && configured.is_some() && outlasts;
+    let outlasts = left.map_or(flight.renewal || record.lost_token, |left| left > until.saturating_duration_since(at.mono));
+    let worth = renews && is_configured && outlasts;
     shared.plan(&mut record, &user.key, worth.then_some(until));
     record.flight = None;
-    drop(record);
-    if let Failure::Throttled { scope: Scope::Merchant, wait, .. } = **failure {
-        // Of this answer alone: what else the user waits for is its own. And of the vault that gave it, whichever counts now.
-        let own = stop.as_ref().filter(|stop| stop.failure == *failure).map_or(at.mono + wait, |stop| stop.until);
-        user.merchant().stop(version.upstream, Stop { failure: Arc::clone(failure), until: own }, at.mono);
+    stop.map_or(FlightOutcome::Void, FlightOutcome::Stopped)
+}
+
+/// Notes what a sign-in says of the user and of the vault. Its permit is free afterwards.
+fn note_sign_in<'a>(
+    flight: &'a FlightContext,
+    answer: &mut VaultAnswer,
+    result: &Result<Arc<CachedToken>, Arc<Failure>>,
+    version: Version,
+    at: Moment,
+) -> (Locked<'a>, Noted) {
+    let FlightContext { shared, user, .. } = flight;
+    let pass = answer.pass.take();
+    match result {
+        Ok(cached) => {
+            shared.took(answer.took);
+            // First, since it locks other users' records.
+            let breaker = vault_granted(flight, version, at);
+            let mut locked = lock(flight, at);
+            let (rules, gave) = (&locked.snapshot.settings.rules, cached.left_at(at));
+            let doubled_floor = locked.record.holds.succeeded(version, answer.began.mono, gave, rules);
+            (locked, Noted { doubled_floor, breaker, ..Noted::default() })
+        }
+        Err(failure) => {
+            let circumstances = shared.circumstances(at.mono);
+            let mut locked = lock(flight, at);
+            let rules = &locked.snapshot.settings.rules;
+            let stop = locked.record.holds.failed(version, Failure::clone(failure), circumstances, rules);
+            if let Failure::Throttled { scope: Scope::Merchant, wait, .. } = **failure {
+                // Of this answer alone: what else the user waits for is its own. And of the vault that gave it, whichever counts now.
+                let own = stop.as_ref().filter(|stop| stop.failure == *failure).map_or(at.mono + wait, |stop| stop.until);
+                user.merchant().stop(version.upstream, Stop { failure: Arc::clone(failure), until: own }, at.mono);
+            }
+            let probe = pass.as_ref().and_then(|pass| pass.probe.as_ref()).map(|probe| probe.began);
+            let breaker = vault_failed(flight, version, failure, probe, at);
+            (locked, Noted { stop, breaker, ..Noted::default() })
+        }
     }
-    let outcome = stop.map_or(FlightOutcome::Void, FlightOutcome::Stopped);
-    Settled { outcome, at, doubled_floor: None, wait, breaker: None }
 }
 
 /// The vault gave a token: whoever got undocumented answers while it was out of order starts anew.
-fn vault_granted(flight: &FlightContext, version: Version) -> Option<BreakerChange> {
+fn vault_granted(flight: &FlightContext, version: Version, at: Moment) -> Option<BreakerChange> {
     let shared = &flight.shared;
-    shared.heard().granted = Some(shared.parts.clock.now().wall);
+    shared.last_answers().granted = Some(at.wall);
     let change = vault_answered(flight, version);
     // Apart from the loop, which locks records.
     let forgiven = Some(shared.upstream())
@@ -161,10 +199,10 @@ fn vault_failed(
     version: Version,
     failure: &Arc<Failure>,
     probe: Option<Instant>,
+    at: Moment,
 ) -> Option<BreakerChange> {
     let FlightContext { shared, user, .. } = flight;
-    let now = shared.parts.clock.now();
-    shared.heard().failed = Some((now.wall, Arc::clone(failure)));
+    shared.last_answers().failed = Some((at.wall, Arc::clone(failure)));
     match **failure {
         Failure::Refused { .. } | Failure::Throttled { .. } | Failure::Invalid { issued: true, .. } => {
             vault_answered(flight, version)
@@ -173,7 +211,7 @@ fn vault_failed(
         Failure::Undocumented { .. } | Failure::Unavailable { .. } | Failure::Invalid { issued: false, .. } => {
             let jitter = shared.random();
             let mut upstream = Some(shared.upstream()).filter(|upstream| upstream.is_of(version.upstream))?;
-            let opened = upstream.failed((user, version), failure, probe, now.mono, jitter);
+            let opened = upstream.failed((user, version), failure, probe, at.mono, jitter);
             if opened {
                 shared.limit.down();
             }

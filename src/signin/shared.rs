@@ -11,12 +11,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use tokio::{
-    runtime::Handle,
-    sync::{Notify, watch},
-    time::Instant,
-};
-use tokio_util::task::TaskTracker;
+use tokio::{runtime::Handle, sync::Notify, time::Instant};
 
 use super::{concurrency_limit::ConcurrencyLimit, upstream_state::UpstreamState};
 use crate::{
@@ -39,9 +34,9 @@ use crate::{
 /// Most flights under way or queued: twice the ten thousand cold users of a bad morning; each costs about 2 KiB.
 pub const FLIGHTS_MAX: usize = 20_000;
 
-/// What was last heard of the vault: for people, no rule depends on it.
+/// What the vault answered last: for people, no rule depends on it.
 #[derive(Clone, Debug, Default)]
-pub struct Heard {
+pub struct LastAnswers {
     /// When it last gave a token.
     pub granted: Option<SystemTime>,
     /// When a sign-in last failed, and how.
@@ -72,13 +67,10 @@ pub struct Parts {
 pub(super) struct Shared {
     pub(super) parts: Parts,
     pub(super) live: Live,
-    /// Told when another configuration is in force.
-    pub(super) changed: watch::Sender<()>,
-    pub(super) tasks: TaskTracker,
     pub(super) limit: Arc<ConcurrencyLimit>,
     /// What of it concerns the limit is done under its lock, so that both always say the same.
     upstream: Mutex<UpstreamState>,
-    heard: Mutex<Heard>,
+    last_answers: Mutex<LastAnswers>,
     /// How long the slowest sign-in of late took.
     pub(super) slowest: Mutex<Duration>,
     under_way: AtomicUsize,
@@ -123,10 +115,8 @@ impl Shared {
         Self {
             limit: ConcurrencyLimit::new(live.load().settings.max_concurrent_sign_ins),
             live,
-            changed: watch::Sender::default(),
-            tasks: TaskTracker::new(),
             upstream: Mutex::default(),
-            heard: Mutex::default(),
+            last_answers: Mutex::default(),
             slowest: Mutex::default(),
             under_way: AtomicUsize::new(0),
             renewals: AtomicUsize::new(0),
@@ -136,8 +126,8 @@ impl Shared {
         }
     }
 
-    pub(super) fn heard(&self) -> MutexGuard<'_, Heard> {
-        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn last_answers(&self) -> MutexGuard<'_, LastAnswers> {
+        self.last_answers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn upstream(&self) -> MutexGuard<'_, UpstreamState> {

@@ -103,7 +103,7 @@ impl Holds {
         (last.next() > now).then_some(last)
     }
 
-    /// Notes that the vault's API refused `token`, the one now cached. Returns whether the floor will double.
+    /// Notes that the vault's API refused `token`, the one now cached: soon after its issue, the next sign-in doubles the floor.
     pub fn rejected(&mut self, token: TokenId, now: Instant, rules: &Rules) {
         if self.rejected == Some(token) {
             return;

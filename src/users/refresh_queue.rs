@@ -17,7 +17,7 @@ use crate::{clock::Clock, user::UserKey};
 
 /// A user's place in the refresh queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Slot {
+pub struct QueueSlot {
     at: Instant,
     /// Tells users of one instant apart.
     number: u64,
@@ -36,19 +36,19 @@ pub struct RefreshQueue {
 
 #[derive(Debug, Default)]
 struct Entries {
-    by_time: BTreeMap<Slot, Arc<UserKey>>,
+    by_time: BTreeMap<QueueSlot, Arc<UserKey>>,
     /// How many there are in each second.
     by_second: HashMap<u64, u32>,
     next_number: u64,
 }
 
 impl Entries {
-    fn add(&mut self, place: Slot, user: &Arc<UserKey>, second: u64) {
+    fn add(&mut self, place: QueueSlot, user: &Arc<UserKey>, second: u64) {
         self.by_time.insert(place, Arc::clone(user));
         *self.by_second.entry(second).or_default() += 1;
     }
 
-    fn take(&mut self, place: Slot, second: u64) -> Option<Arc<UserKey>> {
+    fn take(&mut self, place: QueueSlot, second: u64) -> Option<Arc<UserKey>> {
         let user = self.by_time.remove(&place)?;
         if let Entry::Occupied(mut count) = self.by_second.entry(second) {
             *count.get_mut() -= 1;
@@ -69,12 +69,12 @@ impl RefreshQueue {
     }
 
     /// Moves a user from its `former` place, if it has one, to `at`.
-    pub fn put(&self, former: Option<Slot>, at: Instant, user: &Arc<UserKey>) -> Slot {
+    pub fn put(&self, former: Option<QueueSlot>, at: Instant, user: &Arc<UserKey>) -> QueueSlot {
         let mut entries = self.entries();
         if let Some(former) = former {
             entries.take(former, self.second(former.at));
         }
-        let place = Slot { at, number: entries.next_number };
+        let place = QueueSlot { at, number: entries.next_number };
         entries.next_number = entries.next_number.wrapping_add(1);
         entries.add(place, user, self.second(at));
         let is_first = entries.by_time.first_key_value().is_some_and(|(first, _)| *first == place);
@@ -86,7 +86,7 @@ impl RefreshQueue {
     }
 
     /// Takes a user out.
-    pub fn remove(&self, place: Slot) {
+    pub fn remove(&self, place: QueueSlot) {
         self.entries().take(place, self.second(place.at));
     }
 

@@ -1,9 +1,11 @@
-//! What callers see when the broker itself breaks.
+//! What callers and operators see when the broker itself breaks.
 
 use std::{
+    fs, panic,
+    path::Path,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -11,10 +13,10 @@ use std::{
 use token_broker::{
     app::{App, Listeners, StopSignal},
     client::Client,
-    clock::SystemClock,
+    clock::{Clock, Moment, SystemClock},
     config,
     secret::Secret,
-    telemetry::{audit::Audit, traces::Context},
+    telemetry::{audit::Audit, log, traces::Context},
     user::UserKey,
     vault::{Grant, SignIn, SigningIn},
 };
@@ -23,32 +25,53 @@ use tonic::Code;
 
 use crate::{
     process::written,
-    support::{MERCHANT, NUMBER, PASSWORD, Said, user},
+    support::{MERCHANT, NUMBER, PASSWORD, Said, http, user},
 };
 
-#[derive(Debug, Default)]
-struct Breaks(AtomicBool);
+/// A vault and a clock; with the first sign-in one of them breaks, once.
+#[derive(Debug)]
+struct Breaks {
+    /// The so manieth time that the clock is read after the vault's answer; 0: the sign-in itself.
+    at: usize,
+    /// What is left of that; 0: the clock does not break.
+    readings: AtomicUsize,
+    broke: AtomicBool,
+}
 
 impl SignIn for Breaks {
     fn sign_in<'a>(&'a self, _user: &'a UserKey, _password: &'a Secret, _: Option<Context>) -> SigningIn<'a> {
         Box::pin(async move {
             tokio::time::sleep(Duration::from_millis(200)).await;
-            assert!(self.0.load(Ordering::Relaxed), "a panic with {PASSWORD} in its text");
+            if !self.broke.swap(true, Ordering::Relaxed) {
+                assert!(self.at > 0, "a panic with {PASSWORD} in its text");
+                self.readings.store(self.at, Ordering::Relaxed);
+            }
             let lifetime = Duration::from_secs(60);
             Ok(Grant { access_token: Secret::from("sound"), scope: String::new(), lifetime, lifetime_is_bounded: false })
         })
     }
 }
 
-#[tokio::test]
-async fn a_sign_in_that_panics_frees_its_waiters_with_internal_and_heals() {
-    let (_files, path) = written(&format!("[vault]\nbase_url = \"http://127.0.0.1:1\"\n{}", user(NUMBER, PASSWORD)));
-    let config = config::load(&path).expect("is in order").config;
+impl Clock for Breaks {
+    fn now(&self) -> Moment {
+        let readings = self.readings.load(Ordering::Relaxed);
+        self.readings.store(readings.saturating_sub(1), Ordering::Relaxed);
+        assert!(readings != 1, "a panic with {PASSWORD} in its text");
+        SystemClock.now()
+    }
+}
+
+/// Has a flight break, and looks at what its waiters, those who come later and the metrics get.
+async fn check(path: &Path, audit: Audit, at: usize) {
+    let config = config::load(path).expect("is in order").config;
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let admin = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let metrics = admin.local_addr().expect("is bound").to_string();
     let client = Client::new(&format!("http://{}", listener.local_addr().expect("is bound"))).expect("is an endpoint");
-    let sign_in = Arc::new(Breaks::default());
-    let app = App::with_sign_in(config, Audit::default(), sign_in.clone(), Arc::new(SystemClock), 1).expect("can be wired");
-    let (stop, listeners) = (StopSignal::default(), Listeners { grpc: vec![listener], ..Listeners::default() });
+    let breaks = Arc::new(Breaks { at, readings: AtomicUsize::new(0), broke: AtomicBool::new(false) });
+    let app = App::with_sign_in(config, audit, breaks.clone(), breaks, 1).expect("can be wired");
+    let listeners = Listeners { grpc: vec![listener], admin: vec![admin], ..Listeners::default() };
+    let stop = StopSignal::default();
     tokio::spawn(app.run(listeners, stop.clone()));
 
     let (a, b) = tokio::join!(client.token(MERCHANT, NUMBER), client.token(MERCHANT, NUMBER));
@@ -57,7 +80,6 @@ async fn a_sign_in_that_panics_frees_its_waiters_with_internal_and_heals() {
         said.check(Code::Internal, "INTERNAL");
         assert!(!format!("{said:?}").contains(PASSWORD), "{said:?}");
     }
-    sign_in.0.store(true, Ordering::Relaxed);
     let token = tokio::time::timeout(Duration::from_secs(10), async {
         loop {
             if let Ok(token) = client.token(MERCHANT, NUMBER).await {
@@ -66,5 +88,40 @@ async fn a_sign_in_that_panics_frees_its_waiters_with_internal_and_heals() {
         }
     });
     assert_eq!(token.await.expect("it heals").access_token, "sound");
+    let metrics = http(&metrics, "/metrics").await;
+    for result in ["broken", "granted"] {
+        let line = format!("sign_ins_total{{merchant_id=\"{MERCHANT}\",result=\"{result}\"}} 1\n");
+        assert!(metrics.contains(&line), "no {line} in {metrics}");
+    }
     stop.begin.cancel();
+}
+
+#[tokio::test]
+async fn a_flight_that_breaks_frees_its_waiters_tells_of_its_sign_in_and_heals() {
+    let trail = tempfile::NamedTempFile::new().expect("a file");
+    let text = format!(
+        "[vault]\nbase_url = \"http://127.0.0.1:1\"\n[log]\nlevel = \"error\"\n[audit]\nfile = \"{}\"\n{}",
+        trail.path().display(),
+        user(NUMBER, PASSWORD)
+    );
+    let (_files, path) = written(&text);
+    let config = config::load(&path).expect("is in order").config;
+    // The trail begins with the log, which takes the panics' messages from all tests.
+    let hook = panic::take_hook();
+    let logs = log::start(&config.log, &config.audit).expect("nobody else logs here");
+    panic::set_hook(hook);
+
+    let flights = 3;
+    for at in 0..flights {
+        check(&path, logs.audit.clone(), at).await;
+    }
+    logs.end();
+    let trail = fs::read_to_string(trail.path()).expect("is text");
+    let sign_ins = |what: &str| {
+        let lines = trail.lines().filter(|line| line.contains("\"event\":\"sign_in\"") && line.contains(what));
+        lines.count()
+    };
+    assert_eq!(sign_ins("\"verdict\":\"failed\""), flights, "{trail}");
+    assert_eq!(sign_ins("\"verdict\":\"granted\""), flights, "{trail}");
+    assert!(!trail.contains(PASSWORD), "{trail}");
 }
