@@ -42,7 +42,7 @@ use crate::{
 /// A handshake takes two round trips and, on a busy machine, some milliseconds of CPU. Whoever stops in the middle has nothing
 /// but its place on the listener, and gives that up first.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// One core in so many works on handshakes at a time, about 0.3 ms on each, so that calls don't wait for a herd of them: a thousand
+/// One core in so many works on handshakes at a time, about 0.3 ms on each, so that calls don't wait behind all of them: a thousand
 /// pods that come at once are through in a second. Whoever is waited for holds none.
 const ONE_CORE_IN: usize = 2;
 /// HTTP/2, and nothing else, is spoken here.
