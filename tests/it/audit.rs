@@ -13,10 +13,12 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::{
+use crate::support::{
+    MERCHANT, NUMBER, PASSWORD, PATIENCE,
     authority::{Authority, Name, client},
+    http,
     process::{BINARY, Process, written},
-    support::{MERCHANT, NUMBER, PASSWORD, PATIENCE, http, user},
+    user,
 };
 
 fn config(sandbox: &Sandbox, level: &str, rest: &str) -> String {

@@ -10,10 +10,7 @@ use tokio::time::{sleep, timeout};
 use tonic::{Code, Request, body::Body};
 use tower_service::Service as _;
 
-use crate::{
-    process::Process,
-    support::{Bare, MERCHANT, NUMBER, PASSWORD, PATIENCE, http, user},
-};
+use crate::support::{Bare, MERCHANT, NUMBER, PASSWORD, PATIENCE, http, process::Process, user};
 
 const GET_TOKEN: &str = "/tokenbroker.v1.TokenBrokerService/GetToken";
 

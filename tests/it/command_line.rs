@@ -8,10 +8,11 @@ use std::{
 use token_broker_sandbox::{Fault, Options, Sandbox};
 use tokio::process::Command;
 
-use crate::{
+use crate::support::{
+    MERCHANT, NUMBER, PASSWORD, Setting,
     authority::Authority,
     process::{BINARY, Process, written},
-    support::{MERCHANT, NUMBER, PASSWORD, Setting, user},
+    user,
 };
 
 async fn run(arguments: &[&str]) -> (Option<i32>, String, String) {

@@ -18,9 +18,10 @@ use tokio::{
 use tonic::Code;
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
-use crate::{
+use crate::support::{
+    Bare, MERCHANT, NUMBER, PASSWORD, PATIENCE, Said, Setting, Stage,
     authority::{Authority, Issued, Name, client},
-    support::{Bare, MERCHANT, NUMBER, PASSWORD, PATIENCE, Said, Setting, Stage, user},
+    user,
 };
 
 const CARDS: &str = "spiffe://example.org/ns/cards/sa/cards";

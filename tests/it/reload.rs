@@ -6,10 +6,7 @@ use token_broker_sandbox::{Fault, Options, Sandbox};
 use tokio::time::timeout;
 use tonic::Code;
 
-use crate::{
-    process::Process,
-    support::{MERCHANT, NUMBER, PASSWORD, PATIENCE, Said, Setting, Stage, replace, user},
-};
+use crate::support::{MERCHANT, NUMBER, PASSWORD, PATIENCE, Said, Setting, Stage, process::Process, replace, user};
 
 /// Asks until the answer is as wanted.
 async fn until(stage: &Stage, number: &str, wanted: impl Fn(&Result<(), Said>) -> bool) {

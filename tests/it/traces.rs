@@ -18,10 +18,7 @@ use tokio::{net::TcpListener, time::timeout};
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status};
 
-use crate::{
-    process::Process,
-    support::{Bare, MERCHANT, NUMBER, PASSWORD, PATIENCE, user},
-};
+use crate::support::{Bare, MERCHANT, NUMBER, PASSWORD, PATIENCE, process::Process, user};
 
 /// A collector that keeps what it gets.
 #[derive(Clone, Default)]

@@ -14,8 +14,10 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::scripted_vault::{at, down, grant, id, secs};
-use crate::support::broker_in_memory::{BrokerInMemory, RULES, user};
+use crate::support::{
+    broker_in_memory::{BrokerInMemory, RULES, user},
+    scripted_vault::{at, down, grant, id, secs},
+};
 
 /// Users and vault are replaced by one reload, again and again, while callers ask: each password is for one vault alone.
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]

@@ -21,10 +21,7 @@ use token_broker::{
 use tokio::net::TcpListener;
 use tonic::Code;
 
-use crate::{
-    process::written,
-    support::{MERCHANT, NUMBER, PASSWORD, Said, user},
-};
+use crate::support::{MERCHANT, NUMBER, PASSWORD, Said, process::written, user};
 
 #[derive(Debug, Default)]
 struct Breaks(AtomicBool);

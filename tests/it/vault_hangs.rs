@@ -17,9 +17,10 @@ use tokio::{
     time::sleep,
 };
 
-use crate::{
+use crate::support::{
+    MERCHANT, http,
     process::{BINARY, Process},
-    support::{MERCHANT, http, user},
+    user,
 };
 
 const USERS: usize = 60;

@@ -13,10 +13,7 @@ use tokio::{
 use tonic::Code;
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
-use crate::{
-    process::Process,
-    support::{MERCHANT, NUMBER, PASSWORD, PATIENCE, Said, http, user},
-};
+use crate::support::{MERCHANT, NUMBER, PASSWORD, PATIENCE, Said, http, process::Process, user};
 
 const SERVICE: &str = "tokenbroker.v1.TokenBrokerService";
 
@@ -36,7 +33,6 @@ async fn health(endpoint: &str, service: &str) -> i32 {
     HealthClient::new(channel).check(request).await.expect("health is answered").into_inner().status
 }
 
-/// One plain HTTP request, so that no client library hides what the port says.
 #[tokio::test]
 async fn sigterm_drains_in_order_and_loses_no_call() {
     let sandbox = Sandbox::start(Options::default()).await.expect("starts");

@@ -12,10 +12,12 @@ use tokio::{
 };
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
-use crate::{
+use crate::support::{
+    Bare, MERCHANT, NUMBER, PASSWORD, PATIENCE,
     authority::{Authority, Name, client},
+    http,
     process::Process,
-    support::{Bare, MERCHANT, NUMBER, PASSWORD, PATIENCE, http, user},
+    user,
 };
 
 /// Far less than strangers have time to say something, which is 10 s, and more than a busy machine takes.

@@ -7,10 +7,12 @@ use token_broker::{client::Client, telemetry::metrics::Format};
 use token_broker_sandbox::{Fault, Options, Sandbox};
 use tokio::time::timeout;
 
-use crate::{
+use crate::support::{
+    MERCHANT, NUMBER, PASSWORD, PATIENCE, Setting, Stage,
     authority::{Authority, Name},
+    http,
     process::Process,
-    support::{MERCHANT, NUMBER, PASSWORD, PATIENCE, Setting, Stage, http, request, user},
+    request, user,
 };
 
 /// Waits until the exposition has these lines.
@@ -216,7 +218,9 @@ async fn handshakes_certificates_and_callers_are_shown_where_there_are_any() {
         std::fs::write(directory.join("ca.crt"), &pem).expect("is written");
     };
     let stage = Setting { grpc: grpc.to_owned(), rest, prepare: Some(Box::new(prepare)), ..Setting::default() }.start().await;
-    let client = |issued: crate::authority::Issued| crate::authority::client(&stage.secure_endpoint(), &ca, Some(&issued));
+    let client = |issued: crate::support::authority::Issued| {
+        crate::support::authority::client(&stage.secure_endpoint(), &ca, Some(&issued))
+    };
     client(ca.client(&[Name::Uri(spiffe)])).token(MERCHANT, NUMBER).await.expect("it may");
     client(stranger.client(&[Name::Uri(spiffe)])).token(MERCHANT, NUMBER).await.expect_err("nobody vouches for it");
     counted(
