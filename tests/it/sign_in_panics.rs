@@ -21,7 +21,7 @@ use token_broker::{
 use tokio::net::TcpListener;
 use tonic::Code;
 
-use crate::support::{MERCHANT, NUMBER, PASSWORD, Said, process::written, user};
+use crate::support::{MERCHANT, NUMBER, PASSWORD, PATIENCE, Said, process::written, user};
 
 #[derive(Debug, Default)]
 struct Breaks(AtomicBool);
@@ -55,7 +55,7 @@ async fn a_sign_in_that_panics_frees_its_waiters_with_internal_and_heals() {
         assert!(!format!("{said:?}").contains(PASSWORD), "{said:?}");
     }
     sign_in.0.store(true, Ordering::Relaxed);
-    let token = tokio::time::timeout(Duration::from_secs(10), async {
+    let token = tokio::time::timeout(PATIENCE, async {
         loop {
             if let Ok(token) = client.token(MERCHANT, NUMBER).await {
                 return token;

@@ -15,6 +15,7 @@ use tokio::{
 };
 
 use crate::support::{
+    PATIENCE,
     broker_in_memory::{BrokerInMemory, RULES, user},
     scripted_vault::{at, down, grant, id, secs},
 };
@@ -147,5 +148,5 @@ async fn threads_leave_nothing_behind() {
             sleep(Duration::from_millis(1)).await;
         }
     };
-    timeout(secs(5), ended).await.expect("all flights end");
+    timeout(PATIENCE, ended).await.expect("all flights end");
 }

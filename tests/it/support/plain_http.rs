@@ -19,3 +19,13 @@ pub(crate) async fn request(address: &str, method: &str, path: &str, accept: &st
     stream.read_to_string(&mut answer).await.expect("it answers");
     answer
 }
+
+/// Posts JSON.
+pub(crate) async fn post(address: &str, path: &str, body: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.expect("it listens");
+    let head = format!("POST {path} HTTP/1.1\r\nhost: sandbox\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
+    stream.write_all(format!("{head}{body}").as_bytes()).await.expect("it reads");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("it answers");
+    answer
+}
