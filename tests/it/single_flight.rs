@@ -32,18 +32,17 @@ async fn a_thousand_callers_who_all_cancel_cost_one_sign_in_and_the_next_gets_it
         // has heard of it, so that a busy machine can't cancel them all before one was sent.
         callers.spawn(async move {
             tokio::select! {
-                answer = client.token(MERCHANT, NUMBER) => answer.is_ok(),
+                answer = client.token(MERCHANT, NUMBER) => panic!("nobody waited for the vault: {:?}", answer.map(drop)),
                 () = async {
                     begin.wait_for(|begun| *begun).await.expect("it begins");
                     sleep(Duration::from_millis(50)).await;
-                } => false,
+                } => {}
             }
         });
     }
     stage.sign_ins(1).await;
     begun.send_replace(true);
-    let answered = callers.join_all().await.into_iter().filter(|answered| *answered).count();
-    assert_eq!(answered, 0, "nobody waited for the vault");
+    callers.join_all().await;
     stage.sandbox.wait_for_answers(1, PATIENCE).await;
     // The sandbox has answered; the broker has its answer a moment later, and this caller with it.
     stage.good_token().await;
