@@ -21,7 +21,7 @@ use tokio::time::timeout;
 use tonic::transport::{Channel, Endpoint};
 use tower_service::Service;
 
-use super::blocking::BlockingPool;
+use super::{blocking::BlockingPool, liveness::ANSWER_TIMEOUT};
 
 /// A look-up that takes longer is given up: the system's resolver may ask for half a minute.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -36,6 +36,7 @@ type LookUp = dyn Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync;
 pub(super) struct Connector {
     apart: BlockingPool,
     look_up: Arc<LookUp>,
+    answer_timeout: Duration,
 }
 
 impl Default for Connector {
@@ -54,7 +55,20 @@ impl fmt::Debug for Connector {
 impl Connector {
     /// Asks `look_up`, which may block.
     pub(super) fn new(look_up: impl Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static) -> Self {
-        Self { apart: BlockingPool::default(), look_up: Arc::new(look_up) }
+        Self::with_answer_timeout(look_up, ANSWER_TIMEOUT)
+    }
+
+    /// The same, where a peer that says nothing for so long is away.
+    pub(super) fn with_answer_timeout(
+        look_up: impl Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static,
+        answer_timeout: Duration,
+    ) -> Self {
+        Self { apart: BlockingPool::default(), look_up: Arc::new(look_up), answer_timeout }
+    }
+
+    /// How long a peer may say nothing when it is asked whether it lives.
+    pub(super) fn answer_timeout(&self) -> Duration {
+        self.answer_timeout
     }
 
     /// The addresses of a name, without a port.

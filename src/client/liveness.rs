@@ -28,18 +28,25 @@ pub(super) struct LiveChannel {
     pub(super) inner: Channel,
     /// When the peer last answered; held while it is asked.
     answered: Arc<Mutex<Instant>>,
+    /// A peer that doesn't answer in this time is away.
+    answer_timeout: Duration,
 }
 
 impl LiveChannel {
     /// Once the peer has answered: that somebody accepts a connection is no sign of life, since a process that is stopped has its
     /// connections accepted by the system.
-    pub(super) async fn open(channel: Channel) -> Result<Self, String> {
-        match timeout(ANSWER_TIMEOUT, question(&channel)).await {
-            Ok(answer) if is_life(&answer) => Ok(Self { inner: channel, answered: Arc::new(Mutex::new(now())) }),
+    pub(super) async fn open(channel: Channel, answer_timeout: Duration) -> Result<Self, String> {
+        match timeout(answer_timeout, question(&channel)).await {
+            Ok(answer) if is_life(&answer) => Ok(Self { inner: channel, answered: Arc::new(Mutex::new(now())), answer_timeout }),
             Ok(Ok(())) => Err("its answer can't be read".to_owned()),
             Ok(Err(broken)) => Err(broken.message().to_owned()),
-            Err(_late) => Err(format!("it accepts connections, and says nothing for {} s", ANSWER_TIMEOUT.as_secs())),
+            Err(_late) => Err(format!("it accepts connections, and says nothing for {} s", answer_timeout.as_secs())),
         }
+    }
+
+    /// Whether the peer answers in time, from now on.
+    pub(super) async fn answers_in_time(&self) -> bool {
+        timeout(self.answer_timeout, self.answers()).await == Ok(true)
     }
 
     /// Whether the peer answers, from now on; has no end of its own where it says nothing.

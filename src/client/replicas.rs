@@ -20,10 +20,7 @@ use tokio::{
 };
 use tonic::{Status, transport::Endpoint};
 
-use super::{
-    connect::Connector,
-    liveness::{ANSWER_TIMEOUT, LiveChannel},
-};
+use super::{connect::Connector, liveness::LiveChannel};
 
 /// How often the name is looked up: a new replica gets calls, and one that ends none, about as soon as DNS tells.
 const LOOKUP_EVERY: Duration = Duration::from_secs(5);
@@ -276,7 +273,8 @@ impl<F: Fn(SocketAddr) -> Option<Endpoint>> Keeper<F> {
             if let Some(endpoint) = (self.at)(*address) {
                 let (address, connector) = (*address, self.connector.clone());
                 self.connecting.spawn(async move {
-                    let opening = async { LiveChannel::open(connector.connect(&endpoint).await?).await };
+                    let opening =
+                        async { LiveChannel::open(connector.connect(&endpoint).await?, connector.answer_timeout()).await };
                     (address, opening.await)
                 });
                 *place = AddressState::Connecting;
@@ -317,7 +315,7 @@ impl<F: Fn(SocketAddr) -> Option<Endpoint>> Keeper<F> {
         let Some(replica) = self.reached(serial).filter(|replica| !replica.quiet) else { return };
         replica.quiet = true;
         let channel = replica.channel.clone();
-        self.asking.spawn(async move { (serial, timeout(ANSWER_TIMEOUT, channel.answers()).await == Ok(true)) });
+        self.asking.spawn(async move { (serial, channel.answers_in_time().await) });
         self.show(None);
     }
 

@@ -8,13 +8,10 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use tokio::{sync::watch, task::JoinSet, time::timeout};
+use tokio::{sync::watch, task::JoinSet};
 use tonic::{Status, transport::Endpoint};
 
-use super::{
-    connect::Connector,
-    liveness::{ANSWER_TIMEOUT, LiveChannel},
-};
+use super::{connect::Connector, liveness::LiveChannel};
 
 /// A connection, and a number that no other has.
 #[derive(Clone, Debug)]
@@ -91,7 +88,7 @@ impl Single {
         // One at a time: whatever it finds counts for all.
         if attempts.is_empty() {
             attempts.spawn(async move {
-                if timeout(ANSWER_TIMEOUT, channel.answers()).await != Ok(true) {
+                if !channel.answers_in_time().await {
                     give_up(&state, serial);
                 }
             });
@@ -118,7 +115,7 @@ impl Single {
             let opening = async {
                 let channel = connector.connect(&endpoint).await?;
                 told.0.send_replace(State::Confirming);
-                LiveChannel::open(channel).await
+                LiveChannel::open(channel, connector.answer_timeout()).await
             };
             let state = match opening.await {
                 Ok(channel) => State::Connected(Connected { channel, serial }),

@@ -213,12 +213,14 @@ async fn a_signal_reads_all_at_once_changed_or_not() {
 #[tokio::test(start_paused = true)]
 async fn files_that_are_being_written_are_waited_for_but_not_for_ever() {
     let mut stage = Stage::new();
-    let path = stage.directory.path().join("c/a.toml");
-    let half = user(1, "half");
+    let (path, half) = (stage.directory.path().join("c/a.toml"), user(1, "half"));
     for steps in [10, usize::MAX] {
         let mut writer = JoinSet::new();
         let (path, half) = (path.clone(), half.clone());
         writer.spawn(async move {
+            // Polls and looks are at multiples of 50 ms, on another thread; time stands still until they are done. Between them no
+            // write meets a read, however slow the machine is.
+            sleep(Duration::from_millis(30)).await;
             for step in 0..steps {
                 // Good at each step, but not yet what it is to be.
                 fs::write(&path, format!("{half}#{}", "x".repeat(step))).expect("a file");

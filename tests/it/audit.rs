@@ -13,10 +13,12 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::{
+use crate::support::{
+    MERCHANT, NUMBER, PASSWORD, PATIENCE,
     authority::{Authority, Name, client},
+    http,
     process::{BINARY, Process, written},
-    support::{MERCHANT, NUMBER, PASSWORD, PATIENCE, http, user},
+    user,
 };
 
 fn config(sandbox: &Sandbox, level: &str, rest: &str) -> String {
@@ -243,11 +245,12 @@ async fn a_file_that_cannot_be_opened_anew_is_said_and_the_old_one_goes_on() {
     // It is gone for good: what is written to it nobody will read.
     fs::remove_file(&moved).expect("is removed");
     client.token(MERCHANT, "+447871230000").await.expect_err("nobody knows it");
-    broker.line_like("lines of the audit trail were lost").await;
-    assert_eq!(broker.log().matches("can't be opened anew").count(), 1, "once a minute: {}", broker.log());
-    // A pipe that nobody reads is none to wait for.
-    fs::create_dir(&inside).expect("is made");
-    assert!(std::process::Command::new("mkfifo").arg(&file).status().expect("there is mkfifo").success());
+    // A pipe that nobody reads is none to wait for. It comes in one step, so that nothing is made in its place.
+    let with_pipe = directory.path().join("with_pipe");
+    fs::create_dir(&with_pipe).expect("is made");
+    let pipe = with_pipe.join("trail.jsonl");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().expect("there is mkfifo").success());
+    fs::rename(&with_pipe, &inside).expect("is renamed");
     broker.signal(Signal::HUP);
     client.token(MERCHANT, "+447871230000").await.expect_err("nobody knows it");
     let lost = || async { http(&broker.address("admin"), "/metrics").await };
@@ -258,6 +261,8 @@ async fn a_file_that_cannot_be_opened_anew_is_said_and_the_old_one_goes_on() {
         }
     };
     timeout(PATIENCE, all).await.expect("it is counted");
+    broker.line_like("lines of the audit trail were lost").await;
+    assert_eq!(broker.log().matches("can't be opened anew").count(), 1, "once a minute: {}", broker.log());
     fs::remove_file(&file).expect("is removed");
     broker.signal(Signal::HUP);
     broker.line_like("the audit trail's file was renamed, replaced or deleted").await;
@@ -309,7 +314,7 @@ async fn a_reader_that_is_stuck_does_not_hold_up_the_end() {
     calling.join_all().await;
     let pid = i32::try_from(broker.id().expect("it runs")).expect("is a pid");
     kill_process(Pid::from_raw(pid).expect("is a pid"), Signal::TERM).expect("it can be told");
-    let status = timeout(Duration::from_secs(10), broker.wait()).await.expect("it ends").expect("it ended");
+    let status = timeout(PATIENCE, broker.wait()).await.expect("it ends").expect("it ended");
     assert!(status.success(), "{status}");
     drop(lines);
 }

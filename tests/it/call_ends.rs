@@ -33,9 +33,10 @@ use tokio::{
 use tonic::{Code, Request, body::Body};
 use tower_service::Service as _;
 
-use crate::{
+use crate::support::{
+    Bare, MERCHANT, NUMBER, PASSWORD, PATIENCE, http,
     process::{Process, written},
-    support::{Bare, MERCHANT, NUMBER, PASSWORD, PATIENCE, http, user},
+    user,
 };
 
 const GET_TOKEN: &str = "/tokenbroker.v1.TokenBrokerService/GetToken";
@@ -132,7 +133,7 @@ async fn answered_and_refused() {
 #[tokio::test]
 async fn out_of_time_with_its_user() {
     let setup = Setup::start("").await;
-    setup.sandbox.script(Fault::truth().after(Duration::from_secs(2)));
+    setup.sandbox.script(Fault::Hang);
     let mut request = asking("late", NUMBER);
     request.set_timeout(Duration::from_millis(200));
     let status = setup.client().await.get_token(request).await.expect_err("the vault is slow");
@@ -143,7 +144,7 @@ async fn out_of_time_with_its_user() {
 #[tokio::test]
 async fn cancelled_with_its_user() {
     let setup = Setup::start("").await;
-    setup.sandbox.script(Fault::truth().after(Duration::from_secs(2)));
+    setup.sandbox.script(Fault::Hang);
     let mut client = setup.client().await;
     tokio::select! {
         _ = client.get_token(asking("gone", NUMBER)) => panic!("the vault is slow"),

@@ -8,10 +8,11 @@ use std::{
 use token_broker_sandbox::{Fault, Options, Sandbox};
 use tokio::process::Command;
 
-use crate::{
+use crate::support::{
+    MERCHANT, NUMBER, PASSWORD, PATIENCE, Setting,
     authority::Authority,
     process::{BINARY, Process, written},
-    support::{MERCHANT, NUMBER, PASSWORD, Setting, user},
+    user,
 };
 
 async fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
@@ -177,7 +178,7 @@ async fn nothing_that_is_written_shows_a_secret_and_no_proxy_sees_a_password() {
     let refused = client.token(MERCHANT, bad).await.expect_err("is refused");
     client.token(MERCHANT, "+447871230002").await.expect_err("is unknown");
     broker.signal(rustix::process::Signal::INT);
-    assert!(broker.ended(std::time::Duration::from_secs(10)).await.success());
+    assert!(broker.ended(PATIENCE).await.success());
 
     let all = format!("{} {:?} {}", broker.log(), refused, refused.in_words());
     for secret in [PASSWORD, "wrong-and-secret", &token, &token[..20], &NUMBER[1..], &bad[1..], "7871230002"] {

@@ -4,6 +4,5 @@
 
 mod outage;
 mod rules;
-mod scripted_vault;
 mod threads;
 mod upstream;

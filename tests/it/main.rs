@@ -11,31 +11,29 @@
     reason = "a test that meets what it does not expect ends there"
 )]
 
-mod authority;
-mod process;
 mod support;
 
 mod audit;
+mod broken_outputs;
 mod call_ends;
-mod cold_user;
 mod command_line;
-mod complaints;
 mod contract;
+mod crowded_listeners;
 mod expiry;
-mod faults_of_ours;
-mod files;
+mod grpcio_interoperability;
 mod histories;
 mod identity;
-mod lifecycle;
-mod limits;
-mod outage;
-mod outputs;
-mod python;
+mod load_on_the_vault;
+mod metrics_and_status;
+mod pasted_and_converted_files;
 mod refusals;
+mod rejected_tokens;
 mod reload;
-mod scale_and_outage;
-mod seen;
 mod service_accounts;
+mod shutdown;
+mod sign_in_panics;
 mod simulation;
+mod single_flight;
 #[cfg(feature = "traces")]
 mod traces;
+mod vault_hangs;

@@ -13,9 +13,10 @@ use serde_json::{Value, json};
 use token_broker::client::{Client, ClientError, Security};
 use tonic::Code;
 
-use crate::{
+use crate::support::{
+    MERCHANT, NUMBER, PASSWORD, PATIENCE, Said, Setting, Stage,
     authority::{Authority, Name},
-    support::{MERCHANT, NUMBER, PASSWORD, PATIENCE, Said, Setting, Stage, user},
+    user,
 };
 
 const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";

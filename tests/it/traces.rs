@@ -18,10 +18,7 @@ use tokio::{net::TcpListener, time::timeout};
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status};
 
-use crate::{
-    process::Process,
-    support::{Bare, MERCHANT, NUMBER, PASSWORD, PATIENCE, user},
-};
+use crate::support::{Bare, MERCHANT, NUMBER, PASSWORD, PATIENCE, process::Process, user};
 
 /// A collector that keeps what it gets.
 #[derive(Clone, Default)]
@@ -105,7 +102,7 @@ async fn a_call_its_flight_and_its_sign_in_are_one_trace_and_the_vault_is_in_it(
     let (collector, url) = Collector::start().await;
     let broker = broker(&sandbox, &url, "0.0").await;
     let (endpoint, starter, waiter) = (broker.endpoint(), 0xa1, 0xb2);
-    sandbox.script(Fault::truth().after(Duration::from_millis(500)));
+    sandbox.script(Fault::truth().after(Duration::from_secs(2)));
     let (first, second) =
         tokio::join!(call(&endpoint, NUMBER, Some("00-000000000000000000000000000000a1-0000000000000a0a-01")), async {
             sandbox.wait_for_sign_ins(1, PATIENCE).await;
@@ -183,6 +180,6 @@ async fn a_collector_that_never_answers_holds_up_nobody() {
             call(&endpoint, NUMBER, None).await.expect("there is a token");
         }
     };
-    timeout(Duration::from_secs(5), calls).await.expect("nobody waits for the collector");
+    timeout(PATIENCE, calls).await.expect("nobody waits for the collector");
     timeout(Duration::from_secs(5), end(broker)).await.expect("nor does the end");
 }

@@ -22,7 +22,7 @@ use tokio::{
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Response, transport::Server};
 
-use super::*;
+use super::{liveness::ANSWER_TIMEOUT, *};
 use crate::proto::v1::{
     GetTokenResponse,
     token_broker_service_server::{TokenBrokerService, TokenBrokerServiceServer},
@@ -78,6 +78,15 @@ struct World {
 
 impl World {
     async fn new(replicas: u8, speaking: &[u8]) -> Self {
+        Self::with(replicas, speaking, ANSWER_TIMEOUT).await
+    }
+
+    /// One whose clients soon take silence for an absence: for tests that wait until they do.
+    async fn impatient(replicas: u8, speaking: &[u8]) -> Self {
+        Self::with(replicas, speaking, Duration::from_secs(1)).await
+    }
+
+    async fn with(replicas: u8, speaking: &[u8], answer_timeout: Duration) -> Self {
         let stage = Stage::new(speaking);
         let (mut tasks, mut port, mut addresses) = (JoinSet::new(), 0, Vec::new());
         for number in 1..=replicas {
@@ -97,7 +106,7 @@ impl World {
             addresses.push(listener.local_addr().expect("is bound"));
             tasks.spawn(relay(listener, target, number, Arc::clone(&stage)));
         }
-        let connector = Connector::new(move |_host| Ok::<Vec<SocketAddr>, _>(addresses.clone()));
+        let connector = Connector::with_answer_timeout(move |_host| Ok::<Vec<SocketAddr>, _>(addresses.clone()), answer_timeout);
         Self { stage, port, connector, _tasks: tasks }
     }
 
@@ -193,7 +202,7 @@ async fn a_replica_that_falls_silent_costs_no_call_and_comes_back() {
 /// Each call ends before it can be told that its replica is silent.
 #[tokio::test]
 async fn calls_in_a_hurry_find_a_silent_replica_too() {
-    let world = World::new(2, &[1, 2]).await;
+    let world = World::impatient(2, &[1, 2]).await;
     let client = world.balanced();
     replicas(&client).all(2).await;
     world.stage.speak(&[2]);
@@ -232,7 +241,7 @@ async fn a_call_that_waits_for_its_sign_in_waits_at_one_replica() {
 /// Where there is no other to ask, it is waited for.
 #[tokio::test]
 async fn a_silence_of_the_only_replica_is_sat_out() {
-    let world = World::new(1, &[1]).await;
+    let world = World::impatient(1, &[1]).await;
     let client = world.balanced();
     replicas(&client).all(1).await;
     world.stage.speak(&[]);
@@ -271,7 +280,7 @@ async fn a_short_time_costs_no_connection() {
 /// A name with one address, as a service's: who is behind it next may speak.
 #[tokio::test]
 async fn one_address_that_falls_silent_is_connected_to_anew() {
-    let world = World::new(1, &[1]).await;
+    let world = World::impatient(1, &[1]).await;
     let client = world.one();
     token(&client).await.expect("there is a token");
     world.stage.speak(&[]);

@@ -17,8 +17,10 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::scripted_vault::{at, down, grant, id, refused, secs};
-use crate::support::broker_in_memory::{BrokerInMemory, user};
+use crate::support::{
+    broker_in_memory::{BrokerInMemory, user},
+    scripted_vault::{at, down, grant, id, refused, secs},
+};
 
 #[tokio::test(start_paused = true)]
 async fn resized_again_and_again_there_are_no_more_at_once_than_now() {

@@ -11,8 +11,10 @@ use std::{
 use token_broker::{config::Renewal, live::Settings, secret::Secret, users::holds::Rules, vault::Grant};
 use tokio::time::{Instant, sleep};
 
-use super::scripted_vault::{at, grant, id, refused, secs};
-use crate::support::broker_in_memory::{BrokerInMemory, RULES, user};
+use crate::support::{
+    broker_in_memory::{BrokerInMemory, RULES, user},
+    scripted_vault::{at, grant, id, refused, secs},
+};
 
 /// A vault of tokens that it gives again until their end, whatever `expires_in` says.
 fn same_token(rules: Rules) -> Settings {

@@ -14,8 +14,11 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::scripted_vault::{at, down, grant, id, secs};
-use crate::support::broker_in_memory::{BrokerInMemory, RULES, user};
+use crate::support::{
+    PATIENCE,
+    broker_in_memory::{BrokerInMemory, RULES, user},
+    scripted_vault::{at, down, grant, id, secs},
+};
 
 /// Users and vault are replaced by one reload, again and again, while callers ask: each password is for one vault alone.
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
@@ -145,5 +148,5 @@ async fn threads_leave_nothing_behind() {
             sleep(Duration::from_millis(1)).await;
         }
     };
-    timeout(secs(5), ended).await.expect("all flights end");
+    timeout(PATIENCE, ended).await.expect("all flights end");
 }

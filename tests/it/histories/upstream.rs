@@ -11,8 +11,10 @@ use token_broker::{
 };
 use tokio::time::{Instant, sleep};
 
-use super::scripted_vault::{at, down, grant, refused, secs};
-use crate::support::broker_in_memory::{BrokerInMemory, user};
+use crate::support::{
+    broker_in_memory::{BrokerInMemory, user},
+    scripted_vault::{at, down, grant, refused, secs},
+};
 
 /// A vault that takes three seconds to answer `former`, and one that gives `next` at once.
 fn two_vaults(former: fn() -> Result<Grant, Failure>) -> (Settings, Settings) {

@@ -1,7 +1,7 @@
 //! What callers and operators see when the broker itself breaks.
 
 use std::{
-    fs, panic,
+    fs,
     path::Path,
     sync::{
         Arc,
@@ -14,19 +14,16 @@ use token_broker::{
     app::{App, Listeners, StopSignal},
     client::Client,
     clock::{Clock, Moment, SystemClock},
-    config,
+    config::{self, Hits},
     secret::Secret,
-    telemetry::{audit::Audit, log, traces::Context},
+    telemetry::{audit::Audit, traces::Context},
     user::UserKey,
     vault::{Grant, SignIn, SigningIn},
 };
 use tokio::net::TcpListener;
 use tonic::Code;
 
-use crate::{
-    process::written,
-    support::{MERCHANT, NUMBER, PASSWORD, Said, http, user},
-};
+use crate::support::{MERCHANT, NUMBER, PASSWORD, PATIENCE, Said, http, process::written, user};
 
 /// A vault and a clock; with the first sign-in one of them breaks, once.
 #[derive(Debug)]
@@ -80,7 +77,7 @@ async fn check(path: &Path, audit: Audit, at: usize) {
         said.check(Code::Internal, "INTERNAL");
         assert!(!format!("{said:?}").contains(PASSWORD), "{said:?}");
     }
-    let token = tokio::time::timeout(Duration::from_secs(10), async {
+    let token = tokio::time::timeout(PATIENCE, async {
         loop {
             if let Ok(token) = client.token(MERCHANT, NUMBER).await {
                 return token;
@@ -98,30 +95,27 @@ async fn check(path: &Path, audit: Audit, at: usize) {
 
 #[tokio::test]
 async fn a_flight_that_breaks_frees_its_waiters_tells_of_its_sign_in_and_heals() {
-    let trail = tempfile::NamedTempFile::new().expect("a file");
-    let text = format!(
-        "[vault]\nbase_url = \"http://127.0.0.1:1\"\n[log]\nlevel = \"error\"\n[audit]\nfile = \"{}\"\n{}",
-        trail.path().display(),
-        user(NUMBER, PASSWORD)
-    );
-    let (_files, path) = written(&text);
-    let config = config::load(&path).expect("is in order").config;
-    // The trail begins with the log, which takes the panics' messages from all tests.
-    let hook = panic::take_hook();
-    let logs = log::start(&config.log, &config.audit).expect("nobody else logs here");
-    panic::set_hook(hook);
-
+    let (files, path) = written(&format!("[vault]\nbase_url = \"http://127.0.0.1:1\"\n{}", user(NUMBER, PASSWORD)));
+    let trail = files.path().join("trail.jsonl");
+    let audit = Audit::in_file(&trail, Hits::Each).expect("is opened");
     let flights = 3;
     for at in 0..flights {
-        check(&path, logs.audit.clone(), at).await;
+        check(&path, audit.clone(), at).await;
     }
-    logs.end();
-    let trail = fs::read_to_string(trail.path()).expect("is text");
-    let sign_ins = |what: &str| {
-        let lines = trail.lines().filter(|line| line.contains("\"event\":\"sign_in\"") && line.contains(what));
-        lines.count()
+    let sign_ins = |text: &str, what: &str| {
+        text.lines().filter(|line| line.contains("\"event\":\"sign_in\"") && line.contains(what)).count()
     };
-    assert_eq!(sign_ins("\"verdict\":\"failed\""), flights, "{trail}");
-    assert_eq!(sign_ins("\"verdict\":\"granted\""), flights, "{trail}");
+    // The last of them is the last that was recorded.
+    let whole = async {
+        loop {
+            let text = fs::read_to_string(&trail).expect("is text");
+            if sign_ins(&text, "\"verdict\":\"granted\"") == flights {
+                return text;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let trail = tokio::time::timeout(PATIENCE, whole).await.expect("the trail is written");
+    assert_eq!(sign_ins(&trail, "\"verdict\":\"failed\""), flights, "{trail}");
     assert!(!trail.contains(PASSWORD), "{trail}");
 }

@@ -4,24 +4,27 @@ use std::time::{Duration, Instant};
 
 use token_broker::client::{Client, Query};
 use token_broker_sandbox::{Fault, Mode};
+use tokio::time::timeout;
 use tonic::Code;
 
 use crate::support::{MERCHANT, NUMBER, PATIENCE, Said, Setting, http, left};
 
 const SHORT_FLOOR: &str = "min_sign_in_interval = \"300ms\"";
+/// Nothing here takes so long.
+const LONG_FLOOR: &str = "min_sign_in_interval = \"60s\"";
 
 #[tokio::test]
 async fn a_rejected_token_is_replaced_once_after_the_floor_and_late_reporters_get_the_new_one() {
     let stage = Setting::vault(SHORT_FLOOR).start().await;
+    let before = Instant::now();
     let dead = stage.good_token().await;
     stage.sandbox.revoke(&dead.access_token);
-    let before = Instant::now();
     let shouted = dead.token_id.to_uppercase();
     let (a, b) = tokio::join!(stage.complain(&dead.token_id), stage.complain(&shouted));
     let (a, b) = (a.expect("there is a token"), b.expect("there is a token"));
     assert_ne!(a.token_id, dead.token_id);
     assert_eq!(a.token_id, b.token_id);
-    assert!(before.elapsed() > Duration::from_millis(150), "the floor was kept: {:?}", before.elapsed());
+    assert!(before.elapsed() >= Duration::from_millis(300), "the floor was kept: {:?}", before.elapsed());
     assert_eq!(stage.complain(&dead.token_id).await.expect("there is a token").token_id, a.token_id);
     assert_eq!(stage.complain("no such id").await.expect("there is a token").token_id, a.token_id);
     assert_eq!(stage.sandbox.sign_ins(), 2);
@@ -39,13 +42,13 @@ async fn more_ids_than_the_contract_takes_are_a_fault() {
 
 #[tokio::test]
 async fn a_complaint_whose_deadline_ends_before_the_floor_is_told_the_rest() {
-    let stage = Setting::default().start().await;
+    let stage = Setting::vault(LONG_FLOOR).start().await;
     let dead = stage.good_token().await;
-    let hurried = stage.client.clone().timeout(Duration::from_secs(1));
+    let hurried = stage.client.clone().timeout(Duration::from_secs(10));
     let query = Query { rejected_token_ids: vec![dead.token_id.clone()], ..Default::default() };
-    let said = Said::of(hurried.token_with(MERCHANT, NUMBER, query).await.expect_err("the floor is 5 s"));
+    let said = Said::of(hurried.token_with(MERCHANT, NUMBER, query).await.expect_err("the floor is 60 s"));
     said.check(Code::Unavailable, "SIGN_IN_TOO_SOON");
-    assert!(said.retry.is_some_and(|wait| wait > Duration::from_secs(3) && wait <= Duration::from_secs(5)), "{said:?}");
+    assert!(said.retry.is_some_and(|wait| wait > Duration::from_secs(40) && wait <= Duration::from_secs(60)), "{said:?}");
     assert_eq!(stage.others_token().await.token_id, dead.token_id, "others go on getting it");
     assert_eq!(stage.sandbox.sign_ins(), 1);
 }
@@ -73,27 +76,30 @@ async fn a_vault_that_insists_on_its_token_is_believed() {
 }
 
 #[tokio::test]
-async fn a_longer_life_is_fetched_or_said_to_be_out_of_reach() {
-    let stage = Setting::vault(SHORT_FLOOR).lifetime(Duration::from_secs(60)).start().await;
-    let said = Said::of(stage.living(Duration::from_secs(3_600)).await.expect_err("tokens live a minute"));
-    said.check(Code::FailedPrecondition, "MIN_REMAINING_UNATTAINABLE");
-    let longest: u64 = said.metadata["longest_seconds"].parse().expect("is a number");
-    assert!((58..60).contains(&longest), "{said:?}");
-    // Within the floor it is known without asking.
-    let said = Said::of(stage.living(Duration::from_secs(3_600)).await.expect_err("tokens live a minute"));
-    said.check(Code::FailedPrecondition, "MIN_REMAINING_UNATTAINABLE");
+async fn a_longer_life_than_the_vault_gives_is_said_to_be_out_of_reach() {
+    let hour = Duration::from_secs(3_600);
+    let stage = Setting::vault(LONG_FLOOR).lifetime(hour).start().await;
+    // The second time it is known without asking: the floor holds.
+    for _ in 0..2 {
+        let said = Said::of(stage.living(2 * hour).await.expect_err("tokens live an hour"));
+        said.check(Code::FailedPrecondition, "MIN_REMAINING_UNATTAINABLE");
+        let longest: u64 = said.metadata["longest_seconds"].parse().expect("is a number");
+        assert!((3_540..3_600).contains(&longest), "{said:?}");
+        assert_eq!(stage.sandbox.sign_ins(), 1);
+    }
+    let wanted = Duration::from_secs(3_000);
+    assert!(left(&stage.living(wanted).await.expect("lives so long")) >= wanted);
     assert_eq!(stage.sandbox.sign_ins(), 1);
-    assert!(left(&stage.living(Duration::from_secs(50)).await.expect("lives so long")) >= Duration::from_secs(50));
-    assert_eq!(stage.sandbox.sign_ins(), 1);
+}
 
-    stage.sandbox.set_lifetime(Duration::from_secs(7_200));
-    tokio::time::timeout(Duration::from_secs(5), async {
-        while stage.living(Duration::from_secs(3_600)).await.is_err() {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await
-    .expect("after the floor a longer life is fetched");
+#[tokio::test]
+async fn a_longer_life_is_fetched_after_the_floor() {
+    let hour = Duration::from_secs(3_600);
+    let stage = Setting::vault(SHORT_FLOOR).lifetime(hour).start().await;
+    stage.good_token().await;
+    stage.sandbox.set_lifetime(4 * hour);
+    let longer = async { while stage.living(2 * hour).await.is_err() {} };
+    timeout(PATIENCE, longer).await.expect("after the floor a longer life is fetched");
     assert_eq!(stage.sandbox.sign_ins(), 2);
 }
 
@@ -106,18 +112,19 @@ async fn replicas_that_revoke_each_others_tokens_count_what_slows_them_down() {
     let ours = stage.good_token().await;
     let theirs = replica.client.token(MERCHANT, NUMBER).await.expect("there is a token");
     assert!(!stage.sandbox.is_live(&ours.access_token) && stage.sandbox.is_live(&theirs.access_token));
+    let before = Instant::now();
     let ours = stage.complain(&ours.token_id).await.expect("there is a token");
+    // Doubled from 1 s, since the configured floor is less than that; it counts from a sign-in after `before`.
+    let hurried = stage.client.clone().timeout(Duration::from_millis(500));
+    let query = Query { rejected_token_ids: vec![ours.token_id.clone()], ..Query::default() };
+    let said = Said::of(hurried.token_with(MERCHANT, NUMBER, query).await.expect_err("the floor is 2 s"));
+    said.check(Code::Unavailable, "SIGN_IN_TOO_SOON");
+    assert!(said.retry.is_some_and(|wait| wait + before.elapsed() >= Duration::from_secs(2)), "{said:?}");
     assert!(stage.sandbox.is_live(&ours.access_token) && !stage.sandbox.is_live(&theirs.access_token));
     for (admin, doublings) in [(&stage.admin, 1), (&replica.admin, 0)] {
         let metrics = http(admin, "/metrics").await;
         assert!(metrics.contains(&format!("\ntoken_broker_floor_doublings_total {doublings}\n")), "{metrics}");
     }
-    // Doubled from 1 s, since the configured floor is less than that.
-    let hurried = stage.client.clone().timeout(Duration::from_millis(500));
-    let query = Query { rejected_token_ids: vec![ours.token_id], ..Default::default() };
-    let said = Said::of(hurried.token_with(MERCHANT, NUMBER, query).await.expect_err("the floor is 2 s"));
-    said.check(Code::Unavailable, "SIGN_IN_TOO_SOON");
-    assert!(said.retry.is_some_and(|wait| wait > Duration::from_millis(1_300)), "{said:?}");
 }
 
 /// One caller after the other's answer, round robin, with what it remembers of its user.

@@ -5,7 +5,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use token_broker::client::{Client, Security};
@@ -14,14 +14,16 @@ use tokio::{
     io::copy_bidirectional,
     net::{TcpListener, TcpStream},
     task::JoinSet,
+    time::sleep,
 };
 
-use crate::support::{MERCHANT, NUMBER, Setting};
+use crate::support::{MERCHANT, NUMBER, PATIENCE, Setting};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_callers_who_all_cancel_cost_one_sign_in_and_the_next_gets_its_token_at_once() {
-    let stage = Setting::default().start().await;
-    stage.sandbox.script(Fault::truth().after(Duration::from_secs(2)));
+    // With a floor that nobody here waits for: a second sign-in would be none at all.
+    let stage = Setting::vault("min_sign_in_interval = \"60s\"").start().await;
+    stage.sandbox.script(Fault::truth().after(Duration::from_secs(3)));
     let mut callers = JoinSet::new();
     let (begun, begin) = tokio::sync::watch::channel(false);
     for _ in 0..1_000 {
@@ -30,23 +32,20 @@ async fn a_thousand_callers_who_all_cancel_cost_one_sign_in_and_the_next_gets_it
         // has heard of it, so that a busy machine can't cancel them all before one was sent.
         callers.spawn(async move {
             tokio::select! {
-                answer = client.token(MERCHANT, NUMBER) => answer.is_ok(),
+                answer = client.token(MERCHANT, NUMBER) => panic!("nobody waited for the vault: {:?}", answer.map(drop)),
                 () = async {
                     begin.wait_for(|begun| *begun).await.expect("it begins");
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                } => false,
+                    sleep(Duration::from_millis(50)).await;
+                } => {}
             }
         });
     }
     stage.sign_ins(1).await;
     begun.send_replace(true);
-    let answered = callers.join_all().await.into_iter().filter(|answered| *answered).count();
-    assert_eq!(answered, 0, "nobody waited for the vault");
-    stage.sandbox.wait_for_answers(1, Duration::from_secs(5)).await;
+    callers.join_all().await;
+    stage.sandbox.wait_for_answers(1, PATIENCE).await;
     // The sandbox has answered; the broker has its answer a moment later, and this caller with it.
-    let before = Instant::now();
     stage.good_token().await;
-    assert!(before.elapsed() < Duration::from_millis(500), "{:?}", before.elapsed());
     assert_eq!(stage.sandbox.sign_ins(), 1);
     stage.sandbox.assert_script_used_up();
 }
@@ -72,7 +71,7 @@ async fn users_do_not_wait_for_each_other_and_no_more_sign_in_at_once_than_confi
     setting.rest = numbers.iter().map(|number| crate::support::user(number, "pass word ")).collect();
     setting.options.users =
         numbers.iter().map(|number| token_broker_sandbox::User::new(MERCHANT, number.as_str(), "pass word ")).collect();
-    setting.options.delay = Duration::from_millis(50);
+    setting.options.delay = Duration::from_millis(200);
     let stage = setting.start().await;
     let mut callers = JoinSet::new();
     for number in numbers {
@@ -102,7 +101,8 @@ async fn the_documented_number_is_one_user_per_merchant() {
 /// That a caller's time is over, by its own clock or by the broker's, says nothing of its connection.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_caller_in_a_hurry_keeps_its_connection() {
-    let stage = Setting::default().start().await;
+    // Nothing ends the sign-in while this lasts.
+    let stage = Setting::vault("timeout = \"60s\"").start().await;
     stage.sandbox.script(Fault::Hang);
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("is bound");

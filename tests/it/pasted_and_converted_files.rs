@@ -6,10 +6,11 @@ use tempfile::TempDir;
 use token_broker::client::{Client, Security};
 use tokio::process::Command;
 
-use crate::{
+use crate::support::{
+    MERCHANT, NUMBER, PASSWORD, PATIENCE, Setting,
     authority::{Authority, Issued, Name},
     process::BINARY,
-    support::{MERCHANT, NUMBER, PASSWORD, PATIENCE, Setting, user},
+    user,
 };
 
 /// What the binary says and ends with.

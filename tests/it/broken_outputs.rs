@@ -16,9 +16,10 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::{
+use crate::support::{
+    MERCHANT, NUMBER, PASSWORD, PATIENCE, Setting,
     process::{BINARY, written},
-    support::{MERCHANT, NUMBER, PASSWORD, PATIENCE, Setting, user},
+    user,
 };
 
 /// A port that is free now: the log, which would say, is not always to be read here.

@@ -1,4 +1,4 @@
-//! The vault stands still for a minute under load, as a machine that hangs does: real processes, real sockets, the sandbox
+//! The vault stands still for half a minute under load, as a machine that hangs does: real processes, real sockets, the sandbox
 //! stopped by SIGSTOP and brought back.
 
 use std::{
@@ -17,23 +17,30 @@ use tokio::{
     time::sleep,
 };
 
-use crate::{
+use crate::support::{
+    MERCHANT, PATIENCE, http,
+    plain_http::post,
     process::{BINARY, Process},
-    support::{MERCHANT, http, user},
+    user,
 };
 
 const USERS: usize = 60;
-/// Half as long as the outage, so that every token ends in it.
-const LIFETIME: Duration = Duration::from_secs(30);
-const DOWN: Duration = Duration::from_secs(60);
-/// `expires_in` is whole seconds, rounded down.
-const TRUNCATED: Duration = Duration::from_secs(1);
-/// The broker's patience with one sign-in.
-const TIMEOUT: Duration = Duration::from_secs(2);
+/// Every token ends in the outage, for it begins within `WARM` of the start …
+const LIFETIME: Duration = Duration::from_secs(24);
+/// … and goes on for seconds after the last sign-in that began before them has failed.
+const DOWN: Duration = Duration::from_secs(36);
+/// The first tokens are there by then, and none of them is due.
+const WARM: Duration = Duration::from_secs(2);
+/// `expires_in` is whole seconds, rounded down; and a call takes a moment to be heard.
+const EARLY: Duration = Duration::from_secs(2);
+/// The broker's patience with one sign-in: what a caller waited if nothing bounded that.
+const TIMEOUT: Duration = Duration::from_secs(10);
 /// Each user is asked for so often.
 const EVERY: Duration = Duration::from_millis(250);
-/// What a busy machine may add to an answer that is due at once or within a second.
-const SLACK: Duration = Duration::from_millis(700);
+/// The longest pause between two probes.
+const PROBED_EVERY: Duration = Duration::from_secs(8);
+/// What a busy machine may add to an answer that is due at once or within a second: far less than `TIMEOUT`.
+const SLACK: Duration = Duration::from_secs(3);
 
 /// The development vault as a process of its own.
 struct SandboxProcess {
@@ -64,6 +71,12 @@ impl SandboxProcess {
     fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.child.id().expect("it runs")).expect("is a pid");
         kill_process(Pid::from_raw(pid).expect("is a pid"), signal).expect("it can be told");
+    }
+
+    /// Tokens from now on last an hour: none of those that come after the outage falls due.
+    async fn lengthens_lives(&self) {
+        let answer = post(&self.address, "/_sandbox/settings", "{\"lifetime\": \"1h\"}").await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     }
 
     /// How many sign-ins it has seen.
@@ -119,7 +132,7 @@ async fn load(client: Client, until: Instant) -> Vec<Call> {
 }
 
 #[tokio::test]
-async fn a_vault_that_hangs_for_a_minute_costs_nobody_more_than_a_second_and_few_sign_ins() {
+async fn a_vault_that_hangs_costs_nobody_more_than_a_second_and_few_sign_ins() {
     let sandbox = SandboxProcess::start().await;
     let users: String = (0..USERS).map(|n| user(&number(n), &format!("p{n}"))).collect();
     let config = format!(
@@ -128,16 +141,14 @@ async fn a_vault_that_hangs_for_a_minute_costs_nobody_more_than_a_second_and_few
         TIMEOUT.as_secs()
     );
     let broker = Process::serve(&config, &[]).await;
-    let client = Client::new(&broker.endpoint()).expect("is an endpoint").timeout(Duration::from_secs(10));
+    let client = Client::new(&broker.endpoint()).expect("is an endpoint").timeout(PATIENCE);
 
-    let before = Duration::from_secs(5);
-    let after = Duration::from_secs(20);
     let began = Instant::now();
-    let loading = tokio::spawn(load(client, began + before + DOWN + after));
-    sleep(before).await;
+    let loading = tokio::spawn(load(client, began + WARM + DOWN + PROBED_EVERY + SLACK + WARM));
+    sleep(WARM).await;
     assert_eq!(sandbox.sign_ins().await, USERS as u64, "one for each, and no token is due yet");
+    sandbox.lengthens_lives().await;
     sandbox.signal(Signal::STOP);
-    let stopped = Instant::now();
     sleep(DOWN).await;
     sandbox.signal(Signal::CONT);
     let back = Instant::now();
@@ -154,18 +165,16 @@ async fn a_vault_that_hangs_for_a_minute_costs_nobody_more_than_a_second_and_few
     }
     assert!(reasons.keys().all(|reason| *reason == "VAULT_UNAVAILABLE"), "{reasons:?}");
     // While their tokens live everybody is served, and at once but for the margin, in which a better one is awaited for a second.
-    let served = |call: &&Call| {
-        call.asked < stopped + LIFETIME - before - TRUNCATED - SLACK && call.asked > began + Duration::from_secs(2)
-    };
+    let served = |call: &&Call| call.asked > began + WARM && call.asked < began + LIFETIME - EARLY;
     assert!(calls.iter().filter(served).all(|call| call.end.is_ok() && call.took < Duration::from_secs(1) + SLACK));
     // Without one nobody waits longer than that either: whoever asked before the vault counted as down, for one sign-in's time.
-    let known_down = stopped + LIFETIME;
+    let known_down = began + WARM + LIFETIME + TIMEOUT - EARLY;
     let slowest = |calls: &mut dyn Iterator<Item = &Call>| calls.map(|call| call.took).max().expect("there are some");
     let late = slowest(&mut calls.iter().filter(|call| call.asked > known_down && call.asked < back));
     assert!(late < Duration::from_secs(1) + SLACK, "{late:?}");
     assert!(slowest(&mut calls.iter()) < TIMEOUT + SLACK);
     // Back within the longest pause between two probes, for everybody.
-    let recovered = back + Duration::from_secs(8) + TIMEOUT + SLACK;
+    let recovered = back + PROBED_EVERY + SLACK;
     let mut well = calls.iter().filter(|call| call.asked > recovered);
     assert!(well.all(|call| call.end.is_ok()));
     // Each one's first, each one's next, and those that were sent into the silence: the first to fail and one probe at a time.

@@ -12,10 +12,12 @@ use tokio::{
 };
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
-use crate::{
+use crate::support::{
+    Bare, MERCHANT, NUMBER, PASSWORD, PATIENCE,
     authority::{Authority, Name, client},
+    http,
     process::Process,
-    support::{Bare, MERCHANT, NUMBER, PASSWORD, PATIENCE, http, user},
+    user,
 };
 
 /// Far less than strangers have time to say something, which is 10 s, and more than a busy machine takes.
@@ -273,7 +275,7 @@ async fn with_metadata(broker: &Process, path: &str, bytes: usize) -> (String, V
 #[tokio::test]
 async fn more_metadata_than_fits_is_refused_with_a_reason() {
     let sandbox = Sandbox::start(Options::default()).await.expect("starts");
-    let broker = Process::serve(&config(&sandbox), &[]).await;
+    let mut broker = Process::serve(&config(&sandbox), &[]).await;
     let ours = "/tokenbroker.v1.TokenBrokerService/GetToken";
     let (status, _) = with_metadata(&broker, ours, 15_000).await;
     assert_eq!(status, "3", "it fits, and its message names no user");
@@ -292,6 +294,9 @@ async fn more_metadata_than_fits_is_refused_with_a_reason() {
     let metrics = http(&broker.address("admin"), "/metrics").await;
     let counted = "token_broker_calls_total{code=\"RESOURCE_EXHAUSTED\",reason=\"INVALID_REQUEST\",outcome=\"turned_away\"} 3";
     assert!(metrics.contains(counted), "{metrics}");
+    // Once it has ended the log is whole: the trail's lines are another thread's.
+    broker.signal(rustix::process::Signal::TERM);
+    broker.ended(PATIENCE).await;
     let audited = broker.log().lines().filter(|line| line.contains("\"audit\"") && line.contains("many-words")).count();
     assert_eq!(audited, 4, "each call once: {}", broker.log());
 }
