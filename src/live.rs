@@ -159,6 +159,9 @@ impl Snapshot {
     }
 }
 
+/// A look at what is in force, cheaper than keeping it.
+pub type Look = Guard<Arc<Snapshot>>;
+
 /// What is in force now, wherever it is needed: replaced as a whole, and in this one place.
 #[derive(Clone, Debug)]
 pub struct Live(Arc<Current>);
@@ -176,9 +179,9 @@ impl Live {
         Self(Arc::new(Current { snapshot: ArcSwap::from_pointee(snapshot), changed: watch::Sender::default() }))
     }
 
-    /// A short look.
+    /// A short look, not to be kept over a wait.
     #[must_use]
-    pub fn load(&self) -> Guard<Arc<Snapshot>> {
+    pub fn load(&self) -> Look {
         self.0.snapshot.load()
     }
 

@@ -8,7 +8,6 @@ use std::{
     time::Duration,
 };
 
-use arc_swap::Guard;
 use tokio::time::Instant;
 
 use super::{
@@ -18,7 +17,7 @@ use super::{
 use crate::{
     clock::Moment,
     config::Renewal,
-    live::Snapshot,
+    live::Look,
     single_flight::Leader,
     tokens::{cached_token::CachedToken, version::Version},
     users::{Record, holds::Stop, waiters::FlightOutcome},
@@ -46,7 +45,7 @@ struct Noted {
 /// The user's record, locked, and what is in force: whatever is put in force later finds what is noted now.
 struct Locked<'a> {
     record: MutexGuard<'a, Record>,
-    snapshot: Guard<Arc<Snapshot>>,
+    snapshot: Look,
     is_configured: bool,
 }
 
