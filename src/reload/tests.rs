@@ -218,8 +218,7 @@ async fn files_that_are_being_written_are_waited_for_but_not_for_ever() {
         let mut writer = JoinSet::new();
         let (path, half) = (path.clone(), half.clone());
         writer.spawn(async move {
-            // Polls and looks are at multiples of 50 ms, on another thread; time stands still until they are done. Between them no
-            // write meets a read, however slow the machine is.
+            // Looks and reads are at multiples of 50 ms, on another thread, and time stands still while they last: no write meets one.
             sleep(Duration::from_millis(30)).await;
             for step in 0..steps {
                 // Good at each step, but not yet what it is to be.
