@@ -223,6 +223,7 @@ mod tests {
         assert_eq!(leader.follower().result().await, Ok(7), "who comes late gets it too");
     }
 
+    #[allow(clippy::disallowed_methods, reason = "the test waits for both")]
     #[tokio::test(start_paused = true)]
     async fn a_leader_that_breaks_off_wakes_its_followers() {
         let leader = Leader::<u8>::new();

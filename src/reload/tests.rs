@@ -214,12 +214,11 @@ async fn a_signal_reads_all_at_once_changed_or_not() {
 async fn files_that_are_being_written_are_waited_for_but_not_for_ever() {
     let mut stage = Stage::new();
     let (path, half) = (stage.directory.path().join("c/a.toml"), user(1, "half"));
-    for steps in [10, usize::MAX] {
+    for (steps, expected) in [(10, "whole b"), (usize::MAX, "half b")] {
         let mut writer = JoinSet::new();
         let (path, half) = (path.clone(), half.clone());
         writer.spawn(async move {
-            // Polls and looks are at multiples of 50 ms, on another thread; time stands still until they are done. Between them no
-            // write meets a read, however slow the machine is.
+            // Looks and reads are at multiples of 50 ms, on another thread, and time stands still while they last: no write meets one.
             sleep(Duration::from_millis(30)).await;
             for step in 0..steps {
                 // Good at each step, but not yet what it is to be.
@@ -228,7 +227,6 @@ async fn files_that_are_being_written_are_waited_for_but_not_for_ever() {
             }
             fs::write(&path, user(1, "whole")).expect("a file");
         });
-        let expected = if steps == 10 { "whole b" } else { "half b" };
         assert_eq!(stage.next().await.0, expected, "{steps} steps");
     }
 }
