@@ -77,6 +77,14 @@ impl Number {
         }
     }
 
+    /// What a person may see of it, in parts: the audit trail shows one in every line.
+    #[must_use]
+    pub fn masked(&self) -> [&str; 3] {
+        let tail = if self.0.len() >= 11 { 4 } else { 2 };
+        let head = self.0.get(..3).unwrap_or_default();
+        [head, "…", self.0.get(self.0.len().saturating_sub(tail)..).unwrap_or_default()]
+    }
+
     /// The number in clear, for the vault and for comparing; never for a person's eyes.
     #[must_use]
     pub fn expose(&self) -> &str {
@@ -87,11 +95,7 @@ impl Number {
 /// Masked: `+44…9999`; short numbers keep fewer digits, so that at least three are hidden.
 impl fmt::Display for Number {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let tail = if self.0.len() >= 11 { 4 } else { 2 };
-        let head = self.0.get(..3).unwrap_or_default();
-        let tail = self.0.get(self.0.len().saturating_sub(tail)..).unwrap_or_default();
-        // Not `write!`: the audit trail shows one in every line.
-        [head, "…", tail].into_iter().try_for_each(|part| f.write_str(part))
+        self.masked().into_iter().try_for_each(|part| f.write_str(part))
     }
 }
 

@@ -38,8 +38,9 @@ use crate::authn::certificate::Peer;
 const STREAMS_MAX: u32 = 2_048;
 /// A request is a few hundred bytes, so windows beyond HTTP/2's own default buy nothing.
 const STREAM_WINDOW: u32 = 64 * 1024;
-/// Room for the messages of some four hundred calls; they are read as they come.
-const CONNECTION_WINDOW: u32 = 128 * 1024;
+/// Unread bytes of a connection. h2 lets small frames use up half of this, each counted as 256 bytes less its length, and ends the
+/// connection beyond it: enough for the messages of `STREAMS_MAX` calls that come at once, before any of them was read.
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// HTTP/2's smallest and default: no frame of ours comes near it.
 const FRAME_MAX: u32 = 16 * 1024;
 /// Metadata of a call, decoded, that is read at all: beyond this the stream is refused by HTTP/2, with 431 and no words. Four times

@@ -7,7 +7,7 @@ use std::{fmt, io::Write as _, time::SystemTime};
 use serde::{Serialize, Serializer};
 
 use super::{Decision, Rare, Reconfigured, Record, SignInResult, sums::Sum};
-use crate::clock;
+use crate::{clock, user::Number};
 
 /// By which these lines are told from the log's, where both are on standard output.
 const TARGET: &str = "audit";
@@ -51,7 +51,7 @@ fn call_line<'o>(call: &Decision, at: SystemTime, to: &'o mut Vec<u8>) -> Line<'
     let mut line = Line::begin(to, at, "decision");
     line.some("caller", call.caller.as_ref().map(Shown))
         .some("merchant_id", user.map(|user| user.merchant.as_str()))
-        .some("number", user.map(|user| Shown(&user.number)))
+        .number(user.map(|user| &user.number))
         .plain("verdict", call.verdict.as_str())
         .plain("reason", call.reason)
         .plain("outcome", call.outcome);
@@ -64,7 +64,7 @@ fn call_line<'o>(call: &Decision, at: SystemTime, to: &'o mut Vec<u8>) -> Line<'
 fn sign_in(SignInResult { at, user, result, took, trace_id }: &SignInResult, to: &mut Vec<u8>) {
     Line::begin(to, *at, "sign_in")
         .put("merchant_id", user.merchant.as_str())
-        .put("number", Shown(&user.number))
+        .number(Some(&user.number))
         .put("verdict", if result.is_ok() { "granted" } else { "failed" })
         .some("reason", result.as_ref().err())
         .some("token_id", result.as_ref().ok().map(|id| id.as_str()))
@@ -122,6 +122,16 @@ impl<'o> Line<'o> {
     fn end(&mut self) {
         self.plain("target", TARGET);
         self.to.extend_from_slice(b"}\n");
+    }
+
+    /// Adds a number, masked: digits, which need no escaping.
+    fn number(&mut self, number: Option<&Number>) -> &mut Self {
+        if let Some(number) = number {
+            self.to.extend_from_slice(b",\"number\":\"");
+            number.masked().into_iter().for_each(|part| self.to.extend_from_slice(part.as_bytes()));
+            self.to.push(b'"');
+        }
+        self
     }
 
     /// Adds a field whose text is made by us and has nothing to escape: most of a line, for each call.
