@@ -5,12 +5,12 @@
 
 use std::fmt;
 
-use http::HeaderValue;
+use http::{HeaderName, HeaderValue};
 
 use crate::hex;
 
 /// The metadata key of the caller's own id.
-pub const KEY: &str = "x-request-id";
+pub const KEY: HeaderName = HeaderName::from_static("x-request-id");
 /// Longest id taken from a caller: a UUID has 36 characters, a trace id 32.
 const LENGTH_MAX: usize = 64;
 

@@ -4,10 +4,10 @@
 
 use std::time::Duration;
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 
 /// The header of gRPC over HTTP/2: at most 8 digits and a unit.
-const HEADER: &str = "grpc-timeout";
+const HEADER: HeaderName = HeaderName::from_static("grpc-timeout");
 /// Longest deadline honoured, in seconds: a caller that waits longer holds its place for nothing.
 const TIMEOUT_MAX: Duration = Duration::from_secs(600);
 
@@ -43,10 +43,7 @@ mod tests {
     use super::*;
 
     fn parsed(value: &'static str) -> Result<Duration, Malformed> {
-        timeout(
-            &HeaderMap::from_iter([(http::HeaderName::from_static(HEADER), http::HeaderValue::from_static(value))]),
-            Duration::MAX,
-        )
+        timeout(&HeaderMap::from_iter([(HEADER, http::HeaderValue::from_static(value))]), Duration::MAX)
     }
 
     #[test]
@@ -69,7 +66,7 @@ mod tests {
     fn what_is_none_is_refused() {
         for value in ["", "S", "1", "1s", "-1S", "1.5S", "123456789S", "1 S", "٣S"] {
             let Ok(value) = http::HeaderValue::from_bytes(value.as_bytes()) else { continue };
-            let headers = HeaderMap::from_iter([(http::HeaderName::from_static(HEADER), value)]);
+            let headers = HeaderMap::from_iter([(HEADER, value)]);
             assert_eq!(timeout(&headers, Duration::MAX), Err(Malformed), "{headers:?}");
         }
     }

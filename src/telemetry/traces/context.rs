@@ -4,10 +4,10 @@
 
 use std::fmt;
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 
 /// The header that carries it.
-pub const HEADER: &str = "traceparent";
+pub const HEADER: HeaderName = HeaderName::from_static("traceparent");
 /// `00-` + 32 digits + `-` + 16 digits + `-` + 2 digits.
 const LENGTH: usize = 55;
 /// The flag that says that the caller's own span is recorded (Trace Context, 3.2.2.5.1).
