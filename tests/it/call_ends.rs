@@ -196,7 +196,7 @@ async fn refused_before_the_handler() {
 /// While the broker ends, whoever still waits is told so, and that is told of.
 #[tokio::test]
 async fn cut_short_by_the_end_of_the_process() {
-    let setup = Setup::start("timeout = \"60s\"\n").await;
+    let mut setup = Setup::start("timeout = \"60s\"\n").await;
     setup.sandbox.script(Fault::truth().after(Duration::from_secs(60)));
     let mut client = setup.client().await;
     let waiting = tokio::spawn(async move { client.get_token(asking("waiting", NUMBER)).await });
@@ -207,6 +207,11 @@ async fn cut_short_by_the_end_of_the_process() {
     let (trail, log) = setup.told("waiting").await;
     assert_eq!((trail.len(), log.len()), (1, 1), "{trail:?} {log:?}");
     assert_eq!((&trail[0]["reason"], &trail[0]["number"]), (&"BROKER_SHUTTING_DOWN".into(), &"+44…9999".into()));
+    // The sign-in is dropped at the very end, and its password was on its way.
+    setup.broker.ended(PATIENCE).await;
+    let sign_ins: Vec<_> =
+        setup.broker.log().lines().filter(|line| line.contains("\"event\":\"sign_in\"")).map(str::to_owned).collect();
+    assert!(sign_ins.len() == 1 && sign_ins[0].contains("\"verdict\":\"failed\""), "{sign_ins:?}");
 }
 
 /// The machine's clocks, but one of the readings to come breaks.
