@@ -14,7 +14,6 @@ use tracing::Level;
 
 mod access;
 mod accounts;
-mod cost;
 mod credentials;
 mod faulty;
 mod halves;

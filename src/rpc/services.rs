@@ -178,10 +178,9 @@ impl Layer {
     async fn reflect(&self, handler: &Handler, request: Request<Incoming>, session: &Session) -> Response<Body> {
         let id = request_id(&request);
         let answering = async {
-            let snapshot = self.broker.in_force();
+            let authenticator = self.broker.in_force().serving.authenticator.clone();
             let now = self.observer.clock.now().wall;
-            let identified =
-                timeout(MESSAGE_TIMEOUT, snapshot.serving.authenticator.identify(&session.peer, request.headers(), now));
+            let identified = timeout(MESSAGE_TIMEOUT, authenticator.identify(&session.peer, request.headers(), now));
             match identified.await.map(|identified| identified.map_err(unidentified)) {
                 Ok(Ok(_)) => in_time(handler(request)).await,
                 Ok(Err(error)) => refused(&error, &id),
