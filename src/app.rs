@@ -36,6 +36,7 @@ use crate::{
         connection_limit::ConnectionLimit,
         http2::Http2,
         tls::{TlsAcceptor, TlsError, TlsSource},
+        workers::{self, Workers},
     },
     reload::{self, Reload, ReloadState},
     rpc::{
@@ -119,6 +120,9 @@ pub enum BuildError {
     /// Reflection.
     #[error(transparent)]
     Reflection(#[from] ReflectionError),
+    /// The threads that serve callers.
+    #[error("no thread can be started to serve callers: {0}: raise the limit of threads (pids)")]
+    Workers(#[source] io::Error),
 }
 
 /// How the process is told to end.
@@ -143,6 +147,7 @@ pub struct App {
     clock: Arc<dyn Clock>,
     services: Services,
     health: Health,
+    workers: Workers,
     connection_limits: ConnectionLimits,
     /// Ends the waits of calls.
     closing: CancellationToken,
@@ -207,6 +212,7 @@ impl App {
         let observer =
             Observer { clock: Arc::clone(&clock), metrics: Arc::clone(&metrics), traces: traces.clone(), audit: audit.clone() };
         let services = Services::all(Arc::clone(&broker), observer, &health)?;
+        let workers = Workers::start(workers::processors(), Arc::clone(&clock)).map_err(BuildError::Workers)?;
         let reconfigure = Reconfigure {
             broker: Arc::clone(&broker),
             live: live.clone(),
@@ -225,6 +231,7 @@ impl App {
             clock,
             services,
             health,
+            workers,
             connection_limits: ConnectionLimits::default(),
             closing,
             reconfigure: Some(reconfigure),
@@ -282,6 +289,7 @@ impl App {
             () = stop.hurry.cancelled() => info!("told to hurry: the lame-duck time is skipped"),
         }
         self.end(drain, &tasks, &shutdown).await;
+        info!("ended");
         stop.ended.cancel();
     }
 
@@ -309,9 +317,12 @@ impl App {
 
     /// Has every listener's connections served.
     fn listen(&self, listeners: Listeners, shown: AdminState, tasks: &TaskTracker, shutdown: &Shutdown) {
-        let port =
-            |name, limit| Port { name, limit, tasks: tasks.clone(), shutdown: shutdown.clone(), clock: Arc::clone(&self.clock) };
+        let port = |name, limit| {
+            let (tasks, shutdown, clock) = (tasks.clone(), shutdown.clone(), Arc::clone(&self.clock));
+            Port { name, limit, placer: None, tasks, shutdown, clock }
+        };
         let grpc = port("grpc", ConnectionLimit::new(self.connection_limits.grpc, false));
+        let grpc = Port { placer: Some(self.workers.placer()), ..grpc };
         let tls = self.tls();
         for listener in listeners.grpc {
             info!(port = "grpc", address = address(&listener), tls = tls.is_some(), "listening");
@@ -359,7 +370,7 @@ impl App {
     }
 
     /// GOAWAY, calls in flight, end.
-    async fn end(&self, drain: Duration, tasks: &TaskTracker, shutdown: &Shutdown) {
+    async fn end(&mut self, drain: Duration, tasks: &TaskTracker, shutdown: &Shutdown) {
         let ends = self.clock.now().mono + drain;
         shutdown.goaway.cancel();
         tasks.close();
@@ -372,12 +383,13 @@ impl App {
             shutdown.abort.cancel();
             tasks.wait().await;
         }
+        // Calls that outlived their connections are told of as they are dropped.
+        self.workers.end().await;
         let patience = ends.saturating_duration_since(self.clock.now().mono).min(LAST_SPANS);
         let traces = self.traces.clone();
         if spawn_blocking(move || traces.end(patience)).await.is_err() {
             warn!("the last traces may not have been sent");
         }
-        info!("ended");
     }
 }
 

@@ -206,7 +206,8 @@ fn serve(path: &std::path::Path) -> ExitCode {
     for warning in &warnings {
         warn!("{warning}");
     }
-    let served = Builder::new_multi_thread().enable_all().build().map_err(Into::into).and_then(|runtime| {
+    // One thread for all but callers' connections: sign-ins, the admin port, reloads. See `net::workers`.
+    let served = Builder::new_current_thread().enable_all().build().map_err(Into::into).and_then(|runtime| {
         let served = runtime.block_on(serve_config(config, files, warnings, &logs));
         // What is left are sign-ins that nobody waits for; dropped, each leaves its line in the audit trail.
         runtime.shutdown_timeout(LAST_DROPS);

@@ -6,7 +6,9 @@ pub mod accept;
 pub mod connection_limit;
 pub mod http1;
 pub mod http2;
+mod in_place;
 pub mod tls;
+pub mod workers;
 
 use std::{
     pin::Pin,

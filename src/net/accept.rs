@@ -12,7 +12,10 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, warn};
 
-use super::connection_limit::{Connection, ConnectionLimit, Slot};
+use super::{
+    connection_limit::{Connection, ConnectionLimit, Slot},
+    workers::{Place, Placer},
+};
 use crate::clock::Clock;
 
 /// Most connections per listener: a thousand pods with a few channels each; an idle one costs about 20 KiB.
@@ -40,6 +43,8 @@ pub struct Port {
     pub name: &'static str,
     /// How many connections it holds.
     pub limit: Arc<ConnectionLimit>,
+    /// Which threads serve them; none: the one that accepts.
+    pub placer: Option<Placer>,
     /// Where connections are spawned.
     pub tasks: TaskTracker,
     /// How they end.
@@ -52,8 +57,8 @@ impl Port {
     /// Accepts connections until the shutdown begins, and hands each that finds a slot to `serve`.
     pub async fn accept<F, S>(self, listener: TcpListener, serve: F)
     where
-        F: Fn(TcpStream, SocketAddr, Arc<Connection>) -> S,
-        S: Future<Output = ()> + Send + 'static,
+        F: Fn(TcpStream, SocketAddr, Arc<Connection>) -> S + Clone + Send + 'static,
+        S: Future<Output = ()> + Send,
     {
         let mut log = Log::new(&self);
         loop {
@@ -92,14 +97,35 @@ impl Port {
                 log.turned_away();
                 continue;
             };
-            // Small replies must not wait for more to send (Nagle).
-            if let Err(error) = stream.set_nodelay(true) {
-                debug!(%error, "the connection was gone before it was served");
-                continue;
+            // Small replies must not wait for more to send (Nagle). Not tokio's any more, since its place may be another runtime.
+            match stream.set_nodelay(true).and_then(|()| stream.into_std()) {
+                Ok(stream) => self.spawn(stream, from, slot, serve.clone()),
+                Err(error) => debug!(%error, "the connection was gone before it was served"),
             }
-            let serving = serve(stream, from, slot.connection());
-            self.tasks.spawn(until_closed(serving, slot, self.shutdown.abort.clone()));
         }
+    }
+
+    /// Has a connection served where it is placed.
+    fn spawn<F, S>(&self, stream: std::net::TcpStream, from: SocketAddr, slot: Slot, serve: F)
+    where
+        F: Fn(TcpStream, SocketAddr, Arc<Connection>) -> S + Send + 'static,
+        S: Future<Output = ()> + Send,
+    {
+        let abort = self.shutdown.abort.clone();
+        let serving = |place: Option<Place>| async move {
+            let _place = place;
+            match TcpStream::from_std(stream) {
+                Ok(stream) => until_closed(serve(stream, from, slot.connection()), slot, abort).await,
+                Err(error) => warn!(%error, "a connection can't be served"),
+            }
+        };
+        match self.placer.as_ref().and_then(Placer::place) {
+            None => self.tasks.spawn(serving(None)),
+            Some(place) => {
+                let runtime = place.runtime.clone();
+                self.tasks.spawn_on(serving(Some(place)), &runtime)
+            }
+        };
     }
 }
 

@@ -6,7 +6,9 @@
 use std::{
     convert::Infallible,
     error::Error,
-    fmt, io,
+    fmt,
+    future::poll_fn,
+    io,
     net::SocketAddr,
     pin::{Pin, pin},
     sync::Arc,
@@ -17,7 +19,7 @@ use std::{
 use http::{Request, Response};
 use http_body::Body;
 use hyper::{body::Incoming, server::conn::http2, service::Service};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -29,6 +31,7 @@ use super::{
     Session,
     accept::Shutdown,
     connection_limit::Connection,
+    in_place::{InPlace, Runner},
     tls::{Secured, TlsAcceptor},
 };
 use crate::authn::certificate::Peer;
@@ -132,13 +135,15 @@ where
     let connection = &session.connection;
     let io = Stream { inner: stream, read: 0, connection: Arc::clone(connection) };
     let mut leave = pin!(leave);
-    let mut serving = pin!(builder().serve_connection(TokioIo::new(io), service));
+    let streams = InPlace::default();
+    let mut runner = streams.runner();
+    let mut serving = pin!(builder(streams).serve_connection(TokioIo::new(io), service));
 
     let mut preface_due = pin!(sleep(PREFACE_TIMEOUT));
     let mut preface_awaited = true;
     loop {
         tokio::select! {
-            _ended = serving.as_mut() => return,
+            () = poll_fn(|cx| turn(serving.as_mut(), &mut runner, cx)) => return,
             () = preface_due.as_mut(), if preface_awaited => {
                 if !connection.is_proven() {
                     debug!("a connection without a preface was closed");
@@ -162,7 +167,7 @@ where
     loop {
         tokio::select! {
             biased;
-            _ended = serving.as_mut() => return,
+            () = poll_fn(|cx| turn(serving.as_mut(), &mut runner, cx)) => return,
             () = sleep(IDLE_CLOSE) => {
                 let was_idle = std::mem::replace(&mut idle, connection.is_idle());
                 unread = if connection.is_answered() { unread + 1 } else { 0 };
@@ -174,8 +179,16 @@ where
     }
 }
 
-fn builder() -> http2::Builder<TokioExecutor> {
-    let mut builder = http2::Builder::new(TokioExecutor::new());
+/// One turn of a connection's task: what has come is read, what was answered is written, and the streams that have come are run. Their
+/// answers wake the task, and are written all at once in its next turn.
+fn turn<C: Future>(serving: Pin<&mut C>, runner: &mut Runner, cx: &mut Context<'_>) -> Poll<()> {
+    let ended = serving.poll(cx).map(drop);
+    runner.run(cx);
+    ended
+}
+
+fn builder(streams: InPlace) -> http2::Builder<InPlace> {
+    let mut builder = http2::Builder::new(streams);
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS_MAX)

@@ -1,0 +1,289 @@
+//! The threads that serve callers' connections: each has a runtime of its own, and a connection stays on the one where it was placed.
+//!
+//! A call that finds its token is answered without a word to another thread, which a runtime shared by several threads can't do. Must
+//! never run anything that lasts: a sign-in, a reload or the admin port would hold up the calls of its thread.
+
+use std::{
+    fmt, io, mem,
+    num::NonZero,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use tokio::{
+    runtime::{Builder, Handle, Runtime},
+    task::spawn_blocking,
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+
+/// How much of a thread's time a connection is believed to take that was placed on it since the last look.
+const SHARE_OF_A_NEW_ONE: f64 = 0.1;
+/// What threads did is looked at this often at most: less says little, and connections may come by the thousand.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// What is left on a thread at the end is dropped within this: nothing that blocks runs there.
+const LAST_DROPS: Duration = Duration::from_millis(250);
+
+/// All of them. Dropped, they end, with whatever is still on them.
+#[derive(Debug)]
+pub struct Workers {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// Where connections are placed.
+#[derive(Clone, Debug)]
+pub struct Placer(Arc<Shared>);
+
+struct Shared {
+    workers: Vec<Worker>,
+    look: Mutex<Look>,
+    clock: Arc<dyn Clock>,
+    end: CancellationToken,
+}
+
+struct Worker {
+    runtime: Handle,
+    /// Connections that are on it.
+    open: Arc<AtomicUsize>,
+}
+
+/// What was seen of the threads at the last look.
+struct Look {
+    at: Instant,
+    /// For each thread, how long it had been busy in all, …
+    busy: Vec<Duration>,
+    /// … its load before that, in parts of its time, and for each connection that it got since as much as those are believed to take.
+    load: Vec<f64>,
+}
+
+/// A connection's place on a thread; free again when dropped.
+#[derive(Debug)]
+pub struct Place {
+    /// Where the connection is to run.
+    pub runtime: Handle,
+    open: Arc<AtomicUsize>,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("workers", &self.workers.len()).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// As many as there are processors for this process; where a quota says how much of them it may use (cgroups), as many as can run all
+/// the time within it: one more would use it up early, and then all wait for the next period. At least one.
+#[must_use]
+pub fn processors() -> NonZero<usize> {
+    thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN)
+}
+
+impl Workers {
+    /// Starts so many threads.
+    ///
+    /// # Errors
+    /// Where the system has none to give.
+    pub fn start(count: NonZero<usize>, clock: Arc<dyn Clock>) -> io::Result<Self> {
+        let end = CancellationToken::new();
+        let (mut workers, mut threads) = (Vec::new(), Vec::new());
+        for number in 0..count.get() {
+            let runtime = Builder::new_current_thread().enable_all().build()?;
+            workers.push(Worker { runtime: runtime.handle().clone(), open: Arc::default() });
+            let until = end.clone();
+            threads.push(thread::Builder::new().name(format!("calls-{number}")).spawn(move || run(runtime, &until))?);
+        }
+        let look = Look { at: clock.now().mono, busy: vec![Duration::ZERO; count.get()], load: vec![0.0; count.get()] };
+        Ok(Self { shared: Arc::new(Shared { workers, look: Mutex::new(look), clock, end }), threads })
+    }
+
+    /// Places connections on them.
+    #[must_use]
+    pub fn placer(&self) -> Placer {
+        Placer(Arc::clone(&self.shared))
+    }
+
+    /// Ends them, and waits until whatever was still on them is dropped.
+    pub async fn end(&mut self) {
+        self.shared.end.cancel();
+        let threads = mem::take(&mut self.threads);
+        // One that panicked has ended too.
+        let ended = spawn_blocking(|| threads.into_iter().for_each(|thread| drop(thread.join())));
+        ended.await.ok();
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        self.shared.end.cancel();
+    }
+}
+
+fn run(runtime: Runtime, end: &CancellationToken) {
+    runtime.block_on(end.cancelled());
+    runtime.shutdown_timeout(LAST_DROPS);
+}
+
+impl Placer {
+    /// A place on the thread with the least load; of those with equal load, on the one with the fewest connections.
+    #[must_use]
+    pub fn place(&self) -> Option<Place> {
+        let shared = &*self.0;
+        let mut look = shared.look();
+        let now = shared.clock.now().mono;
+        if now.saturating_duration_since(look.at) >= LOOK_EVERY {
+            let busy = shared.workers.iter().map(|worker| worker.runtime.metrics().worker_total_busy_duration(0)).collect();
+            look.again(now, busy);
+        }
+        let open = |worker: &Worker| worker.open.load(Ordering::Relaxed);
+        let least = |(a, load): &(&Worker, &mut f64), (b, other): &(&Worker, &mut f64)| {
+            load.total_cmp(other).then_with(|| open(a).cmp(&open(b)))
+        };
+        let (worker, load) = shared.workers.iter().zip(&mut look.load).min_by(least)?;
+        *load += SHARE_OF_A_NEW_ONE;
+        worker.open.fetch_add(1, Ordering::Relaxed);
+        Some(Place { runtime: worker.runtime.clone(), open: Arc::clone(&worker.open) })
+    }
+}
+
+impl Shared {
+    fn look(&self) -> MutexGuard<'_, Look> {
+        self.look.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Look {
+    /// Looks again: each thread was busy for so long in all.
+    fn again(&mut self, now: Instant, busy: Vec<Duration>) {
+        let passed = now.saturating_duration_since(self.at).as_secs_f64();
+        for ((load, before), busy) in self.load.iter_mut().zip(&self.busy).zip(&busy) {
+            // Of what is next to nothing one thread has always a little less.
+            let tenths = (busy.saturating_sub(*before).as_secs_f64() / passed / SHARE_OF_A_NEW_ONE).floor();
+            *load = tenths * SHARE_OF_A_NEW_ONE;
+        }
+        (self.at, self.busy) = (now, busy);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::sync_channel;
+
+    use super::*;
+    use crate::clock::{Moment, SystemClock};
+
+    /// Moves when it is told to.
+    #[derive(Debug)]
+    struct Clocks(Mutex<Moment>);
+
+    impl Clock for Clocks {
+        fn now(&self) -> Moment {
+            *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        }
+    }
+
+    struct Bench {
+        clock: Arc<Clocks>,
+        workers: Workers,
+    }
+
+    impl Bench {
+        fn new(count: usize) -> Self {
+            let clock = Arc::new(Clocks(Mutex::new(SystemClock.now())));
+            let count = NonZero::new(count).expect("not zero");
+            Self { workers: Workers::start(count, clock.clone()).expect("there are threads"), clock }
+        }
+
+        /// The next connection's place, and its thread's number.
+        fn place(&self) -> (Place, usize) {
+            let place = self.workers.placer().place().expect("there is one");
+            let on = |worker: &Worker| worker.runtime.id() == place.runtime.id();
+            let number = self.workers.shared.workers.iter().position(on).expect("is one of them");
+            (place, number)
+        }
+
+        fn pass(&self, time: Duration) {
+            let mut now = self.clock.0.lock().unwrap_or_else(PoisonError::into_inner);
+            *now = now.plus(time);
+        }
+
+        /// Keeps a thread busy until it is seen to have been for so long.
+        fn busy(&self, number: usize, time: Duration) {
+            let runtime = &self.workers.shared.workers[number].runtime;
+            let busy = || runtime.metrics().worker_total_busy_duration(0);
+            let until = busy() + time;
+            while busy() < until {
+                let (said, hears) = sync_channel(1);
+                runtime.spawn(async move {
+                    thread::sleep(Duration::from_millis(5));
+                    said.send(()).ok();
+                });
+                hears.recv().expect("the thread runs");
+                // What it did is known once it has nothing to do.
+                thread::sleep(Duration::from_millis(1));
+            }
+        }
+    }
+
+    #[test]
+    fn connections_are_shared_out_evenly_and_one_that_ends_makes_room() {
+        let bench = Bench::new(3);
+        let mut places: Vec<_> = (0..6).map(|_| bench.place()).collect();
+        let mut numbers: Vec<_> = places.iter().map(|(_, number)| *number).collect();
+        numbers.sort_unstable();
+        assert_eq!(numbers, [0, 0, 1, 1, 2, 2]);
+        let (ended, number) = places.swap_remove(4);
+        drop(ended);
+        bench.pass(LOOK_EVERY);
+        assert_eq!(bench.place().1, number);
+    }
+
+    #[test]
+    fn two_busy_ones_never_share_a_thread_while_another_idles() {
+        let bench = Bench::new(2);
+        // Idle ones stay on one thread alone.
+        let places: Vec<_> = (0..6).map(|_| bench.place()).collect();
+        let idle: Vec<_> = places.into_iter().filter(|(_, number)| *number == 0).collect();
+        bench.pass(LOOK_EVERY);
+        let ((_first, first), (_second, second)) = (bench.place(), bench.place());
+        assert_eq!((idle.len(), first, second), (3, 1, 0), "at once after each other");
+
+        let bench = Bench::new(2);
+        let (_first, first) = bench.place();
+        bench.pass(LOOK_EVERY);
+        let mut idle: Vec<_> = (0..6).map(|_| bench.place()).collect();
+        idle.retain(|(_, number)| *number != first);
+        bench.busy(first, LOOK_EVERY / 4);
+        bench.pass(LOOK_EVERY);
+        assert_eq!((idle.len(), bench.place().1), (3, 1 - first), "it has more connections, and nothing to do");
+    }
+
+    #[test]
+    fn a_calls_thread_has_a_name_and_what_is_left_on_it_is_dropped_at_the_end() {
+        let held = Arc::new(());
+        let (said, hears) = sync_channel(1);
+        let Bench { mut workers, .. } = Bench::new(1);
+        let holding = Arc::clone(&held);
+        let place = workers.placer().place().expect("there is one");
+        place.runtime.spawn(async move {
+            let _holding = holding;
+            said.send(thread::current().name().map(ToOwned::to_owned)).ok();
+            std::future::pending::<()>().await;
+        });
+        assert_eq!(hears.recv().expect("it runs").as_deref(), Some("calls-0"));
+        let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(workers.end());
+        assert_eq!(Arc::strong_count(&held), 1);
+    }
+}
