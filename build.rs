@@ -18,6 +18,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
     tonic_prost_build::configure()
         .build_transport(false)
+        .codec_path("crate::proto::codec::SmallMessages")
         // It holds the secret: `proto.rs` writes a `Debug` that doesn't show it.
         .skip_debug(["tokenbroker.v1.Token"])
         .compile_fds(descriptors)?;

@@ -13,10 +13,21 @@ use crate::hex;
 pub const KEY: HeaderName = HeaderName::from_static("x-request-id");
 /// Longest id taken from a caller: a UUID has 36 characters, a trace id 32.
 const LENGTH_MAX: usize = 64;
+/// Digits of one that is drawn.
+const DRAWN_LENGTH: u8 = 32;
 
-/// A caller's `x-request-id`, or 128 random bits in hex.
+/// A caller's `x-request-id`, or 128 random bits. Those are written in hex only where somebody reads them.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct RequestId {
+pub enum RequestId {
+    /// The caller's own.
+    Given(Text),
+    /// Drawn, since the caller gave none.
+    Drawn([u8; 16]),
+}
+
+/// An id's text.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Text {
     /// ASCII; zeros behind its end.
     text: [u8; LENGTH_MAX],
     length: u8,
@@ -26,18 +37,30 @@ impl RequestId {
     /// The id of the call whose caller gave this one, if it did.
     #[must_use]
     pub fn given(value: Option<&HeaderValue>) -> Self {
-        value.and_then(|value| Self::taken(value.as_bytes())).unwrap_or_else(Self::random)
+        value.and_then(|value| Text::taken(value.as_bytes())).map_or_else(Self::random, Self::Given)
     }
 
     /// An id that no caller gave.
     #[must_use]
     pub fn random() -> Self {
-        let mut text = [0; LENGTH_MAX];
-        let digits = hex::of(fastrand::u128(..).to_be_bytes());
-        text.iter_mut().zip(digits).for_each(|(to, digit)| *to = digit);
-        Self { text, length: 32 }
+        Self::Drawn(fastrand::u128(..).to_be_bytes())
     }
 
+    /// The id as it is read.
+    #[must_use]
+    pub fn text(&self) -> Text {
+        match self {
+            Self::Given(text) => *text,
+            Self::Drawn(bits) => {
+                let mut text = [0; LENGTH_MAX];
+                text.iter_mut().zip(hex::of(*bits)).for_each(|(to, digit)| *to = digit);
+                Text { text, length: DRAWN_LENGTH }
+            }
+        }
+    }
+}
+
+impl Text {
     /// A caller's own, where it can be taken.
     fn taken(given: &[u8]) -> Option<Self> {
         let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(byte);
@@ -48,7 +71,7 @@ impl RequestId {
         given.iter().all(plain).then_some(Self { text, length })
     }
 
-    /// The id's text.
+    /// The text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         // Plain, and therefore UTF-8.
@@ -58,11 +81,17 @@ impl RequestId {
 
 impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+        f.write_str(self.text().as_str())
     }
 }
 
 impl fmt::Debug for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.text().as_str(), f)
+    }
+}
+
+impl fmt::Debug for Text {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(self.as_str(), f)
     }

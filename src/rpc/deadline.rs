@@ -2,9 +2,10 @@
 //!
 //! Must never leave a call without an end: where the caller names none, or one in years, the configuration's counts.
 
-use std::time::Duration;
+use std::{future::poll_fn, pin::pin, task::Poll, time::Duration};
 
 use http::{HeaderMap, HeaderName};
+use tokio::time::{Instant, error::Elapsed, timeout_at};
 
 /// The header of gRPC over HTTP/2: at most 8 digits and a unit.
 const HEADER: HeaderName = HeaderName::from_static("grpc-timeout");
@@ -38,9 +39,31 @@ pub fn timeout(headers: &HeaderMap, default: Duration) -> Result<Duration, Malfo
     Ok(timeout.min(TIMEOUT_MAX))
 }
 
+/// As [`timeout_at`], and without a timer for what need not be waited for: identity and message of nearly all calls.
+///
+/// # Errors
+/// Where the deadline passes first.
+pub async fn by<F: Future>(deadline: Instant, future: F) -> Result<F::Output, Elapsed> {
+    let mut future = pin!(future);
+    match poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await {
+        Poll::Ready(output) => Ok(output),
+        Poll::Pending => timeout_at(deadline, future).await,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[allow(clippy::disallowed_methods, reason = "time is paused")]
+    #[tokio::test(start_paused = true)]
+    async fn what_is_there_is_taken_however_late_and_what_is_not_is_waited_for_until_the_deadline() {
+        let began = Instant::now();
+        assert!(by(began, async { 1 }).await.is_ok());
+        assert!(by(began + Duration::from_secs(2), tokio::time::sleep(Duration::from_secs(1))).await.is_ok());
+        assert!(by(began + Duration::from_secs(2), std::future::pending::<()>()).await.is_err());
+        assert_eq!(began.elapsed(), Duration::from_secs(2));
+    }
 
     fn parsed(value: &'static str) -> Result<Duration, Malformed> {
         timeout(&HeaderMap::from_iter([(HEADER, http::HeaderValue::from_static(value))]), Duration::MAX)

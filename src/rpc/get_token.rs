@@ -14,6 +14,7 @@ use super::status;
 use crate::{
     broker::{Answer, Broker, BrokerError, FieldFault, NoToken, Outcome, Request as Wanted},
     caller::CallerId,
+    clock::Moment,
     live::Snapshot,
     proto::v1::{GetTokenRequest, GetTokenResponse, Token, token_broker_service_server::TokenBrokerService},
     request_id::RequestId,
@@ -57,7 +58,7 @@ struct Learnt {
 /// How a call ended.
 pub(super) enum End {
     /// With a token.
-    Answered { outcome: Outcome, token_id: TokenId, left: Duration },
+    Answered { outcome: Outcome, token_id: TokenId, left: Duration, at: Moment },
     /// With an error.
     Refused(NoToken),
     /// The gRPC library said no in the handler's place.
@@ -67,6 +68,14 @@ pub(super) enum End {
 }
 
 impl End {
+    /// When it was decided, where that is known.
+    pub(super) fn at(&self) -> Option<Moment> {
+        match self {
+            Self::Answered { at, .. } => Some(*at),
+            Self::Refused(_) | Self::RefusedBelow(_) | Self::Cancelled => None,
+        }
+    }
+
     pub(super) fn token_id(&self) -> Option<TokenId> {
         match self {
             Self::Answered { token_id, .. } => Some(*token_id),
@@ -119,7 +128,7 @@ impl TokenBrokerService for Call {
         match result {
             Ok(answer) => {
                 let left = answer.cached.left_at(answer.at);
-                self.notes.end(End::Answered { outcome: answer.outcome, token_id: answer.cached.id(), left });
+                self.notes.end(End::Answered { outcome: answer.outcome, token_id: answer.cached.id(), left, at: answer.at });
                 Ok(Response::new(reply(&answer, left)))
             }
             Err(why) => {

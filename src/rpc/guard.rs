@@ -17,7 +17,7 @@ use super::{
 use crate::{
     broker::{Broker, BrokerError, NoToken, Outcome},
     caller::CallerId,
-    clock::Clock,
+    clock::{Clock, Moment},
     live::Snapshot,
     reason::Reason,
     request_id::{self, RequestId},
@@ -53,7 +53,7 @@ pub(super) struct Guard {
     label_callers: bool,
     pub(super) id: RequestId,
     /// When its headers were here.
-    pub(super) received: Instant,
+    pub(super) received: Moment,
     /// The caller's own span, where it has one.
     parent: Option<Context>,
     span: Span,
@@ -69,7 +69,7 @@ impl Guard {
         Self {
             label_callers,
             id: RequestId::given(headers.get(request_id::KEY)),
-            received: observer.clock.now().mono,
+            received: observer.clock.now(),
             parent,
             span: observer.traces.begin("tokenbroker.v1.TokenBrokerService/GetToken", SpanRole::Server, parent),
             call: None,
@@ -114,10 +114,11 @@ impl Guard {
 
     fn finish(&mut self, end: &End) {
         self.finished = true;
-        let now = self.observer.clock.now();
+        // An answer that is made at once took no time that could be read, and a clock does.
+        let now = end.at().unwrap_or_else(|| self.observer.clock.now());
         let metrics = &self.observer.metrics;
         let (code, reason, outcome) = (status::name(end.code()), end.reason().map_or("", Reason::as_str), end.outcome().as_str());
-        metrics.call(&CallEnd { code, reason, outcome }, now.mono.saturating_duration_since(self.received));
+        metrics.call(&CallEnd { code, reason, outcome }, now.mono.saturating_duration_since(self.received.mono));
         if let End::Answered { left, .. } = end {
             metrics.handed_out(*left);
         }
@@ -171,7 +172,7 @@ impl Guard {
             self.span.set("rpc.system", "grpc");
             self.span.set("rpc.response.status_code", code);
             self.span.set("token_broker.outcome", outcome);
-            self.span.set("token_broker.request_id", self.id.as_str().to_owned());
+            self.span.set("token_broker.request_id", self.id.to_string());
             if let Some(caller) = caller {
                 self.span.set("token_broker.caller", caller.to_string());
             }

@@ -8,7 +8,7 @@ use futures_util::FutureExt as _;
 use http::{Request, Response, header::AUTHORIZATION, request::Parts};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::{Bytes, Incoming};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 use tonic::{Status, body::Body};
 use tower_service::Service as _;
 
@@ -90,12 +90,13 @@ impl Layer {
         let serving = &snapshot.serving;
         let timeout =
             deadline::timeout(&head.headers, serving.call_timeout).map_err(|deadline::Malformed| malformed(TIMEOUT_FAULT))?;
-        let deadline = guard.received + timeout;
-        let now = self.observer.clock.now().wall;
-        let caller = timeout_at(deadline, serving.authenticator.identify(&session.peer, &head.headers, now)).await;
+        let received = guard.received;
+        let deadline = received.mono + timeout;
+        let identifying = serving.authenticator.identify(&session.peer, &head.headers, received.wall);
+        let caller = deadline::by(deadline, identifying).await;
         let caller = caller.map_err(|_elapsed| BrokerError::DeadlineExceeded)?.map_err(unidentified)?;
         let call = guard.identified(&self.broker, snapshot, caller, deadline);
-        let message = message(body, session, deadline.min(guard.received + MESSAGE_TIMEOUT)).await?;
+        let message = message(body, session, deadline.min(received.mono + MESSAGE_TIMEOUT)).await?;
         // From here on its connection is not closed for another.
         let _awaited = session.connection.await_answer();
         // Its work is done: the token need not be copied on.
@@ -110,7 +111,7 @@ impl Layer {
 async fn message(body: Incoming, session: &Session, by: Instant) -> Result<Bytes, Stopped> {
     let message = tokio::select! {
         biased;
-        message = timeout_at(by, Limited::new(body, REQUEST_MAX).collect()) => message,
+        message = deadline::by(by, Limited::new(body, REQUEST_MAX).collect()) => message,
         () = session.too_late() => return Err(BrokerError::ShuttingDown.into()),
     };
     match message {

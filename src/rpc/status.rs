@@ -104,7 +104,7 @@ fn details_metadata(error: &BrokerError) -> HashMap<String, String> {
 pub(crate) fn from_error(error: &BrokerError, request_id: &RequestId) -> Status {
     let mut details = ErrorDetails::new();
     details.set_error_info(error.reason().as_str(), DOMAIN, details_metadata(error));
-    details.set_request_info(request_id.as_str(), "");
+    details.set_request_info(request_id.text().as_str(), "");
     if let BrokerError::InvalidRequest(faults) = error {
         let violations: Vec<_> =
             faults.iter().map(|FieldFault { field, fault }| FieldViolation::new(field.as_ref(), fault)).collect();
@@ -140,7 +140,7 @@ pub(crate) fn completed(response: Response<Body>, id: impl FnOnce() -> RequestId
     // Another method, or a compression that is not offered.
     let mut details = ErrorDetails::new();
     details.set_error_info(Reason::InvalidRequest.as_str(), DOMAIN, HashMap::new());
-    details.set_request_info(id().as_str(), "");
+    details.set_request_info(id().text().as_str(), "");
     let text = if status.message().is_empty() { "no such method: list them by reflection" } else { status.message() };
     Status::with_error_details(status.code(), text, details).into_http()
 }

@@ -15,15 +15,15 @@ use prometheus_client::{
     metrics::{
         counter::Counter,
         family::{Family, MetricConstructor},
-        histogram::Histogram,
     },
     registry::{Registry, Unit},
 };
 
 pub mod gauges;
+mod histogram;
 mod text_format;
 
-use self::gauges::Gauges;
+use self::{gauges::Gauges, histogram::Histogram};
 
 /// Before every name of ours.
 const PREFIX: &str = "token_broker";
@@ -144,7 +144,7 @@ struct ByDuration;
 
 impl MetricConstructor<Histogram> for ByDuration {
     fn new_metric(&self) -> Histogram {
-        Histogram::new(DURATIONS)
+        Histogram::new(&DURATIONS)
     }
 }
 
@@ -184,7 +184,7 @@ impl Default for Metrics {
             call_durations,
             hits,
             calls_by_caller: Family::default(),
-            remaining: Histogram::new(LIVES),
+            remaining: Histogram::new(&LIVES),
             sign_ins: Family::default(),
             sign_in_durations: Family::new_with_constructor(ByDuration),
             renewals: Family::default(),

@@ -32,7 +32,10 @@ pub(super) fn write(record: &Record, to: &mut Vec<u8>) {
 }
 
 fn decision(call: &Decision, to: &mut Vec<u8>) {
-    call_line(call, call.at, to).plain("request_id", call.request_id.as_str()).some("trace_id", call.trace_id.map(Shown)).end();
+    call_line(call, call.at, to)
+        .plain("request_id", call.request_id.text().as_str())
+        .some("trace_id", call.trace_id.map(Shown))
+        .end();
 }
 
 /// Adds the line of hits that were summed, at the instant at which it is written.
