@@ -61,9 +61,14 @@ pub fn rfc3339(at: SystemTime) -> Option<String> {
 #[cfg(feature = "server")]
 #[must_use]
 pub fn rfc3339_micros(at: SystemTime) -> impl fmt::Display {
-    humantime::format_rfc3339_micros(
-        at.clamp(SystemTime::UNIX_EPOCH, SystemTime::UNIX_EPOCH + (YEAR_10000 - Duration::from_micros(1))),
-    )
+    humantime::format_rfc3339_micros(with_a_text(at))
+}
+
+/// The nearest instant within those years.
+#[cfg(feature = "server")]
+#[must_use]
+pub fn with_a_text(at: SystemTime) -> SystemTime {
+    at.clamp(SystemTime::UNIX_EPOCH, SystemTime::UNIX_EPOCH + (YEAR_10000 - Duration::from_micros(1)))
 }
 
 /// A source of time.

@@ -200,7 +200,7 @@ fn reply(answer: &Answer, left: Duration) -> GetTokenResponse {
             token_type: TOKEN_TYPE.to_owned(),
             expires_at: Some(prost_types::Timestamp::from(expires)),
             scope: token.scope.as_ref().to_owned(),
-            token_id: token.id.to_string(),
+            token_id: token.id.as_str().to_owned(),
             expires_in: prost_types::Duration::try_from(left).ok(),
         }),
     }

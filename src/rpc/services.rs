@@ -147,10 +147,13 @@ fn stream(response: Response<Body>, session: &Session) -> Response<AnswerBody> {
     response.map(|body| AnswerBody::stream(body, session.closing.clone()))
 }
 
-/// The service and the method that a path names.
+/// The service and the method that a path names; the first that is looked for is ours, as in nearly all calls.
 fn called<B>(request: &Request<B>) -> (Option<&str>, &str) {
-    let path = request.uri().path().strip_prefix('/').and_then(|path| path.split_once('/'));
-    path.map_or((None, ""), |(service, method)| (Some(service), method))
+    let Some(path) = request.uri().path().strip_prefix('/') else { return (None, "") };
+    match path.strip_prefix(SERVICE).and_then(|rest| rest.strip_prefix('/')) {
+        Some(method) => (Some(SERVICE), method),
+        None => path.split_once('/').map_or((None, ""), |(service, method)| (Some(service), method)),
+    }
 }
 
 impl Offered {

@@ -1,8 +1,8 @@
-//! A record as a line of JSON.
+//! Records as lines of JSON.
 //!
 //! Must never change a field's name, order or form: programs of others read them.
 
-use std::{fmt, io::Write as _, time::SystemTime};
+use std::{fmt, time::SystemTime};
 
 use serde::{Serialize, Serializer};
 
@@ -12,8 +12,22 @@ use crate::{clock, user::Number};
 /// By which these lines are told from the log's, where both are on standard output.
 const TARGET: &str = "audit";
 
+/// Lines that have gathered.
+#[derive(Debug, Default)]
+pub(super) struct Text {
+    pub(super) bytes: Vec<u8>,
+    stamp: Stamp,
+}
+
+/// The last instant that was written, up to its second: most often the next is in the same.
+#[derive(Debug, Default)]
+struct Stamp {
+    second: Option<u64>,
+    head: String,
+}
+
 /// Adds a record's line.
-pub(super) fn write(record: &Record, to: &mut Vec<u8>) {
+pub(super) fn write(record: &Record, to: &mut Text) {
     match record {
         Record::Decision(call) => decision(call, to),
         Record::Rare(rare) => match &**rare {
@@ -31,7 +45,7 @@ pub(super) fn write(record: &Record, to: &mut Vec<u8>) {
     }
 }
 
-fn decision(call: &Decision, to: &mut Vec<u8>) {
+fn decision(call: &Decision, to: &mut Text) {
     call_line(call, call.at, to)
         .plain("request_id", call.request_id.text().as_str())
         .some("trace_id", call.trace_id.map(Shown))
@@ -39,7 +53,7 @@ fn decision(call: &Decision, to: &mut Vec<u8>) {
 }
 
 /// Adds the line of hits that were summed, at the instant at which it is written.
-pub(super) fn sum(sum: &Sum, at: SystemTime, to: &mut Vec<u8>) {
+pub(super) fn sum(sum: &Sum, at: SystemTime, to: &mut Text) {
     let Sum { first, last, count } = sum;
     call_line(first, at, to)
         .put("count", count)
@@ -49,7 +63,7 @@ pub(super) fn sum(sum: &Sum, at: SystemTime, to: &mut Vec<u8>) {
 }
 
 /// What the line of a call and that of a sum have in common.
-fn call_line<'o>(call: &Decision, at: SystemTime, to: &'o mut Vec<u8>) -> Line<'o> {
+fn call_line<'o>(call: &Decision, at: SystemTime, to: &'o mut Text) -> Line<'o> {
     let user = call.user.as_deref();
     let mut line = Line::begin(to, at, "decision");
     line.some("caller", call.caller.as_ref().map(Shown))
@@ -64,7 +78,7 @@ fn call_line<'o>(call: &Decision, at: SystemTime, to: &'o mut Vec<u8>) -> Line<'
     line
 }
 
-fn sign_in(SignInResult { at, user, result, took, trace_id }: &SignInResult, to: &mut Vec<u8>) {
+fn sign_in(SignInResult { at, user, result, took, trace_id }: &SignInResult, to: &mut Text) {
     Line::begin(to, *at, "sign_in")
         .put("merchant_id", user.merchant.as_str())
         .number(Some(&user.number))
@@ -76,10 +90,29 @@ fn sign_in(SignInResult { at, user, result, took, trace_id }: &SignInResult, to:
         .end();
 }
 
-fn in_force(at: SystemTime, Reconfigured { users, added, changed, removed, callers }: &Reconfigured, to: &mut Vec<u8>) {
+fn in_force(at: SystemTime, Reconfigured { users, added, changed, removed, callers }: &Reconfigured, to: &mut Text) {
     let mut line = Line::begin(to, at, "configuration");
     line.put("verdict", "in_force").put("users", users).put("added", added);
     line.put("changed", changed).put("removed", removed).put("callers", callers).end();
+}
+
+impl Stamp {
+    /// Adds an instant as [`clock::rfc3339_micros`] has it, which is asked once a second.
+    fn write(&mut self, at: SystemTime, to: &mut Vec<u8>) {
+        let at = clock::with_a_text(at);
+        let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        if self.second.replace(since.as_secs()) != Some(since.as_secs()) {
+            self.head = clock::rfc3339_micros(at).to_string();
+            self.head.truncate(self.head.find('.').unwrap_or(self.head.len()));
+        }
+        to.extend_from_slice(self.head.as_bytes());
+        let (mut digits, mut left) = (*b".000000Z", since.subsec_micros());
+        for digit in digits[1..7].iter_mut().rev() {
+            *digit += u8::try_from(left % 10).unwrap_or_default();
+            left /= 10;
+        }
+        to.extend_from_slice(&digits);
+    }
 }
 
 /// What is shown as text by its `Display`.
@@ -97,12 +130,13 @@ struct Line<'o> {
 }
 
 impl<'o> Line<'o> {
-    fn begin(to: &'o mut Vec<u8>, at: SystemTime, event: &str) -> Self {
-        to.push(b'{');
-        let mut line = Self { to };
+    fn begin(Text { bytes, stamp }: &'o mut Text, at: SystemTime, event: &str) -> Self {
+        bytes.push(b'{');
+        let mut line = Self { to: bytes };
         line.name("timestamp");
-        // Memory takes everything that is written to it.
-        write!(line.to, "\"{}\"", clock::rfc3339_micros(at)).ok();
+        line.to.push(b'"');
+        stamp.write(at, line.to);
+        line.to.push(b'"');
         line.plain("event", event);
         line
     }
@@ -257,19 +291,33 @@ mod tests {
             ),
             (rare(Rare::Certificate { at: at(), not_after: None }), r#""event":"certificate","verdict":"in_force""#),
         ] {
-            let mut line = Vec::new();
+            let mut line = Text::default();
             write(&record, &mut line);
             let expected = format!("{{\"timestamp\":\"2024-03-07T09:39:29.000123Z\",{expected},\"target\":\"audit\"}}\n");
-            assert_eq!(String::from_utf8(line).expect("is text"), expected);
+            assert_eq!(String::from_utf8(line.bytes).expect("is text"), expected);
+        }
+    }
+
+    #[test]
+    fn instants_are_written_as_the_clock_has_them() {
+        let (mut stamp, epoch) = (Stamp::default(), SystemTime::UNIX_EPOCH);
+        let second = Duration::from_secs(1);
+        let same =
+            [at(), at() + Duration::from_micros(999_877), at() + Duration::from_micros(999_876), at() - second, at() + second];
+        let absurd = [epoch, epoch - second, epoch + 300_000_000 * Duration::from_secs(1_000), at() + Duration::from_nanos(1)];
+        for at in same.into_iter().chain(absurd) {
+            let mut text = Vec::new();
+            stamp.write(at, &mut text);
+            assert_eq!(String::from_utf8(text).expect("is text"), clock::rfc3339_micros(at).to_string());
         }
     }
 
     #[test]
     fn a_sum_has_the_fields_of_its_calls_but_for_their_ids() {
         let last = at() + Duration::from_secs(9);
-        let mut line = Vec::new();
+        let mut line = Text::default();
         sum(&Sum { first: hit(), last, count: 1_000 }, at() + Duration::from_secs(60), &mut line);
         let expected = r#"{"timestamp":"2024-03-07T09:40:29.000123Z","event":"decision","caller":"spiffe://example.org/ns/cards/sa/cards","merchant_id":"m\"1\\x","number":"+44…9999","verdict":"allowed","reason":"","outcome":"hit","token_id":"ba7816bf8f01cfea414140de5dae2223","count":1000,"first":"2024-03-07T09:39:29.000123Z","last":"2024-03-07T09:39:38.000123Z","target":"audit"}"#;
-        assert_eq!(String::from_utf8(line).expect("is text"), format!("{expected}\n"));
+        assert_eq!(String::from_utf8(line.bytes).expect("is text"), format!("{expected}\n"));
     }
 }

@@ -25,13 +25,13 @@ pub(super) struct Writer<S> {
     sums: Option<Sums>,
     clock: Arc<dyn Clock>,
     /// Lines that are not written yet, and how many they are.
-    lines: Vec<u8>,
+    lines: line::Text,
     count: usize,
 }
 
 impl<S: Sink> Writer<S> {
     pub(super) fn new(queue: Arc<Queue>, sink: S, sums: Option<Sums>, clock: Arc<dyn Clock>) -> Self {
-        Self { queue, sink, sums, clock, lines: Vec::with_capacity(GATHERED_MAX), count: 0 }
+        Self { queue, sink, sums, clock, lines: line::Text::default(), count: 0 }
     }
 
     pub(super) fn run(mut self) {
@@ -82,10 +82,10 @@ impl<S: Sink> Writer<S> {
     }
 
     /// Adds a line.
-    fn tell(&mut self, line: impl FnOnce(&mut Vec<u8>)) {
+    fn tell(&mut self, line: impl FnOnce(&mut line::Text)) {
         line(&mut self.lines);
         self.count += 1;
-        if self.lines.len() >= GATHERED_MAX {
+        if self.lines.bytes.len() >= GATHERED_MAX {
             self.put();
         }
     }
@@ -93,9 +93,9 @@ impl<S: Sink> Writer<S> {
     /// Hands over the lines.
     fn put(&mut self) {
         if self.count > 0 {
-            let lost = self.sink.put(&self.lines, self.count);
+            let lost = self.sink.put(&self.lines.bytes, self.count);
             self.queue.done(self.count, lost);
-            self.lines.clear();
+            self.lines.bytes.clear();
             self.count = 0;
         }
     }
