@@ -18,9 +18,19 @@ fn main() -> Result<(), Box<dyn Error>> {
     fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
     tonic_prost_build::configure()
         .build_transport(false)
-        .codec_path("crate::proto::codec::SmallMessages")
         // It holds the secret: `proto.rs` writes a `Debug` that doesn't show it.
         .skip_debug(["tokenbroker.v1.Token"])
+        .compile_fds(descriptors.clone())?;
+    // The broker's own service answers with what it holds, instead of copies in a message: see `rpc::reply`.
+    let service = out.join("service");
+    fs::create_dir_all(&service)?;
+    tonic_prost_build::configure()
+        .build_client(false)
+        .build_transport(false)
+        .extern_path(".tokenbroker.v1", "crate::proto::v1")
+        .extern_path(".tokenbroker.v1.GetTokenResponse", "crate::rpc::reply::Reply")
+        .codec_path("crate::rpc::reply::ReplyCodec")
+        .out_dir(service)
         .compile_fds(descriptors)?;
     Ok(())
 }

@@ -2,8 +2,6 @@
 //!
 //! Must never show an access token: the one message that holds it has a `Debug` of its own.
 
-mod codec;
-
 /// Package `tokenbroker.v1`.
 pub mod v1 {
     #![allow(missing_docs, unreachable_pub, missing_debug_implementations, reason = "generated")]

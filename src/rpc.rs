@@ -7,6 +7,15 @@ mod get_token;
 pub mod guard;
 pub mod health;
 mod layer;
+mod reply;
 pub mod services;
 pub mod status;
 mod streams;
+
+mod generated {
+    //! The service, over [`Call`](super::get_token::Call) and [`Reply`](super::reply::Reply).
+    #![allow(missing_docs, unreachable_pub, reason = "generated")]
+    #![allow(clippy::all, clippy::allow_attributes_without_reason, clippy::missing_errors_doc, reason = "generated")]
+
+    include!(concat!(env!("OUT_DIR"), "/service/tokenbroker.v1.rs"));
+}

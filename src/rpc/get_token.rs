@@ -10,13 +10,13 @@ use std::{
 use tokio::time::Instant;
 use tonic::{Code, Request, Response, Status};
 
-use super::status;
+use super::{generated::token_broker_service_server::TokenBrokerService, reply::Reply, status};
 use crate::{
-    broker::{Answer, Broker, BrokerError, FieldFault, NoToken, Outcome, Request as Wanted},
+    broker::{Broker, BrokerError, FieldFault, NoToken, Outcome, Request as Wanted},
     caller::CallerId,
     clock::Moment,
     live::Snapshot,
-    proto::v1::{GetTokenRequest, GetTokenResponse, Token, token_broker_service_server::TokenBrokerService},
+    proto::v1::GetTokenRequest,
     request_id::RequestId,
     telemetry::traces::Span,
     tokens::token::TokenId,
@@ -29,8 +29,6 @@ const MIN_REMAINING_MAX: Duration = Duration::from_secs(7 * 24 * 3_600);
 const REJECTED_TOKEN_IDS_MAX: usize = 16;
 /// The longest of them, in characters; ours have 32.
 const REJECTED_TOKEN_ID_MAX: usize = 64;
-/// How every token is presented (RFC 6750), whatever case the vault writes it in.
-const TOKEN_TYPE: &str = "Bearer";
 
 /// One call of `GetToken`: what its handler works on, and where it notes what it learns. It is served as a service of its own, so that
 /// the generated code hands the handler all of this, typed.
@@ -116,7 +114,7 @@ impl Notes {
 
 #[tonic::async_trait]
 impl TokenBrokerService for Call {
-    async fn get_token(&self, request: Request<GetTokenRequest>) -> Result<Response<GetTokenResponse>, Status> {
+    async fn get_token(&self, request: Request<GetTokenRequest>) -> Result<Response<Reply>, Status> {
         let result = match parse(request.into_inner(), self.deadline, &self.span) {
             Ok(wanted) => {
                 self.notes.user(&wanted.key);
@@ -129,7 +127,7 @@ impl TokenBrokerService for Call {
             Ok(answer) => {
                 let left = answer.cached.left_at(answer.at);
                 self.notes.end(End::Answered { outcome: answer.outcome, token_id: answer.cached.id(), left, at: answer.at });
-                Ok(Response::new(reply(&answer, left)))
+                Ok(Response::new(Reply::new(answer, left)))
             }
             Err(why) => {
                 let status = status::from_error(&why.error, &self.id);
@@ -186,23 +184,6 @@ fn parse_min_remaining(value: Option<prost_types::Duration>) -> Result<Duration,
         }
         (Ok(_), _) => Err("has nanos outside 0 to 999,999,999"),
         (Err(_), _) => Err("is negative: give 0 to 7 days"),
-    }
-}
-
-fn reply(answer: &Answer, left: Duration) -> GetTokenResponse {
-    let token = &answer.cached.token;
-    // A wall clock that was set back since the sign-in must not make it look longer than it is.
-    let expires =
-        answer.at.wall.checked_add(left).map_or(token.expires.wall, |by_what_is_left| by_what_is_left.min(token.expires.wall));
-    GetTokenResponse {
-        token: Some(Token {
-            access_token: token.access_token.expose().to_owned(),
-            token_type: TOKEN_TYPE.to_owned(),
-            expires_at: Some(prost_types::Timestamp::from(expires)),
-            scope: token.scope.as_ref().to_owned(),
-            token_id: token.id.as_str().to_owned(),
-            expires_in: prost_types::Duration::try_from(left).ok(),
-        }),
     }
 }
 

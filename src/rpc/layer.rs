@@ -14,6 +14,7 @@ use tower_service::Service as _;
 
 use super::{
     deadline,
+    generated::token_broker_service_server::TokenBrokerServiceServer,
     guard::{Guard, Observer},
 };
 use crate::{
@@ -21,7 +22,6 @@ use crate::{
     broker::{Broker, BrokerError, FieldFault},
     live::Snapshot,
     net::Session,
-    proto::v1::token_broker_service_server::TokenBrokerServiceServer,
 };
 
 /// Longest request message, in bytes: most take 100, and sixteen rejected ids of 64 characters of any script take 4,224.

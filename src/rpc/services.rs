@@ -14,6 +14,7 @@ use tower_service::Service;
 use tracing::info;
 
 use super::{
+    generated::token_broker_service_server::TokenBrokerServiceServer,
     get_token::Call,
     guard::Observer,
     health::Health,
@@ -24,7 +25,7 @@ use super::{
 use crate::{
     broker::{Broker, BrokerError},
     net::{CountedBody, Session, connection_limit::OpenCall},
-    proto::{self, v1::token_broker_service_server::TokenBrokerServiceServer},
+    proto,
     request_id::{self, RequestId},
 };
 
