@@ -99,7 +99,7 @@ impl Broker {
             let Configured { user, credential } = configured(&snapshot, &request.key)?;
             let now = self.clock.now();
             user.touch(self.second(now.mono));
-            let cached = self.cache.get(&user.key);
+            let cached = user.token();
             if let Some(token) = cached.as_ref().map(|cached| cached.id()).filter(|id| names(&request.rejected_token_ids, *id)) {
                 self.flights.rejected(user, token);
             }
@@ -159,7 +159,7 @@ impl Broker {
     #[must_use]
     pub fn stats(&self, snapshot: &Snapshot) -> Stats {
         let now = self.clock.now();
-        let judgement = Judgement { snapshot, cache: &self.cache, now, second: self.second(now.mono) };
+        let judgement = Judgement { snapshot, now, second: self.second(now.mono) };
         Stats::new(judgement.merchants(), &self.flights, &self.refresh_queue, now.mono)
     }
 

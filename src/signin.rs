@@ -61,7 +61,7 @@ impl Flights {
         let now = self.shared.parts.clock.now();
         let mut record = user.record();
         // A flight stores its token before it leaves the record: whoever finds no flight finds the token.
-        if let Some(cached) = self.shared.parts.cache.get(&user.key).filter(|cached| (request.serves)(cached, now)) {
+        if let Some(cached) = user.token().filter(|cached| (request.serves)(cached, now)) {
             return Join::Cached(cached);
         }
         // Looked at under the lock, so that who comes later sees what is in force later.
@@ -130,7 +130,7 @@ impl Flights {
         let now = self.shared.parts.clock.now().mono;
         let mut record = user.record();
         // Under the lock: a flight that ended meanwhile brought another token, of which nobody complained.
-        if self.shared.parts.cache.get(&user.key).is_some_and(|cached| cached.id() == token) {
+        if user.token().is_some_and(|cached| cached.id() == token) {
             record.holds.rejected(token, now, &self.shared.live.load().settings.rules);
         }
     }

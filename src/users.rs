@@ -28,7 +28,11 @@ use self::{
 use crate::{
     config,
     secret::Secret,
-    tokens::version::{Upstream, Version},
+    tokens::{
+        cache::{Cache, TokenSlot},
+        cached_token::CachedToken,
+        version::{Upstream, Version},
+    },
     user::{MerchantId, UserKey},
 };
 
@@ -185,18 +189,36 @@ pub struct KnownUser {
     pub key: Arc<UserKey>,
     merchant: Arc<KnownMerchant>,
     record: Mutex<Record>,
+    token: TokenSlot,
     /// When it was last asked for, in whole seconds after a start that the caller of `touch` keeps.
     asked: AtomicU64,
 }
 
 impl KnownUser {
     fn new(key: UserKey, merchant: Arc<KnownMerchant>) -> Self {
-        Self { key: Arc::new(key), merchant, record: Mutex::default(), asked: AtomicU64::new(0) }
+        Self { key: Arc::new(key), merchant, record: Mutex::default(), token: TokenSlot::default(), asked: AtomicU64::new(0) }
     }
 
     /// The record, locked. A panic elsewhere leaves it readable: every field is valid on its own.
     pub fn record(&self) -> MutexGuard<'_, Record> {
         self.record.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Its newest token, of whatever age, unless it has ended and is freed already. Takes no lock.
+    #[must_use]
+    pub fn token(&self) -> Option<Arc<CachedToken>> {
+        self.token.get()
+    }
+
+    /// Puts a token in the place of the former. Under the lock of this user's record, which is what `record` is for: whoever holds
+    /// it and finds no flight finds that flight's token.
+    pub fn store_token(&self, cache: &Cache, token: &Arc<CachedToken>, _record: &mut Record) {
+        cache.put(&self.key, &self.token, token);
+    }
+
+    /// Drops its token, under the same lock.
+    pub fn drop_token(&self, cache: &Cache, _record: &mut Record) {
+        cache.remove(&self.key, &self.token);
     }
 
     /// What it shares with the merchant's other users.

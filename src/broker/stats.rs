@@ -13,7 +13,6 @@ use crate::{
     config::Renewal,
     live::Snapshot,
     signin::{Flights, LastAnswers},
-    tokens::cache::Cache,
     user::MerchantId,
     users::{Configured, KnownUser, refresh_queue::RefreshQueue},
     vault::Failure,
@@ -79,7 +78,6 @@ pub struct Stopped {
 /// What the users are judged by.
 pub(super) struct Judgement<'a> {
     pub(super) snapshot: &'a Snapshot,
-    pub(super) cache: &'a Cache,
     pub(super) now: Moment,
     /// The same as users are touched with.
     pub(super) second: u64,
@@ -132,9 +130,7 @@ impl Judgement<'_> {
             Renewal::AtExpiry => LATELY,
         };
         let wanted = user.asked() != 0 && self.second.saturating_sub(user.asked()) < lately;
-        // Nobody has a token who was never asked for; most users of a large configuration never are.
-        let cached = if user.asked() == 0 { None } else { self.cache.get(&user.key) };
-        let has_token = cached.is_some_and(|cached| self.snapshot.takes(&cached) && !cached.left_at(self.now).is_zero());
+        let has_token = user.token().is_some_and(|cached| self.snapshot.takes(&cached) && !cached.left_at(self.now).is_zero());
         merchant.cached += usize::from(has_token);
         let held = self.count_stop(user, wanted, merchant);
         merchant.dry += usize::from(wanted && !has_token && !held);

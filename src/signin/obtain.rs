@@ -168,7 +168,7 @@ async fn sign_in(flight: &FlightContext, eligible: Eligible, pass: Pass, began: 
     let sign_in = Arc::clone(&snapshot.settings.sign_in);
     // A sign-in may take long, and is not to keep a former configuration for that.
     drop(snapshot);
-    let former = shared.parts.cache.get(&user.key);
+    let former = user.token();
     let span = shared.parts.traces.within(Some(&flight.span), "sign_in", SpanRole::Client);
     *sent = true;
     let result = sign_in.sign_in(&user.key, &credential.password, span.context()).await;

@@ -42,7 +42,7 @@ impl Shared {
         let snapshot = self.live.load();
         let renewal = snapshot.settings.renewal;
         let Some(configured) = snapshot.user(&user.key) else { return };
-        let cached = self.cached(&user.key, &snapshot, now);
+        let cached = valid_token(user, &snapshot, now);
         let (due, left) = match &cached {
             Some(cached) if cached.version != configured.credential.version => (Duration::ZERO, cached.left_at(now)),
             Some(cached) => match cached.due_in(now, renewal) {
@@ -73,16 +73,11 @@ impl Shared {
         };
     }
 
-    /// The cached token, if it is good for anything. Whether moka has freed one that has ended makes no difference.
-    pub(super) fn cached(&self, key: &UserKey, snapshot: &Snapshot, now: Moment) -> Option<Arc<CachedToken>> {
-        self.parts.cache.get(key).filter(|cached| snapshot.takes(cached) && !cached.left_at(now).is_zero())
-    }
-
     /// Plans a user's renewal by the rules that count now. Who has no token keeps the place that it has, where tokens are renewed ahead.
     pub(super) fn replan(&self, user: &KnownUser, snapshot: &Snapshot, now: Moment) {
         let mut record = user.record();
         let renewal = snapshot.settings.renewal;
-        let due = match self.cached(&user.key, snapshot, now) {
+        let due = match valid_token(user, snapshot, now) {
             Some(cached) if !record.holds.counts(cached.version) => Some(Duration::ZERO),
             Some(cached) => cached.due_in(now, renewal),
             None if renewal == Renewal::Ahead => return,
@@ -98,12 +93,12 @@ impl Shared {
         // Under the lock: a flight that ends later looks later at what is in force.
         let snapshot = self.live.load();
         let configured = configured(user, &mut record, &snapshot, now.mono);
-        let former = self.parts.cache.get(&user.key).filter(|cached| configured.is_none() || !snapshot.takes(cached));
+        let former = user.token().filter(|cached| configured.is_none() || !snapshot.takes(cached));
         if let Some(former) = former {
             record.lost_token = configured.is_some() && !former.left_at(now).is_zero();
-            self.parts.cache.remove(&user.key);
+            user.drop_token(&self.parts.cache, &mut record);
         }
-        let cached = self.cached(&user.key, &snapshot, now);
+        let cached = valid_token(user, &snapshot, now);
         let due = match (configured, cached) {
             (None, _) => None,
             // It came since, or is that of a credential which is back.
@@ -150,6 +145,11 @@ impl Shared {
         }
         quietest.1
     }
+}
+
+/// The user's token, if it is good for anything. Whether one that has ended is freed already makes no difference.
+pub(super) fn valid_token(user: &KnownUser, snapshot: &Snapshot, now: Moment) -> Option<Arc<CachedToken>> {
+    user.token().filter(|cached| snapshot.takes(cached) && !cached.left_at(now).is_zero())
 }
 
 /// How long the slowest sign-in took, with this one.

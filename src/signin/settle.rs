@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::{
     obtain::{Obtained, Source, VaultAnswer},
+    refresh::valid_token,
     shared::{FlightContext, configured},
 };
 use crate::{
@@ -20,7 +21,7 @@ use crate::{
     live::Look,
     single_flight::Leader,
     tokens::{cached_token::CachedToken, version::Version},
-    users::{Record, holds::Stop, waiters::FlightOutcome},
+    users::{Configured, Record, holds::Stop, waiters::FlightOutcome},
     vault::{Failure, Scope},
 };
 
@@ -97,7 +98,9 @@ pub(super) fn settle_broken(flight: &FlightContext, leader: &Leader<FlightOutcom
 fn lock(FlightContext { shared, user, .. }: &FlightContext, at: Moment) -> Locked<'_> {
     let mut record = user.record();
     let snapshot = shared.live.load();
-    let is_configured = configured(user, &mut record, &snapshot, at.mono).is_some();
+    // If it was forgotten and has come back, it has another record, whose token is not for this flight to replace.
+    let is_same = |configured: &Configured| Arc::ptr_eq(&configured.user, user);
+    let is_configured = configured(user, &mut record, &snapshot, at.mono).is_some_and(is_same);
     Locked { record, snapshot, is_configured }
 }
 
@@ -110,7 +113,7 @@ fn store(flight: &FlightContext, locked: Locked<'_>, cached: &Arc<CachedToken>, 
         return FlightOutcome::Void;
     }
     if is_configured {
-        shared.parts.cache.put(&user.key, cached);
+        user.store_token(&shared.parts.cache, cached, &mut record);
         record.lost_token = false;
         let counts = record.holds.counts(cached.version);
         let due = if counts { cached.due_in(at, snapshot.settings.renewal) } else { Some(Duration::ZERO) };
@@ -126,7 +129,7 @@ fn keep_former(flight: &FlightContext, locked: Locked<'_>, stop: Option<Stop>, a
     let definite = stop.as_ref().is_some_and(|stop| matches!(*stop.failure, Failure::Refused { .. }));
     let until = stop.as_ref().map_or(at.mono, |stop| stop.until);
     let renews = snapshot.settings.renewal == Renewal::Ahead && !definite;
-    let left = shared.cached(&user.key, &snapshot, at).map(|cached| cached.left_at(at));
+    let left = valid_token(user, &snapshot, at).map(|cached| cached.left_at(at));
     // Who has none, since the vault is another one, is to have one before somebody asks.
     let outlasts = left.map_or(flight.renewal || record.lost_token, |left| left > until.saturating_duration_since(at.mono));
     let worth = renews && is_configured && outlasts;
@@ -223,7 +226,7 @@ fn vault_failed(
 fn renew_later(FlightContext { shared, user, renewal, .. }: &FlightContext, stop: &Stop) {
     let now = shared.parts.clock.now();
     let lost_token = user.record().lost_token;
-    let has_token = || shared.cached(&user.key, &shared.live.load(), now).is_some();
+    let has_token = || valid_token(user, &shared.live.load(), now).is_some();
     if *renewal || lost_token || has_token() {
         shared.renew_later(user, stop.left_at(now.mono));
     }

@@ -2,6 +2,7 @@
 //!
 //! Each was once a fault. The simulation draws such histories by the thousand; here they are told one by one.
 
+mod forgotten;
 mod outage;
 mod rules;
 mod threads;
