@@ -195,6 +195,7 @@ impl App {
         let refresh_queue = Arc::new(RefreshQueue::new(Arc::clone(&clock)));
         let metrics = Arc::new(Metrics::default());
         let traces = Traces::new(config.traces.as_ref())?;
+        let runtime = Handle::current();
         let parts = Parts {
             clock: Arc::clone(&clock),
             cache,
@@ -202,11 +203,11 @@ impl App {
             metrics: Arc::clone(&metrics),
             traces: traces.clone(),
             audit: audit.clone(),
-            runtime: Handle::current(),
+            runtime: runtime.clone(),
             seed,
         };
         let closing = CancellationToken::new();
-        let live = Live::new(Snapshot::new(make(&mut config, None, sign_in, &clock)?));
+        let live = Live::new(Snapshot::new(make(&mut config, None, sign_in, &clock, &runtime)?));
         let broker = Arc::new(Broker::new(parts, live.clone(), closing.clone()));
         let health = Health::new();
         let observer =
@@ -217,6 +218,7 @@ impl App {
             broker: Arc::clone(&broker),
             live: live.clone(),
             clock: Arc::clone(&clock),
+            runtime,
             level: None,
             audit: audit.clone(),
             current: config.clone(),

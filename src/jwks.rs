@@ -27,12 +27,22 @@ const KID_SHOWN: usize = 64;
 pub(crate) struct Key {
     algorithms: Vec<Algorithm>,
     decoding: DecodingKey,
+    /// How often it was taken, which nobody gets around who verifies a token.
+    #[cfg(test)]
+    uses: std::sync::atomic::AtomicUsize,
 }
 
 impl Key {
     /// The key, if this algorithm is one of its own.
     pub(crate) fn for_algorithm(&self, algorithm: Algorithm) -> Option<&DecodingKey> {
+        #[cfg(test)]
+        self.uses.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
         self.algorithms.contains(&algorithm).then_some(&self.decoding)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn uses(&self) -> usize {
+        self.uses.load(std::sync::atomic::Ordering::SeqCst)
     }
 }
 
@@ -191,7 +201,13 @@ fn usable(value: &Value) -> Result<(String, Key), &'static str> {
         "its numbers can't be read, or are shorter or longer than such keys have (RSA: 2,048 to 8,192 bits): give it as it was published",
     )?;
     let kid = jwk.common.key_id.filter(|kid| !kid.is_empty()).ok_or("it has no id (kid), which tokens name: give it one")?;
-    Ok((kid, Key { algorithms, decoding }))
+    let key = Key {
+        algorithms,
+        decoding,
+        #[cfg(test)]
+        uses: std::sync::atomic::AtomicUsize::default(),
+    };
+    Ok((kid, key))
 }
 
 /// Whether a key has numbers of a length that can be verified with.

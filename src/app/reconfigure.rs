@@ -5,6 +5,7 @@
 
 use std::{mem, sync::Arc};
 
+use tokio::runtime::Handle;
 use tracing::{info, warn};
 
 use super::BuildError;
@@ -30,14 +31,17 @@ pub(super) struct Former<'a> {
     serving: &'a Serving,
 }
 
-/// Everything that a configuration says of calls, connections and sign-ins; takes the users out.
+/// Everything that a configuration says of calls, connections and sign-ins; takes the users out. What of it makes requests makes them on
+/// `runtime`.
 pub(super) fn make(
     config: &mut Config,
     former: Option<&Former<'_>>,
     sign_in: Arc<dyn SignIn>,
     clock: &Arc<dyn Clock>,
+    runtime: &Handle,
 ) -> Result<Configuration, BuildError> {
-    let serving = serving(config, former, clock)?;
+    let authenticator = authenticator(config, former, clock, runtime);
+    let serving = serving(config, former, authenticator)?;
     let users = mem::take(&mut config.users);
     let vault = &config.vault;
     let settings = Settings {
@@ -51,7 +55,7 @@ pub(super) fn make(
     Ok(Configuration { users, policy: Policy::of(config), settings, serving })
 }
 
-fn serving(config: &Config, former: Option<&Former<'_>>, clock: &Arc<dyn Clock>) -> Result<Serving, BuildError> {
+fn serving(config: &Config, former: Option<&Former<'_>>, authenticator: Authenticator) -> Result<Serving, BuildError> {
     let grpc = &config.grpc;
     let tls = match &grpc.tls {
         None => None,
@@ -62,7 +66,7 @@ fn serving(config: &Config, former: Option<&Former<'_>>, clock: &Arc<dyn Clock>)
         }
     };
     Ok(Serving {
-        authenticator: authenticator(config, former, clock),
+        authenticator,
         call_timeout: grpc.call_timeout,
         label_callers: config.admin.as_ref().is_some_and(|admin| admin.label_callers),
         lame_duck: grpc.lame_duck,
@@ -74,14 +78,15 @@ fn serving(config: &Config, former: Option<&Former<'_>>, clock: &Arc<dyn Clock>)
     })
 }
 
-/// The former has keys and reviews in its cache, so it is kept while it is configured the same.
-fn authenticator(config: &Config, former: Option<&Former<'_>>, clock: &Arc<dyn Clock>) -> Authenticator {
+/// The former has keys, and remembers tokens and reviews, so it is kept while it is configured the same; of one that is configured otherwise
+/// nothing counts any more.
+fn authenticator(config: &Config, former: Option<&Former<'_>>, clock: &Arc<dyn Clock>, runtime: &Handle) -> Authenticator {
     let configured = &config.auth.service_accounts;
     let same = former.filter(|former| former.config.auth.service_accounts == *configured);
     let service_accounts = match (configured, same) {
         (None, _) => None,
         (Some(_), Some(former)) => former.serving.authenticator.service_accounts.clone(),
-        (Some(accounts), None) => Some(Arc::new(ServiceAccounts::new(accounts, Arc::clone(clock)))),
+        (Some(accounts), None) => Some(Arc::new(ServiceAccounts::new(accounts, Arc::clone(clock), runtime))),
     };
     Authenticator { required: config.asks(), service_accounts }
 }
@@ -103,6 +108,8 @@ pub(super) struct Reconfigure {
     pub(super) broker: Arc<Broker>,
     pub(super) live: Live,
     pub(super) clock: Arc<dyn Clock>,
+    /// Where requests are made: reloads run on a thread of their own.
+    pub(super) runtime: Handle,
     pub(super) level: Option<Level>,
     pub(super) audit: Audit,
     /// What is in force as far as a reload reaches, without the users, whose passwords have their own place.
@@ -122,7 +129,8 @@ impl Reconfigure {
         let snapshot = self.live.load_full();
         let former = Former { config: &self.current, serving: &snapshot.serving };
         let sign_in = HttpVault::new(&next.vault, Arc::clone(&self.clock)).map_err(|fault| fault.to_string())?;
-        let configuration = make(&mut next, Some(&former), Arc::new(sign_in), &self.clock).map_err(|fault| fault.to_string())?;
+        let configuration =
+            make(&mut next, Some(&former), Arc::new(sign_in), &self.clock, &self.runtime).map_err(|fault| fault.to_string())?;
         self.say_what_takes_a_restart(&next);
         let counts = self.broker.reconfigure(configuration);
         if let Some(level) = &self.level {
@@ -184,6 +192,54 @@ impl Reconfigure {
             if differs {
                 warn!(key, "this key takes effect with the next start");
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs::{self, Permissions},
+        os::unix::fs::PermissionsExt as _,
+        path::Path,
+    };
+
+    use super::*;
+    use crate::{clock::SystemClock, config};
+
+    fn load(directory: &Path, accounts: &str, rest: &str) -> Config {
+        let path = directory.join("main.toml");
+        let vault = "[vault]\nbase_url = 'https://vault.example.org'\n";
+        let user = "[[users]]\nmerchant_id = 'm'\nnumber = '+447871239999'\npassword = 'a'\n";
+        let caller = "[[callers]]\nid = 'system:serviceaccount:a:b'\nmerchants = ['m']\n";
+        let text = format!("{vault}{user}{caller}{rest}[auth.service_accounts]\njwks_file = 'jwks'\n{accounts}");
+        fs::write(&path, text).expect("is written");
+        fs::set_permissions(&path, Permissions::from_mode(0o600)).expect("is ours");
+        config::load(&path).expect("is good").config
+    }
+
+    #[tokio::test]
+    async fn what_is_known_of_tokens_is_kept_only_while_it_is_configured_the_same() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let accounts = "issuer = 'https://a'\n";
+        let config = load(directory.path(), accounts, "");
+        let authenticator =
+            |config: &Config, former: Option<&Former<'_>>| super::authenticator(config, former, &clock, &Handle::current());
+        let serving = Serving { authenticator: authenticator(&config, None), ..Serving::default() };
+        let before = serving.authenticator.service_accounts.clone().expect("is configured");
+        let former = Former { config: &config, serving: &serving };
+        for (accounts, rest, kept) in [
+            (accounts, "", true),
+            (accounts, "[log]\nlevel = 'debug'\n", true),
+            ("issuer = ['https://a', 'https://b']\n", "", false),
+            ("issuer = 'https://b'\n", "", false),
+            ("issuer = 'https://a'\naudience = 'b'\n", "", false),
+            ("issuer = 'https://a'\ntoken_review = true\n", "", false),
+        ] {
+            let next = load(directory.path(), accounts, rest);
+            let now = authenticator(&next, Some(&former)).service_accounts.expect("is configured");
+            assert_eq!(Arc::ptr_eq(&now, &before), kept, "{accounts}{rest}");
         }
     }
 }

@@ -8,6 +8,8 @@ mod api;
 mod keys;
 mod presented;
 mod review;
+mod token_digest;
+mod verified;
 
 #[cfg(test)]
 mod tests;
@@ -18,13 +20,15 @@ use std::{
     time::Duration,
 };
 
-use tokio::task::JoinSet;
+use tokio::{runtime::Handle, task::JoinSet};
 
 use self::{
     api::Api,
-    keys::Keys,
+    keys::{Found, Keys},
     presented::{Presented, Rules},
     review::Reviews,
+    token_digest::TokenDigest,
+    verified::{Verified, VerifiedTokens},
 };
 use crate::{
     caller::CallerName,
@@ -52,6 +56,7 @@ pub enum Unverified {
 /// Verifies the tokens of one cluster, or of those that a migration is between.
 pub struct ServiceAccounts {
     trusted: Vec<Trusted>,
+    verified: VerifiedTokens,
     reviews: Option<Reviews>,
     clock: Arc<dyn Clock>,
 }
@@ -71,13 +76,14 @@ impl fmt::Debug for ServiceAccounts {
 }
 
 impl ServiceAccounts {
-    /// Prepares a verifier; connects to nothing and reads no file yet.
+    /// Prepares a verifier; connects to nothing and reads no file yet. What it asks of the API server it asks on `runtime`, so that a
+    /// request and its connection outlive the runtime of the call that needed it.
     #[must_use]
-    pub fn new(config: &ServiceAccountsConfig, clock: Arc<dyn Clock>) -> Self {
-        Self::with_timeouts(config, clock, Timeouts { connect: CONNECT_TIMEOUT, request: REQUEST_TIMEOUT })
+    pub fn new(config: &ServiceAccountsConfig, clock: Arc<dyn Clock>, runtime: &Handle) -> Self {
+        Self::with_timeouts(config, clock, runtime, Timeouts { connect: CONNECT_TIMEOUT, request: REQUEST_TIMEOUT })
     }
 
-    fn with_timeouts(config: &ServiceAccountsConfig, clock: Arc<dyn Clock>, timeouts: Timeouts) -> Self {
+    fn with_timeouts(config: &ServiceAccountsConfig, clock: Arc<dyn Clock>, runtime: &Handle, timeouts: Timeouts) -> Self {
         let api = Arc::new(Api::new(config, timeouts));
         // Keys that are published in one place are fetched once.
         let mut known: Vec<(&KeySource, Arc<Keys>)> = Vec::new();
@@ -85,16 +91,17 @@ impl ServiceAccounts {
         for Issuer { name, keys: source } in &config.issuers {
             let shared = known.iter().find(|(known, _)| *known == source).map(|(_, keys)| Arc::clone(keys));
             let keys = shared.unwrap_or_else(|| {
-                Arc::new(Keys::new(Arc::clone(&api), source.clone(), name.clone(), Arc::clone(&clock), timeouts))
+                let (api, clock) = (Arc::clone(&api), Arc::clone(&clock));
+                Arc::new(Keys::new(api, source.clone(), name.clone(), clock, timeouts, runtime.clone()))
             });
             known.push((source, Arc::clone(&keys)));
             trusted.push(Trusted { rules: Rules::new(name, &config.audience), keys });
         }
-        let reviews = config
-            .review
-            .as_ref()
-            .map(|target| Reviews::new(api, target.url().clone(), config.audience.clone(), Arc::clone(&clock), timeouts));
-        Self { trusted, reviews, clock }
+        let reviews = config.review.as_ref().map(|target| {
+            let (url, audience) = (target.url().clone(), config.audience.clone());
+            Reviews::new(api, url, audience, Arc::clone(&clock), timeouts, runtime.clone())
+        });
+        Self { trusted, verified: VerifiedTokens::default(), reviews, clock }
     }
 
     /// Whose token this is. `bearer` is the text behind `Bearer `. Dropping the future loses nothing that others wait for.
@@ -102,15 +109,36 @@ impl ServiceAccounts {
     /// # Errors
     /// Says why it can't be told, in words that may be handed to the caller.
     pub async fn verify(&self, bearer: &str) -> Result<CallerName, Unverified> {
+        presented::is_of_a_length(bearer)?;
+        let digest = TokenDigest::of(bearer);
+        let account = match self.recall(&digest) {
+            Some(judged) => judged?,
+            None => self.verify_anew(bearer, digest).await?,
+        };
+        if let Some(reviews) = &self.reviews {
+            reviews.review(bearer, digest, &account).await?;
+        }
+        Ok(account)
+    }
+
+    /// What verifying the token anew would come to, if it was verified lately and its keys are still the ones that are trusted.
+    fn recall(&self, digest: &TokenDigest) -> Option<Result<CallerName, Unverified>> {
+        let now = self.clock.now();
+        let Verified { account, validity, issuer, keys } = self.verified.find(digest, now)?;
+        let still = self.trusted.get(issuer)?.keys.still_trusts(keys, now);
+        still.then(|| validity.judge(now.wall).map(|()| account))
+    }
+
+    async fn verify_anew(&self, bearer: &str, digest: TokenDigest) -> Result<CallerName, Unverified> {
         let presented = Presented::parse(bearer)?;
         // What the token says of its issuer only chooses by whose keys and rules it is judged.
-        let trusted = self.trusted.iter().find(|trusted| trusted.rules.issuer() == presented.issuer());
-        let Trusted { rules, keys } = trusted.ok_or(Unverified::Refused(presented::OTHER_ISSUER))?;
-        let key = keys.find(presented.kid()).await?;
-        let account = presented.check(&key, rules, self.clock.now().wall)?;
-        if let Some(reviews) = &self.reviews {
-            reviews.review(bearer, &account).await?;
-        }
+        let named = self.trusted.iter().enumerate().find(|(_, trusted)| trusted.rules.issuer() == presented.issuer());
+        let (issuer, Trusted { rules, keys }) = named.ok_or(Unverified::Refused(presented::OTHER_ISSUER))?;
+        let Found { key, generation } = keys.find(presented.kid()).await?;
+        let now = self.clock.now();
+        let (account, validity) = presented.check(&key, rules, now.wall)?;
+        let verified = Verified { account: account.clone(), validity, issuer, keys: generation };
+        self.verified.remember(digest, verified, now);
         Ok(account)
     }
 }
@@ -122,16 +150,24 @@ struct Timeouts {
     request: Duration,
 }
 
-/// Requests that go on when the caller who began them is gone, and end with the verifier.
-#[derive(Debug, Default)]
-struct Tasks(Mutex<JoinSet<()>>);
+/// Requests that go on when the caller who began them is gone, also with its runtime, and end with the verifier.
+#[derive(Debug)]
+struct Tasks {
+    under_way: Mutex<JoinSet<()>>,
+    runtime: Handle,
+}
 
 impl Tasks {
+    fn on(runtime: Handle) -> Self {
+        Self { under_way: Mutex::default(), runtime }
+    }
+
+    /// What the task spawns itself, as connections and reads of files, is on its runtime too.
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let mut tasks = lock(&self.0);
+        let mut under_way = lock(&self.under_way);
         // Those that ended are let go of here: nobody else waits for them.
-        while tasks.try_join_next().is_some() {}
-        tasks.spawn(task);
+        while under_way.try_join_next().is_some() {}
+        under_way.spawn_on(task, &self.runtime);
     }
 }
 

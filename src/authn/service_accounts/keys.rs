@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::timeout;
+use tokio::{runtime::Handle, time::timeout};
 use tracing::{info, warn};
 
 use super::{
@@ -69,6 +69,8 @@ struct State {
     failing: bool,
     /// That the keys are too old to serve, as the log was told.
     outdated: bool,
+    /// That of the keys that were fetched last.
+    generation: Generation,
     /// What is published and can't be used, as the log was told.
     unusable: Vec<Unusable>,
 }
@@ -84,8 +86,20 @@ enum Trust {
     No,
 }
 
+/// Which fetch keys came of: each has its own, also where it brought the same keys again. What was found with keys of one that is not
+/// kept any more counts no longer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Generation(u64);
+
+/// A key that may be trusted now.
+pub(super) struct Found {
+    pub(super) key: Arc<Key>,
+    pub(super) generation: Generation,
+}
+
 struct Kept {
     keys: KeySet,
+    generation: Generation,
     /// From before they were asked for.
     at: Moment,
 }
@@ -110,15 +124,21 @@ impl State {
         self.kept.as_ref().map_or(Trust::No, |kept| kept.trust(now))
     }
 
-    /// The key, if it may be trusted as it is.
-    fn trusted(&self, kid: &str, now: Moment) -> Option<Arc<Key>> {
+    /// What is kept, if it may be trusted as it is.
+    fn trusted(&self, now: Moment) -> Option<&Kept> {
         let away = || self.failed.is_some_and(|failed| failed.age_at(now) <= KNOWN_AWAY);
         let may = match self.trust(now) {
             Trust::Fresh | Trust::Due => true,
             Trust::Unsettled => away(),
             Trust::No => false,
         };
-        self.find(kid).filter(|_| may)
+        self.kept.as_ref().filter(|_| may)
+    }
+
+    /// The key, if it may be trusted as it is.
+    fn trusted_key(&self, kid: &str, now: Moment) -> Option<Found> {
+        let Kept { keys, generation, .. } = self.trusted(now)?;
+        keys.find(kid).map(|key| Found { key, generation: *generation })
     }
 
     /// What it means that a key is not there, or may not be trusted: only who has asked knows that it is not published.
@@ -139,24 +159,29 @@ impl State {
 }
 
 impl Keys {
-    pub(super) fn new(api: Arc<Api>, source: KeySource, issuer: String, clock: Arc<dyn Clock>, timeouts: Timeouts) -> Self {
+    /// Fetches on `runtime`, whatever runtime asks.
+    pub(super) fn new(
+        api: Arc<Api>,
+        source: KeySource,
+        issuer: String,
+        clock: Arc<dyn Clock>,
+        timeouts: Timeouts,
+        runtime: Handle,
+    ) -> Self {
         let shared = Shared { api, source, issuer, clock, timeouts, state: Mutex::default() };
-        Self { shared: Arc::new(shared), tasks: Tasks::default() }
+        Self { shared: Arc::new(shared), tasks: Tasks::on(runtime) }
     }
 
     /// The key of this id, fetched if it must be.
-    pub(super) async fn find(&self, kid: &str) -> Result<Arc<Key>, Unverified> {
+    pub(super) async fn find(&self, kid: &str) -> Result<Found, Unverified> {
         let fetching = {
             let mut state = self.shared.state();
             let now = self.shared.clock.now();
-            let trusted = state.trusted(kid, now);
-            let fetching = match &trusted {
-                Some(_) if state.trust(now) == Trust::Fresh => None,
-                Some(_) | None => self.fetch(&mut state, now),
-            };
-            if let Some(key) = trusted {
-                return Ok(key);
+            if let Some(found) = state.trusted_key(kid, now) {
+                self.keep_fresh(&mut state, now);
+                return Ok(found);
             }
+            let fetching = self.fetch(&mut state, now);
             fetching.ok_or_else(|| state.unknown(kid))?
         };
         let late = timeout(self.shared.timeouts.request, fetching.result()).await.is_err();
@@ -166,13 +191,38 @@ impl Keys {
             // The fetch ends in the same moment, and may come to say so after us.
             state.failed = Some(now);
         }
-        state.trusted(kid, now).ok_or_else(|| if late { Unverified::Unavailable(AWAY) } else { state.unknown(kid) })
+        state.trusted_key(kid, now).ok_or_else(|| if late { Unverified::Unavailable(AWAY) } else { state.unknown(kid) })
+    }
+
+    /// Whether those keys are still the ones that are trusted. They are then fetched again just as [`Keys::find`] would have it; if
+    /// not, it alone knows what to do.
+    pub(super) fn still_trusts(&self, generation: Generation, now: Moment) -> bool {
+        let mut state = self.shared.state();
+        let still = state.trusted(now).is_some_and(|kept| kept.generation == generation);
+        if still {
+            self.keep_fresh(&mut state, now);
+        }
+        still
+    }
+
+    /// Has keys that are trusted fetched again, if it is time.
+    fn keep_fresh(&self, state: &mut State, now: Moment) {
+        if state.trust(now) != Trust::Fresh {
+            // Nobody waits for it.
+            drop(self.fetch(state, now));
+        }
     }
 
     /// Whether the key is here, without looking for it.
     #[cfg(test)]
     pub(super) fn holds(&self, kid: &str) -> bool {
         self.shared.state().find(kid).is_some()
+    }
+
+    /// How often the key that is here was taken to verify a token.
+    #[cfg(test)]
+    pub(super) fn uses(&self, kid: &str) -> usize {
+        self.shared.state().find(kid).map_or(0, |key| key.uses())
     }
 
     #[cfg(test)]
@@ -224,7 +274,10 @@ impl Shared {
             state.fetching = None;
             let now = self.clock.now();
             match keys {
-                Ok(Ok(keys)) => state.kept = Some(Kept { keys, at: began }),
+                Ok(Ok(keys)) => {
+                    state.generation = Generation(state.generation.0 + 1);
+                    state.kept = Some(Kept { keys, generation: state.generation, at: began });
+                }
                 Ok(Err(NoKeys::Withdrawn)) => state.kept = None,
                 Ok(Err(NoKeys::Unread(_))) | Err(_) => {}
             }

@@ -74,12 +74,8 @@ pub(super) struct Presented<'a> {
 }
 
 impl<'a> Presented<'a> {
+    /// Of a token that [`is_of_a_length`].
     pub(super) fn parse(token: &'a str) -> Result<Self, Unverified> {
-        if token.len() > TOKEN_MAX {
-            return Err(Unverified::Refused(
-                "the bearer token is too long: send the pod's projected service-account token, as it is in its file",
-            ));
-        }
         // `none` and what else is unknown has no name in `Algorithm` and fails here.
         let header = jsonwebtoken::decode_header(token).ok();
         let header = header.ok_or_else(|| Unverified::Refused(if is_signed(token) { OTHER_ALGORITHM } else { NO_JWT }))?;
@@ -103,7 +99,8 @@ impl<'a> Presented<'a> {
         &self.kid
     }
 
-    pub(super) fn check(&self, key: &Key, rules: &Rules, now: SystemTime) -> Result<CallerName, Unverified> {
+    /// Whose it is, and from when to when.
+    pub(super) fn check(&self, key: &Key, rules: &Rules, now: SystemTime) -> Result<(CallerName, Validity), Unverified> {
         // A public key is no secret: an algorithm of another kind (HMAC above all) must not be tried with it.
         let decoding = key.for_algorithm(self.algorithm).ok_or(Unverified::Refused(
             "the token is signed with an algorithm that is not its key's: send a token as the cluster signed it",
@@ -113,6 +110,16 @@ impl<'a> Presented<'a> {
             .claims;
         claims.judge(now)
     }
+}
+
+/// Whether a token is short enough to be looked at.
+pub(super) fn is_of_a_length(token: &str) -> Result<(), Unverified> {
+    if token.len() > TOKEN_MAX {
+        return Err(Unverified::Refused(
+            "the bearer token is too long: send the pod's projected service-account token, as it is in its file",
+        ));
+    }
+    Ok(())
 }
 
 /// A part of a token, unverified; `None` where it is JSON of another shape, or none.
@@ -156,14 +163,35 @@ struct Claims {
     /// One issuer: jsonwebtoken would take a list that contains ours.
     #[serde(rename = "iss")]
     _issuer: String,
-    /// Seconds since 1970, which JSON lets be of any size and sign and have a fraction; comparing floats takes them all.
     exp: f64,
     nbf: f64,
     sub: String,
 }
 
 impl Claims {
-    fn judge(self, now: SystemTime) -> Result<CallerName, Unverified> {
+    fn judge(self, now: SystemTime) -> Result<(CallerName, Validity), Unverified> {
+        let validity = Validity { exp: self.exp, nbf: self.nbf };
+        validity.judge(now)?;
+        // As strict as `[[callers]]`, so that no subject is what a pattern could take for another one.
+        let account = CallerName::parse(&self.sub)
+            .ok()
+            .filter(|name| name.kind() == NameKind::ServiceAccount)
+            .ok_or(Unverified::Refused("the token's subject is not a service account: send the pod's projected token"))?;
+        Ok((account, validity))
+    }
+}
+
+/// From when to when a token is good, as it says itself: in seconds since 1970, which JSON lets be of any size and sign and have a fraction;
+/// comparing floats takes them all.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Validity {
+    exp: f64,
+    nbf: f64,
+}
+
+impl Validity {
+    /// Whether it is good at this time. This alone judges that, also of a token that was verified before.
+    pub(super) fn judge(self, now: SystemTime) -> Result<(), Unverified> {
         let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs_f64();
         let leeway = LEEWAY.as_secs_f64();
         if now >= self.exp + leeway {
@@ -176,10 +204,12 @@ impl Claims {
                 "the token is not valid yet: see that the machines' clocks agree, or try again later",
             ));
         }
-        // As strict as `[[callers]]`, so that no subject is what a pattern could take for another one.
-        CallerName::parse(&self.sub)
-            .ok()
-            .filter(|name| name.kind() == NameKind::ServiceAccount)
-            .ok_or(Unverified::Refused("the token's subject is not a service account: send the pod's projected token"))
+        Ok(())
+    }
+
+    /// Without an end, for tests of what is kept of tokens.
+    #[cfg(test)]
+    pub(super) fn for_ever() -> Self {
+        Self { exp: f64::INFINITY, nbf: f64::NEG_INFINITY }
     }
 }

@@ -12,19 +12,20 @@ use std::{
 use bytes::Bytes;
 use reqwest::Url;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use tokio::{
+    runtime::Handle,
     sync::Semaphore,
     time::{Instant, timeout},
 };
 use tracing::warn;
 use zeroize::Zeroizing;
 
-use self::memory::{Known, Memory, Outcome, TokenHash, Verdict};
+use self::memory::{Known, Memory, Outcome, Verdict};
 use super::{
     Tasks, Timeouts, Unverified,
     api::{Api, Failed},
     lock,
+    token_digest::TokenDigest,
 };
 use crate::{
     caller::CallerName,
@@ -58,23 +59,30 @@ struct Shared {
 }
 
 impl Reviews {
-    pub(super) fn new(api: Arc<Api>, url: Url, audience: String, clock: Arc<dyn Clock>, timeouts: Timeouts) -> Self {
+    /// Asks on `runtime`, whatever runtime has a token.
+    pub(super) fn new(
+        api: Arc<Api>,
+        url: Url,
+        audience: String,
+        clock: Arc<dyn Clock>,
+        timeouts: Timeouts,
+        runtime: Handle,
+    ) -> Self {
         let (places, memory) = (Semaphore::new(AT_ONCE), Mutex::default());
         let shared = Shared { api, url, audience, clock, timeouts, places, memory, complained: Mutex::default() };
-        Self { shared: Arc::new(shared), tasks: Tasks::default() }
+        Self { shared: Arc::new(shared), tasks: Tasks::on(runtime) }
     }
 
-    /// Whether the cluster takes the token, which was found to be this account's, for that.
-    pub(super) async fn review(&self, token: &str, account: &CallerName) -> Outcome {
-        let hash = TokenHash::from(Sha256::digest(token));
+    /// Whether the cluster takes the token, which has this digest and was found to be this account's, for that.
+    pub(super) async fn review(&self, token: &str, digest: TokenDigest, account: &CallerName) -> Outcome {
         let review = {
             let mut memory = lock(&self.shared.memory);
             let now = self.shared.clock.now();
-            match memory.look(&hash, now) {
+            match memory.look(&digest, now) {
                 Known::Reviewed(verdict) => return verdict.map_err(Unverified::Refused),
                 Known::UnderReview(review) => review,
                 Known::Full => return Err(Unverified::Unavailable(BUSY)),
-                Known::Not => self.begin(&mut memory, hash, token, account),
+                Known::Not => self.begin(&mut memory, digest, token, account),
             }
         };
         match timeout(self.shared.timeouts.request, review.result()).await {
@@ -83,23 +91,23 @@ impl Reviews {
         }
     }
 
-    fn begin(&self, memory: &mut Memory, hash: TokenHash, token: &str, account: &CallerName) -> Follower<Outcome> {
+    fn begin(&self, memory: &mut Memory, digest: TokenDigest, token: &str, account: &CallerName) -> Follower<Outcome> {
         let leader = Leader::new();
         let review = leader.follower();
-        memory.begin(hash, review.clone());
+        memory.begin(digest, review.clone());
         let (shared, token, account) = (Arc::clone(&self.shared), Zeroizing::new(token.to_owned()), account.clone());
-        self.tasks.spawn(async move { leader.finish(shared.review(hash, &token, &account).await) });
+        self.tasks.spawn(async move { leader.finish(shared.review(digest, &token, &account).await) });
         review
     }
 }
 
 impl Shared {
-    async fn review(&self, hash: TokenHash, token: &str, account: &CallerName) -> Outcome {
+    async fn review(&self, digest: TokenDigest, token: &str, account: &CallerName) -> Outcome {
         let result = match timeout(self.timeouts.request, self.ask(token, account)).await {
             Ok(result) => result,
             Err(_elapsed) => Err(Failed::Away("its answer took too long")),
         };
-        lock(&self.memory).finish(hash, result.ok());
+        lock(&self.memory).finish(digest, result.ok());
         match result {
             Ok((verdict, _asked)) => verdict.map_err(Unverified::Refused),
             Err(failed) => {

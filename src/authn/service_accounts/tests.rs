@@ -20,7 +20,9 @@ use crate::{
 mod cluster;
 mod fetching;
 mod issuers;
+mod remembering;
 mod reviewing;
+mod runtimes;
 mod signer;
 mod tokens;
 
@@ -81,7 +83,7 @@ impl World {
         fs::write(&settings.token_file, format!("{OWN_TOKEN}\n")).expect("it can be written");
         set(&mut settings);
         let clock = Arc::new(TestClock(Mutex::new(SystemClock.now())));
-        let accounts = ServiceAccounts::with_timeouts(&settings, Arc::clone(&clock) as _, timeouts);
+        let accounts = ServiceAccounts::with_timeouts(&settings, Arc::clone(&clock) as _, &Handle::current(), timeouts);
         Self { accounts: Arc::new(accounts), clock, cluster, dir }
     }
 
@@ -119,6 +121,11 @@ impl World {
         }
     }
 
+    /// How often the keys of the first issuer, as they are now, were taken to verify a token.
+    fn verifications(&self) -> usize {
+        self.accounts.trusted[0].keys.uses("k1")
+    }
+
     async fn verify_claims(&self, signer: &Signer, claims: &Value) -> Result<String, Unverified> {
         self.verify(&signer.token(claims)).await
     }
@@ -148,6 +155,16 @@ fn published_at(url: &str) -> KeySource {
 
 fn good() -> Result<String, Unverified> {
     Ok(SUBJECT.to_owned())
+}
+
+/// Waits for what another task does soon.
+async fn until(what: impl Fn() -> bool) {
+    let soon = async {
+        while !what() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENT.request, soon).await.expect("it comes to be");
 }
 
 /// Whether it is refused, with words that hold this.

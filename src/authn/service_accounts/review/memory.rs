@@ -1,4 +1,4 @@
-//! What is known of tokens by their hashes: reviewed a moment ago, or under review.
+//! What is known of tokens by their digests: reviewed a moment ago, or under review.
 //!
 //! Must never hold a token, nor grow beyond its limits. moka stays in `tokens::cache`: all that is kept here lives equally long, so a
 //! queue in order of arrival is all it takes.
@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use super::super::Unverified;
+use super::super::{Unverified, token_digest::TokenDigest};
 use crate::{clock::Moment, single_flight::Follower};
 
 /// How long a review counts, whatever it says: so long a deleted pod's token may go on.
@@ -18,9 +18,6 @@ const REVIEWS_MAX: usize = 10_000;
 /// Most reviews under way or waiting for their turn: more would not be served before their callers give up.
 const UNDER_REVIEW_MAX: usize = 1_024;
 
-/// SHA-256 of a token.
-pub(super) type TokenHash = [u8; 32];
-
 /// What the API server says of a token; a refusal in words for its owner.
 pub(super) type Verdict = Result<(), &'static str>;
 
@@ -29,10 +26,10 @@ pub(super) type Outcome = Result<(), Unverified>;
 
 #[derive(Default)]
 pub(super) struct Memory {
-    reviews: HashMap<TokenHash, Review>,
-    /// The hashes in the order in which they were reviewed.
-    order: VecDeque<TokenHash>,
-    under_review: HashMap<TokenHash, Follower<Outcome>>,
+    reviews: HashMap<TokenDigest, Review>,
+    /// The digests in the order in which they were reviewed.
+    order: VecDeque<TokenDigest>,
+    under_review: HashMap<TokenDigest, Follower<Outcome>>,
 }
 
 struct Review {
@@ -50,12 +47,12 @@ pub(super) enum Known {
 }
 
 impl Memory {
-    pub(super) fn look(&mut self, hash: &TokenHash, now: Moment) -> Known {
-        if let Some(review) = self.reviews.get(hash).filter(|review| !review.until.left_at(now).is_zero()) {
+    pub(super) fn look(&mut self, digest: &TokenDigest, now: Moment) -> Known {
+        if let Some(review) = self.reviews.get(digest).filter(|review| !review.until.left_at(now).is_zero()) {
             return Known::Reviewed(review.verdict);
         }
         // One that broke off is over, too.
-        if let Some(review) = self.under_review.get(hash).filter(|review| !review.is_over()) {
+        if let Some(review) = self.under_review.get(digest).filter(|review| !review.is_over()) {
             return Known::UnderReview(review.clone());
         }
         if self.under_review.len() >= UNDER_REVIEW_MAX {
@@ -64,17 +61,17 @@ impl Memory {
         if self.under_review.len() >= UNDER_REVIEW_MAX { Known::Full } else { Known::Not }
     }
 
-    pub(super) fn begin(&mut self, hash: TokenHash, review: Follower<Outcome>) {
-        self.under_review.insert(hash, review);
+    pub(super) fn begin(&mut self, digest: TokenDigest, review: Follower<Outcome>) {
+        self.under_review.insert(digest, review);
     }
 
     /// The review is over, perhaps with a verdict asked for at some moment.
-    pub(super) fn finish(&mut self, hash: TokenHash, verdict: Option<(Verdict, Moment)>) {
-        self.under_review.remove(&hash);
+    pub(super) fn finish(&mut self, digest: TokenDigest, verdict: Option<(Verdict, Moment)>) {
+        self.under_review.remove(&digest);
         let Some((verdict, asked)) = verdict else { return };
         self.make_room(asked);
-        if self.reviews.insert(hash, Review { verdict, until: asked.plus(REMEMBERED) }).is_none() {
-            self.order.push_back(hash);
+        if self.reviews.insert(digest, Review { verdict, until: asked.plus(REMEMBERED) }).is_none() {
+            self.order.push_back(digest);
         }
     }
 
@@ -99,30 +96,24 @@ mod tests {
         single_flight::Leader,
     };
 
-    fn hash(number: usize) -> TokenHash {
-        let mut hash = [0; 32];
-        hash[..8].copy_from_slice(&number.to_le_bytes());
-        hash
-    }
-
     #[test]
     fn it_keeps_no_more_than_its_limit_and_nothing_that_is_over() {
         let start = SystemClock.now();
         let mut memory = Memory::default();
         for number in 0..=REVIEWS_MAX {
-            memory.finish(hash(number), Some((Ok(()), start)));
+            memory.finish(TokenDigest::numbered(number), Some((Ok(()), start)));
         }
         assert_eq!((memory.reviews.len(), memory.order.len()), (REVIEWS_MAX, REVIEWS_MAX));
-        assert!(matches!(memory.look(&hash(0), start), Known::Not), "the oldest made room");
-        assert!(matches!(memory.look(&hash(1), start), Known::Reviewed(Ok(()))));
+        assert!(matches!(memory.look(&TokenDigest::numbered(0), start), Known::Not), "the oldest made room");
+        assert!(matches!(memory.look(&TokenDigest::numbered(1), start), Known::Reviewed(Ok(()))));
 
         let later = start.plus(REMEMBERED);
-        assert!(matches!(memory.look(&hash(1), later), Known::Not));
-        memory.finish(hash(1), Some((Err("no"), later)));
-        assert!(matches!(memory.look(&hash(1), later), Known::Reviewed(Err("no"))));
-        memory.finish(hash(2), Some((Ok(()), later)));
+        assert!(matches!(memory.look(&TokenDigest::numbered(1), later), Known::Not));
+        memory.finish(TokenDigest::numbered(1), Some((Err("no"), later)));
+        assert!(matches!(memory.look(&TokenDigest::numbered(1), later), Known::Reviewed(Err("no"))));
+        memory.finish(TokenDigest::numbered(2), Some((Ok(()), later)));
         assert!(memory.reviews.len() <= REVIEWS_MAX && memory.order.len() == memory.reviews.len());
-        memory.finish(hash(3), Some((Ok(()), later.plus(REMEMBERED))));
+        memory.finish(TokenDigest::numbered(3), Some((Ok(()), later.plus(REMEMBERED))));
         assert_eq!((memory.reviews.len(), memory.order.len()), (1, 1));
     }
 
@@ -133,12 +124,12 @@ mod tests {
         let mut leaders = Vec::new();
         for number in 0..UNDER_REVIEW_MAX {
             let leader = Leader::new();
-            memory.begin(hash(number), leader.follower());
+            memory.begin(TokenDigest::numbered(number), leader.follower());
             leaders.push(leader);
         }
-        assert!(matches!(memory.look(&hash(0), now), Known::UnderReview(_)));
-        assert!(matches!(memory.look(&hash(UNDER_REVIEW_MAX), now), Known::Full));
+        assert!(matches!(memory.look(&TokenDigest::numbered(0), now), Known::UnderReview(_)));
+        assert!(matches!(memory.look(&TokenDigest::numbered(UNDER_REVIEW_MAX), now), Known::Full));
         leaders.pop();
-        assert!(matches!(memory.look(&hash(UNDER_REVIEW_MAX), now), Known::Not));
+        assert!(matches!(memory.look(&TokenDigest::numbered(UNDER_REVIEW_MAX), now), Known::Not));
     }
 }

@@ -8,16 +8,6 @@ fn signer(kid: &str) -> Signer {
     Signer::new(kid, Algorithm::ES256)
 }
 
-/// Waits for what another task does soon.
-async fn until(what: impl Fn() -> bool) {
-    let soon = async {
-        while !what() {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(PATIENT.request, soon).await.expect("it comes to be");
-}
-
 #[tokio::test]
 async fn the_request_is_as_documented() {
     let signer = signer("k1");

@@ -63,6 +63,28 @@ async fn each_issuers_tokens_are_verified_with_its_own_keys_alone() {
     assert_eq!((shown(&two.world.cluster), shown(&two.other)), (2, 0));
 }
 
+/// Each issuer's remembered tokens end with its own keys.
+#[tokio::test]
+async fn other_keys_of_one_issuer_leave_the_others_remembered_tokens_alone() {
+    let two = Two::new(|_| {});
+    let Two { world, other, old, new } = &two;
+    let tokens = [old.token(&world.but("iss", json!(OLD))), new.token(&world.but("iss", json!(NEW)))];
+    let uses = || [0, 1].map(|issuer: usize| world.accounts.trusted[issuer].keys.uses("k1"));
+    for _ in 0..2 {
+        for token in &tokens {
+            assert_eq!(world.verify(token).await, good());
+        }
+    }
+    assert_eq!(uses(), [1, 1]);
+    let rotated = Signer::new("k2", Algorithm::ES256);
+    other.publish(&[&rotated]);
+    world.clock.pass(10 * SECOND);
+    assert_eq!(two.verify(&rotated, NEW).await, good());
+    assert_eq!(world.verify(&tokens[0]).await, good());
+    assert!(refused(&world.verify(&tokens[1]).await, "does not publish"));
+    assert_eq!(uses(), [1, 0]);
+}
+
 #[tokio::test]
 async fn an_issuer_that_is_away_takes_nothing_from_the_other() {
     let two = Two::new(|_| {});
