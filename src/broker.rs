@@ -106,7 +106,7 @@ impl Broker {
             let cached = cached.filter(|cached| serves(cached, request, &snapshot, now));
             let freshness = cached.as_ref().map(|cached| cached.freshness(now, credential.version, snapshot.settings.renewal));
             if let (Some(cached), Some(Freshness::Fresh)) = (&cached, freshness) {
-                return Ok(Answer { cached: Arc::clone(cached), outcome: Outcome::Hit, at: now });
+                return Ok(Answer { user: Arc::clone(&user.key), cached: Arc::clone(cached), outcome: Outcome::Hit, at: now });
             }
             (Arc::clone(user), cached, freshness, now)
         };
@@ -114,11 +114,11 @@ impl Broker {
         match cached {
             Some(cached) if freshness == Some(Freshness::Due) => {
                 self.renew(&user, request, false);
-                Ok(Answer { cached, outcome: Outcome::Due, at: now })
+                Ok(Answer { user: Arc::clone(&user.key), cached, outcome: Outcome::Due, at: now })
             }
-            // An expired token serves nobody, so it is not here.
-            Some(cached) => self.at_the_margin(&user, cached, request).await,
-            None => self.sign_in(&user, request, true).await,
+            // Boxed, so that a hit has no room to make for waits. An expired token serves nobody, so it is not here.
+            Some(cached) => Box::pin(self.at_the_margin(&user, cached, request)).await,
+            None => Box::pin(self.sign_in(&user, request, true)).await,
         }
     }
 
@@ -243,13 +243,13 @@ impl Broker {
             if let Ok(Ok(FlightOutcome::Token(next))) = self.wait(flight, until).await {
                 let now = self.clock.now();
                 if next.id() != cached.id() && self.serves(&next, request, now) {
-                    return Ok(Answer { cached: next, outcome: Outcome::Joined, at: now });
+                    return Ok(Answer { user: Arc::clone(&user.key), cached: next, outcome: Outcome::Joined, at: now });
                 }
             }
         }
         let now = self.clock.now();
         if self.serves(&cached, request, now) {
-            return Ok(Answer { cached, outcome: Outcome::Kept, at: now });
+            return Ok(Answer { user: Arc::clone(&user.key), cached, outcome: Outcome::Kept, at: now });
         }
         self.sign_in(user, request, true).await
     }
@@ -322,7 +322,7 @@ impl Broker {
         if left < request.min_remaining {
             return Err(BrokerError::MinRemainingUnattainable { longest: left });
         }
-        Ok(Answer { cached, outcome, at: now })
+        Ok(Answer { user: Arc::clone(&request.key), cached, outcome, at: now })
     }
 
     fn stopped(&self, stop: &Stop) -> BrokerError {

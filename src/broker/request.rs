@@ -32,6 +32,8 @@ pub struct Request {
 /// A token, and how it was come by.
 #[derive(Clone, Debug)]
 pub struct Answer {
+    /// Whose; shared with the user's record where there was no need to wait.
+    pub user: Arc<UserKey>,
     /// The token.
     pub cached: Arc<CachedToken>,
     /// How it was come by.

@@ -126,6 +126,8 @@ impl TokenBrokerService for Call {
         match result {
             Ok(answer) => {
                 let left = answer.cached.left_at(answer.at);
+                // The record's own, so that the request's is freed on this thread, and not by the audit trail's.
+                self.notes.user(&answer.user);
                 self.notes.end(End::Answered { outcome: answer.outcome, token_id: answer.cached.id(), left, at: answer.at });
                 Ok(Response::new(Reply::new(answer, left)))
             }

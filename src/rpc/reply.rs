@@ -149,11 +149,14 @@ mod tests {
         proto::v1::Token,
         secret::Secret,
         tokens::{token, version::Version},
+        user::{MerchantId, Number, UserKey},
     };
 
     #[allow(clippy::disallowed_methods, reason = "any instant will do")]
     fn answer(access_token: &str, scope: &str, wall: Duration, lifetime: Duration) -> Answer {
         let at = Moment { mono: Instant::now(), wall: SystemTime::UNIX_EPOCH + wall };
+        let merchant = MerchantId::parse("m".to_owned()).expect("is valid");
+        let user = Arc::new(UserKey { merchant, number: Number::parse("+447871239999".to_owned()).expect("is valid") });
         let token = token::Token {
             access_token: Secret::from(access_token),
             id: token::TokenId::of(access_token),
@@ -162,7 +165,7 @@ mod tests {
             lifetime,
         };
         let cached = Arc::new(CachedToken::new(token, Version::default(), false, None, Duration::ZERO, at));
-        Answer { cached, outcome: Outcome::Hit, at }
+        Answer { user, cached, outcome: Outcome::Hit, at }
     }
 
     proptest! {
