@@ -144,6 +144,17 @@ mod tests {
     }
 
     #[test]
+    fn one_that_was_verified_again_stays_when_its_former_place_goes() {
+        let start = SystemClock.now();
+        let tokens = VerifiedTokens::default();
+        tokens.remember(TokenDigest::numbered(0), verified("a"), start);
+        tokens.remember(TokenDigest::numbered(0), verified("a"), start.plus(LATER));
+        tokens.remember(TokenDigest::numbered(1), verified("a"), start.plus(REMEMBERED));
+        assert!(tokens.find(&TokenDigest::numbered(0), start.plus(REMEMBERED)).is_some());
+        assert_eq!(sizes(&tokens), (2, 2));
+    }
+
+    #[test]
     fn one_more_lets_go_of_few() {
         let start = SystemClock.now();
         let tokens = VerifiedTokens::default();
