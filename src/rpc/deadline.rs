@@ -2,7 +2,7 @@
 //!
 //! Must never leave a call without an end: where the caller names none, or one in years, the configuration's counts.
 
-use std::{future::poll_fn, pin::pin, task::Poll, time::Duration};
+use std::{future::poll_fn, pin::Pin, task::Poll, time::Duration};
 
 use http::{HeaderMap, HeaderName};
 use tokio::time::{Instant, error::Elapsed, timeout_at};
@@ -39,12 +39,12 @@ pub fn timeout(headers: &HeaderMap, default: Duration) -> Result<Duration, Malfo
     Ok(timeout.min(TIMEOUT_MAX))
 }
 
-/// As [`timeout_at`], and without a timer for what need not be waited for: identity and message of nearly all calls.
+/// As [`timeout_at`], and without a timer for what need not be waited for: identity and message of nearly all calls. To be given what is
+/// pinned where it is made, since each place that it was moved through would stay a part of the call.
 ///
 /// # Errors
 /// Where the deadline passes first.
-pub async fn by<F: Future>(deadline: Instant, future: F) -> Result<F::Output, Elapsed> {
-    let mut future = pin!(future);
+pub async fn by<T>(deadline: Instant, mut future: Pin<&mut impl Future<Output = T>>) -> Result<T, Elapsed> {
     match poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await {
         Poll::Ready(output) => Ok(output),
         Poll::Pending => timeout_at(deadline, future).await,
@@ -53,15 +53,17 @@ pub async fn by<F: Future>(deadline: Instant, future: F) -> Result<F::Output, El
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+
     use super::*;
 
     #[allow(clippy::disallowed_methods, reason = "time is paused")]
     #[tokio::test(start_paused = true)]
     async fn what_is_there_is_taken_however_late_and_what_is_not_is_waited_for_until_the_deadline() {
         let began = Instant::now();
-        assert!(by(began, async { 1 }).await.is_ok());
-        assert!(by(began + Duration::from_secs(2), tokio::time::sleep(Duration::from_secs(1))).await.is_ok());
-        assert!(by(began + Duration::from_secs(2), std::future::pending::<()>()).await.is_err());
+        assert!(by(began, pin!(async { 1 })).await.is_ok());
+        assert!(by(began + Duration::from_secs(2), pin!(tokio::time::sleep(Duration::from_secs(1)))).await.is_ok());
+        assert!(by(began + Duration::from_secs(2), pin!(std::future::pending::<()>())).await.is_err());
         assert_eq!(began.elapsed(), Duration::from_secs(2));
     }
 

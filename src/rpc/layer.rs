@@ -2,12 +2,13 @@
 //!
 //! Must never let a call into the handler without a deadline and an identity, nor wait for a message without end.
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{panic::AssertUnwindSafe, pin::pin, sync::Arc, time::Duration};
 
+use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt as _;
-use http::{Request, Response, header::AUTHORIZATION, request::Parts};
-use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
-use hyper::body::{Bytes, Incoming};
+use http::{Request, Response, header::AUTHORIZATION};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
 use tokio::time::Instant;
 use tonic::{Status, body::Body};
 use tower_service::Service as _;
@@ -61,15 +62,12 @@ pub(super) struct Layer {
 impl Layer {
     /// Answers one call.
     pub(super) async fn call(&self, request: Request<Incoming>, session: &Session) -> Response<Body> {
-        let too_large = is_too_large(&request);
-        let (head, body) = request.into_parts();
         let snapshot = self.broker.in_force();
-        let mut guard = Guard::begin(&self.observer, snapshot.serving.label_callers, &head.headers);
-        if too_large {
+        let mut guard = Guard::begin(&self.observer, snapshot.serving.label_callers, request.headers());
+        if is_too_large(&request) {
             return guard.refused(BrokerError::MetadataTooLarge);
         }
-        let handling = AssertUnwindSafe(self.handle(head, body, session, snapshot, &mut guard)).catch_unwind();
-        match handling.await {
+        match AssertUnwindSafe(self.handle(request, session, snapshot, &mut guard)).catch_unwind().await {
             Ok(Ok(response)) => guard.answered(response),
             Ok(Err(Stopped::Refused(error))) => guard.refused(error),
             // The panic's text is in nobody's interest; where it was is in the log.
@@ -81,45 +79,60 @@ impl Layer {
 
     async fn handle(
         &self,
-        mut head: Parts,
-        body: Incoming,
+        mut request: Request<Incoming>,
         session: &Session,
         snapshot: Arc<Snapshot>,
         guard: &mut Guard,
     ) -> Result<Response<Body>, Stopped> {
-        let serving = &snapshot.serving;
+        let (serving, received) = (&snapshot.serving, guard.received);
         let timeout =
-            deadline::timeout(&head.headers, serving.call_timeout).map_err(|deadline::Malformed| malformed(TIMEOUT_FAULT))?;
-        let received = guard.received;
+            deadline::timeout(request.headers(), serving.call_timeout).map_err(|deadline::Malformed| malformed(TIMEOUT_FAULT))?;
         let deadline = received.mono + timeout;
-        let identifying = serving.authenticator.identify(&session.peer, &head.headers, received.wall);
-        let caller = deadline::by(deadline, identifying).await;
-        let caller = caller.map_err(|_elapsed| BrokerError::DeadlineExceeded)?.map_err(unidentified)?;
-        let call = guard.identified(&self.broker, snapshot, caller, deadline);
-        let message = message(body, session, deadline.min(received.mono + MESSAGE_TIMEOUT)).await?;
+        let caller = {
+            let identifying = pin!(serving.authenticator.identify(&session.peer, request.headers(), received.wall));
+            deadline::by(deadline, identifying).await.map_err(|_elapsed| BrokerError::DeadlineExceeded)?
+        };
+        let call = guard.identified(&self.broker, snapshot, caller.map_err(unidentified)?, deadline);
+        let message = message(request.body_mut(), session, deadline.min(received.mono + MESSAGE_TIMEOUT)).await?;
         // From here on its connection is not closed for another.
         let _awaited = session.connection.await_answer();
         // Its work is done: the token need not be copied on.
-        head.headers.remove(AUTHORIZATION);
+        request.headers_mut().remove(AUTHORIZATION);
         let mut service = TokenBrokerServiceServer::from_arc(call).max_decoding_message_size(REQUEST_MAX);
-        let Ok(response) = service.call(Request::from_parts(head, Full::new(message))).await;
+        let Ok(response) = service.call(request.map(|_read| Full::new(message))).await;
         Ok(response)
     }
 }
 
 /// A call's message, whole, before anything else: one that never comes holds a place for a moment and no longer.
-async fn message(body: Incoming, session: &Session, by: Instant) -> Result<Bytes, Stopped> {
-    let message = tokio::select! {
+async fn message(body: &mut Incoming, session: &Session, by: Instant) -> Result<Bytes, Stopped> {
+    let reading = pin!(read(body));
+    tokio::select! {
         biased;
-        message = deadline::by(by, Limited::new(body, REQUEST_MAX).collect()) => message,
-        () = session.too_late() => return Err(BrokerError::ShuttingDown.into()),
-    };
-    match message {
-        Ok(Ok(message)) => Ok(message.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(malformed(MESSAGE_FAULT).into()),
-        Ok(Err(_broke_off)) => Err(Stopped::Gone),
-        Err(_elapsed) => Err(BrokerError::DeadlineExceeded.into()),
+        message = deadline::by(by, reading) => message.map_err(|_elapsed| BrokerError::DeadlineExceeded)?,
+        () = session.too_late() => Err(BrokerError::ShuttingDown.into()),
     }
+}
+
+/// Reads a message; nearly all come in one frame, which is taken as it is.
+async fn read(body: &mut Incoming) -> Result<Bytes, Stopped> {
+    let mut message = Bytes::new();
+    while let Some(frame) = body.frame().await {
+        // What a request has behind its message means nothing.
+        let Ok(more) = frame.map_err(|_broke_off| Stopped::Gone)?.into_data() else { continue };
+        if message.len() + more.len() > REQUEST_MAX {
+            return Err(malformed(MESSAGE_FAULT).into());
+        }
+        message = if message.is_empty() { more } else { joined(message, &more) };
+    }
+    Ok(message)
+}
+
+/// Adds to a message without copying what it has already, as a rule.
+fn joined(message: Bytes, more: &[u8]) -> Bytes {
+    let mut message = BytesMut::from(message);
+    message.extend_from_slice(more);
+    message.freeze()
 }
 
 /// Whether a request's metadata is more than is taken.
