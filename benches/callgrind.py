@@ -25,27 +25,31 @@ PARTS = [
 ]
 REST = "standard library and the rest"
 
-# What is called once or more in a call, with all that it calls: the largest of the functions that match.
+# What is called in each call or for each connection, with all that it calls: the largest of the functions that match. Connection
+# and call are tasks beside each other; what follows happens within the call's. What the compiler has merged into its caller is
+# left out.
 ENTRIES = [
-    ("a connection: reading, answering, writing (hyper, h2)", r"hyper::proto::h2|hyper::server::conn|h2::server"),
-    ("tonic: one call, from head to trailers", r"tonic::server::grpc"),
-    ("the broker's handler of GetToken", r"token_broker::rpc::get_token"),
-    ("the audit trail", r"token_broker::telemetry::(?:audit|trail)"),
-    ("all of the allocator (sums are in the other table)", r"\bmi_malloc|\bmi_free"),
+    ("a connection: reading and writing frames (hyper, h2)", r"hyper::server::conn::http2::Connection<"),
+    ("a call's task: all of the answer, and its frames (hyper)", r"hyper::proto::h2::server::H2Stream<"),
+    ("the broker's layers, tonic and the handler", r"rpc::services::Calls as hyper"),
+    ("tonic and the handler", r"TokenBrokerServiceServer<.*> as tower_service"),
+    ("the handler of GetToken", r"get_token::Call as .*get_token::\{\{closure"),
+    ("encoding the answer, wherever it is asked for (tonic, prost)", r"tonic::codec::encode::EncodeBody<.*poll_frame"),
+    ("making and handing over an audit line", r"telemetry::audit::line::write"),
 ]
 
 
 class Counts:
     """A file of callgrind's: all instructions, and those of each function."""
 
-    def __init__(self, path):
+    def __init__(self, path, by_function):
         found = re.findall(r"^(?:summary|totals): (\d+)", path.read_text(), re.MULTILINE)
         if not found:
             raise RuntimeError(f"no counts in {path}")
         self.total = int(found[-1])
-        # The file is gone once its bench has ended.
-        self.own = annotate(path, inclusive=False)
-        self.inclusive = annotate(path, inclusive=True)
+        # Now, since the file is gone once its bench has ended.
+        self.own = annotate(path, inclusive=False) if by_function else {}
+        self.inclusive = annotate(path, inclusive=True) if by_function else {}
 
     def inclusive_table(self, functions):
         """The functions with the largest inclusive shares."""
@@ -59,7 +63,8 @@ def annotate(path, inclusive):
     command = ["callgrind_annotate", f"--inclusive={'yes' if inclusive else 'no'}", "--threshold=100", "--tree=none", path]
     output = subprocess.run(command, capture_output=True, check=True, text=True).stdout
     counts = {}
-    for count, name in re.findall(r"^ *([\d,]+) \( ?[\d.]+%\)  (?:\S*?:)?(.+)$", output, re.MULTILINE):
+    # The first line of this form is the whole program.
+    for count, name in re.findall(r"^ *([\d,]+) \( ?[\d.]+%\)  (?:\S*?:)?(.+)$", output, re.MULTILINE)[1:]:
         counts[name] = counts.get(name, 0) + int(count.replace(",", ""))
     return counts
 

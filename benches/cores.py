@@ -20,6 +20,8 @@ LEAST_RATIO = 1.5
 # connections were on one thread it would have none, and how much a generator gets of the shared processor varies.
 LEAST_BALANCE = 0.5
 WARM_UP_SECONDS = 1
+# A thread with less CPU than this is not worth a word.
+TOLD_SECONDS = 0.005
 
 
 def two_generators(bench, server, connections, seconds):
@@ -80,6 +82,9 @@ def measure(programs, options):
         ratios = [our / their for our, their in zip(ours, theirs, strict=True)]
         figures.append(Figure(f"calls/s, {count} connections", ratios, limit=LEAST_RATIO, at_least=True, beside=beside))
     # Those of the last round, as an example.
-    beside = {name: f"{spent:.2f} s" for name, spent in reversed([thread for thread in threads if thread[1] >= 0.005])}
+    beside = {}
+    for thread, spent in threads:
+        if spent >= TOLD_SECONDS:
+            beside[thread] = f"{beside[thread]} and {spent:.2f} s" if thread in beside else f"{spent:.2f} s"
     name = "CPU of the second busiest serving thread ÷ the busiest's, 2 connections after idle ones"
     return [*figures, Figure(name, balances, limit=LEAST_BALANCE, at_least=True, beside=beside)]

@@ -91,11 +91,18 @@ class Program:
                 found[int(task.name)] = ((task / "comm").read_text().strip(), nanoseconds / 1e9)
         return found
 
+    def status(self, key):
+        """A line of /proc/PID/status, in KiB."""
+        lines = pathlib.Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
+        return int(dict(line.split(":", 1) for line in lines)[key].split()[0])
+
     def memory(self):
         """Resident memory now, and the most it ever was, in KiB."""
-        lines = pathlib.Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
-        values = dict(line.split(":", 1) for line in lines)
-        return int(values["VmRSS"].split()[0]), int(values["VmHWM"].split()[0])
+        return self.status("VmRSS"), self.status("VmHWM")
+
+    def anonymous(self):
+        """Resident memory now without the pages of the program's file, in KiB."""
+        return self.status("RssAnon")
 
     def forget_peak(self):
         """From now on `memory` tells the most since now."""

@@ -31,7 +31,7 @@ def of_users(programs):
     with Bench() as bench:
         idle_broker = bench.broker(programs, bench.vault(programs), 1)
         time.sleep(QUIET_SECONDS)
-        idle = idle_broker.memory()[0]
+        idle, anonymous = idle_broker.memory()[0], idle_broker.anonymous()
     with Bench() as bench:
         broker = bench.broker(programs, bench.vault(programs), USERS)
         time.sleep(QUIET_SECONDS)
@@ -44,7 +44,7 @@ def of_users(programs):
     resident = {"resident": show(configured / 1024, "MiB")}
     beside = {"resident": show(cached / 1024, "MiB"), "at most": show(peak / 1024, "MiB")}
     return [
-        Figure("idle, 1 user", [idle / 1024], "MiB", limit=IDLE_LIMIT_MIB),
+        Figure("idle, 1 user", [idle / 1024], "MiB", limit=IDLE_LIMIT_MIB, beside={"anonymous": show(anonymous / 1024, "MiB")}),
         # What reading the file took is used again for tokens, so this and the next don't add up.
         Figure(f"{USERS:,} users configured: each", [configured_each], "bytes", beside=resident),
         Figure(f"{USERS:,} users cached: each, beyond its token", [each], "bytes", limit=USER_LIMIT_BYTES, beside=beside),

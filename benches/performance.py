@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Everything that docs/performance.md tells of the broker's speed and size, measured beside a default tonic server (the echo).
 
-    python3 benches/performance.py [SECTION…] [--json FILE] [--svg FILE] [--rounds N] …
+    python3 benches/performance.py [SECTION…] [--json FILE] [--svg FILE] [--page FILE] [--rounds N] …
 
 Sections: cpu, cores, latency, misses, memory, start, instructions, soak; all but soak, unless some are named. Prints Markdown.
 Nothing else should run on the machine. Needs Debian's nghttp2-client (h2load) and openssl, for `instructions` valgrind. --from
@@ -24,6 +24,7 @@ from figures import as_json, from_json, table
 from harness import build_all, need
 from svg import draw
 
+BEGIN, END = "<!-- figures: benches/performance.py --page -->", "<!-- end of figures -->"
 SECTIONS = {
     "cpu": cpu.measure,
     "cores": cores.measure,
@@ -49,6 +50,7 @@ def parse():
     parser.add_argument("--minutes", type=float, default=10, help="of `soak` (default 10)")
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="write the results there")
     parser.add_argument("--svg", type=pathlib.Path, metavar="FILE", help="draw the ratios there")
+    parser.add_argument("--page", type=pathlib.Path, metavar="FILE", help="put the tables there, between its marks")
     parser.add_argument("--from", dest="earlier", type=pathlib.Path, nargs="+", help="measure nothing, read these")
     options = parser.parse_args()
     unknown = set(options.sections) - set(SECTIONS)
@@ -78,16 +80,28 @@ def measure(options):
     return found
 
 
+def write_page(page, found):
+    """Replaces what stands between the two marks of a page of Markdown."""
+    before, rest = page.read_text().split(BEGIN, 1)
+    after = rest.split(END, 1)[1]
+    tables = "\n".join(f"### {section}\n\n{table(figures)}\n" for section, figures in found.items())
+    page.write_text(f"{before}{BEGIN}\n\n{tables}\n{END}{after}")
+
+
 def main():
     options = parse()
     if options.earlier:
         found = {}
         for file in options.earlier:
             found |= from_json(file.read_text())
+        # In the order of the table, whatever the order of the files.
+        found = {section: found[section] for section in SECTIONS if section in found}
         for section, figures in found.items():
             print(f"## {section}\n\n{table(figures)}\n")
     else:
         found = measure(options)
+    if options.page:
+        write_page(options.page, found)
     if options.svg:
         options.svg.write_text(draw(found))
     missed = [figure.name for figures in found.values() for figure in figures if figure.verdict == "missed"]
