@@ -86,5 +86,5 @@ def measure(programs, options):
     for thread, spent in threads:
         if spent >= TOLD_SECONDS:
             beside[thread] = f"{beside[thread]} and {spent:.2f} s" if thread in beside else f"{spent:.2f} s"
-    name = "CPU of the second busiest serving thread ÷ the busiest's, 2 connections after idle ones"
+    name = "CPU of two threads, lesser ÷ greater, 2 connections"
     return [*figures, Figure(name, balances, limit=LEAST_BALANCE, at_least=True, beside=beside)]

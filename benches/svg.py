@@ -91,10 +91,11 @@ class Drawing:
 
 def legend(drawing):
     drawing.text(12, 22, "Ratios: the broker's figure to what it is compared with", "head")
-    drawing.text(12, 42, "bar: median; whisker: lowest to highest round; red: beyond its limit", "small")
-    for x, classes, words in ((LABELS + 90, "limit", "limit"), (LABELS + 190, "aim", "aim")):
-        drawing.line(x, 30, x, 46, classes)
-        drawing.text(x + 8, 42, words, "small")
+    words = "bar: median; whisker: lowest to highest round; red: limit missed (of cores: the least, else the most)"
+    drawing.text(12, 42, words, "small")
+    for x, kind in ((LABELS + 350, "limit"), (LABELS + 420, "aim")):
+        drawing.line(x, 30, x, 46, kind)
+        drawing.text(x + 8, 42, kind, "small")
 
 
 def draw(sections):
