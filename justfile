@@ -113,6 +113,10 @@ rolling: build
 tests:
     source .ci/tools.sh; install_python_tools; TOKEN_BROKER_SEEDS=10000 TOKEN_BROKER_TEST_PYTHON="$venv/bin/python" timeout --kill-after=10s {{ test_limit }} cargo test --locked --workspace --features traces --no-fail-fast
 
+# The instructions of a cached call, under callgrind in the release profile, are those that are committed: 3 % either way.
+instructions:
+    source .ci/tools.sh; install_debian_packages; python3 benches/instructions.py --hold
+
 # What is shipped: the image, made twice, and run in an empty root.
 image: build
     source .ci/tools.sh; source .ci/image.sh; install_python_tools; install_image_tools; image

@@ -35,6 +35,8 @@ install_debian_packages() {
   have promtool || apt_install prometheus
   have python3 || apt_install python3
   python3 -c 'import ensurepip, venv' 2>/dev/null || apt_install python3-venv
+  have valgrind || apt_install valgrind # counts instructions
+  have h2load || apt_install nghttp2-client
   if ! have node || ! have npm; then apt_install nodejs npm; fi
 }
 

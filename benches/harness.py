@@ -7,22 +7,29 @@ import contextlib
 import json
 import os
 import pathlib
+import resource
 import shutil
 import socket
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 MERCHANT = "bece038f-2e46-49f4-b25e-89cd38d6dc16"
 PASSWORD = "only for the benchmark"  # noqa: S105 - a password of nobody
 LOOPBACK = "127.0.0.1"
+# Callers are anonymous: whoever is measured has no policy to look up.
+OPEN = "[auth]\nallow_unauthenticated = true\n"
 
 # A broker that reads 100,000 users gets this long until it listens.
 START_SECONDS = 60.0
 STOP_SECONDS = 10.0
-TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+# What a server does after its last answer, such as writing the rest of its audit trail, is over by then.
+SETTLE_SECONDS = 0.05
+# Each idle connection takes a descriptor here too, and the usual soft limit is 1,024.
+DESCRIPTORS = 16_384
 
 
 def number(index):
@@ -61,23 +68,52 @@ def free_address():
 
 
 class Program:
-    """A running program, listening on `address`."""
+    """A running program, listening on `address`; a broker has an `admin` address too."""
 
-    def __init__(self, process, address):
+    def __init__(self, process, address, admin=None):
         self.process = process
         self.address = address
+        self.admin = admin
 
     def cpu_seconds(self):
-        """User and system time of all its threads so far, in steps of 10 ms."""
-        # The second field is the name in brackets, which may hold anything: count from behind it.
-        fields = pathlib.Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / TICKS_PER_SECOND
+        """User and system time of all its threads so far, those that ended included; exact to the nanosecond."""
+        # The process's own clock, as clock_getcpuclockid(3) makes its number of the pid: /proc/PID/stat has the same in steps
+        # of 10 ms, and the files named schedstat have only the threads that are still there.
+        return time.clock_gettime_ns((~self.process.pid << 3) | 2) / 1e9
+
+    def thread_seconds(self):
+        """CPU seconds of each thread that is there: by its id, its name and its time."""
+        found = {}
+        for task in pathlib.Path(f"/proc/{self.process.pid}/task").iterdir():
+            # A thread may end while this reads.
+            with contextlib.suppress(OSError):
+                nanoseconds = int((task / "schedstat").read_text().split()[0])
+                found[int(task.name)] = ((task / "comm").read_text().strip(), nanoseconds / 1e9)
+        return found
+
+    def status(self, key):
+        """A line of /proc/PID/status, in KiB."""
+        lines = pathlib.Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
+        return int(dict(line.split(":", 1) for line in lines)[key].split()[0])
 
     def memory(self):
         """Resident memory now, and the most it ever was, in KiB."""
-        lines = pathlib.Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
-        values = dict(line.split(":", 1) for line in lines)
-        return int(values["VmRSS"].split()[0]), int(values["VmHWM"].split()[0])
+        return self.status("VmRSS"), self.status("VmHWM")
+
+    def anonymous(self):
+        """Resident memory now without the pages of the program's file, in KiB."""
+        return self.status("RssAnon")
+
+    def forget_peak(self):
+        """From now on `memory` tells the most since now."""
+        pathlib.Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
+
+    def scrape(self):
+        with urllib.request.urlopen(f"http://{self.admin}/metrics", timeout=30) as answer:
+            return answer.read().decode()
+
+    def signal(self, number):
+        self.process.send_signal(number)
 
 
 class Bench(contextlib.ExitStack):
@@ -88,7 +124,7 @@ class Bench(contextlib.ExitStack):
         self.directory = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory(prefix="token-broker-bench-")))
         return self
 
-    def start(self, name, command, address):
+    def start(self, name, command, address, admin=None):
         """Starts a program and waits until it listens on `address`; what it prints goes to a file, shown if it dies."""
         log_path = self.directory / f"{name}.log"
         with log_path.open("w") as log:
@@ -99,17 +135,17 @@ class Bench(contextlib.ExitStack):
             if process.poll() is not None or time.monotonic() > deadline:
                 sys.exit(f"{name} did not start:\n{log_path.read_text()[-2000:]}")
             time.sleep(0.01)
-        return Program(process, address)
+        return Program(process, address, admin)
 
     def echo(self, programs, name="echo", under=()):
         """The server with tonic's defaults; `under` is what runs it, such as valgrind with its arguments."""
         address = free_address()
         return self.start(name, [*under, programs["echo"], address], address)
 
-    def vault(self, programs):
-        """The upstream, which grants every sign-in: the sandbox would need to be told of each user."""
+    def vault(self, programs, **options):
+        """The upstream, which grants every sign-in: the sandbox would need to be told of each user. `options` as in vault.rs."""
         address = free_address()
-        return self.start("vault", [programs["vault"], address], address)
+        return self.start(f"vault-{address}", [programs["vault"], address, *pairs(options)], address)
 
     def sandbox(self, programs, users, lifetime):
         """The development vault, which knows that many users, judges and counts."""
@@ -119,30 +155,41 @@ class Bench(contextlib.ExitStack):
             command += ["--user", f"{MERCHANT}:{number(index)}:{PASSWORD}"]
         return self.start("sandbox", command, address)
 
-    def write_users(self, users, password=PASSWORD):
-        """Writes the file of credentials; whoever reads it finds all of it."""
-        new = self.directory / "users.new"
+    def write_users(self, users, password=PASSWORD, name="users.toml", keep=0):
+        """Writes the file of credentials; whoever reads it finds all of it. The first `keep` users have their first password."""
+        new = self.directory / f"{name}.new"
         new.touch(mode=0o600)
         with new.open("w") as file:
             for index in range(users):
-                user = f'merchant_id = "{MERCHANT}"\nnumber = "{number(index)}"\npassword = "{password}"\n'
+                secret = PASSWORD if index < keep else password
+                user = f'merchant_id = "{MERCHANT}"\nnumber = "{number(index)}"\npassword = "{secret}"\n'
                 file.write(f"[[users]]\n{user}")
-        return new.rename(self.directory / "users.toml")
+        return new.rename(self.directory / name)
 
-    def broker(self, programs, vault, users, under=()):
-        """The broker, with that many users in a file of credentials, and otherwise its defaults; `under` as above."""
-        address = free_address()
-        credentials = self.write_users(users)
-        config = self.directory / "broker.toml"
+    def configure(self, vault, users, name="broker", tables=OPEN, vault_keys=""):
+        """A configuration with that many users in a file of credentials, and otherwise its defaults; returns its file, and the
+        addresses of its two ports."""
+        address, admin = free_address(), free_address()
+        credentials = self.write_users(users, name=f"{name}-users.toml")
+        config = self.directory / f"{name}.toml"
+        config.touch(mode=0o600)
         config.write_text(
             f'credentials_files = ["{credentials.name}"]\n'
             f'[grpc]\nlisten = "{address}"\nlame_duck = "0s"\n'
-            f'[admin]\nlisten = "{free_address()}"\n'
-            f'[vault]\nbase_url = "http://{vault.address}"\n'
-            # Callers are anonymous: whoever is measured has no policy to look up.
-            "[auth]\nallow_unauthenticated = true\n"
+            f'[admin]\nlisten = "{admin}"\n'
+            f'[vault]\nbase_url = "http://{vault.address}"\n{vault_keys}{tables}'
         )
-        return self.start("broker", [*under, programs["token-broker"], "serve", "--config", config], address)
+        return config, address, admin
+
+    def broker(self, programs, vault, users, name="broker", tables=OPEN, vault_keys="", under=()):
+        """A broker, configured so; `under` as above."""
+        config, address, admin = self.configure(vault, users, name, tables, vault_keys)
+        return self.start(name, [*under, programs["token-broker"], "serve", "--config", config], address, admin)
+
+
+def pairs(options):
+    """Options of the programs in echo/src/bin."""
+    return [f"{key}={value}" for key, value in options.items() if value is not None]
 
 
 def listens(address):
@@ -163,8 +210,6 @@ def stop(process):
         process.wait()
 
 
-def fill(programs, server, users):
-    """Asks the server once for each of the first `users` users' tokens; returns the seconds that took."""
-    began = time.monotonic()
-    subprocess.run([programs["fill"], f"http://{server.address}", MERCHANT, str(users)], check=True, stdout=subprocess.DEVNULL)
-    return time.monotonic() - began
+def raise_descriptors():
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard), hard))

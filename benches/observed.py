@@ -11,14 +11,13 @@ scraped; and one whose users are spread over more merchants than have labels of 
 
 import argparse
 import statistics
-import subprocess
 import time
 import urllib.request
 
-from harness import MERCHANT, PASSWORD, Bench, build, build_all, fill, free_address, number
+from clients import fill, press
+from harness import MERCHANT, PASSWORD, SETTLE_SECONDS, Bench, build, build_all, free_address, number
 
 WARM_UP_CALLS = 5_000
-TURN_SECONDS = 120
 SCRAPES = 20
 # More than have labels of their own.
 MERCHANTS = 250
@@ -41,10 +40,11 @@ def user(merchant, index):
     return f'[[users]]\nmerchant_id = "{merchant}"\nnumber = "{number(index)}"\npassword = "{PASSWORD}"\n'
 
 
-def press(programs, server, calls):
+def cost(programs, server, calls):
     """CPU microseconds per call."""
     before = server.cpu_seconds()
-    subprocess.run([programs["press"], f"http://{server.address}", MERCHANT, str(calls)], check=True, timeout=TURN_SECONDS)
+    press(programs, server, calls=calls)
+    time.sleep(SETTLE_SECONDS)
     return (server.cpu_seconds() - before) / calls * 1e6
 
 
@@ -64,15 +64,17 @@ def measure_calls(programs, rounds, calls, compare):
         if compare:
             sides["compared"] = start(bench, compare, "compared", "")[0]
         for side in sides.values():
-            press(programs, side, WARM_UP_CALLS)
+            cost(programs, side, WARM_UP_CALLS)
         costs = {name: [] for name in sides}
         for _ in range(rounds):
             for name, side in sides.items():
-                costs[name].append(press(programs, side, calls))
+                costs[name].append(cost(programs, side, calls))
     base = statistics.median(costs["no traces"])
     for name, found in costs.items():
-        cost = statistics.median(found)
-        print(f"{name:14} {cost:6.1f} µs of CPU a call ({min(found):.1f} to {max(found):.1f}), {cost - base:+.1f}", flush=True)
+        middle = statistics.median(found)
+        print(
+            f"{name:14} {middle:6.1f} µs of CPU a call ({min(found):.1f} to {max(found):.1f}), {middle - base:+.1f}", flush=True
+        )
 
 
 def scrape(broker, admin, what):

@@ -12,16 +12,14 @@ import argparse
 import json
 import math
 import signal
-import subprocess
 import time
 import urllib.request
 
-from harness import MERCHANT, Bench, build_all
+from clients import load, seen
+from harness import Bench, build_all
 
 # The share that is asked for: answers within so many milliseconds.
 FAST_MS = 5
-# What the load takes beyond its time: its calls have a deadline of 30 s.
-SLACK_SECONDS = 60
 
 
 def sign_ins(sandbox):
@@ -29,25 +27,25 @@ def sign_ins(sandbox):
         return json.load(reply)["sign_ins"]
 
 
-def come_and_go(sandbox, load, every, down):
+def come_and_go(sandbox, loading, every, down):
     """Stops the sandbox at the end of each turn of `every` seconds, for `down` of them; returns the seconds it was away."""
     began, away, turn = time.monotonic(), 0.0, 0
-    while load.poll() is None:
+    while loading.poll() is None:
         turn += 1
-        if wait(load, began + turn * every - down):
+        if wait(loading, began + turn * every - down):
             break
         stopped = time.monotonic()
         sandbox.process.send_signal(signal.SIGSTOP)
-        wait(load, began + turn * every)
+        wait(loading, began + turn * every)
         sandbox.process.send_signal(signal.SIGCONT)
         away += time.monotonic() - stopped
     return away
 
 
-def wait(load, until):
+def wait(loading, until):
     """Sleeps, but no longer than the load runs; returns whether that is over."""
     while time.monotonic() < until:
-        if load.poll() is not None:
+        if loading.poll() is not None:
             return True
         time.sleep(0.05)
     return False
@@ -59,20 +57,20 @@ def run(options):
     with Bench() as bench:
         sandbox = bench.sandbox(programs, options.users, f"{options.lifetime}s")
         broker = bench.broker(programs, sandbox, options.users)
-        numbers = [str(number) for number in (options.users, options.rate, seconds)]
-        command = [programs["load"], f"http://{broker.address}", MERCHANT, *numbers]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as load:
-            away = come_and_go(sandbox, load, options.every, options.down)
-            seen = json.loads(load.communicate(timeout=SLACK_SECONDS)[0])
+        with load(programs, broker, users=options.users, rate=options.rate, seconds=seconds) as loading:
+            away = come_and_go(sandbox, loading, options.every, options.down)
+            result = seen(loading)
         total = sign_ins(sandbox)
-    calls = sum(seen["ends"].values())
-    fast = sum(count for limit, count in seen["times"].items() if int(limit) <= FAST_MS)
-    tokens = seen["ends"].get("OK", 0)
+    calls = sum(result["ends"].values())
+    fast = sum(count for limit, count in result["times"].items() if int(limit) <= FAST_MS)
+    tokens = result["ends"].get("OK", 0)
     fewest = options.users * math.ceil(seconds / options.lifetime)
     print(f"{calls:,} calls in {seconds} s, the vault away for {away:.0f} s of them, tokens of {options.lifetime} s")
-    print(f"answered with a token     {tokens / calls:9.4%}   expired ones {seen['expired']}, other ends {others(seen['ends'])}")
-    print(f"answered within {FAST_MS} ms     {fast / calls:9.4%}   the slowest took {seen['worst_ms']:.0f} ms")
-    print(f"answered within … ms      {json.dumps(seen['times'])}")
+    print(
+        f"answered with a token     {tokens / calls:9.4%}   expired ones {result['expired']}, other ends {others(result['ends'])}"
+    )
+    print(f"answered within {FAST_MS} ms     {fast / calls:9.4%}   the slowest took {result['worst_ms']:.0f} ms")
+    print(f"answered within … ms      {json.dumps(result['times'])}")
     print(f"sign-ins at the vault     {total:9,}   {total / fewest:.2f} of the fewest possible, {fewest:,}")
 
 

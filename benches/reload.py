@@ -11,20 +11,21 @@ classes of times should be as full.
 import argparse
 import json
 import signal
-import subprocess
 import time
 
-from harness import MERCHANT, Bench, build_all
+from clients import load, seen
+from harness import Bench, build_all
 
 # A reload takes a fraction of this.
 PATIENCE_SECONDS = 30
+CREDENTIALS = "broker-users.toml"
 DONE = '"configuration reloaded"'
 
 
 def cpu_of_reload(bench, broker, users, password):
     """CPU seconds from SIGHUP until the new passwords are in force."""
     log = bench.directory / "broker.log"
-    bench.write_users(users, password)
+    bench.write_users(users, password, CREDENTIALS)
     before, told = broker.cpu_seconds(), log.read_text().count(DONE)
     broker.process.send_signal(signal.SIGHUP)
     deadline = time.monotonic() + PATIENCE_SECONDS
@@ -37,15 +38,14 @@ def cpu_of_reload(bench, broker, users, password):
 
 def times(programs, broker, rate, reloads, change):
     """The classes of times of calls for the first user, while `change` is called each second."""
-    command = [programs["load"], f"http://{broker.address}", MERCHANT, "1", str(rate), str(reloads)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as load:
+    with load(programs, broker, rate=rate, seconds=reloads) as loading:
         turn = 0
-        while load.poll() is None:
+        while loading.poll() is None:
             change(turn)
             turn += 1
             time.sleep(1)
-        seen = json.loads(load.communicate()[0])
-    return f"{json.dumps(seen['times'])} slowest {seen['worst_ms']:.1f} ms, {json.dumps(seen['ends'])}"
+        result = seen(loading)
+    return f"{json.dumps(result['times'])} slowest {result['worst_ms']:.1f} ms, {json.dumps(result['ends'])}"
 
 
 def run(options):
@@ -59,7 +59,7 @@ def run(options):
         print(f"calls within … ms, without reloads: {quiet}")
 
         def change(turn):
-            bench.write_users(options.users, f"while called {turn}")
+            bench.write_users(options.users, f"while called {turn}", CREDENTIALS)
             broker.process.send_signal(signal.SIGHUP)
 
         print(f"calls within … ms, while reloading: {times(programs, broker, options.rate, options.reloads, change)}")

@@ -1,4 +1,4 @@
-//! Generates the broker's contract, whose service the echo serves and the filler calls.
+//! Generates the broker's contract, whose service the echo serves and the clients call.
 
 use std::error::Error;
 

@@ -1,6 +1,10 @@
-//! What the programs of the benchmark share: the contract's generated code, and the shape of a token.
+//! What the programs of the benchmark share: the contract's generated code, and the shape of a token;
+//! and the client that drives both sides.
 //!
 //! Never part of the broker, and never a place for its logic: a benchmark that shared code with what it measures would hide it.
+
+pub mod client;
+pub mod options;
 
 #[allow(missing_docs, reason = "generated: the comments of the .proto become the docs, and the modules have none")]
 /// The generated messages and services of `tokenbroker.v1`.
