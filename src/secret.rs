@@ -5,11 +5,11 @@
 
 use std::{fmt, sync::Arc};
 
-use zeroize::Zeroizing;
+use zeroize::{Zeroize as _, Zeroizing};
 
 /// A password, or a token.
 #[derive(Clone)]
-pub struct Secret(Arc<Zeroizing<String>>);
+pub struct Secret(Arc<Zeroizing<Box<str>>>);
 
 impl Secret {
     /// The value itself. Each call is a place to look at when secrets are reviewed.
@@ -20,16 +20,22 @@ impl Secret {
 }
 
 impl From<String> for Secret {
-    /// Takes the value over where it stands; the room behind it is wiped with it.
-    fn from(value: String) -> Self {
-        Self(Arc::new(Zeroizing::new(value)))
+    /// Takes the value over where it stands. Where there is room behind it, it is copied instead and wiped there: to give the room
+    /// back may move it, and would leave it behind.
+    fn from(mut value: String) -> Self {
+        if value.capacity() == value.len() {
+            return Self(Arc::new(Zeroizing::new(value.into_boxed_str())));
+        }
+        let secret = Self(Arc::new(Zeroizing::new(Box::from(value.as_str()))));
+        value.zeroize();
+        secret
     }
 }
 
 /// Copies the text; the one given stays where it was, for its owner to wipe.
 impl From<&str> for Secret {
     fn from(value: &str) -> Self {
-        Self::from(value.to_owned())
+        Self(Arc::new(Zeroizing::new(Box::from(value))))
     }
 }
 
@@ -69,6 +75,10 @@ mod tests {
         let clone = secret.clone();
         assert_eq!((secret.expose().as_ptr(), clone.expose().as_ptr()), (place, place), "neither moved nor copied");
 
+        let mut roomy = String::with_capacity(100);
+        roomy.push_str("1234Qwerty");
+        assert_eq!(Secret::from(roomy), secret, "it may stand elsewhere, but is the same");
+
         let value = Arc::downgrade(&secret.0);
         drop(secret);
         assert!(value.upgrade().is_some(), "somebody holds it still");
@@ -76,6 +86,6 @@ mod tests {
         assert!(value.upgrade().is_none());
         // That memory can't be looked at without `unsafe`; the type says what becomes of it.
         fn is_wiped<T: ZeroizeOnDrop>(_: Option<&T>) {}
-        is_wiped::<Zeroizing<String>>(value.upgrade().as_deref());
+        is_wiped::<Zeroizing<Box<str>>>(value.upgrade().as_deref());
     }
 }

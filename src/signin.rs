@@ -86,7 +86,7 @@ impl Flights {
                 flight.span.link(waiter);
                 waiter.link(&flight.span);
             }
-            return Join::Joined(flight.clone());
+            return Join::Joined(FlightHandle::clone(flight));
         }
         let down = || self.shared.upstream().stopped(snapshot.upstream(), now.mono);
         if let Some(stop) = stopped(user, &record, &snapshot, now.mono).or_else(down) {
@@ -110,7 +110,7 @@ impl Flights {
         if request.urgent {
             handle.hurry();
         }
-        record.flight = Some(handle.clone());
+        record.flight = Some(Box::new(handle.clone()));
         // A runtime that is closing drops what is spawned on it at once, and the flight then wants the record.
         drop(record);
         let context = FlightContext {

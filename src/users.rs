@@ -58,7 +58,7 @@ pub struct Configured {
     /// Who.
     pub user: Arc<KnownUser>,
     /// With what, and where.
-    pub credential: Arc<Credential>,
+    pub credential: Credential,
 }
 
 /// What became of the users between two snapshots.
@@ -108,11 +108,14 @@ impl Users {
                 }
                 None => {
                     changes.added += 1;
-                    let merchant = match self.merchants.get(&key.merchant) {
-                        Some(merchant) => Arc::clone(merchant),
-                        None => Arc::clone(next.merchants.entry(key.merchant.clone()).or_default()),
+                    let known = |users: &Self| {
+                        let known = users.merchants.get_key_value(&key.merchant);
+                        known.map(|(id, merchant)| (id.clone(), Arc::clone(merchant)))
                     };
-                    Arc::new(KnownUser::new(key, merchant))
+                    // With the merchant's text too, which is then in memory once and not once a user.
+                    let (id, merchant) =
+                        known(self).or_else(|| known(&next)).unwrap_or_else(|| (key.merchant.clone(), Arc::default()));
+                    Arc::new(KnownUser::new(UserKey { merchant: id, ..key }, merchant))
                 }
             };
             // Most users stand beside others of their merchant.
@@ -120,7 +123,7 @@ impl Users {
                 last_merchant = Some(Arc::clone(&user.merchant));
                 next.merchants.entry(user.key.merchant.clone()).or_insert_with(|| Arc::clone(&user.merchant));
             }
-            let credential = Arc::new(Credential { password, version });
+            let credential = Credential { password, version };
             next.by_key.insert(Arc::clone(&user.key), Configured { user, credential });
         }
         // Mostly all stay, and nobody has to be looked for.
@@ -174,8 +177,8 @@ impl Users {
     }
 }
 
-/// What signs a user in.
-#[derive(Debug)]
+/// What signs a user in. Clones share the password.
+#[derive(Clone, Debug)]
 pub struct Credential {
     /// Sent as it is.
     pub password: Secret,
@@ -283,8 +286,8 @@ impl KnownMerchant {
 pub struct Record {
     /// When the next sign-in may begin.
     pub holds: Holds,
-    /// The sign-in under way, or waiting to begin, if any.
-    pub flight: Option<FlightHandle>,
+    /// The sign-in under way, or waiting to begin, if any. Boxed, since few users have one.
+    pub flight: Option<Box<FlightHandle>>,
     /// The user's place in the refresh queue.
     pub renewal: Option<QueueSlot>,
     /// It had a token when another vault was configured, and is to have one again before somebody asks.
@@ -324,6 +327,16 @@ mod tests {
     }
 
     #[test]
+    fn a_user_takes_little_room_and_a_merchants_name_is_in_memory_once() {
+        // With the two counts of an `Arc`, what mimalloc has no smaller place for.
+        assert!(size_of::<KnownUser>() + 2 * size_of::<usize>() <= 160, "{} bytes", size_of::<KnownUser>());
+        let users = Users::new(vec![configured(1, "a", 0), configured(2, "b", 0)], "a");
+        let (next, _) = users.reloaded((1..=3).map(|n| configured(n, "a", 0)).collect(), "a", now(), &RULES);
+        let places: Vec<_> = next.iter().map(|configured| configured.user.key.merchant.as_str().as_ptr()).collect();
+        assert!(places.len() == 3 && places.iter().all(|place| *place == places[0]));
+    }
+
+    #[test]
     fn records_outlive_a_reload_and_changes_are_told_apart() {
         let users = Users::new(vec![configured(1, "a", 0), configured(2, "b", 0), configured(3, "c", 0)], "a");
         let again = vec![configured(1, "a", 0), configured(2, "other", 0), configured(3, "c", 1), configured(4, "d", 0)];
@@ -348,7 +361,7 @@ mod tests {
         let users = Users::new((1..=4).map(|n| configured(n, "a", 0)).collect(), "a");
         let each: Vec<_> = (1..=4).map(|n| users.get(&configured(n, "", 0).key).expect("is there").clone()).collect();
         let (_leader, flight) = FlightHandle::new(now(), Span::default());
-        each[0].user.record().flight = Some(flight);
+        each[0].user.record().flight = Some(Box::new(flight));
         refuse(&each[1]);
         refuse(&each[2]);
         let (gone, changes) = users.reloaded(Vec::new(), "a", now(), &RULES);

@@ -63,7 +63,7 @@ pub(super) struct Pass {
 /// A user who may sign in, and the one configuration to do so by, whichever is in force when it is settled.
 struct Eligible {
     snapshot: Arc<Snapshot>,
-    credential: Arc<Credential>,
+    credential: Credential,
 }
 
 /// Why a flight obtains nothing now.
@@ -130,7 +130,7 @@ fn eligible(FlightContext { shared, user, .. }: &FlightContext, now: Instant) ->
     let mut record = user.record();
     let snapshot = shared.live.load_full();
     let configured = configured(user, &mut record, &snapshot, now).ok_or(NotNow::Ended(FlightOutcome::Gone))?;
-    let credential = Arc::clone(&configured.credential);
+    let credential = configured.credential.clone();
     if let Some(stop) = stopped(user, &record, &snapshot, now) {
         return Err(NotNow::Ended(FlightOutcome::Stopped(stop)));
     }
@@ -195,7 +195,7 @@ fn cached_token(
     let token = Token {
         id: TokenId::of(grant.access_token.expose()),
         access_token: grant.access_token,
-        scope: Arc::from(grant.scope),
+        scope: shared.scope(grant.scope),
         expires: began.plus(grant.lifetime),
         lifetime: grant.lifetime,
     };

@@ -73,6 +73,8 @@ pub(super) struct Shared {
     last_answers: Mutex<LastAnswers>,
     /// How long the slowest sign-in of late took.
     pub(super) slowest: Mutex<Duration>,
+    /// The scope of the last token: most have the same, which is then in memory once.
+    scope: Mutex<Arc<String>>,
     under_way: AtomicUsize,
     /// Those of them that nobody waited for when they began.
     renewals: AtomicUsize,
@@ -118,6 +120,7 @@ impl Shared {
             upstream: Mutex::default(),
             last_answers: Mutex::default(),
             slowest: Mutex::default(),
+            scope: Mutex::default(),
             under_way: AtomicUsize::new(0),
             renewals: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
@@ -167,6 +170,15 @@ impl Shared {
         if renewal {
             self.renewals.fetch_sub(1, Ordering::Relaxed);
         }
+    }
+
+    /// A token's scope, shared with the last token's if that is the same.
+    pub(super) fn scope(&self, scope: String) -> Arc<String> {
+        let mut last = self.scope.lock().unwrap_or_else(PoisonError::into_inner);
+        if **last != scope {
+            *last = Arc::new(scope);
+        }
+        Arc::clone(&last)
     }
 
     pub(super) fn under_way(&self) -> usize {

@@ -157,7 +157,7 @@ mod tests {
         let now = Moment { mono: now().into(), wall: SystemTime::UNIX_EPOCH };
         let access_token = Secret::from("a");
         let id = TokenId::of(access_token.expose());
-        let token = Token { access_token, id, scope: Arc::from(""), expires: now.plus(lifetime), lifetime };
+        let token = Token { access_token, id, scope: Arc::default(), expires: now.plus(lifetime), lifetime };
         Arc::new(CachedToken::new(token, Version { credential: n, ..Version::default() }, false, None, Duration::ZERO, now))
     }
 

@@ -51,8 +51,8 @@ pub struct Token {
     pub access_token: Secret,
     /// Its id, in hex.
     pub id: TokenId,
-    /// What it is good for, as the vault said; empty where it said nothing.
-    pub scope: Arc<str>,
+    /// What it is good for, as the vault said; empty where it said nothing. Most tokens share one, so the pointer to it is a thin one.
+    pub scope: Arc<String>,
     /// The instant at which it ends, by both clocks.
     pub expires: Moment,
     /// How long it was to live when the request for it was sent.

@@ -39,14 +39,22 @@ pub struct Holds {
     version: Option<Version>,
     /// What is known against that.
     current: CredentialHolds,
-    /// And against those that counted before, lest a password that was refused is sent again when it comes back.
-    former: Vec<(Version, CredentialHolds)>,
-    failures: u32,
     /// When the last sign-in that succeeded began, and how much of the token's life was left when it arrived.
     last: Option<(Instant, Duration)>,
+    rare: Option<Box<Rare>>,
+}
+
+/// What few users have: apart, since there may be 100,000.
+#[derive(Debug, Default)]
+struct Rare {
+    /// What is known against those credentials that counted before, lest a password that was refused is sent again when it comes back.
+    former: Vec<(Version, CredentialHolds)>,
+    /// Which token was rejected since the last sign-in that succeeded, and whether that was soon after its issue.
+    rejected: Option<(TokenId, bool)>,
+    /// How often such a rejection doubled the floor.
     doublings: u32,
-    rejected_soon: bool,
-    rejected: Option<TokenId>,
+    /// Transient failures since the last sign-in that succeeded.
+    failures: u32,
 }
 
 /// A sign-in that succeeded.
@@ -76,9 +84,15 @@ impl Holds {
         let current = self.take_former(version);
         let former = std::mem::replace(&mut self.current, current);
         self.remember(from, former, now, rules);
-        self.failures = 0;
-        if from.upstream != version.upstream {
-            (self.last, self.doublings, self.rejected_soon, self.rejected) = (None, 0, false, None);
+        let elsewhere = from.upstream != version.upstream;
+        if let Some(rare) = &mut self.rare {
+            rare.failures = 0;
+            if elsewhere {
+                (rare.doublings, rare.rejected) = (0, None);
+            }
+        }
+        if elsewhere {
+            self.last = None;
         }
     }
 
@@ -105,12 +119,12 @@ impl Holds {
 
     /// Notes that the vault's API refused `token`, the one now cached: soon after its issue, the next sign-in doubles the floor.
     pub fn rejected(&mut self, token: TokenId, now: Instant, rules: &Rules) {
-        if self.rejected == Some(token) {
-            return;
+        let within = self.floor(rules).max(FLOOR_DOUBLES_FROM) * SOON_FLOORS;
+        let soon = self.last.is_some_and(|(began, _)| now.saturating_duration_since(began) <= within);
+        let rejected = &mut self.rare.get_or_insert_default().rejected;
+        if rejected.is_none_or(|(known, _)| known != token) {
+            *rejected = Some((token, soon));
         }
-        self.rejected = Some(token);
-        let soon = self.floor(rules).max(FLOOR_DOUBLES_FROM) * SOON_FLOORS;
-        self.rejected_soon = self.last.is_some_and(|(began, _)| now.saturating_duration_since(began) <= soon);
     }
 
     /// Notes a sign-in with `version` that began at `began` and gave a token with `gave` of its life left. Returns the new floor if
@@ -125,13 +139,12 @@ impl Holds {
                 return None;
             }
         }
-        let doubles = self.rejected_soon;
-        self.doublings = if doubles { self.doublings.saturating_add(1) } else { 0 };
-        self.rejected_soon = false;
-        // The same token may be given again, and be rejected again.
-        self.rejected = None;
-        self.failures = 0;
         self.last = Some((began, gave));
+        let rare = self.rare.as_deref_mut()?;
+        rare.failures = 0;
+        // Forgotten: the same token may be given again, and be rejected again.
+        let doubles = rare.rejected.take().is_some_and(|(_, soon)| soon);
+        rare.doublings = if doubles { rare.doublings.saturating_add(1) } else { 0 };
         doubles.then(|| self.floor(rules).min(gave / 2))
     }
 
@@ -161,7 +174,9 @@ impl Holds {
     pub fn forgive(&mut self, version: Version) {
         if self.counts(version) {
             self.current.forgive();
-        } else if let Some((_, holds)) = self.former.iter_mut().find(|(former, _)| *former == version) {
+        } else if let Some((_, holds)) =
+            self.rare.iter_mut().flat_map(|rare| &mut rare.former).find(|(former, _)| *former == version)
+        {
             holds.forgive();
         }
     }
@@ -169,7 +184,7 @@ impl Holds {
     /// Whether there is something against a credential that must outlast the user's absence from the configuration.
     #[must_use]
     pub fn remembers(&self, now: Instant, rules: &Rules) -> bool {
-        let former = || self.former.iter().any(|(_, holds)| holds.lasts(now, rules));
+        let former = || self.rare.iter().flat_map(|rare| &rare.former).any(|(_, holds)| holds.lasts(now, rules));
         self.stopped(now, rules).is_some() || self.current.lasts(now, rules) || former()
     }
 
@@ -184,19 +199,23 @@ impl Holds {
     }
 
     fn take_former(&mut self, version: Version) -> CredentialHolds {
-        let at = self.former.iter().position(|(former, _)| *former == version);
-        at.map(|at| self.former.swap_remove(at).1).unwrap_or_default()
+        let Some(Rare { former, .. }) = self.rare.as_deref_mut() else { return CredentialHolds::default() };
+        let at = former.iter().position(|(former, _)| *former == version);
+        at.map(|at| former.swap_remove(at).1).unwrap_or_default()
     }
 
     fn remember(&mut self, version: Version, holds: CredentialHolds, now: Instant, rules: &Rules) {
-        self.former.retain(|(_, holds)| holds.lasts(now, rules));
+        if let Some(rare) = &mut self.rare {
+            rare.former.retain(|(_, holds)| holds.lasts(now, rules));
+        }
         if !holds.lasts(now, rules) {
             return;
         }
-        self.former.push((version, holds));
-        if self.former.len() > FORMER_MAX {
-            let soonest = self.former.iter().enumerate().min_by_key(|(_, (_, holds))| holds.until(rules)).map(|(at, _)| at);
-            soonest.map(|at| self.former.swap_remove(at));
+        let former = &mut self.rare.get_or_insert_default().former;
+        former.push((version, holds));
+        if former.len() > FORMER_MAX {
+            let soonest = former.iter().enumerate().min_by_key(|(_, (_, holds))| holds.until(rules)).map(|(at, _)| at);
+            soonest.map(|at| former.swap_remove(at));
         }
     }
 
@@ -206,16 +225,18 @@ impl Holds {
             Failure::Refused { .. } | Failure::Undocumented { .. } | Failure::Throttled { .. } => return Duration::ZERO,
             Failure::Unavailable { .. } | Failure::Invalid { .. } | Failure::Broken => {}
         }
-        let pause = BACK_OFF.pause(self.failures, jitter);
-        self.failures = self.failures.saturating_add(1);
+        let failures = &mut self.rare.get_or_insert_default().failures;
+        let pause = BACK_OFF.pause(*failures, jitter);
+        *failures = failures.saturating_add(1);
         pause
     }
 
     fn floor(&self, rules: &Rules) -> Duration {
-        if self.doublings == 0 {
+        let doublings = self.rare.as_ref().map_or(0, |rare| rare.doublings);
+        if doublings == 0 {
             return rules.min_sign_in_interval;
         }
         let base = rules.min_sign_in_interval.max(FLOOR_DOUBLES_FROM);
-        Backoff::new(base, FLOOR_MAX.max(rules.min_sign_in_interval)).widest(self.doublings)
+        Backoff::new(base, FLOOR_MAX.max(rules.min_sign_in_interval)).widest(doublings)
     }
 }

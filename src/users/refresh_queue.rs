@@ -5,7 +5,9 @@
 
 use std::{
     collections::{BTreeMap, HashMap, hash_map::Entry},
+    num::NonZeroU32,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use tokio::{
@@ -15,12 +17,13 @@ use tokio::{
 
 use crate::{clock::Clock, user::UserKey};
 
-/// A user's place in the refresh queue.
+/// A user's place in the refresh queue. Small, since each user has one here and one in its record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct QueueSlot {
-    at: Instant,
+    /// In nanoseconds since the queue was made.
+    at: u64,
     /// Tells users of one instant apart.
-    number: u64,
+    number: NonZeroU32,
 }
 
 /// Who is due when.
@@ -39,18 +42,18 @@ struct Entries {
     by_time: BTreeMap<QueueSlot, Arc<UserKey>>,
     /// How many there are in each second.
     by_second: HashMap<u64, u32>,
-    next_number: u64,
+    last_number: Option<NonZeroU32>,
 }
 
 impl Entries {
-    fn add(&mut self, place: QueueSlot, user: &Arc<UserKey>, second: u64) {
+    fn add(&mut self, place: QueueSlot, user: &Arc<UserKey>) {
         self.by_time.insert(place, Arc::clone(user));
-        *self.by_second.entry(second).or_default() += 1;
+        *self.by_second.entry(second(place.at)).or_default() += 1;
     }
 
-    fn take(&mut self, place: QueueSlot, second: u64) -> Option<Arc<UserKey>> {
+    fn take(&mut self, place: QueueSlot) -> Option<Arc<UserKey>> {
         let user = self.by_time.remove(&place)?;
-        if let Entry::Occupied(mut count) = self.by_second.entry(second) {
+        if let Entry::Occupied(mut count) = self.by_second.entry(second(place.at)) {
             *count.get_mut() -= 1;
             if *count.get() == 0 {
                 count.remove();
@@ -72,11 +75,12 @@ impl RefreshQueue {
     pub fn put(&self, former: Option<QueueSlot>, at: Instant, user: &Arc<UserKey>) -> QueueSlot {
         let mut entries = self.entries();
         if let Some(former) = former {
-            entries.take(former, self.second(former.at));
+            entries.take(former);
         }
-        let place = QueueSlot { at, number: entries.next_number };
-        entries.next_number = entries.next_number.wrapping_add(1);
-        entries.add(place, user, self.second(at));
+        let number = entries.last_number.and_then(|last| last.checked_add(1)).unwrap_or(NonZeroU32::MIN);
+        entries.last_number = Some(number);
+        let place = QueueSlot { at: self.nanos(at), number };
+        entries.add(place, user);
         let is_first = entries.by_time.first_key_value().is_some_and(|(first, _)| *first == place);
         drop(entries);
         if is_first {
@@ -87,13 +91,13 @@ impl RefreshQueue {
 
     /// Takes a user out.
     pub fn remove(&self, place: QueueSlot) {
-        self.entries().take(place, self.second(place.at));
+        self.entries().take(place);
     }
 
     /// How many users are due in the second of `at`.
     #[must_use]
     pub fn due_in_second(&self, at: Instant) -> u32 {
-        self.entries().by_second.get(&self.second(at)).copied().unwrap_or_default()
+        self.entries().by_second.get(&second(self.nanos(at))).copied().unwrap_or_default()
     }
 
     /// Waits until somebody is due, and takes that user out. For one task only.
@@ -102,14 +106,14 @@ impl RefreshQueue {
             let first = {
                 let mut entries = self.entries();
                 let first = entries.by_time.first_key_value().map(|(place, _)| *place);
-                if let Some(place) = first.filter(|place| place.at <= self.clock.now().mono)
-                    && let Some(user) = entries.take(place, self.second(place.at))
+                if let Some(place) = first.filter(|place| place.at <= self.nanos(self.clock.now().mono))
+                    && let Some(user) = entries.take(place)
                 {
                     return user;
                 }
                 first
             };
-            match first.map(|place| place.at) {
+            match first.map(|place| self.epoch + Duration::from_nanos(place.at)) {
                 Some(at) => tokio::select! {
                     biased;
                     () = sleep_until(at) => {}
@@ -123,7 +127,7 @@ impl RefreshQueue {
     /// How many users have their place before `at`, within a second.
     #[must_use]
     pub fn due_by(&self, at: Instant) -> usize {
-        let last = self.second(at);
+        let last = second(self.nanos(at));
         let due = |(second, count): (&u64, &u32)| (*second <= last).then_some(usize::try_from(*count).unwrap_or(usize::MAX));
         self.entries().by_second.iter().filter_map(due).sum()
     }
@@ -140,9 +144,9 @@ impl RefreshQueue {
         self.len() == 0
     }
 
-    /// Whole seconds since the refresh queue was made; what lies before is its first.
-    fn second(&self, at: Instant) -> u64 {
-        at.saturating_duration_since(self.epoch).as_secs()
+    /// Since the refresh queue was made, which is 585 years at most; what lies before is its first.
+    fn nanos(&self, at: Instant) -> u64 {
+        u64::try_from(at.saturating_duration_since(self.epoch).as_nanos()).unwrap_or(u64::MAX)
     }
 
     fn entries(&self) -> MutexGuard<'_, Entries> {
@@ -150,10 +154,13 @@ impl RefreshQueue {
     }
 }
 
+/// The whole second of a place.
+fn second(nanos: u64) -> u64 {
+    Duration::from_nanos(nanos).as_secs()
+}
+
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::{
         clock::SystemClock,

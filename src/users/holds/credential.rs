@@ -45,9 +45,12 @@ impl Pause {
     }
 }
 
-/// What is known against one version of a credential.
+/// What is known against one version of a credential: mostly nothing, and then it takes no room.
 #[derive(Clone, Debug, Default)]
-pub(super) struct CredentialHolds {
+pub(super) struct CredentialHolds(Option<Box<Known>>);
+
+#[derive(Clone, Debug, Default)]
+struct Known {
     pause: Option<Pause>,
     /// Undocumented answers since the user last got a token.
     undocumented: u32,
@@ -59,7 +62,7 @@ pub(super) struct CredentialHolds {
     forgiven: bool,
 }
 
-impl CredentialHolds {
+impl Known {
     /// Counts an answer that may have judged the credential.
     fn count(&mut self, grants: u64) {
         if self.grants != grants {
@@ -67,11 +70,13 @@ impl CredentialHolds {
         }
         self.ungranted = self.ungranted.saturating_add(1);
     }
+}
 
+impl CredentialHolds {
     /// Whether another credential's coming and going may not wipe it out.
     pub(super) fn lasts(&self, now: Instant, rules: &Rules) -> bool {
-        self.pause.as_ref().is_some_and(|pause| {
-            let kept = if self.undocumented.max(self.ungranted) > 0 { TRIES_KEPT } else { Duration::ZERO };
+        self.pause().is_some_and(|(pause, known)| {
+            let kept = if known.undocumented.max(known.ungranted) > 0 { TRIES_KEPT } else { Duration::ZERO };
             let until = pause.until(rules);
             matches!(*pause.failure, Failure::Refused { .. }) && until > now || until + kept > now && !kept.is_zero()
         })
@@ -79,25 +84,26 @@ impl CredentialHolds {
 
     /// Why it is not sent, or was not, and until when.
     pub(super) fn stop(&self, rules: &Rules) -> Option<Stop> {
-        self.pause.as_ref().map(|pause| Stop { failure: Arc::clone(&pause.failure), until: pause.until(rules) })
+        self.pause().map(|(pause, _)| Stop { failure: Arc::clone(&pause.failure), until: pause.until(rules) })
     }
 
     /// How long a failure stops the credential, and what it comes to.
     pub(super) fn failed(&mut self, failure: Failure, back_off: Duration, now: Circumstances, rules: &Rules) -> Stop {
         let mut failure = failure;
+        let known = self.0.get_or_insert_default();
         let undocumented = matches!(failure, Failure::Undocumented { .. });
         let wait = match &failure {
             Failure::Refused { .. } => rules.refusal_hold,
             Failure::Undocumented { status, wait, vault_error } => {
-                self.count(now.grants);
-                self.undocumented = self.undocumented.saturating_add(1).max(self.ungranted);
-                let pause = match self.undocumented {
+                known.count(now.grants);
+                known.undocumented = known.undocumented.saturating_add(1).max(known.ungranted);
+                let pause = match known.undocumented {
                     1 => UNDOCUMENTED_FIRST,
                     2 => UNDOCUMENTED_SECOND,
                     more => Backoff::new(UNDOCUMENTED_SECOND, rules.refusal_hold).widest(more - 2),
                 };
                 // What is no HTTP may have been no no either: it is asked ever more rarely, but held by nothing that it said.
-                if self.undocumented >= UNDOCUMENTED_HELD && *status != UNREADABLE {
+                if known.undocumented >= UNDOCUMENTED_HELD && *status != UNREADABLE {
                     failure = Failure::Refused { why: Refusal::Request, vault_error: vault_error.clone() };
                     rules.refusal_hold
                 } else {
@@ -105,8 +111,8 @@ impl CredentialHolds {
                 }
             }
             Failure::Throttled { wait, .. } => {
-                self.count(now.grants);
-                let doublings = self.ungranted.checked_sub(UNDOCUMENTED_HELD);
+                known.count(now.grants);
+                let doublings = known.ungranted.checked_sub(UNDOCUMENTED_HELD);
                 let least = doublings.map(|doublings| Backoff::new(UNGRANTED_FIRST, rules.refusal_hold).widest(doublings));
                 (*wait).max(least.unwrap_or_default())
             }
@@ -116,22 +122,25 @@ impl CredentialHolds {
         };
         let next = Pause { failure: Arc::new(failure), since: now.now, wait, undocumented };
         // What another credential ran into, on its way when this one came back, shortens no hold of this one's.
-        let pause = self.pause.take().filter(|longer| longer.until(rules) > next.until(rules)).unwrap_or(next);
-        let pause = self.pause.insert(pause);
+        let pause = known.pause.take().filter(|longer| longer.until(rules) > next.until(rules)).unwrap_or(next);
+        let pause = known.pause.insert(pause);
         Stop { failure: Arc::clone(&pause.failure), until: pause.until(rules) }
     }
 
     /// Forgets the undocumented answers, and what stopped the credential for them, once.
     pub(super) fn forgive(&mut self) {
-        if self.undocumented == 0 || self.forgiven {
-            return;
-        }
-        let pause = self.pause.take().filter(|pause| !pause.undocumented);
-        *self = Self { pause, forgiven: true, ..Self::default() };
+        let Some(known) = self.0.as_deref_mut().filter(|known| known.undocumented > 0 && !known.forgiven) else { return };
+        let pause = known.pause.take().filter(|pause| !pause.undocumented);
+        *known = Known { pause, forgiven: true, ..Known::default() };
     }
 
     /// When its pause ends, if it has one.
     pub(super) fn until(&self, rules: &Rules) -> Option<Instant> {
-        self.pause.as_ref().map(|pause| pause.until(rules))
+        self.pause().map(|(pause, _)| pause.until(rules))
+    }
+
+    fn pause(&self) -> Option<(&Pause, &Known)> {
+        let known = self.0.as_deref()?;
+        known.pause.as_ref().map(|pause| (pause, known))
     }
 }

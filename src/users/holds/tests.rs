@@ -57,6 +57,26 @@ fn back_off_doubles_to_a_minute_and_ends_with_success() {
 }
 
 #[test]
+fn another_credential_begins_its_back_off_anew_and_another_upstream_its_floor() {
+    let (mut holds, now) = (Holds::default(), start());
+    holds.follow(credential(1), now, &RULES);
+    fails(&mut holds, down(), at(now, 1.0));
+    holds.follow(credential(2), now, &RULES);
+    assert_eq!(fails(&mut holds, down(), at(now, 1.0)).left_at(now), secs(1));
+
+    holds.succeeded(credential(2), now, secs(86_400), &RULES);
+    holds.rejected(TokenId::of("a"), now, &RULES);
+    assert_eq!(holds.succeeded(credential(2), now, secs(86_400), &RULES), Some(secs(10)));
+    holds.rejected(TokenId::of("b"), now, &RULES);
+    let elsewhere = Version { upstream: Upstream(2), ..credential(2) };
+    holds.follow(elsewhere, now, &RULES);
+    assert!(holds.within_floor(now, &RULES).is_none());
+    assert_eq!(holds.succeeded(elsewhere, now, secs(86_400), &RULES), None, "nothing of it was rejected");
+    holds.rejected(TokenId::of("c"), now, &RULES);
+    assert_eq!(holds.succeeded(elsewhere, now, secs(86_400), &RULES), Some(secs(10)));
+}
+
+#[test]
 fn the_upstreams_own_wait_counts() {
     let (mut holds, now) = (Holds::default(), start());
     let busy = Failure::Unavailable { cause: "busy", wait: Some(secs(120)), vault_error: String::new() };
@@ -191,10 +211,10 @@ fn what_stood_against_a_version_stands_when_it_comes_back() {
         for version in 10..100 {
             holds.failed(credential(version), refused(), at(now, 0.0), &RULES);
         }
-        assert!(holds.former.len() <= FORMER_MAX);
+        assert!(holds.rare.as_ref().map_or(0, |rare| rare.former.len()) <= FORMER_MAX);
         // What ends soonest makes room, the newcomer too.
         holds.failed(credential(7), undocumented(), at(now, 0.0), &RULES);
-        assert!(holds.former.iter().all(|(version, _)| *version != credential(7)));
+        assert!(holds.rare.iter().flat_map(|rare| &rare.former).all(|(version, _)| *version != credential(7)));
     }
 }
 
