@@ -160,7 +160,7 @@ mod tests {
         let token = token::Token {
             access_token: Secret::from(access_token),
             id: token::TokenId::of(access_token),
-            scope: Arc::from(scope),
+            scope: Arc::new(scope.to_owned()),
             expires: at.plus(lifetime),
             lifetime,
         };
