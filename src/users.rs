@@ -36,7 +36,7 @@ use crate::{
     user::{MerchantId, UserKey},
 };
 
-/// Users configured no more whose record is kept, at most: each is about 500 bytes, without password or token.
+/// Users configured no more whose record is kept, at most: each is about 300 bytes, without password or token.
 const REMEMBERED_MAX: usize = 100_000;
 
 /// All configured users, as one snapshot, which holds everything that signs them in.
