@@ -10,12 +10,16 @@ use std::{
         mpsc::{Receiver, SyncSender, sync_channel},
     },
     thread,
+    time::Duration,
 };
 
 use tracing_subscriber::fmt::MakeWriter;
 
 /// Lines that have gathered are written at once, up to so many bytes: a write each would cost a busy broker more than the lines.
 pub(super) const GATHERED_MAX: usize = 64 * 1024;
+
+/// After the first line others may gather for so long: however many there are, they wake the thread a hundred times a second at most.
+const GATHER: Duration = Duration::from_millis(10);
 
 /// Where lines end.
 pub(super) trait Sink: Send + 'static {
@@ -109,9 +113,22 @@ struct Writer<S> {
 }
 
 impl<S: Sink> Writer<S> {
+    /// The next job; what comes after a while without any may gather first.
+    fn next(&self) -> Option<Job> {
+        if let Ok(job) = self.jobs.try_recv() {
+            return Some(job);
+        }
+        let job = self.jobs.recv().ok()?;
+        // Whoever waits for the end waits no longer.
+        if matches!(job, Job::Line(_)) {
+            thread::sleep(GATHER);
+        }
+        Some(job)
+    }
+
     fn run(mut self) {
         let mut gathered = Vec::with_capacity(GATHERED_MAX);
-        while let Ok(first) = self.jobs.recv() {
+        while let Some(first) = self.next() {
             let (mut next, mut count) = (Some(first), 0);
             let mut end = None;
             while let Some(job) = next.take() {
