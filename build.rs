@@ -21,15 +21,15 @@ fn main() -> Result<(), Box<dyn Error>> {
         // It holds the secret: `proto.rs` writes a `Debug` that doesn't show it.
         .skip_debug(["tokenbroker.v1.Token"])
         .compile_fds(descriptors.clone())?;
-    // The broker's own service answers with what it holds, instead of copies in a message: see `rpc::reply`.
+    // The broker's own service answers with what it holds, instead of copies in a message: see `rpc::encode`.
     let service = out.join("service");
     fs::create_dir_all(&service)?;
     tonic_prost_build::configure()
         .build_client(false)
         .build_transport(false)
         .extern_path(".tokenbroker.v1", "crate::proto::v1")
-        .extern_path(".tokenbroker.v1.GetTokenResponse", "crate::rpc::reply::Reply")
-        .codec_path("crate::rpc::reply::ReplyCodec")
+        .extern_path(".tokenbroker.v1.GetTokenResponse", "crate::rpc::encode::Reply")
+        .codec_path("crate::rpc::encode::ReplyCodec")
         .out_dir(service)
         .compile_fds(descriptors)?;
     Ok(())

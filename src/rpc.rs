@@ -3,17 +3,17 @@
 //! Must never let a call in without a deadline and an identity, nor out without having been told of once.
 
 pub mod deadline;
+mod encode;
 mod get_token;
 pub mod guard;
 pub mod health;
 mod layer;
-mod reply;
 pub mod services;
 pub mod status;
 mod streams;
 
 mod generated {
-    //! The service, over [`Call`](super::get_token::Call) and [`Reply`](super::reply::Reply).
+    //! The service, over [`Call`](super::get_token::Call) and [`Reply`](super::encode::Reply).
     #![allow(missing_docs, unreachable_pub, reason = "generated")]
     #![allow(clippy::all, clippy::allow_attributes_without_reason, clippy::missing_errors_doc, reason = "generated")]
 

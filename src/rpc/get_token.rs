@@ -10,7 +10,7 @@ use std::{
 use tokio::time::Instant;
 use tonic::{Code, Request, Response, Status};
 
-use super::{generated::token_broker_service_server::TokenBrokerService, reply::Reply, status};
+use super::{encode::Reply, generated::token_broker_service_server::TokenBrokerService, status};
 use crate::{
     broker::{Broker, BrokerError, FieldFault, NoToken, Outcome, Request as Wanted},
     caller::CallerId,
