@@ -7,7 +7,11 @@ use std::{fs, io};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::{info, warn};
 
-use crate::{admin, config::Config, net::accept};
+use crate::{
+    admin,
+    config::Config,
+    net::{accept, workers},
+};
 
 /// Kept beside those for sign-ins: the configuration's files, the trail's, the API server, a collector of traces, name servers, and
 /// sockets of connections that are being accepted or closed.
@@ -46,6 +50,9 @@ impl ConnectionLimits {
     }
 }
 
+/// What the runtime of each thread that serves callers takes, once those have started: to poll, to be woken, and for signals.
+const OF_A_RUNTIME: usize = 3;
+
 /// Takes as many descriptors as the process may have, and says what that makes. To be called once all ports are bound.
 #[must_use]
 pub fn take(config: &Config) -> ConnectionLimits {
@@ -58,7 +65,8 @@ pub fn take(config: &Config) -> ConnectionLimits {
     }
     let now = getrlimit(Resource::Nofile).current;
     let limit = now.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
-    let in_use = fs::read_dir("/proc/self/fd").map_or(IN_USE, Iterator::count);
+    let workers = workers::processors().get().saturating_mul(OF_A_RUNTIME);
+    let in_use = fs::read_dir("/proc/self/fd").map_or(IN_USE, Iterator::count).saturating_add(workers);
     let ports = (config.grpc.health_listen.is_some(), config.admin.is_some());
     let sign_ins = config.vault.max_concurrent_sign_ins;
     let connection_limits = ConnectionLimits::of(limit, in_use, sign_ins, ports);

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::clock::Clock;
 
-/// Most connections per listener: a thousand pods with a few channels each; an idle one costs about 20 KiB.
+/// Most connections per listener: a thousand pods with a few channels each; an idle one costs about 50 KiB.
 pub const CONNECTIONS_MAX: usize = 8_192;
 /// Pause after a failed accept: the usual cause, no descriptors left, passes only when connections end.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

@@ -17,18 +17,19 @@ use std::{
 use tokio::{
     runtime::{Builder, Handle, Runtime},
     task::spawn_blocking,
-    time::Instant,
+    time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 use crate::clock::Clock;
 
-/// How much of a thread's time a connection is believed to take that was placed on it since the last look.
-const SHARE_OF_A_NEW_ONE: f64 = 0.1;
+/// A thread's load is counted in so many parts of its time; a connection that was placed on it lately is believed to take one of them.
+const PARTS: u32 = 10;
 /// What threads did is looked at this often at most: less says little, and connections may come by the thousand.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// What is left on a thread at the end is dropped within this: nothing that blocks runs there.
-const LAST_DROPS: Duration = Duration::from_millis(250);
+/// At the end, what is left on a thread is dropped within this, or no more is waited for: it takes milliseconds.
+const LAST_DROPS: Duration = Duration::from_secs(1);
 
 /// All of them. Dropped, they end, with whatever is still on them.
 #[derive(Debug)]
@@ -57,10 +58,18 @@ struct Worker {
 /// What was seen of the threads at the last look.
 struct Look {
     at: Instant,
-    /// For each thread, how long it had been busy in all, …
-    busy: Vec<Duration>,
-    /// … its load before that, in parts of its time, and for each connection that it got since as much as those are believed to take.
-    load: Vec<f64>,
+    seen: Vec<Seen>,
+}
+
+/// What was seen of one thread.
+#[derive(Clone, Copy, Default)]
+struct Seen {
+    /// How long it had been busy in all.
+    busy: Duration,
+    /// Its load before that, in parts of its time.
+    load: u32,
+    /// Connections that it got since.
+    placed: u32,
 }
 
 /// A connection's place on a thread; free again when dropped.
@@ -104,7 +113,7 @@ impl Workers {
             let until = end.clone();
             threads.push(thread::Builder::new().name(format!("calls-{number}")).spawn(move || run(runtime, &until))?);
         }
-        let look = Look { at: clock.now().mono, busy: vec![Duration::ZERO; count.get()], load: vec![0.0; count.get()] };
+        let look = Look { at: clock.now().mono, seen: vec![Seen::default(); count.get()] };
         Ok(Self { shared: Arc::new(Shared { workers, look: Mutex::new(look), clock, end }), threads })
     }
 
@@ -120,7 +129,9 @@ impl Workers {
         let threads = mem::take(&mut self.threads);
         // One that panicked has ended too.
         let ended = spawn_blocking(|| threads.into_iter().for_each(|thread| drop(thread.join())));
-        ended.await.ok();
+        if timeout(LAST_DROPS, ended).await.is_err() {
+            warn!("a thread that served callers has not ended in time");
+        }
     }
 }
 
@@ -131,8 +142,8 @@ impl Drop for Workers {
 }
 
 fn run(runtime: Runtime, end: &CancellationToken) {
+    // What is left is dropped with the runtime.
     runtime.block_on(end.cancelled());
-    runtime.shutdown_timeout(LAST_DROPS);
 }
 
 impl Placer {
@@ -140,39 +151,38 @@ impl Placer {
     #[must_use]
     pub fn place(&self) -> Option<Place> {
         let shared = &*self.0;
-        let mut look = shared.look();
+        let mut look = shared.lock();
         let now = shared.clock.now().mono;
         if now.saturating_duration_since(look.at) >= LOOK_EVERY {
-            let busy = shared.workers.iter().map(|worker| worker.runtime.metrics().worker_total_busy_duration(0)).collect();
+            let busy = shared.workers.iter().map(|worker| worker.runtime.metrics().worker_total_busy_duration(0));
             look.again(now, busy);
         }
-        let open = |worker: &Worker| worker.open.load(Ordering::Relaxed);
-        let least = |(a, load): &(&Worker, &mut f64), (b, other): &(&Worker, &mut f64)| {
-            load.total_cmp(other).then_with(|| open(a).cmp(&open(b)))
-        };
-        let (worker, load) = shared.workers.iter().zip(&mut look.load).min_by(least)?;
-        *load += SHARE_OF_A_NEW_ONE;
+        let load = |(worker, seen): &(&Worker, &mut Seen)| (seen.load + seen.placed, worker.open.load(Ordering::Relaxed));
+        let (worker, seen) = shared.workers.iter().zip(&mut look.seen).min_by_key(load)?;
+        seen.placed += 1;
         worker.open.fetch_add(1, Ordering::Relaxed);
         Some(Place { runtime: worker.runtime.clone(), open: Arc::clone(&worker.open) })
     }
 }
 
 impl Shared {
-    fn look(&self) -> MutexGuard<'_, Look> {
+    fn lock(&self) -> MutexGuard<'_, Look> {
         self.look.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Look {
     /// Looks again: each thread was busy for so long in all.
-    fn again(&mut self, now: Instant, busy: Vec<Duration>) {
-        let passed = now.saturating_duration_since(self.at).as_secs_f64();
-        for ((load, before), busy) in self.load.iter_mut().zip(&self.busy).zip(&busy) {
-            // Of what is next to nothing one thread has always a little less.
-            let tenths = (busy.saturating_sub(*before).as_secs_f64() / passed / SHARE_OF_A_NEW_ONE).floor();
-            *load = tenths * SHARE_OF_A_NEW_ONE;
+    fn again(&mut self, now: Instant, busy: impl Iterator<Item = Duration>) {
+        let passed = now.saturating_duration_since(self.at);
+        for (seen, busy) in self.seen.iter_mut().zip(busy) {
+            // Whole parts: of what is next to nothing one thread has always a little less.
+            let parts = busy.saturating_sub(seen.busy).as_nanos() * u128::from(PARTS) / passed.as_nanos().max(1);
+            // Connections that came just before had no time to show what they take.
+            let lately = if passed < 2 * LOOK_EVERY { seen.placed } else { 0 };
+            *seen = Seen { busy, load: u32::try_from(parts).unwrap_or(PARTS).max(lately), placed: 0 };
         }
-        (self.at, self.busy) = (now, busy);
+        self.at = now;
     }
 }
 
@@ -256,8 +266,11 @@ mod tests {
         let places: Vec<_> = (0..6).map(|_| bench.place()).collect();
         let idle: Vec<_> = places.into_iter().filter(|(_, number)| *number == 0).collect();
         bench.pass(LOOK_EVERY);
-        let ((_first, first), (_second, second)) = (bench.place(), bench.place());
-        assert_eq!((idle.len(), first, second), (3, 1, 0), "at once after each other");
+        let (_first, first) = bench.place();
+        bench.pass(LOOK_EVERY);
+        // A look that comes just after the first says nothing of it yet.
+        let (_second, second) = bench.place();
+        assert_eq!((idle.len(), first, second), (3, 1, 0));
 
         let bench = Bench::new(2);
         let (_first, first) = bench.place();
@@ -265,7 +278,7 @@ mod tests {
         let mut idle: Vec<_> = (0..6).map(|_| bench.place()).collect();
         idle.retain(|(_, number)| *number != first);
         bench.busy(first, LOOK_EVERY / 4);
-        bench.pass(LOOK_EVERY);
+        bench.pass(2 * LOOK_EVERY);
         assert_eq!((idle.len(), bench.place().1), (3, 1 - first), "it has more connections, and nothing to do");
     }
 

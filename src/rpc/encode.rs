@@ -125,6 +125,11 @@ impl Encoder for ReplyCodec {
     type Error = Status;
 
     fn encode(&mut self, reply: Reply, to: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        let secret = reply.cached.token.access_token.expose().len();
+        // A buffer that grew in the middle would leave a part of the secret behind.
+        if secret > BUFFER / 2 {
+            to.reserve(secret + BUFFER);
+        }
         reply.encode(to);
         Ok(())
     }

@@ -30,7 +30,7 @@ pub struct QueueSlot {
 #[derive(Debug)]
 pub struct RefreshQueue {
     clock: Arc<dyn Clock>,
-    /// Seconds are counted from here.
+    /// Times are counted from here.
     epoch: Instant,
     entries: Mutex<Entries>,
     /// The first entry has changed.
