@@ -54,6 +54,8 @@ class Disturbed:
     def reload(self, turn):
         """Puts a prepared file in place in one step, so that writing it is no part of the disturbance."""
         new = self.bench.directory / "again"
+        # To rename one of two names of a file to the other does nothing, and leaves it here.
+        new.unlink(missing_ok=True)
         os.link(self.files[turn % 2], new)
         new.rename(self.bench.directory / "broker-users.toml")
         self.broker.signal(signal.SIGHUP)
