@@ -16,7 +16,7 @@ use std::{
 
 use tokio::{
     runtime::{Builder, Handle, Runtime},
-    task::spawn_blocking,
+    task::{spawn_blocking, yield_now},
     time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -30,6 +30,10 @@ const PARTS: u32 = 10;
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// At the end, what is left on a thread is dropped within this, or no more is waited for: it takes milliseconds.
 const LAST_DROPS: Duration = Duration::from_secs(1);
+
+/// At the end calls that have come and not begun are let begin, so that each is told of: tokio runs dozens whenever its thread's own task
+/// yields, and a connection has 2,048 at most (`http2::STREAMS_MAX`).
+const LAST_TURNS: usize = 64;
 
 /// All of them. Dropped, they end, with whatever is still on them.
 #[derive(Debug)]
@@ -142,8 +146,13 @@ impl Drop for Workers {
 }
 
 fn run(runtime: Runtime, end: &CancellationToken) {
-    // What is left is dropped with the runtime.
-    runtime.block_on(end.cancelled());
+    // What is left after that is dropped with the runtime.
+    runtime.block_on(async {
+        end.cancelled().await;
+        for _ in 0..LAST_TURNS {
+            yield_now().await;
+        }
+    });
 }
 
 impl Placer {
@@ -228,21 +237,12 @@ mod tests {
             *now = now.plus(time);
         }
 
-        /// Keeps a thread busy until it is seen to have been for so long.
-        fn busy(&self, number: usize, time: Duration) {
-            let runtime = &self.workers.shared.workers[number].runtime;
-            let busy = || runtime.metrics().worker_total_busy_duration(0);
-            let until = busy() + time;
-            while busy() < until {
-                let (said, hears) = sync_channel(1);
-                runtime.spawn(async move {
-                    thread::sleep(Duration::from_millis(5));
-                    said.send(()).ok();
-                });
-                hears.recv().expect("the thread runs");
-                // What it did is known once it has nothing to do.
-                thread::sleep(Duration::from_millis(1));
-            }
+        /// Looks again after this time, of which each thread was busy for so long more.
+        fn saw(&self, time: Duration, busy: [Duration; 2]) {
+            self.pass(time);
+            let mut look = self.workers.shared.lock();
+            let busy: Vec<_> = look.seen.iter().zip(busy).map(|(seen, more)| seen.busy + more).collect();
+            look.again(self.clock.now().mono, busy.into_iter());
         }
     }
 
@@ -277,9 +277,44 @@ mod tests {
         bench.pass(LOOK_EVERY);
         let mut idle: Vec<_> = (0..6).map(|_| bench.place()).collect();
         idle.retain(|(_, number)| *number != first);
-        bench.busy(first, LOOK_EVERY / 4);
-        bench.pass(2 * LOOK_EVERY);
+        let mut busy = [Duration::ZERO; 2];
+        busy[first] = LOOK_EVERY / 2;
+        bench.saw(2 * LOOK_EVERY, busy);
         assert_eq!((idle.len(), bench.place().1), (3, 1 - first), "it has more connections, and nothing to do");
+    }
+
+    #[test]
+    fn what_a_thread_does_is_seen() {
+        let bench = Bench::new(1);
+        let runtime = &bench.workers.shared.workers[0].runtime;
+        let busy = || runtime.metrics().worker_total_busy_duration(0);
+        while busy().is_zero() {
+            let (said, hears) = sync_channel(1);
+            runtime.spawn(async move { said.send(()).ok() });
+            hears.recv().expect("the thread runs");
+        }
+    }
+
+    #[test]
+    fn calls_that_have_not_begun_at_the_end_are_let_begin() {
+        let begun = Arc::new(AtomicUsize::new(0));
+        let Bench { mut workers, .. } = Bench::new(1);
+        let place = workers.placer().place().expect("there is one");
+        let (go, goes) = sync_channel(0);
+        // Its thread is held up while they come.
+        place.runtime.spawn(async move { goes.recv() });
+        for _ in 0..2_048 {
+            let begun = Arc::clone(&begun);
+            place.runtime.spawn(async move {
+                begun.fetch_add(1, Ordering::Relaxed);
+                std::future::pending::<()>().await;
+            });
+        }
+        workers.shared.end.cancel();
+        go.send(()).expect("is waited for");
+        let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(workers.end());
+        assert_eq!(begun.load(Ordering::Relaxed), 2_048);
     }
 
     #[test]
