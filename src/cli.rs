@@ -239,8 +239,10 @@ async fn serve_config(
     info!(version = env!("CARGO_PKG_VERSION"), "token-broker starts");
     let hup = Arc::new(Notify::new());
     let reloading = Reloading { files, warnings, hup: Arc::clone(&hup), level: Some(logs.level.clone()) };
-    let connection_limits = descriptors::take(&config);
-    let app = App::new(config, logs.audit.clone())?.connection_limits(connection_limits).reloading(reloading);
+    let sign_ins = config.vault.max_concurrent_sign_ins;
+    let ports = (config.grpc.health_listen.is_some(), config.admin.is_some());
+    let app = App::new(config, logs.audit.clone())?.reloading(reloading);
+    let app = app.connection_limits(descriptors::take(sign_ins, ports));
     let metrics = app.metrics();
     let told = stop.clone();
     tokio::join!(app.run(listeners, stop.clone()), async {

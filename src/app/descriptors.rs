@@ -7,11 +7,7 @@ use std::{fs, io};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::{info, warn};
 
-use crate::{
-    admin,
-    config::Config,
-    net::{accept, workers},
-};
+use crate::{admin, net::accept};
 
 /// Kept beside those for sign-ins: the configuration's files, the trail's, the API server, a collector of traces, name servers, and
 /// sockets of connections that are being accepted or closed.
@@ -50,12 +46,10 @@ impl ConnectionLimits {
     }
 }
 
-/// What the runtime of each thread that serves callers takes, once those have started: to poll, to be woken, and for signals.
-const OF_A_RUNTIME: usize = 3;
-
-/// Takes as many descriptors as the process may have, and says what that makes. To be called once all ports are bound.
+/// Takes as many descriptors as the process may have, and says what that makes with so many sign-ins at once, and with these ports beside
+/// the one for callers: health and admin. To be called once all ports are bound and the app is made, whose threads take some too.
 #[must_use]
-pub fn take(config: &Config) -> ConnectionLimits {
+pub fn take(sign_ins: usize, ports: (bool, bool)) -> ConnectionLimits {
     let before = getrlimit(Resource::Nofile);
     if let (Some(soft), maximum) = (before.current, before.maximum)
         && maximum.is_none_or(|hard| soft < hard)
@@ -65,10 +59,7 @@ pub fn take(config: &Config) -> ConnectionLimits {
     }
     let now = getrlimit(Resource::Nofile).current;
     let limit = now.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
-    let workers = workers::processors().get().saturating_mul(OF_A_RUNTIME);
-    let in_use = fs::read_dir("/proc/self/fd").map_or(IN_USE, Iterator::count).saturating_add(workers);
-    let ports = (config.grpc.health_listen.is_some(), config.admin.is_some());
-    let sign_ins = config.vault.max_concurrent_sign_ins;
+    let in_use = fs::read_dir("/proc/self/fd").map_or(IN_USE, Iterator::count);
     let connection_limits = ConnectionLimits::of(limit, in_use, sign_ins, ports);
     let ConnectionLimits { grpc, health, admin } = connection_limits;
     info!(soft_before = before.current, limit = now, in_use, grpc, health, admin, "descriptors: connections that are taken");

@@ -46,10 +46,9 @@ impl Reply {
     /// The reply that gives this answer, whose token has so much of its life left.
     pub(super) fn new(answer: Answer, left: Duration) -> Self {
         let Answer { cached, at, .. } = answer;
-        let end = cached.token.expires.wall;
-        // A wall clock that was set back since the sign-in must not make it look longer than it is.
-        let expires = at.wall.checked_add(left).map_or(end, |by_what_is_left| by_what_is_left.min(end));
-        Self { cached, expires_at: expires.into(), expires_in: left.try_into().ok() }
+        // By what is left: a wall clock that was set back since the sign-in must not make it look longer than it is.
+        let expires_at = at.wall.checked_add(left).unwrap_or(cached.token.expires.wall);
+        Self { cached, expires_at: expires_at.into(), expires_in: left.try_into().ok() }
     }
 
     /// Writes it (<https://protobuf.dev/programming-guides/encoding/>): fields in the order of their tags, none that is empty.
