@@ -34,7 +34,8 @@ use crate::{
     net::{
         accept::{Port, Shutdown},
         connection_limit::ConnectionLimit,
-        http2::Http2,
+        http2::{Http2, Life},
+        memory::{PortLimits, STREAMS_MAX, STREAMS_OF_PROBE_MAX},
         tls::{TlsAcceptor, TlsError, TlsSource},
         workers::{self, Workers},
     },
@@ -323,20 +324,20 @@ impl App {
             let (tasks, shutdown, clock) = (tasks.clone(), shutdown.clone(), Arc::clone(&self.clock));
             Port { name, limit, placer: None, tasks, shutdown, clock }
         };
-        let grpc = port("grpc", ConnectionLimit::new(self.connection_limits.grpc, false));
+        let grpc = port("grpc", ConnectionLimit::new(PortLimits::callers(self.connection_limits.grpc)));
         let grpc = Port { placer: Some(self.workers.placer()), ..grpc };
         let tls = self.tls();
         for listener in listeners.grpc {
             info!(port = "grpc", address = address(&listener), tls = tls.is_some(), "listening");
-            tasks.spawn(self.serve_grpc(grpc.clone(), listener, self.services.clone(), tls.clone()));
+            tasks.spawn(self.serve_grpc(grpc.clone(), listener, self.services.clone(), tls.clone(), STREAMS_MAX));
         }
-        let health = port("health", ConnectionLimit::new(self.connection_limits.health, true));
+        let health = port("health", ConnectionLimit::new(PortLimits::probes(self.connection_limits.health)));
         let services = Services::health_only(&self.health);
         for listener in listeners.health {
             info!(port = "health", address = address(&listener), "listening");
-            tasks.spawn(self.serve_grpc(health.clone(), listener, services.clone(), None));
+            tasks.spawn(self.serve_grpc(health.clone(), listener, services.clone(), None, STREAMS_OF_PROBE_MAX));
         }
-        let admin = port("admin", ConnectionLimit::new(self.connection_limits.admin, true));
+        let admin = port("admin", ConnectionLimit::new(PortLimits::probes(self.connection_limits.admin)));
         let router = admin::router(shown);
         for listener in listeners.admin {
             info!(port = "admin", address = address(&listener), "listening");
@@ -352,12 +353,19 @@ impl App {
         listener: TcpListener,
         services: Services,
         tls: Option<TlsAcceptor>,
+        plaintext_streams: u32,
     ) -> impl Future<Output = ()> + use<> {
         let live = self.live.clone();
+        let life = move || {
+            let serving = &live.load().serving;
+            Life { age: serving.connection_age(fastrand::f64()), drain: serving.drain }
+        };
         let http2 = Http2 {
             tls,
             shutdown: port.shutdown.clone(),
-            age: Arc::new(move || live.load().serving.connection_age(fastrand::f64())),
+            life: Arc::new(life),
+            plaintext_streams,
+            clock: Arc::clone(&self.clock),
             service: move |session| services.of(session),
         };
         port.accept(listener, move |stream, from, connection| http2.clone().serve(stream, from, connection))

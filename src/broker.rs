@@ -43,7 +43,7 @@ const STILL_DOWN: &str = "it did not answer the last sign-ins, and the one that 
 /// What a caller is told where the configuration changed again while it signed in anew.
 const REPLACED: &str = "the credential or the vault was replaced in the configuration while it was asked";
 /// What a caller is told to wait when the broker is overloaded: long enough for a second's worth of sign-ins.
-const OVERLOADED_WAIT: Duration = Duration::from_secs(1);
+pub const OVERLOADED_WAIT: Duration = Duration::from_secs(1);
 /// The answer to a caller who waits leaves this long before its deadline, so that it is there in time …
 const ANSWER_AHEAD: Duration = Duration::from_millis(20);
 /// … but no more than this part of the time that it has.

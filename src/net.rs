@@ -3,11 +3,15 @@
 //! Must never know what is asked on a connection, nor let one outlive the end of the process.
 
 pub mod accept;
+pub mod connection;
 pub mod connection_limit;
+mod frames;
 pub mod http1;
 pub mod http2;
 mod in_place;
+pub mod memory;
 pub mod tls;
+mod transport;
 pub mod workers;
 
 use std::{
@@ -21,7 +25,10 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use self::connection_limit::{Connection, OpenCall};
+use self::{
+    connection::{Connection, OpenCall},
+    tls::{ServerTls, Trust},
+};
 use crate::authn::certificate::Peer;
 
 /// Once a connection is closing, a request whose message is not here yet has this long to arrive: it may be on its way.
@@ -32,6 +39,8 @@ const LATE_MESSAGE: Duration = Duration::from_millis(500);
 pub struct Session {
     /// What it says of its client.
     pub peer: Peer,
+    /// Who vouched for its client's certificate; none where it showed none.
+    pub trust: Option<Trust>,
     /// Its slot, and what is under way on it.
     pub connection: Arc<Connection>,
     /// Cancelled once it is to be closed: streams without an end of their own end, and requests that are not here yet.
@@ -41,8 +50,17 @@ pub struct Session {
 impl Session {
     /// A session that begins.
     #[must_use]
-    pub fn new(peer: Peer, connection: Arc<Connection>) -> Arc<Self> {
-        Arc::new(Self { peer, connection, closing: CancellationToken::new() })
+    pub fn new(peer: Peer, trust: Option<Trust>, connection: Arc<Connection>) -> Arc<Self> {
+        if trust.is_some() {
+            connection.set_identified();
+        }
+        Arc::new(Self { peer, trust, connection, closing: CancellationToken::new() })
+    }
+
+    /// Whether the CAs that are in force now vouch for its client's certificate, if it showed one.
+    #[must_use]
+    pub fn is_vouched_for(&self, current: Option<&Arc<ServerTls>>) -> bool {
+        self.trust.as_ref().is_none_or(|trust| current.is_some_and(|current| trust.holds(current)))
     }
 
     /// Ends when a message that is not here will not be waited for any more.

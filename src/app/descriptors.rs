@@ -7,7 +7,7 @@ use std::{fs, io};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::{info, warn};
 
-use crate::{admin, net::accept};
+use crate::{admin, net::memory};
 
 /// Kept beside those for sign-ins: the configuration's files, the trail's, the API server, a collector of traces, name servers, and
 /// sockets of connections that are being accepted or closed.
@@ -30,7 +30,7 @@ pub struct ConnectionLimits {
 
 impl Default for ConnectionLimits {
     fn default() -> Self {
-        Self { grpc: accept::CONNECTIONS_MAX, health: accept::CONNECTIONS_MAX, admin: admin::CONNECTIONS_MAX }
+        Self { grpc: memory::CALLERS_MAX, health: memory::HEALTH_MAX, admin: admin::CONNECTIONS_MAX }
     }
 }
 
@@ -63,11 +63,11 @@ pub fn take(sign_ins: usize, ports: (bool, bool)) -> ConnectionLimits {
     let connection_limits = ConnectionLimits::of(limit, in_use, sign_ins, ports);
     let ConnectionLimits { grpc, health, admin } = connection_limits;
     info!(soft_before = before.current, limit = now, in_use, grpc, health, admin, "descriptors: connections that are taken");
-    if grpc < accept::CONNECTIONS_MAX {
+    if grpc < memory::CALLERS_MAX {
         warn!(
             grpc,
-            most = accept::CONNECTIONS_MAX,
-            "few descriptors: fewer connections are taken than could be; raise the hard limit (ulimit -Hn, LimitNOFILE=) to 32768"
+            most = memory::CALLERS_MAX,
+            "few descriptors: fewer connections are taken than could be; raise the hard limit (ulimit -Hn, LimitNOFILE=) to 16384"
         );
     }
     connection_limits

@@ -68,8 +68,8 @@ impl CredentialsFile {
     /// Takes the users out of a file's root table.
     pub(super) fn collect(root: &mut Reader<'_, '_>) -> Self {
         let findings = root.findings();
-        let mut open = OpenToOthers::default();
-        let entries = root.tables("users", "users").filter_map(|table| read_user(table, &mut open)).collect();
+        let (mut open, mut merchants) = (OpenToOthers::default(), HashSet::new());
+        let entries = root.tables("users", "users").filter_map(|table| read_user(table, &mut open, &mut merchants)).collect();
         open.tell(findings);
         Self { path: Arc::clone(findings.source().path()), entries }
     }
@@ -119,8 +119,15 @@ impl Place<'_> {
     }
 }
 
-fn read_user(mut table: Reader<'_, '_>, open: &mut OpenToOthers) -> Option<Entry> {
-    let merchant = required(&mut table, "merchant_id", MerchantId::parse);
+/// Reads a user; `merchants` are those of the users before, so that all users of one share its text.
+fn read_user(mut table: Reader<'_, '_>, open: &mut OpenToOthers, merchants: &mut HashSet<MerchantId>) -> Option<Entry> {
+    let merchant = required(&mut table, "merchant_id", MerchantId::parse).map(|read| {
+        let shared = merchants.get(&read).cloned();
+        shared.unwrap_or_else(|| {
+            merchants.insert(read.clone());
+            read
+        })
+    });
     let number = required(&mut table, "number", Number::parse);
     let password = read_password(&mut table, open);
     let attempt = table.integer("attempt", &limits::ATTEMPT);

@@ -13,13 +13,12 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, warn};
 
 use super::{
-    connection_limit::{Connection, ConnectionLimit, Slot},
+    connection::Connection,
+    connection_limit::{ConnectionLimit, Slot},
     workers::{Place, Placer},
 };
 use crate::clock::Clock;
 
-/// Most connections per listener: a thousand pods with a few channels each; an idle one costs about 50 KiB.
-pub const CONNECTIONS_MAX: usize = 8_192;
 /// Pause after a failed accept: the usual cause, no descriptors left, passes only when connections end.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// A connection that is evicted after its preface is told so within this: GOAWAY is one write.

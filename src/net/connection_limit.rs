@@ -1,34 +1,40 @@
-//! How many connections a listener holds, and which one is closed for the next when it is full.
+//! How many connections a listener holds, which one is closed for the next when it is full, and how many calls may wait on all of them.
 //!
-//! Must never let connections that say nothing keep out those that have something to ask, hold more than its limit, nor close one
-//! whose client waits for an answer (but where all answers are made at once, as probes' are).
+//! Must never let connections that say nothing keep out those that have something to ask, nor one address all others; hold more than its
+//! limit; nor close one whose client waits for an answer (but where all answers are made at once, as probes' are).
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use tokio::{sync::Notify, time::timeout};
-use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
+
+use super::{
+    connection::Connection,
+    memory::{PortLimits, STRANGERS_WAITING_OF_CONNECTION, UNSENT_MAX},
+};
 
 /// Slots kept free for the next, so that nobody waits until another is closed: an eighth, and this at most.
 const SPARE_MAX: usize = 32;
 /// Unproven connections (whose client has not sent its preface yet) of one address have an eighth of the slots, and never fewer than
 /// this: behind one address may be a whole node of pods, which come at once after it was away.
 const UNPROVEN_OF_ONE_MIN: usize = 16;
+/// One address has this part of the slots at most, and of the calls that may wait before it is known who calls: what it does beyond that
+/// keeps out itself alone.
+const PART_OF_ONE: usize = 2;
 /// A connection that was evicted is closed by then; it takes as long as `accept::GOAWAY_TIME`.
 const CLOSING_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The connections of one listener.
 #[derive(Debug)]
 pub struct ConnectionLimit {
-    most: usize,
-    evict_busy: bool,
+    limits: PortLimits,
     state: Mutex<State>,
     /// Notified whenever one is closed.
     freed: Notify,
@@ -44,13 +50,25 @@ struct State {
     addresses: HashMap<IpAddr, Address>,
     /// How many of them were evicted and are not closed yet.
     closing: usize,
+    /// Calls that wait on connections whose client is known …
+    waiting: usize,
+    /// … and on all others.
+    strangers_waiting: usize,
+    /// Connections whose client leaves something unsent, by when that began.
+    unsent: BTreeMap<u64, Arc<Connection>>,
+    /// How often that has begun.
+    unsent_so_far: u64,
 }
 
 /// The connections of one address.
 #[derive(Debug, Default)]
 struct Address {
-    connections: usize,
+    /// By their arrival.
+    connections: BTreeMap<u64, Arc<Connection>>,
     unproven: BTreeSet<u64>,
+    /// How many of them were evicted and are not closed yet.
+    closing: usize,
+    strangers_waiting: usize,
 }
 
 /// What became of a new connection.
@@ -63,23 +81,30 @@ pub struct Admission {
 }
 
 impl ConnectionLimit {
-    /// A limit of `most` connections, at least one. With `evict_busy` even one that waits for an answer is evicted, if no other can be.
+    /// With these limits.
     #[must_use]
-    pub fn new(most: usize, evict_busy: bool) -> Arc<Self> {
+    pub fn new(limits: PortLimits) -> Arc<Self> {
         let (state, freed, arrivals) = (Mutex::default(), Notify::new(), AtomicU64::default());
-        Arc::new(Self { most: most.max(1), evict_busy, state, freed, arrivals })
+        let limits = PortLimits { connections: limits.connections.max(1), ..limits };
+        Arc::new(Self { limits, state, freed, arrivals })
     }
 
-    /// The limit.
+    /// Most connections.
     #[must_use]
     pub fn most(&self) -> usize {
-        self.most
+        self.limits.connections
+    }
+
+    /// How many were accepted so far.
+    pub(super) fn arrivals(&self) -> u64 {
+        self.arrivals.load(Ordering::Relaxed)
     }
 
     /// Finds a slot for a connection from this address; another is evicted for it where that must be.
     pub async fn admit(self: &Arc<Self>, from: IpAddr) -> Admission {
-        let spare = (self.most / 8).clamp(1, SPARE_MAX).min(self.most - 1);
-        let unproven_of_one = (self.most / 8).max(UNPROVEN_OF_ONE_MIN);
+        let PortLimits { connections: most, evict_busy, .. } = self.limits;
+        let spare = (most / 8).clamp(1, SPARE_MAX).min(most - 1);
+        let unproven_of_one = (most / 8).max(UNPROVEN_OF_ONE_MIN);
         let mut evicted = 0;
         let mut first = true;
         loop {
@@ -88,13 +113,20 @@ impl ConnectionLimit {
             {
                 let mut state = self.state();
                 if first {
-                    evicted += u64::from(state.evict_unproven_of(from, unproven_of_one));
-                    if state.connections.len() - state.closing >= self.most - spare {
-                        evicted += u64::from(state.evict(self.evict_busy));
+                    let parted = state.evict_unproven_of(from, unproven_of_one);
+                    if !parted && state.has_its_part(from, most) {
+                        if !state.evict_of(from, evict_busy) {
+                            return Admission { slot: None, evicted };
+                        }
+                        evicted += 1;
+                    }
+                    evicted += u64::from(parted);
+                    if state.connections.len() - state.closing >= most - spare {
+                        evicted += u64::from(state.evict(evict_busy));
                     }
                     first = false;
                 }
-                if state.connections.len() < self.most {
+                if state.connections.len() < most {
                     return Admission { slot: Some(self.give(&mut state, from)), evicted };
                 }
                 if state.closing == 0 {
@@ -109,29 +141,95 @@ impl ConnectionLimit {
 
     /// Evicts one, where descriptors run out in spite of the limit; whether there was one.
     pub fn make_room(&self) -> bool {
-        self.state().evict(self.evict_busy)
+        self.state().evict(self.limits.evict_busy)
+    }
+
+    /// A connection's client has sent its preface.
+    pub(super) fn proven(&self, connection: &Connection) {
+        self.state().is_not_unproven(connection);
+    }
+
+    /// It becomes known who a connection's client is, as `set` notes: its calls that wait are no stranger's any more.
+    pub(super) fn identified(&self, connection: &Connection, set: impl FnOnce()) {
+        let mut state = self.state();
+        if !connection.is_identified() {
+            let waiting = connection.waiting.load(Ordering::Relaxed);
+            state.strangers_waiting -= waiting;
+            state.address(connection).strangers_waiting -= waiting;
+            state.waiting += waiting;
+            set();
+        }
+    }
+
+    /// A call of a connection is to wait; whether it may.
+    pub(super) fn wait(&self, connection: &Connection) -> bool {
+        let PortLimits { waiting, strangers_waiting, .. } = self.limits;
+        let mut state = self.state();
+        if connection.is_identified() {
+            if state.waiting >= waiting {
+                return false;
+            }
+            state.waiting += 1;
+        } else {
+            let all = state.strangers_waiting;
+            let address = state.address(connection);
+            let too_many = all >= strangers_waiting
+                || address.strangers_waiting >= strangers_waiting / PART_OF_ONE
+                || connection.waiting.load(Ordering::Relaxed) >= STRANGERS_WAITING_OF_CONNECTION;
+            if too_many {
+                state.forget_if_gone(connection.from);
+                return false;
+            }
+            address.strangers_waiting += 1;
+            state.strangers_waiting += 1;
+        }
+        connection.waiting.fetch_add(1, Ordering::Relaxed);
+        true
+    }
+
+    /// A call of a connection waits no more.
+    pub(super) fn waited(&self, connection: &Connection) {
+        let mut state = self.state();
+        connection.waiting.fetch_sub(1, Ordering::Relaxed);
+        if connection.is_identified() {
+            state.waiting -= 1;
+        } else {
+            state.strangers_waiting -= 1;
+            state.address(connection).strangers_waiting -= 1;
+            state.forget_if_gone(connection.from);
+        }
+    }
+
+    /// A connection's client leaves something unsent: a number by which that can end. Where too many do, the one that has for the
+    /// longest is closed.
+    pub(super) fn unsent(&self, connection: &Arc<Connection>) -> u64 {
+        let mut state = self.state();
+        let number = state.unsent_so_far;
+        state.unsent_so_far += 1;
+        state.unsent.insert(number, Arc::clone(connection));
+        let staying = state.unsent.values().filter(|connection| !connection.close.is_cancelled());
+        if staying.clone().count() > UNSENT_MAX
+            && let Some(longest) = staying.clone().next().cloned()
+        {
+            state.tell_to_close(&longest);
+        }
+        number
+    }
+
+    /// Everything was sent.
+    pub(super) fn sent(&self, number: u64) {
+        self.state().unsent.remove(&number);
     }
 
     fn give(self: &Arc<Self>, state: &mut State, from: IpAddr) -> Slot {
         let number = self.arrivals.fetch_add(1, Ordering::Relaxed);
-        let connection = Arc::new(Connection {
-            number,
-            from,
-            proven: AtomicBool::default(),
-            served: AtomicBool::default(),
-            open_calls: AtomicUsize::default(),
-            unanswered: AtomicUsize::default(),
-            awaited: AtomicUsize::default(),
-            last: AtomicU64::new(number),
-            close: CancellationToken::new(),
-            limit: Arc::clone(self),
-        });
+        let connection = Arc::new(Connection::new(number, from, Arc::clone(self)));
         state.connections.insert(number, Arc::clone(&connection));
         state.unproven.insert(number, Arc::clone(&connection));
         let address = state.addresses.entry(from).or_default();
-        address.connections += 1;
+        address.connections.insert(number, Arc::clone(&connection));
         address.unproven.insert(number);
-        Slot(connection)
+        Slot { connection, limit: Arc::clone(self) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -140,6 +238,35 @@ impl ConnectionLimit {
 }
 
 impl State {
+    /// Whether an address has as many connections as one may.
+    fn has_its_part(&self, from: IpAddr, most: usize) -> bool {
+        let part = (most / PART_OF_ONE).max(UNPROVEN_OF_ONE_MIN);
+        self.addresses.get(&from).is_some_and(|address| address.connections.len() - address.closing >= part)
+    }
+
+    /// Evicts a connection of an address: the oldest that never made a call; else the one that is idle for the longest.
+    fn evict_of(&mut self, from: IpAddr, evict_busy: bool) -> bool {
+        let Some(address) = self.addresses.get(&from) else { return false };
+        let staying = || address.connections.values().filter(|connection| !connection.close.is_cancelled());
+        let idle = || staying().filter(|connection| !connection.is_awaited());
+        let last = |connection: &&Arc<Connection>| connection.last.load(Ordering::Relaxed);
+        let never_served = idle().find(|connection| !connection.is_served());
+        let evicted = never_served.or_else(|| idle().min_by_key(last)).or_else(|| staying().filter(|_| evict_busy).min_by_key(last));
+        evicted.cloned().is_some_and(|connection| self.tell_to_close(&connection))
+    }
+
+    /// What is known of a connection's address. Calls outlive their connection's slot for a moment.
+    fn address(&mut self, connection: &Connection) -> &mut Address {
+        self.addresses.entry(connection.from).or_default()
+    }
+
+    /// Forgets an address of which nothing is left.
+    fn forget_if_gone(&mut self, from: IpAddr) {
+        if self.addresses.get(&from).is_some_and(|address| address.connections.is_empty() && address.strangers_waiting == 0) {
+            self.addresses.remove(&from);
+        }
+    }
+
     /// Evicts the oldest unproven connection of an address that has as many as one address may.
     fn evict_unproven_of(&mut self, from: IpAddr, most: usize) -> bool {
         let Some(address) = self.addresses.get(&from).filter(|address| address.unproven.len() >= most) else { return false };
@@ -154,16 +281,15 @@ impl State {
         let connection = self.unproven.first_key_value().map(|(_, connection)| Arc::clone(connection)).or_else(|| {
             let staying = || self.connections.values().filter(|connection| !connection.close.is_cancelled());
             let neighbours =
-                |connection: &Connection| self.addresses.get(&connection.from).map_or(0, |address| address.connections);
+                |connection: &Connection| self.addresses.get(&connection.from).map_or(0, |address| address.connections.len());
             let last = |connection: &Connection| {
                 (
-                    connection.served.load(Ordering::Relaxed),
+                    connection.is_served(),
                     usize::MAX - neighbours(connection),
                     connection.last.load(Ordering::Relaxed),
                 )
             };
-            let waits = |connection: &Connection| connection.awaited.load(Ordering::Relaxed) > 0;
-            let idle = staying().filter(|connection| !waits(connection)).min_by_key(|connection| last(connection));
+            let idle = staying().filter(|connection| !connection.is_awaited()).min_by_key(|connection| last(connection));
             let busy = || staying().filter(|_| evict_busy).min_by_key(|connection| last(connection));
             idle.or_else(busy).cloned()
         });
@@ -174,6 +300,7 @@ impl State {
         self.is_not_unproven(connection);
         connection.close.cancel();
         self.closing += 1;
+        self.address(connection).closing += 1;
         true
     }
 
@@ -187,134 +314,33 @@ impl State {
 
 /// A slot that a connection has; free again when dropped.
 #[derive(Debug)]
-pub struct Slot(Arc<Connection>);
+pub struct Slot {
+    connection: Arc<Connection>,
+    limit: Arc<ConnectionLimit>,
+}
 
 impl Slot {
     /// Which has it.
     #[must_use]
     pub fn connection(&self) -> Arc<Connection> {
-        Arc::clone(&self.0)
+        Arc::clone(&self.connection)
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        let connection = &*self.0;
-        let mut state = connection.limit.state();
+        let (connection, limit) = (&*self.connection, &*self.limit);
+        let mut state = limit.state();
         state.is_not_unproven(connection);
         state.connections.remove(&connection.number);
-        if connection.close.is_cancelled() {
-            state.closing -= 1;
-        }
-        if let Some(address) = state.addresses.get_mut(&connection.from) {
-            address.connections -= 1;
-            if address.connections == 0 {
-                state.addresses.remove(&connection.from);
-            }
-        }
+        let closing = usize::from(connection.close.is_cancelled());
+        state.closing -= closing;
+        let address = state.address(connection);
+        address.closing -= closing;
+        address.connections.remove(&connection.number);
+        state.forget_if_gone(connection.from);
         drop(state);
-        connection.limit.freed.notify_waiters();
-    }
-}
-
-/// One connection, as far as the limit needs to know.
-#[derive(Debug)]
-pub struct Connection {
-    number: u64,
-    from: IpAddr,
-    proven: AtomicBool,
-    served: AtomicBool,
-    /// Its calls that a drain waits for …
-    open_calls: AtomicUsize,
-    /// … and those of them whose answer is not made yet.
-    unanswered: AtomicUsize,
-    /// Those of them whose request was read whole: for these it is not evicted.
-    awaited: AtomicUsize,
-    /// How many connections had been accepted when it last made a call.
-    last: AtomicU64,
-    close: CancellationToken,
-    limit: Arc<ConnectionLimit>,
-}
-
-impl Connection {
-    /// Its client has sent the preface, as every client does at once.
-    pub fn set_proven(&self) {
-        if !self.proven.swap(true, Ordering::Relaxed) {
-            self.limit.state().is_not_unproven(self);
-        }
-    }
-
-    /// Whether it has.
-    #[must_use]
-    pub fn is_proven(&self) -> bool {
-        self.proven.load(Ordering::Relaxed)
-    }
-
-    /// A call on it begins.
-    #[must_use]
-    pub fn begin_call(self: &Arc<Self>) -> OpenCall {
-        self.served.store(true, Ordering::Relaxed);
-        self.open_calls.fetch_add(1, Ordering::Relaxed);
-        self.unanswered.fetch_add(1, Ordering::Relaxed);
-        OpenCall { connection: Arc::clone(self), answered: false }
-    }
-
-    /// A request of its was read whole, and its client waits for the answer.
-    #[must_use]
-    pub fn await_answer(self: &Arc<Self>) -> AwaitedAnswer {
-        self.awaited.fetch_add(1, Ordering::Relaxed);
-        AwaitedAnswer(Arc::clone(self))
-    }
-
-    /// Whether it has no call under way.
-    #[must_use]
-    pub fn is_idle(&self) -> bool {
-        self.open_calls.load(Ordering::Relaxed) == 0
-    }
-
-    /// Whether all its calls have their answers, read or not.
-    #[must_use]
-    pub fn is_answered(&self) -> bool {
-        self.unanswered.load(Ordering::Relaxed) == 0
-    }
-
-    /// Ends when it is to be closed for another.
-    pub fn evicted(&self) -> WaitForCancellationFuture<'_> {
-        self.close.cancelled()
-    }
-}
-
-/// One call, from its headers until the last of its answer was taken.
-#[derive(Debug)]
-pub struct OpenCall {
-    connection: Arc<Connection>,
-    answered: bool,
-}
-
-impl OpenCall {
-    /// Its answer is made, and only has to be read.
-    pub fn answered(&mut self) {
-        if !std::mem::replace(&mut self.answered, true) {
-            self.connection.unanswered.fetch_sub(1, Ordering::Relaxed);
-        }
-    }
-}
-
-impl Drop for OpenCall {
-    fn drop(&mut self) {
-        self.answered();
-        self.connection.last.store(self.connection.limit.arrivals.load(Ordering::Relaxed), Ordering::Relaxed);
-        self.connection.open_calls.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// One call that waits for its answer.
-#[derive(Debug)]
-pub struct AwaitedAnswer(Arc<Connection>);
-
-impl Drop for AwaitedAnswer {
-    fn drop(&mut self) {
-        self.0.awaited.fetch_sub(1, Ordering::Relaxed);
+        limit.freed.notify_waiters();
     }
 }
 

@@ -14,7 +14,7 @@ use hyper::{
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{net::TcpStream, time::timeout};
 
-use super::{CountedBody, accept::Shutdown, connection_limit::Connection};
+use super::{CountedBody, accept::Shutdown, connection::Connection, transport::Transport};
 
 /// A request's head is here by then, and the next one: probes and scrapers send theirs in one piece, and connect anew.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
@@ -38,7 +38,7 @@ where
         let answering = service.call(request);
         async move { answering.await.map(|response| response.map(|body| CountedBody::new(body, call))) }
     });
-    let mut serving = pin!(builder.serve_connection(TokioIo::new(stream), counted));
+    let mut serving = pin!(builder.serve_connection(TokioIo::new(Transport::new(stream, Arc::clone(&connection), None)), counted));
     tokio::select! {
         _ended = serving.as_mut() => return,
         () = connection.evicted() => return,

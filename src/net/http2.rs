@@ -7,8 +7,7 @@ use std::{
     convert::Infallible,
     error::Error,
     fmt,
-    future::poll_fn,
-    io,
+    future::{pending, poll_fn},
     net::SocketAddr,
     pin::{Pin, pin},
     sync::Arc,
@@ -21,29 +20,29 @@ use http_body::Body;
 use hyper::{body::Incoming, server::conn::http2, service::Service};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite},
     net::TcpStream,
-    time::sleep,
+    time::{Sleep, sleep},
 };
 use tracing::{debug, info};
 
 use super::{
     Session,
     accept::Shutdown,
-    connection_limit::Connection,
+    connection::Connection,
+    frames::Frames,
     in_place::{InPlace, Runner},
+    memory::{STREAM_WINDOW, STREAMS_MAX, STREAMS_OF_STRANGER_MAX},
     tls::{Secured, TlsAcceptor},
+    transport::Transport,
 };
-use crate::authn::certificate::Peer;
+use crate::{authn::certificate::Peer, clock::Clock};
 
-/// Most calls at once on a connection. Generous, since hits would queue in the client behind calls that wait for the vault;
-/// what those may cost in all is bounded by `signin::WAITERS_MAX`.
-const STREAMS_MAX: u32 = 2_048;
-/// A request is a few hundred bytes, so windows beyond HTTP/2's own default buy nothing.
-const STREAM_WINDOW: u32 = 64 * 1024;
-/// Unread bytes of a connection. h2 lets small frames use up half of this, each counted as 256 bytes less its length, and ends the
-/// connection beyond it: enough for the messages of `STREAMS_MAX` calls that come at once, before any of them was read.
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// Unread bytes of a connection for each of its streams. h2 lets small frames use up half of a connection's, each counted as 256 bytes
+/// less its length, and ends the connection beyond it: enough for the messages of all its calls at once, before any of them was read.
+const WINDOW_PER_STREAM: u32 = 512;
+/// HTTP/2's own default, and the least: a connection's window only grows (RFC 9113, 6.9.2).
+const CONNECTION_WINDOW_MIN: u32 = 65_535;
 /// HTTP/2's smallest and default: no frame of ours comes near it.
 const FRAME_MAX: u32 = 16 * 1024;
 /// Metadata of a call, decoded, that is read at all: beyond this the stream is refused by HTTP/2, with 431 and no words. Four times
@@ -62,12 +61,16 @@ const KEEPALIVE_EVERY: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The client's connection preface is here by then: it is the first thing a client sends.
 const PREFACE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Its length (RFC 9113, 3.4).
-const PREFACE_LENGTH: usize = 24;
+/// A client that has proven nothing has asked for something by then: clients connect to ask, and connect again when they do.
+const FIRST_CALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// An answer that was not read for so long, and for twice this at most, ends its connection: a client that lives reads at once.
+const UNREAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// After GOAWAY a connection without calls is given this long to close by itself.
 const IDLE_CLOSE: Duration = Duration::from_millis(500);
 /// And one whose calls all have their answers is given so many times as long to read them: some clients never do.
 const UNREAD_CLOSE: u32 = 4;
+/// A connection whose client nobody vouches for any more is closed within this, whatever is under way: its calls get no token.
+const UNTRUSTED_CLOSE: Duration = Duration::from_secs(1);
 
 /// Takes connections through their life: TLS where there is any, then HTTP/2, until they are too old, nobody vouches for the client any
 /// more, or the process ends.
@@ -78,9 +81,30 @@ pub struct Http2<F> {
     /// How they end.
     pub shutdown: Shutdown,
     /// How long one that opens now may last.
-    pub age: Arc<dyn Fn() -> Duration + Send + Sync>,
+    pub life: Arc<dyn Fn() -> Life + Send + Sync>,
+    /// Most calls at once on a connection in plaintext.
+    pub plaintext_streams: u32,
+    /// For the budget of frames.
+    pub clock: Arc<dyn Clock>,
     /// Makes what answers the calls of a session.
     pub service: F,
+}
+
+/// How long a connection may last.
+#[derive(Clone, Copy, Debug)]
+pub struct Life {
+    /// Then its client is told to open another …
+    pub age: Duration,
+    /// … and calls under way have so long.
+    pub drain: Duration,
+}
+
+impl Life {
+    /// Ends at that age, with what calls under way have then.
+    async fn is_over(self) -> Duration {
+        sleep(self.age).await;
+        self.drain
+    }
 }
 
 impl<F> fmt::Debug for Http2<F> {
@@ -102,78 +126,125 @@ where
     pub async fn serve(self, stream: TcpStream, from: SocketAddr, connection: Arc<Connection>) {
         let Some(tls) = &self.tls else {
             let peer = Peer::in_plaintext(from.ip().to_canonical().is_loopback());
-            let session = Session::new(peer, connection);
-            let age = sleep((self.age)());
-            return serve(stream, &session, (self.service)(Arc::clone(&session)), self.shutdown, age).await;
+            let session = Session::new(peer, None, connection);
+            return self.serve_session(stream, session, self.plaintext_streams, (self.life)().is_over()).await;
         };
         let secured = tokio::select! {
             () = self.shutdown.goaway.cancelled() => return,
             secured = tls.handshake(stream) => secured,
         };
         let Some(Secured { stream, peer, trust }) = secured else { return };
+        let streams = if trust.is_some() { STREAMS_MAX } else { STREAMS_OF_STRANGER_MAX };
+        let session = Session::new(peer, trust, connection);
+        let (trust, life) = (Arc::clone(&session), (self.life)());
         let leave = async {
             tokio::select! {
-                () = sleep((self.age)()) => {}
-                () = trust.revoked() => info!("a connection ends: no client CA vouches for its certificate any more"),
+                drain = life.is_over() => drain,
+                () = tls.revoked(trust.trust.as_ref()) => {
+                    info!("a connection ends: no client CA vouches for its certificate any more");
+                    UNTRUSTED_CLOSE
+                }
             }
         };
-        let session = Session::new(peer, connection);
-        serve(stream, &session, (self.service)(Arc::clone(&session)), self.shutdown, leave).await;
+        self.serve_session(stream, session, streams, leave).await;
+    }
+
+    /// Serves one connection, until it ends, the process does, it is evicted, or `leave` says that it is to be closed, within what it
+    /// says.
+    async fn serve_session<IO>(&self, stream: IO, session: Arc<Session>, streams: u32, leave: impl Future<Output = Duration>)
+    where
+        IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let (connection, service) = (&session.connection, (self.service)(Arc::clone(&session)));
+        let io = Transport::new(stream, Arc::clone(connection), Some(Frames::new(Arc::clone(&self.clock))));
+        let in_place = InPlace::new(Arc::clone(connection));
+        let mut runner = in_place.runner();
+        let mut unread = Unread { connection, due: None };
+        let mut serving = pin!(builder(in_place, streams).serve_connection(TokioIo::new(io), service));
+        let close_within = {
+            let mut leave = pin!(leave);
+            let mut said_nothing = pin!(says_nothing(&session));
+            tokio::select! {
+                () = poll_fn(|cx| turn(serving.as_mut(), &mut runner, &mut unread, cx)) => return,
+                () = said_nothing.as_mut() => Some(Duration::ZERO),
+                // The process sees to its end.
+                () = self.shutdown.goaway.cancelled() => None,
+                () = connection.evicted() => None,
+                within = leave.as_mut() => Some(within),
+            }
+        };
+        if !connection.is_proven() {
+            return;
+        }
+        session.closing.cancel();
+        serving.as_mut().graceful_shutdown();
+        let end = async {
+            match close_within {
+                Some(within) => sleep(within.max(IDLE_CLOSE)).await,
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            () = poll_fn(|cx| turn(serving.as_mut(), &mut runner, &mut unread, cx)) => {}
+            () = has_nothing_to_do(connection) => {}
+            // No peer puts that off, whether it answers GOAWAY or calls on.
+            () = end => {}
+        }
     }
 }
 
-/// Serves one connection, until it ends, the process does, it is evicted, or `leave` says that it is to be closed.
-async fn serve<IO, S, B>(stream: IO, session: &Arc<Session>, service: S, shutdown: Shutdown, leave: impl Future<Output = ()>)
-where
-    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
-    S::Future: Send + 'static,
-    B: Body + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<Box<dyn Error + Send + Sync>>,
-{
-    let connection = &session.connection;
-    let io = Stream { inner: stream, read: 0, connection: Arc::clone(connection) };
-    let mut leave = pin!(leave);
-    let streams = InPlace::default();
-    let mut runner = streams.runner();
-    let mut serving = pin!(builder(streams).serve_connection(TokioIo::new(io), service));
-
-    let mut preface_due = pin!(sleep(PREFACE_TIMEOUT));
-    let mut preface_awaited = true;
-    loop {
-        tokio::select! {
-            () = poll_fn(|cx| turn(serving.as_mut(), &mut runner, cx)) => return,
-            () = preface_due.as_mut(), if preface_awaited => {
-                if !connection.is_proven() {
-                    debug!("a connection without a preface was closed");
-                    return;
-                }
-                preface_awaited = false;
-            }
-            () = shutdown.goaway.cancelled() => break,
-            () = connection.evicted() => break,
-            () = leave.as_mut() => break,
-        }
-    }
-    if !connection.is_proven() {
+/// Ends when a client has said nothing for too long: no preface, or, where it has proven nothing, no call.
+async fn says_nothing(session: &Session) {
+    sleep(PREFACE_TIMEOUT).await;
+    if !session.connection.is_proven() {
+        debug!("a connection without a preface was closed");
         return;
     }
-    session.closing.cancel();
-    serving.as_mut().graceful_shutdown();
-    // With calls in flight, as long as they need; without any, as long as a living client needs to read the last answers and
-    // close.
+    if session.trust.is_none() {
+        sleep(FIRST_CALL_TIMEOUT.saturating_sub(PREFACE_TIMEOUT)).await;
+        if !session.connection.is_served() {
+            debug!("a connection without a call was closed");
+            return;
+        }
+    }
+    pending().await
+}
+
+/// Ends, after GOAWAY, when no call is under way: as long as a living client needs to read the last answers and close.
+async fn has_nothing_to_do(connection: &Connection) {
     let (mut idle, mut unread) = (false, 0);
     loop {
-        tokio::select! {
-            biased;
-            () = poll_fn(|cx| turn(serving.as_mut(), &mut runner, cx)) => return,
-            () = sleep(IDLE_CLOSE) => {
-                let was_idle = std::mem::replace(&mut idle, connection.is_idle());
-                unread = if connection.is_answered() { unread + 1 } else { 0 };
-                if idle && was_idle || unread > UNREAD_CLOSE {
-                    return;
-                }
+        sleep(IDLE_CLOSE).await;
+        let was_idle = std::mem::replace(&mut idle, connection.is_idle());
+        unread = if connection.is_answered() { unread + 1 } else { 0 };
+        if idle && was_idle || unread > UNREAD_CLOSE {
+            return;
+        }
+    }
+}
+
+/// Bounds how long a client leaves an answer unread: by HTTP/2's windows, or by not reading at all.
+struct Unread<'c> {
+    connection: &'c Connection,
+    due: Option<Pin<Box<Sleep>>>,
+}
+
+impl Unread<'_> {
+    /// Ends when an answer was unread for too long.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.connection.has_unread() {
+            self.due = None;
+            return Poll::Pending;
+        }
+        loop {
+            let due = self.due.get_or_insert_with(|| Box::pin(sleep(UNREAD_TIMEOUT)));
+            if due.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            self.due = None;
+            if self.connection.ends_period() {
+                debug!("a connection whose client does not read was closed");
+                return Poll::Ready(());
             }
         }
     }
@@ -181,19 +252,19 @@ where
 
 /// One turn of a connection's task: what has come is read, what was answered is written, and the streams that have come are run. Their
 /// answers wake the task, and are written all at once in its next turn.
-fn turn<C: Future>(serving: Pin<&mut C>, runner: &mut Runner, cx: &mut Context<'_>) -> Poll<()> {
+fn turn<C: Future>(serving: Pin<&mut C>, runner: &mut Runner, unread: &mut Unread<'_>, cx: &mut Context<'_>) -> Poll<()> {
     let ended = serving.poll(cx).map(drop);
     runner.run(cx);
-    ended
+    if ended.is_ready() { ended } else { unread.poll(cx) }
 }
 
-fn builder(streams: InPlace) -> http2::Builder<InPlace> {
-    let mut builder = http2::Builder::new(streams);
+fn builder(in_place: InPlace, streams: u32) -> http2::Builder<InPlace> {
+    let mut builder = http2::Builder::new(in_place);
     builder
         .timer(TokioTimer::new())
-        .max_concurrent_streams(STREAMS_MAX)
+        .max_concurrent_streams(streams)
         .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_connection_window_size((streams * WINDOW_PER_STREAM).max(CONNECTION_WINDOW_MIN))
         .max_frame_size(FRAME_MAX)
         .max_header_list_size(HEADER_LIST_MAX)
         .max_send_buf_size(SEND_BUFFER_MAX)
@@ -204,44 +275,4 @@ fn builder(streams: InPlace) -> http2::Builder<InPlace> {
         // gRPC has no use for it.
         .auto_date_header(false);
     builder
-}
-
-/// The connection's bytes. Says that it can't write vectored, so that h2 copies small frames together into one write, which
-/// costs less than the system calls it saves; and notes when the preface is here.
-struct Stream<S> {
-    inner: S,
-    read: usize,
-    connection: Arc<Connection>,
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Stream<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let result = Pin::new(&mut self.inner).poll_read(cx, buf);
-        if self.read < PREFACE_LENGTH {
-            self.read += buf.filled().len() - before;
-            if self.read >= PREFACE_LENGTH {
-                self.connection.set_proven();
-            }
-        }
-        result
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Stream<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(cx)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        false
-    }
 }

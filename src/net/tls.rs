@@ -5,11 +5,11 @@
 
 use std::{
     fmt,
-    future::poll_fn,
+    future::{pending, poll_fn},
     io,
     num::NonZero,
     pin::pin,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     task::Poll,
     thread,
     time::{Duration, SystemTime},
@@ -142,8 +142,8 @@ pub struct Secured {
     pub stream: TlsStream<TcpStream>,
     /// Who is at the other end, as far as the certificate says.
     pub peer: Peer,
-    /// Watches over the CAs that vouched for it.
-    pub trust: Trust,
+    /// Who vouched for its certificate; none where it showed none.
+    pub trust: Option<Trust>,
 }
 
 impl TlsAcceptor {
@@ -156,9 +156,7 @@ impl TlsAcceptor {
 
     /// Shakes hands; none where the client doesn't, in time, or can't be trusted.
     pub async fn handshake(&self, stream: TcpStream) -> Option<Secured> {
-        let mut source = self.source.clone();
-        source.changed.mark_unchanged();
-        let current = (source.current)()?;
+        let current = (self.source.current)()?;
         // Counted also where its place is wanted, and this is dropped in the middle.
         let mut counted = Counted { metrics: &self.metrics, became: HandshakeResult::TimedOut };
         let shaken = timeout(HANDSHAKE_TIMEOUT, self.shake(stream, Arc::clone(&current.server))).await.ok()?;
@@ -168,11 +166,26 @@ impl TlsAcceptor {
         let chain: Vec<_> =
             stream.get_ref().1.peer_certificates().unwrap_or_default().iter().map(|der| der.clone().into_owned()).collect();
         let peer = Peer::over_tls(chain.first());
-        Some(Secured { stream, peer, trust: Trust { chain, verified_by: current, source, clock: Arc::clone(&self.clock) } })
+        let clock = Arc::clone(&self.clock);
+        let trust = (!chain.is_empty()).then(|| Trust { chain, clock, verified: Mutex::new(Verified { by: current, vouched: true }) });
+        Some(Secured { stream, peer, trust })
     }
-}
 
-impl TlsAcceptor {
+    /// Ends when the CAs in force don't vouch for a client any more: never for one without a certificate.
+    pub async fn revoked(&self, trust: Option<&Trust>) {
+        let (Some(trust), mut source) = (trust, self.source.clone()) else { return pending().await };
+        loop {
+            let Some(current) = (source.current)() else { return };
+            if !trust.holds(&current) {
+                return;
+            }
+            // Whoever replaces it lives as long as the process.
+            if source.changed.changed().await.is_err() {
+                return pending().await;
+            }
+        }
+    }
+
     async fn shake(&self, stream: TcpStream, server: Arc<ServerConfig>) -> io::Result<TlsStream<TcpStream>> {
         // What the client begins with is read whole before anything is worked out for it.
         let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
@@ -201,31 +214,69 @@ impl Drop for Counted<'_> {
     }
 }
 
-/// Whether the CAs in force still vouch for a client.
+/// A client's certificate, and whether the CAs in force vouch for it.
 #[derive(Debug)]
 pub struct Trust {
     chain: Vec<CertificateDer<'static>>,
-    /// The TLS whose CAs vouched for it last.
-    verified_by: Arc<ServerTls>,
-    source: TlsSource,
     clock: Arc<dyn Clock>,
+    verified: Mutex<Verified>,
+}
+
+/// What was found when it was looked at last.
+#[derive(Debug)]
+struct Verified {
+    by: Arc<ServerTls>,
+    vouched: bool,
 }
 
 impl Trust {
-    /// Ends when they don't any more: never for a client without a certificate.
-    pub async fn revoked(mut self) {
-        let Some((first, others)) = self.chain.split_first() else { return std::future::pending().await };
-        loop {
-            // Whoever replaces it lives as long as the process.
-            if self.source.changed.changed().await.is_err() {
-                return std::future::pending().await;
-            }
-            let Some(current) = (self.source.current)() else { return };
-            // Most reloads change something else.
-            if !Arc::ptr_eq(&current, &self.verified_by) && !current.vouches(first, others, self.clock.now().wall) {
-                return;
-            }
-            self.verified_by = current;
+    /// Whether they do: looked at anew whenever others are in force, so that no call is answered on the word of those that were before.
+    #[must_use]
+    pub fn holds(&self, current: &Arc<ServerTls>) -> bool {
+        let mut verified = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
+        // Most reloads change something else.
+        if !Arc::ptr_eq(current, &verified.by) {
+            let Some((first, others)) = self.chain.split_first() else { return false };
+            *verified = Verified { by: Arc::clone(current), vouched: current.vouches(first, others, self.clock.now().wall) };
+        }
+        verified.vouched
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::SystemClock;
+
+    fn tls(client_ca: &rcgen::Certificate) -> Arc<ServerTls> {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(client_ca.der().clone()).expect("is a CA");
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider)).build().expect("is good");
+        let builder = ServerConfig::builder_with_provider(provider).with_protocol_versions(&[&TLS13]).expect("is known");
+        let server = builder.with_no_client_auth().with_cert_resolver(Arc::new(rustls::server::ResolvesServerCertUsingSni::new()));
+        Arc::new(ServerTls { server: Arc::new(server), verifier: Some(verifier) })
+    }
+
+    fn ca() -> (rcgen::Certificate, rcgen::Issuer<'static, rcgen::KeyPair>) {
+        let key = rcgen::KeyPair::generate().expect("keys can be made");
+        let mut params = rcgen::CertificateParams::default();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        (params.self_signed(&key).expect("is good"), rcgen::Issuer::new(params, key))
+    }
+
+    #[test]
+    fn a_client_is_believed_on_the_word_of_the_cas_in_force_alone() {
+        let ((ca, issuer), (other, _)) = (ca(), ca());
+        let mut params = rcgen::CertificateParams::default();
+        params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+        let key = rcgen::KeyPair::generate().expect("keys can be made");
+        let client = params.signed_by(&key, &issuer).expect("is good");
+        let (first, renewed, without) = (tls(&ca), tls(&ca), tls(&other));
+        let verified = Mutex::new(Verified { by: Arc::clone(&first), vouched: true });
+        let trust = Trust { chain: vec![client.der().clone()], clock: Arc::new(SystemClock), verified };
+        for (current, holds) in [(&first, true), (&renewed, true), (&without, false), (&without, false), (&first, true)] {
+            assert_eq!(trust.holds(current), holds);
         }
     }
 }

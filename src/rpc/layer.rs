@@ -2,14 +2,20 @@
 //!
 //! Must never let a call into the handler without a deadline and an identity, nor wait for a message without end.
 
-use std::{panic::AssertUnwindSafe, pin::pin, sync::Arc, time::Duration};
+use std::{
+    panic::AssertUnwindSafe,
+    pin::pin,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt as _;
-use http::{Request, Response, header::AUTHORIZATION};
+use http::{HeaderMap, Request, Response, header::AUTHORIZATION};
+use http_body::Body as _;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
-use tokio::time::Instant;
+use tokio::{sync::Semaphore, time::Instant};
 use tonic::{Status, body::Body};
 use tower_service::Service as _;
 
@@ -20,8 +26,9 @@ use super::{
 };
 use crate::{
     authn::service_accounts::Unverified,
-    broker::{Broker, BrokerError, FieldFault},
-    live::Snapshot,
+    broker::{Broker, BrokerError, FieldFault, OVERLOADED_WAIT},
+    caller::CallerId,
+    live::{Serving, Snapshot},
     net::Session,
 };
 
@@ -32,10 +39,17 @@ const REQUEST_MAX: usize = 8 * 1024;
 const METADATA_MAX: usize = 16 * 1024;
 /// What HTTP/2 adds for each field.
 const FIELD_OVERHEAD: usize = 32;
+/// Messages that come in parts, and have more than this already …
+const PART_MAX: usize = 1024;
+/// … are so many at once, all together: as a rule a message comes whole, and what is sent in parts and never to the end takes 8 MiB at most.
+const IN_PARTS_MAX: usize = 1_024;
 /// A request's message is here by then: it is one small frame, sent right behind the headers.
 pub(super) const MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
 /// What is wrong with a `grpc-timeout` that can't be read.
 const TIMEOUT_FAULT: (&str, &str) = ("grpc-timeout", "is not 1 to 8 digits and a unit, such as 500m");
+/// What a client is told whose certificate's CA was taken out since it connected.
+const NOT_VOUCHED_FOR: &str =
+    "none of the broker's client CAs vouches for your certificate any more: connect again with one of a CA that it trusts";
 /// What is wrong with a message that can't be taken.
 const MESSAGE_FAULT: (&str, &str) = ("message", "is longer than 8 KiB");
 
@@ -57,9 +71,14 @@ impl From<BrokerError> for Stopped {
 pub(super) struct Layer {
     pub(super) broker: Arc<Broker>,
     pub(super) observer: Arc<Observer>,
+    in_parts: Semaphore,
 }
 
 impl Layer {
+    pub(super) fn new(broker: Arc<Broker>, observer: Observer) -> Self {
+        Self { broker, observer: Arc::new(observer), in_parts: Semaphore::new(IN_PARTS_MAX) }
+    }
+
     /// Answers one call.
     pub(super) async fn call(&self, request: Request<Incoming>, session: &Session) -> Response<Body> {
         let snapshot = self.broker.in_force();
@@ -89,11 +108,11 @@ impl Layer {
             deadline::timeout(request.headers(), serving.call_timeout).map_err(|deadline::Malformed| malformed(TIMEOUT_FAULT))?;
         let deadline = received.mono + timeout;
         let caller = {
-            let identifying = pin!(serving.authenticator.identify(&session.peer, request.headers(), received.wall));
-            deadline::by(deadline, identifying).await.map_err(|_elapsed| BrokerError::DeadlineExceeded)?
+            let identifying = pin!(identify(serving, session, request.headers(), received.wall));
+            deadline::by(deadline, identifying).await.map_err(|_elapsed| BrokerError::DeadlineExceeded)??
         };
-        let call = guard.identified(&self.broker, snapshot, caller.map_err(unidentified)?, deadline);
-        let message = message(request.body_mut(), session, deadline.min(received.mono + MESSAGE_TIMEOUT)).await?;
+        let call = guard.identified(&self.broker, snapshot, caller, deadline);
+        let message = self.message(request.body_mut(), session, deadline.min(received.mono + MESSAGE_TIMEOUT)).await?;
         // From here on its connection is not closed for another.
         let _awaited = session.connection.await_answer();
         // Its work is done: the token need not be copied on.
@@ -102,30 +121,34 @@ impl Layer {
         let Ok(response) = service.call(request.map(|_read| Full::new(message))).await;
         Ok(response)
     }
-}
 
-/// A call's message, whole, before anything else: one that never comes holds a place for a moment and no longer.
-async fn message(body: &mut Incoming, session: &Session, by: Instant) -> Result<Bytes, Stopped> {
-    let reading = pin!(read(body));
-    tokio::select! {
-        biased;
-        message = deadline::by(by, reading) => message.map_err(|_elapsed| BrokerError::DeadlineExceeded)?,
-        () = session.too_late() => Err(BrokerError::ShuttingDown.into()),
-    }
-}
-
-/// Reads a message; nearly all come in one frame, which is taken as it is.
-async fn read(body: &mut Incoming) -> Result<Bytes, Stopped> {
-    let mut message = Bytes::new();
-    while let Some(frame) = body.frame().await {
-        // What a request has behind its message means nothing.
-        let Ok(more) = frame.map_err(|_broke_off| Stopped::Gone)?.into_data() else { continue };
-        if message.len() + more.len() > REQUEST_MAX {
-            return Err(malformed(MESSAGE_FAULT).into());
+    /// A call's message, whole, before anything else: one that never comes holds a place for a moment and no longer.
+    async fn message(&self, body: &mut Incoming, session: &Session, by: Instant) -> Result<Bytes, Stopped> {
+        let reading = pin!(self.read(body));
+        tokio::select! {
+            biased;
+            message = deadline::by(by, reading) => message.map_err(|_elapsed| BrokerError::DeadlineExceeded)?,
+            () = session.too_late() => Err(BrokerError::ShuttingDown.into()),
         }
-        message = if message.is_empty() { more } else { joined(message, &more) };
     }
-    Ok(message)
+
+    /// Reads a message; nearly all come in one frame, which is taken as it is.
+    async fn read(&self, body: &mut Incoming) -> Result<Bytes, Stopped> {
+        let (mut message, mut in_parts) = (Bytes::new(), None);
+        while let Some(frame) = body.frame().await {
+            // What a request has behind its message means nothing.
+            let Ok(more) = frame.map_err(|_broke_off| Stopped::Gone)?.into_data() else { continue };
+            if message.len() + more.len() > REQUEST_MAX {
+                return Err(malformed(MESSAGE_FAULT).into());
+            }
+            message = if message.is_empty() { more } else { joined(message, &more) };
+            if message.len() > PART_MAX && in_parts.is_none() && !body.is_end_stream() {
+                let place = self.in_parts.try_acquire();
+                in_parts = Some(place.map_err(|_full| BrokerError::Overloaded { wait: OVERLOADED_WAIT })?);
+            }
+        }
+        Ok(message)
+    }
 }
 
 /// Adds to a message without copying what it has already, as a rule.
@@ -146,12 +169,23 @@ fn metadata_size<B>(request: &Request<B>) -> usize {
     fields.sum::<usize>() + request.uri().path().len() + FIELD_OVERHEAD
 }
 
-/// Why nobody is known to call.
-pub(super) fn unidentified(why: Unverified) -> BrokerError {
-    match why {
+/// Who makes a call with these headers on this connection, as what is in force has it now.
+pub(super) async fn identify(
+    serving: &Serving,
+    session: &Session,
+    headers: &HeaderMap,
+    now: SystemTime,
+) -> Result<CallerId, BrokerError> {
+    if serving.authenticator.required && !session.is_vouched_for(serving.tls.as_ref()) {
+        return Err(BrokerError::Unauthenticated { why: NOT_VOUCHED_FOR });
+    }
+    let identified = serving.authenticator.identify(&session.peer, headers, now).await;
+    let caller = identified.map_err(|why| match why {
         Unverified::Refused(why) => BrokerError::Unauthenticated { why },
         Unverified::Unavailable(why) => BrokerError::IdentityUnavailable { why },
-    }
+    })?;
+    session.connection.set_identified();
+    Ok(caller)
 }
 
 fn malformed((field, fault): (&'static str, &str)) -> BrokerError {

@@ -18,13 +18,13 @@ use super::{
     get_token::Call,
     guard::Observer,
     health::Health,
-    layer::{self, Layer, MESSAGE_TIMEOUT, unidentified},
+    layer::{self, Layer, MESSAGE_TIMEOUT, identify},
     status,
     streams::{AnswerBody, shutting_down},
 };
 use crate::{
     broker::{Broker, BrokerError},
-    net::{CountedBody, Session, connection_limit::OpenCall},
+    net::{CountedBody, Session, connection::OpenCall},
     proto,
     request_id::{self, RequestId},
 };
@@ -78,7 +78,7 @@ impl Services {
         };
         Ok(Self(Arc::new(Offered {
             health: health.server(),
-            broker: Some(Layer { broker, observer: Arc::new(observer) }),
+            broker: Some(Layer::new(broker, observer)),
             reflection: vec![handler(reflection().build_v1()?), handler(reflection().build_v1alpha()?)],
         })))
     }
@@ -122,13 +122,13 @@ impl hyper::service::Service<Request<Incoming>> for Calls {
                 }
                 _ if is_health && method == WATCH => {
                     drop(open);
-                    return Ok(stream(Box::pin(offered.watch(request, &session)).await, &session));
+                    return Ok(endless(&session, || offered.watch(request, &session)).await);
                 }
                 _ if is_health => Box::pin(offered.check(request, &session)).await,
                 Some(layer) => match offered.reflection.iter().find(|(name, _)| service == Some(*name)) {
                     Some((_, handler)) => {
                         drop(open);
-                        return Ok(stream(Box::pin(layer.reflect(handler, request, &session)).await, &session));
+                        return Ok(endless(&session, || layer.reflect(handler, request, &session)).await);
                     }
                     None => unimplemented(),
                 },
@@ -144,8 +144,19 @@ fn counted(response: Response<Body>, open: OpenCall) -> Response<AnswerBody> {
     response.map(|body| AnswerBody::Call(CountedBody::new(body, open)))
 }
 
-fn stream(response: Response<Body>, session: &Session) -> Response<AnswerBody> {
-    response.map(|body| AnswerBody::stream(body, session.closing.clone()))
+/// An answer that goes on, if its connection may have one more.
+async fn endless<A: Future<Output = Response<Body>>>(session: &Session, answer: impl FnOnce() -> A) -> Response<AnswerBody> {
+    let stream = session.connection.begin_endless();
+    let response = match &stream {
+        Some(_) => Box::pin(answer()).await,
+        None => too_many_streams(),
+    };
+    response.map(|body| AnswerBody::stream(body, session.closing.clone(), stream))
+}
+
+fn too_many_streams() -> Response<Body> {
+    let fault = "this connection has as many watches and reflections as one may: end one, or read those that are there";
+    Status::resource_exhausted(fault).into_http()
 }
 
 /// The service and the method that a path names; the first that is looked for is ours, as in nearly all calls.
@@ -182,10 +193,10 @@ impl Layer {
     async fn reflect(&self, handler: &Handler, request: Request<Incoming>, session: &Session) -> Response<Body> {
         let id = request_id(&request);
         let answering = async {
-            let authenticator = self.broker.in_force().serving.authenticator.clone();
-            let now = self.observer.clock.now().wall;
-            let identified = timeout(MESSAGE_TIMEOUT, authenticator.identify(&session.peer, request.headers(), now));
-            match identified.await.map(|identified| identified.map_err(unidentified)) {
+            let (snapshot, now) = (self.broker.in_force(), self.observer.clock.now().wall);
+            let identified = timeout(MESSAGE_TIMEOUT, identify(&snapshot.serving, session, request.headers(), now)).await;
+            drop(snapshot);
+            match identified {
                 Ok(Ok(_)) => in_time(handler(request)).await,
                 Ok(Err(error)) => refused(&error, &id),
                 Err(_elapsed) => refused(&BrokerError::DeadlineExceeded, &id),

@@ -16,14 +16,18 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::{Status, body::Body};
 
 use super::status;
-use crate::{broker::BrokerError, net::CountedBody, request_id::RequestId};
+use crate::{
+    broker::BrokerError,
+    net::{CountedBody, connection::EndlessStream},
+    request_id::RequestId,
+};
 
 /// The body of an answer.
 pub enum AnswerBody {
     /// A call's.
     Call(CountedBody<Body>),
-    /// A watch's, or reflection's: counts for nothing, and ends once its connection is to be closed; `None` once it has.
-    Stream { body: Body, closing: Option<Pin<Box<WaitForCancellationFutureOwned>>> },
+    /// A watch's, or reflection's: no end waits for it, and it ends once its connection is to be closed; `None` once it has.
+    Stream { body: Body, closing: Option<Pin<Box<WaitForCancellationFutureOwned>>>, _counted: Option<EndlessStream> },
 }
 
 impl fmt::Debug for AnswerBody {
@@ -37,8 +41,8 @@ impl fmt::Debug for AnswerBody {
 
 impl AnswerBody {
     /// A stream that ends once `closing` is cancelled.
-    pub(super) fn stream(body: Body, closing: CancellationToken) -> Self {
-        Self::Stream { body, closing: Some(Box::pin(closing.cancelled_owned())) }
+    pub(super) fn stream(body: Body, closing: CancellationToken, counted: Option<EndlessStream>) -> Self {
+        Self::Stream { body, closing: Some(Box::pin(closing.cancelled_owned())), _counted: counted }
     }
 }
 
@@ -54,7 +58,7 @@ impl http_body::Body for AnswerBody {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let (body, closing) = match &mut *self {
             Self::Call(body) => return Pin::new(body).poll_frame(cx),
-            Self::Stream { body, closing } => (body, closing),
+            Self::Stream { body, closing, .. } => (body, closing),
         };
         let Some(cancelled) = closing else { return Poll::Ready(None) };
         if cancelled.as_mut().poll(cx).is_pending() {
@@ -69,7 +73,7 @@ impl http_body::Body for AnswerBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Call(body) => body.is_end_stream(),
-            Self::Stream { body, closing } => closing.is_none() || body.is_end_stream(),
+            Self::Stream { body, closing, .. } => closing.is_none() || body.is_end_stream(),
         }
     }
 

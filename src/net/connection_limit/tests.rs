@@ -2,6 +2,10 @@
 
 use super::*;
 
+fn limit(connections: usize, evict_busy: bool) -> Arc<ConnectionLimit> {
+    ConnectionLimit::new(PortLimits { connections, evict_busy, waiting: 8, strangers_waiting: 4 })
+}
+
 fn address(n: u8) -> IpAddr {
     IpAddr::from([10, 0, 0, n])
 }
@@ -11,32 +15,32 @@ async fn admitted(limit: &Arc<ConnectionLimit>, n: u8) -> Slot {
 }
 
 fn is_evicted(slot: &Slot) -> bool {
-    slot.0.close.is_cancelled()
+    slot.connection.close.is_cancelled()
 }
 
 #[tokio::test(start_paused = true)]
 async fn unproven_ones_go_first_then_who_never_asked_then_who_was_idle_longest() {
     // Four, of which one is kept free.
-    let limit = ConnectionLimit::new(4, false);
+    let limit = limit(4, false);
     let (idle, recent, busy) = (admitted(&limit, 1).await, admitted(&limit, 2).await, admitted(&limit, 3).await);
     for slot in [&idle, &recent, &busy] {
-        slot.0.set_proven();
+        slot.connection.set_proven();
     }
-    drop(idle.0.begin_call());
+    drop(idle.connection.begin_call());
     let unproven = admitted(&limit, 4).await; // For this one the first that never made a call was evicted.
     assert!(is_evicted(&recent) && !is_evicted(&idle) && !is_evicted(&busy));
     drop(recent);
-    let open_calls = (busy.0.begin_call(), busy.0.await_answer());
+    let open_calls = (busy.connection.begin_call(), busy.connection.await_answer());
     let proven = admitted(&limit, 5).await;
     assert!(is_evicted(&unproven), "it said nothing");
     drop(unproven);
-    proven.0.set_proven();
-    drop(proven.0.begin_call());
+    proven.connection.set_proven();
+    drop(proven.connection.begin_call());
     let next = admitted(&limit, 6).await;
     assert!(is_evicted(&idle) && !is_evicted(&proven), "it was idle for longer");
     drop(idle);
-    next.0.set_proven();
-    let calls = [next.0.await_answer(), proven.0.await_answer()];
+    next.connection.set_proven();
+    let calls = [next.connection.await_answer(), proven.connection.await_answer()];
     let last = admitted(&limit, 7).await;
     let fifth = limit.admit(address(8)).await;
     assert!(fifth.slot.is_none() || is_evicted(&last), "of calls under way none is ended");
@@ -46,10 +50,10 @@ async fn unproven_ones_go_first_then_who_never_asked_then_who_was_idle_longest()
 
 #[tokio::test]
 async fn a_full_limit_waits_for_what_it_evicted_and_holds_no_more() {
-    let limit = ConnectionLimit::new(1, false);
+    let limit = limit(1, false);
     let first = admitted(&limit, 1).await;
     let second = tokio::join!(limit.admit(address(2)), async {
-        first.0.evicted().await;
+        first.connection.evicted().await;
         assert_eq!(limit.state().connections.len(), 1);
         drop(first);
     });
@@ -59,25 +63,124 @@ async fn a_full_limit_waits_for_what_it_evicted_and_holds_no_more() {
 
 #[tokio::test]
 async fn one_address_has_a_part_of_the_slots_for_unproven_ones() {
-    let limit = ConnectionLimit::new(1_000, false);
+    let limit = limit(1_000, false);
     let other = admitted(&limit, 2).await;
     let mut neighbours = Vec::new();
     for _ in 0..126 {
         neighbours.push(admitted(&limit, 1).await);
     }
     assert!(is_evicted(&neighbours[0]) && !is_evicted(&neighbours[1]) && !is_evicted(&other));
-    neighbours[1].0.set_proven();
+    neighbours[1].connection.set_proven();
     neighbours.push(admitted(&limit, 1).await);
     assert_eq!(neighbours.iter().filter(|slot| is_evicted(slot)).count(), 1, "who has sent its preface is not unproven");
 }
 
 #[tokio::test]
 async fn where_answers_take_no_time_the_busy_go_too() {
-    let limit = ConnectionLimit::new(2, true);
+    let limit = limit(2, true);
     let stuck = admitted(&limit, 1).await;
-    stuck.0.set_proven();
-    let open_calls = stuck.0.await_answer();
+    stuck.connection.set_proven();
+    let open_calls = stuck.connection.await_answer();
     let next = admitted(&limit, 1).await;
     assert!(is_evicted(&stuck) && !is_evicted(&next));
     drop(open_calls);
+}
+
+#[tokio::test]
+async fn one_address_has_half_of_the_slots_and_beyond_it_makes_room_for_itself() {
+    let limit = limit(100, false);
+    let mut one = Vec::new();
+    for _ in 0..50 {
+        let slot = admitted(&limit, 1).await;
+        slot.connection.set_proven();
+        one.push(slot);
+    }
+    drop(one[0].connection.begin_call());
+    let awaited = one[1].connection.await_answer();
+    let other = admitted(&limit, 2).await;
+    one.push(admitted(&limit, 1).await);
+    let evicted = |one: &[Slot]| one.iter().enumerate().filter(|(_, slot)| is_evicted(slot)).map(|(n, _)| n).collect::<Vec<_>>();
+    assert_eq!(evicted(&one), [2], "the oldest that made no call");
+    assert!(!is_evicted(&other));
+    one.iter().skip(1).for_each(|slot| drop(slot.connection.begin_call()));
+    one.last().expect("is there").connection.set_proven();
+    one.push(admitted(&limit, 1).await);
+    assert_eq!(evicted(&one), [0, 2], "the one that was idle for the longest");
+    let calls: Vec<_> = one.iter().map(|slot| slot.connection.await_answer()).collect();
+    one.last().expect("is there").connection.set_proven();
+    let beyond = limit.admit(address(1)).await;
+    assert!(beyond.slot.is_none() && beyond.evicted == 0, "all of its own wait for an answer");
+    assert!(limit.admit(address(3)).await.slot.is_some(), "and others have theirs");
+    drop((calls, awaited, one, other));
+    assert!(limit.state().addresses.is_empty() && limit.state().closing == 0);
+}
+
+#[tokio::test]
+async fn strangers_calls_that_wait_are_few_and_shared_out_by_address() {
+    let limit = limit(100, false);
+    let (one, other, known) = (admitted(&limit, 1).await, admitted(&limit, 2).await, admitted(&limit, 1).await);
+    known.connection.set_identified();
+    let wait = |slot: &Slot, n: usize| (0..n).map_while(|_| slot.connection.wait()).collect::<Vec<_>>();
+    let (ones, others) = (wait(&one, 5), wait(&other, 5));
+    assert_eq!((ones.len(), others.len()), (2, 2), "half of them each");
+    let theirs = wait(&known, 9);
+    assert_eq!(theirs.len(), 8, "whose client is known has a limit of its own");
+    drop(theirs);
+    // Once it is known who they are, they wait with those.
+    one.connection.set_identified();
+    one.connection.set_identified();
+    assert_eq!((wait(&other, 5).len(), wait(&known, 9).len()), (0, 6), "one address has half, whatever is free");
+    drop((ones, one));
+    // Calls outlive their connection.
+    drop(other);
+    assert_eq!(limit.state().strangers_waiting, 2);
+    drop(others);
+    let state = limit.state();
+    assert_eq!((state.waiting, state.strangers_waiting, state.addresses.len()), (0, 0, 1));
+}
+
+#[tokio::test]
+async fn one_connection_has_few_calls_that_wait_before_it_is_known_who_calls() {
+    let limits = PortLimits { connections: 9, evict_busy: false, waiting: 1, strangers_waiting: 10 * STRANGERS_WAITING_OF_CONNECTION };
+    let limit = ConnectionLimit::new(limits);
+    let slot = admitted(&limit, 1).await;
+    let calls: Vec<_> = (0..2 * STRANGERS_WAITING_OF_CONNECTION).map_while(|_| slot.connection.wait()).collect();
+    assert_eq!(calls.len(), STRANGERS_WAITING_OF_CONNECTION);
+}
+
+#[tokio::test]
+async fn of_those_that_leave_something_unsent_the_one_that_has_for_the_longest_goes() {
+    let limit = limit(1_000, false);
+    let mut slots = Vec::new();
+    for n in 0..=UNSENT_MAX {
+        slots.push(admitted(&limit, u8::try_from(n / 4).expect("are few")).await);
+    }
+    let mut unsent: Vec<_> = slots.iter().take(UNSENT_MAX).map(|slot| slot.connection.unsent()).collect();
+    drop(unsent.remove(0));
+    unsent.push(slots[0].connection.unsent());
+    assert!(slots.iter().all(|slot| !is_evicted(slot)));
+    let one_more = slots[UNSENT_MAX].connection.unsent();
+    let evicted: Vec<_> = slots.iter().map(is_evicted).collect();
+    assert_eq!(evicted.iter().position(|evicted| *evicted), Some(1), "the first has read in between");
+    assert_eq!(evicted.iter().filter(|evicted| **evicted).count(), 1);
+    drop((unsent, one_more));
+    assert!(limit.state().unsent.is_empty());
+}
+
+#[tokio::test]
+async fn an_answer_is_unread_for_a_period_at_least_before_that_counts() {
+    let limit = limit(1, false);
+    let slot = admitted(&limit, 1).await;
+    let connection = &slot.connection;
+    let mut call = connection.begin_call();
+    assert!(!connection.has_unread() && !connection.ends_period());
+    call.answered();
+    assert!(connection.has_unread() && !connection.ends_period(), "it was made in the period that ended");
+    let mut other = connection.begin_call();
+    other.answered();
+    assert!(connection.ends_period(), "it was made before the period that ended");
+    drop(call);
+    assert!(connection.has_unread());
+    drop(other);
+    assert!(!connection.has_unread() && !connection.ends_period() && connection.is_idle() && connection.is_answered());
 }

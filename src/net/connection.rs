@@ -1,0 +1,248 @@
+//! One connection, as far as its limits need to know it: what is under way on it, what waits, and what its client leaves unread.
+//!
+//! Must never cost a call that waits for nothing more than a few counts of its connection's own.
+
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
+    },
+};
+
+use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
+
+use super::{connection_limit::ConnectionLimit, memory::ENDLESS_STREAMS_MAX};
+
+/// One connection.
+#[derive(Debug)]
+pub struct Connection {
+    pub(super) number: u64,
+    pub(super) from: IpAddr,
+    proven: AtomicBool,
+    identified: AtomicBool,
+    served: AtomicBool,
+    /// Its calls that a drain waits for …
+    open_calls: AtomicUsize,
+    /// … and those of them whose answer is not made yet.
+    unanswered: AtomicUsize,
+    /// Those of them whose request was read whole: for these it is not evicted.
+    awaited: AtomicUsize,
+    /// Its answers that were made and are not taken yet: those of this period, and of the one before. Which is which, `period` says.
+    unread: [AtomicUsize; 2],
+    period: AtomicU8,
+    /// Its calls that wait. Changed under the limit's lock.
+    pub(super) waiting: AtomicUsize,
+    endless_streams: AtomicUsize,
+    /// How many connections had been accepted when it last made a call.
+    pub(super) last: AtomicU64,
+    pub(super) close: CancellationToken,
+    limit: Arc<ConnectionLimit>,
+}
+
+impl Connection {
+    pub(super) fn new(number: u64, from: IpAddr, limit: Arc<ConnectionLimit>) -> Self {
+        Self {
+            number,
+            from,
+            proven: AtomicBool::default(),
+            identified: AtomicBool::default(),
+            served: AtomicBool::default(),
+            open_calls: AtomicUsize::default(),
+            unanswered: AtomicUsize::default(),
+            awaited: AtomicUsize::default(),
+            unread: Default::default(),
+            period: AtomicU8::default(),
+            waiting: AtomicUsize::default(),
+            endless_streams: AtomicUsize::default(),
+            last: AtomicU64::new(number),
+            close: CancellationToken::new(),
+            limit,
+        }
+    }
+
+    /// Its client has sent the preface, as every client does at once.
+    pub fn set_proven(&self) {
+        if !self.proven.swap(true, Ordering::Relaxed) {
+            self.limit.proven(self);
+        }
+    }
+
+    /// Whether it has.
+    #[must_use]
+    pub fn is_proven(&self) -> bool {
+        self.proven.load(Ordering::Relaxed)
+    }
+
+    /// It is known who its client is, or that doesn't matter.
+    pub fn set_identified(&self) {
+        // Looked at first, since each call says so.
+        if !self.is_identified() {
+            self.limit.identified(self, || self.identified.store(true, Ordering::Relaxed));
+        }
+    }
+
+    /// Whether it is.
+    #[must_use]
+    pub fn is_identified(&self) -> bool {
+        self.identified.load(Ordering::Relaxed)
+    }
+
+    /// Whether a call was made on it.
+    #[must_use]
+    pub fn is_served(&self) -> bool {
+        self.served.load(Ordering::Relaxed)
+    }
+
+    /// A call on it begins.
+    #[must_use]
+    pub fn begin_call(self: &Arc<Self>) -> OpenCall {
+        self.served.store(true, Ordering::Relaxed);
+        self.open_calls.fetch_add(1, Ordering::Relaxed);
+        self.unanswered.fetch_add(1, Ordering::Relaxed);
+        OpenCall { connection: Arc::clone(self), answered: None }
+    }
+
+    /// A request of its was read whole, and its client waits for the answer.
+    #[must_use]
+    pub fn await_answer(self: &Arc<Self>) -> AwaitedAnswer {
+        self.awaited.fetch_add(1, Ordering::Relaxed);
+        AwaitedAnswer(Arc::clone(self))
+    }
+
+    /// A call on it has to wait, whatever for; none where too many do.
+    #[must_use]
+    pub fn wait(self: &Arc<Self>) -> Option<WaitingCall> {
+        self.limit.wait(self).then(|| WaitingCall(Arc::clone(self)))
+    }
+
+    /// Its client leaves something unsent.
+    #[must_use]
+    pub fn unsent(self: &Arc<Self>) -> Unsent {
+        Unsent { number: self.limit.unsent(self), connection: Arc::clone(self) }
+    }
+
+    /// A stream without an end of its own begins on it; none where it has too many.
+    #[must_use]
+    pub fn begin_endless(self: &Arc<Self>) -> Option<EndlessStream> {
+        let begun = self.endless_streams.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |open| {
+            (open < ENDLESS_STREAMS_MAX).then_some(open + 1)
+        });
+        begun.is_ok().then(|| EndlessStream(Arc::clone(self)))
+    }
+
+    /// Whether its client waits for an answer.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.awaited.load(Ordering::Relaxed) > 0
+    }
+
+    /// Whether it has no call under way.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.open_calls.load(Ordering::Relaxed) == 0
+    }
+
+    /// Whether all its calls have their answers, read or not.
+    #[must_use]
+    pub fn is_answered(&self) -> bool {
+        self.unanswered.load(Ordering::Relaxed) == 0
+    }
+
+    /// Whether an answer of its is made and not taken yet.
+    #[must_use]
+    pub fn has_unread(&self) -> bool {
+        self.unread.iter().any(|unread| unread.load(Ordering::Relaxed) > 0)
+    }
+
+    /// Ends a period; says whether an answer from before it is unread still.
+    #[must_use]
+    pub fn ends_period(&self) -> bool {
+        let former = self.period.fetch_xor(1, Ordering::Relaxed) ^ 1;
+        self.unread_of(former).load(Ordering::Relaxed) > 0
+    }
+
+    fn unread_of(&self, period: u8) -> &AtomicUsize {
+        let [even, odd] = &self.unread;
+        if period == 0 { even } else { odd }
+    }
+
+    /// Ends when it is to be closed for another.
+    pub fn evicted(&self) -> WaitForCancellationFuture<'_> {
+        self.close.cancelled()
+    }
+}
+
+/// One call, from its headers until the last of its answer was taken.
+#[derive(Debug)]
+pub struct OpenCall {
+    connection: Arc<Connection>,
+    /// In which period its answer was made.
+    answered: Option<u8>,
+}
+
+impl OpenCall {
+    /// Its answer is made, and only has to be read.
+    pub fn answered(&mut self) {
+        if self.answered.is_none() {
+            let period = self.connection.period.load(Ordering::Relaxed);
+            self.connection.unread_of(period).fetch_add(1, Ordering::Relaxed);
+            self.connection.unanswered.fetch_sub(1, Ordering::Relaxed);
+            self.answered = Some(period);
+        }
+    }
+}
+
+impl Drop for OpenCall {
+    fn drop(&mut self) {
+        let connection = &self.connection;
+        match self.answered {
+            Some(period) => connection.unread_of(period).fetch_sub(1, Ordering::Relaxed),
+            None => connection.unanswered.fetch_sub(1, Ordering::Relaxed),
+        };
+        connection.last.store(connection.limit.arrivals(), Ordering::Relaxed);
+        connection.open_calls.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// One call that waits for its answer.
+#[derive(Debug)]
+pub struct AwaitedAnswer(Arc<Connection>);
+
+impl Drop for AwaitedAnswer {
+    fn drop(&mut self) {
+        self.0.awaited.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// One call that waits, counted among all that do.
+#[derive(Debug)]
+pub struct WaitingCall(Arc<Connection>);
+
+impl Drop for WaitingCall {
+    fn drop(&mut self) {
+        self.0.limit.waited(&self.0);
+    }
+}
+
+/// Something of a connection's that can't be sent, since its client doesn't read.
+#[derive(Debug)]
+pub struct Unsent {
+    number: u64,
+    connection: Arc<Connection>,
+}
+
+impl Drop for Unsent {
+    fn drop(&mut self) {
+        self.connection.limit.sent(self.number);
+    }
+}
+
+/// A stream that lasts as long as its client likes, or its connection.
+#[derive(Debug)]
+pub struct EndlessStream(Arc<Connection>);
+
+impl Drop for EndlessStream {
+    fn drop(&mut self) {
+        self.0.endless_streams.fetch_sub(1, Ordering::Relaxed);
+    }
+}
