@@ -14,7 +14,7 @@ STREAMS = 20_000
 STREAMS_A_CHUNK = 500
 FIELDS = frames.block(frames.GET_TOKEN)
 # What is sent to one call before the next begins: less than the window of a stream.
-FRAMES_A_STREAM, LONG_STREAMS = 2_000, range(1, 400, 2)
+FRAMES_A_STREAM, LONG_STREAMS = 400, range(1, 800, 2)
 # The bytes of one field, below what a list of fields may have.
 PIECES = 60_000
 

@@ -79,7 +79,7 @@ class Flood:
     def run(self, attacking):
         while not attacking.over():
             self.open_missing()
-            for descriptor, events in self.epoll.poll(0.02):
+            for descriptor, events in self.epoll.poll(1 / REOPENED_A_SECOND):
                 self.serve(self.lines[descriptor], events)
             if not attacking.is_ready and self.stands():
                 attacking.ready()
