@@ -111,7 +111,7 @@ rolling: build
 
 # Attacks on a broker in the release profile, and how its callers and probes fare: some seconds each, less than four minutes in all.
 attacks *arguments:
-    source .ci/tools.sh; install_debian_packages; python3 tests/attacks/run.py {{ arguments }}
+    source .ci/tools.sh; have openssl || apt_install openssl; python3 tests/attacks/run.py {{ arguments }}
 
 # The same for a minute each, in plaintext and over TLS: an hour.
 attacks-long: (attacks "--seconds" "60" "--transport" "both")

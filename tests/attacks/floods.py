@@ -18,8 +18,9 @@ import frames
 IP_BIND_ADDRESS_NO_PORT = 24
 # An attacker waits for the kernel and for the broker's part of a handshake only so long.
 CONNECT_SECONDS = 2.0
-# Connections that the broker closed are made again, so many a second.
-REOPENED_A_SECOND = 200
+# Connections are opened so many a second, and so many again where the broker closed them: floods of them are not what is tried.
+OPENED_A_SECOND, REOPENED_A_SECOND = 3_000, 200
+POLL_SECONDS = 0.005
 # Opened between two looks at all the others.
 OPENED_AT_ONCE = 50
 # What a connection begins with is sent by then, unless the broker doesn't read it.
@@ -79,7 +80,7 @@ class Flood:
     def run(self, attacking):
         while not attacking.over():
             self.open_missing()
-            for descriptor, events in self.epoll.poll(1 / REOPENED_A_SECOND):
+            for descriptor, events in self.epoll.poll(POLL_SECONDS):
                 self.serve(self.lines[descriptor], events)
             if not attacking.is_ready and self.stands():
                 attacking.ready()
@@ -98,11 +99,12 @@ class Flood:
 
     def open_missing(self):
         for _ in range(min(OPENED_AT_ONCE, self.count - len(self.lines))):
-            # The first of each as fast as may be, then slowly.
             turn, now = self.opened + self.refused, time.monotonic()
-            if turn >= self.count and now < self.rests_until:
+            if now < self.rests_until:
                 return
-            self.rests_until = max(now, self.rests_until) + 1 / REOPENED_A_SECOND
+            # What was missed while others were served is made up for.
+            rate = OPENED_A_SECOND if turn < self.count else REOPENED_A_SECOND
+            self.rests_until = max(now - POLL_SECONDS, self.rests_until) + 1 / rate
             try:
                 made = connect(self.address, self.sources[turn % len(self.sources)], **self.how)
             except OSError:

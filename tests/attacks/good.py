@@ -18,14 +18,12 @@ import ssl
 import sys
 
 import frames
-from stage import raise_descriptors, request_body
+from stage import DEADLINE_SECONDS, raise_descriptors, request_body
 
-# Calls a second: few enough that these callers are a fraction of a core; a handshake takes a client more than a millisecond of it.
+# Calls a second: few enough that these callers take a fraction of a core, of which a handshake takes a client a millisecond.
 STANDING_RATE, NEW_RATE, NEW_RATE_TLS = 250, 250, 125
 COLD_RATE = PROBE_RATE = 10
 STANDING_CONNECTIONS = 8
-# Whoever has no answer by then has none.
-DEADLINE_SECONDS = 5.0
 # No answer with a token is shorter.
 SMALLEST_ANSWER_BYTES = 280
 # Each kind has an address of its own, none of them an attacker's.

@@ -2,7 +2,7 @@
 
 import frames
 from floods import Living, addresses
-from stage import request_body
+from stage import USERS, number, request_body
 
 CONNECTIONS = 100
 # As many as the broker lets a client have, and a little less than it takes for one that doesn't wait for its SETTINGS.
@@ -10,6 +10,8 @@ STREAMS = 2_040
 WATCHES = frames.hello() + frames.calls(STREAMS, frames.block(frames.HEALTH_WATCH), frames.EMPTY_MESSAGE)
 # Addresses enough that none has more than a share of the places.
 SOURCES = addresses(20)
+# Characters: a large one, of the 16,384 that are taken.
+LARGE_TOKEN = 4_096
 IDLE = {"plaintext": 4_000, "tls": 1_000}
 
 
@@ -30,8 +32,12 @@ def stranger_watches(stage):
 def unread_answers(stage):
     """Tokens that are asked for, and for which the client never opens the window."""
     stage.begin()
+    user = USERS - 1
+    granted = {"access_token": "a" * LARGE_TOKEN, "token_type": "bearer", "expires_in": 3_600}
+    stage.tell_vault("faults", [{"kind": "reply", "number": number(user), "status": 200, "json": granted}])
+    stage.expect(stage.gets_token(user), "no large token in the beginning")
     hello = frames.hello({frames.INITIAL_WINDOW_SIZE: 0})
-    opening = hello + frames.calls(STREAMS, frames.block(frames.GET_TOKEN), request_body())
+    opening = hello + frames.calls(STREAMS, frames.block(frames.GET_TOKEN), request_body(user))
     with stage.attacked(Living(stage.addresses["grpc"], CONNECTIONS, opening, sources=SOURCES, tls=stage.context("other"))):
         pass
 

@@ -22,6 +22,7 @@ transports. Needs openssl, prlimit (util-linux) and Linux.
 import argparse
 import contextlib
 import json
+import math
 import pathlib
 import sys
 import tempfile
@@ -34,7 +35,19 @@ import demands
 import handshakes
 import memory
 import revocation
-from stage import KINDS, LEAST_BOUND_MS, MEMORY_MAX_MIB, PROBES, TIMES_CALM, Stage, build, make_identities, need
+from stage import (
+    DEADLINE_SECONDS,
+    KINDS,
+    LEAST_BOUND_MS,
+    MEMORY_MAX_MIB,
+    PROBE_MS,
+    PROBES,
+    TIMES_CALM,
+    Stage,
+    build,
+    make_identities,
+    need,
+)
 
 PLAINTEXT, TLS = "plaintext", "tls"
 # The transports that make sense; the first is the default.
@@ -106,7 +119,7 @@ def columns(result):
         for quantile in (0.5, 0.99):
             calm, then = (result.quantile(phase, kind, quantile) for phase in (result.calm, result.attacked))
             yield f"{calm:.1f} → {then:.1f}"
-    shares = [result.share(kind, 1_000) for kind in PROBES]
+    shares = [result.share(kind, PROBE_MS) for kind in PROBES]
     slowest = max(result.quantile(result.attacked, kind, 1) for kind in PROBES)
     yield f"{sum(share * calls for share, calls in shares):.0f}/{sum(calls for _, calls in shares)} {slowest:.0f} ms"
     share, calls = result.share("cold")
@@ -136,9 +149,28 @@ def bound_is(result, kind):
 
 
 def summary(result):
+    """The figures for --json; a pair is calm, and then."""
     told = {"attack": result.attack, "transport": result.transport, "faults": result.faults, "figures": result.figures}
-    told |= {"peak_mib": round(result.peak_mib, 1)}
-    return told | (dict(zip(HEAD[2:], list(columns(result))[2:], strict=True)) if result.attacked else {})
+    if not result.attacked:
+        return told
+    told["peak_mib"] = round(result.peak_mib, 1)
+    phases = (result.calm, result.attacked)
+    for kind, bound in (
+        [(kind, result.bound_ms(kind)) for kind in KINDS]
+        + [(kind, PROBE_MS) for kind in PROBES]
+        + [("cold", 1e3 * DEADLINE_SECONDS)]
+    ):
+        share, calls = result.share(kind, bound)
+        told[kind] = {
+            "share": round(share, 5),
+            "calls": calls,
+            "bound_ms": round(bound, 1),
+            "failures": result.attacked["failures"].get(kind, {}),
+        }
+        for name, quantile in (("p50_ms", 0.5), ("p99_ms", 0.99), ("slowest_ms", 1)):
+            found = [result.quantile(phase, kind, quantile) for phase in phases]
+            told[kind][name] = [ms if math.isfinite(ms) else None for ms in found]
+    return told
 
 
 def chosen(options):

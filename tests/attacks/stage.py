@@ -38,6 +38,8 @@ OTHER, STRANGER = "spiffe://example.org/other", "spiffe://example.org/stranger"
 SHARE, TIMES_CALM, LEAST_BOUND_MS = 0.999, 10, 20.0
 # Probes: Kubernetes' default patience.
 PROBE_MS = 1_000
+# A good caller that has no answer by then has none.
+DEADLINE_SECONDS = 5.0
 # The chart's limit of memory, less what the kernel's buffers of connections and the trail's file take beside the broker's own.
 CHART_LIMIT_MIB, RESERVE_MIB = 512, 64
 MEMORY_MAX_MIB = CHART_LIMIT_MIB - RESERVE_MIB
