@@ -16,13 +16,14 @@ probes are seen for a while in calm, and then under the attack. The broker has f
 
 Attackers run in one process with the lowest priority, and send what was made before, so that it is the broker that is measured
 and not a lack of processors. `just attacks` plays all of them, some seconds each; `just attacks-long` a minute each, over both
-transports. Needs openssl, prlimit (util-linux) and Linux.
+transports. Needs openssl, prlimit (util-linux) and Linux. Other work on the machine looks like a slow broker.
 """
 
 import argparse
 import contextlib
 import json
 import math
+import os
 import pathlib
 import sys
 import tempfile
@@ -205,7 +206,8 @@ def main():
     need("openssl", "openssl")
     need("prlimit", "util-linux")
     programs, began, results = find_programs(options), time.monotonic(), []
-    print(f"times in ms; memory may be {MEMORY_MAX_MIB} MiB\n{COLUMNS.format(*HEAD)}")
+    # Whatever else the machine does is taken for the broker's.
+    print(f"times in ms; memory may be {MEMORY_MAX_MIB} MiB; load before: {os.getloadavg()[0]:.1f}\n{COLUMNS.format(*HEAD)}")
     with contextlib.ExitStack() as stack:
         certificates = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="token-broker-attacks-")))
         make_identities(certificates)
