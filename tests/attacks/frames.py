@@ -22,7 +22,7 @@ HEALTH_WATCH = "/grpc.health.v1.Health/Watch"
 # gRPC's frame of a message without a field: the health of the process.
 EMPTY_MESSAGE = bytes(5)
 # google.rpc.Code.
-OK, RESOURCE_EXHAUSTED, UNAUTHENTICATED = 0, 8, 16
+OK, UNAUTHENTICATED = 0, 16
 
 # HPACK's Huffman codes of all that a `grpc-status` is written with.
 CODES = dict(zip("0123456789", "00000 00001 00010 011001 011010 011011 011100 011101 011110 011111".split(), strict=True))
