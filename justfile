@@ -109,6 +109,13 @@ callers: build
 rolling: build
     source .ci/tools.sh; install_python_tools; "$venv/bin/python" tests/callers/rolling.py --rounds 2 --lame-duck 2s {{ callers }}
 
+# Attacks on a broker in the release profile, and how its callers and probes fare: some seconds each, less than four minutes in all.
+attacks *arguments:
+    source .ci/tools.sh; have openssl || apt_install openssl; python3 tests/attacks/run.py {{ arguments }}
+
+# The same for a minute each, in plaintext and over TLS: an hour.
+attacks-long: (attacks "--seconds" "60" "--transport" "both")
+
 # All tests and doctests, each once, with ten times as many histories of the simulation as by default.
 tests:
     source .ci/tools.sh; install_python_tools; TOKEN_BROKER_SEEDS=10000 TOKEN_BROKER_TEST_PYTHON="$venv/bin/python" timeout --kill-after=10s {{ test_limit }} cargo test --locked --workspace --features traces --no-fail-fast

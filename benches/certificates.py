@@ -12,6 +12,7 @@ SUBJECT = "system:serviceaccount:bench:bench"
 SPIFFE = "spiffe://example.org/bench"
 # As many as a large organisation's services.
 CALLERS = 100
+CURVE = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
 
 
 def openssl(*arguments, data=None):
@@ -20,20 +21,26 @@ def openssl(*arguments, data=None):
     ).stdout
 
 
+def make_authority(directory, name="ca"):
+    key, certificate = directory / f"{name}.key", directory / f"{name}.crt"
+    openssl("req", "-x509", *CURVE, "-keyout", key, "-out", certificate, "-subj", f"/CN={name}", "-days", "1")
+
+
+def make_certificate(directory, name, names, authority="ca"):
+    """A key and a certificate with such alternative names."""
+    request, extensions = directory / f"{name}.csr", directory / f"{name}.ext"
+    openssl("req", *CURVE, "-keyout", directory / f"{name}.key", "-out", request, "-subj", f"/CN={name}")
+    extensions.write_text(f"subjectAltName={names}\n")
+    signed = ["-CA", directory / f"{authority}.crt", "-CAkey", directory / f"{authority}.key", "-CAcreateserial", "-days", "1"]
+    openssl("x509", "-req", "-in", request, "-out", directory / f"{name}.crt", *signed, "-extfile", extensions)
+    (directory / f"{name}.key").chmod(0o600)
+
+
 def make_certificates(directory):
     """A CA, the broker's certificate for loopback, and a client's with a SPIFFE id."""
-    curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    openssl(
-        "req", "-x509", *curve, "-keyout", directory / "ca.key", "-out", directory / "ca.crt", "-subj", "/CN=bench", "-days", "1"
-    )
-    for name, names in (("tls", "IP:127.0.0.1"), ("client", f"URI:{SPIFFE}")):
-        request = directory / f"{name}.csr"
-        openssl("req", *curve, "-keyout", directory / f"{name}.key", "-out", request, "-subj", f"/CN={name}")
-        extensions = directory / f"{name}.ext"
-        extensions.write_text(f"subjectAltName={names}\n")
-        authority = ["-CA", directory / "ca.crt", "-CAkey", directory / "ca.key", "-CAcreateserial", "-days", "1"]
-        openssl("x509", "-req", "-in", request, "-out", directory / f"{name}.crt", *authority, "-extfile", extensions)
-        (directory / f"{name}.key").chmod(0o600)
+    make_authority(directory)
+    make_certificate(directory, "tls", "IP:127.0.0.1")
+    make_certificate(directory, "client", f"URI:{SPIFFE}")
 
 
 def text(raw):

@@ -18,11 +18,12 @@ FRAME_BYTES = 5
 SMALLEST_REPLY_BYTES = 290
 
 
-def request_body():
-    """One framed GetTokenRequest for the first user: both fields are short strings, so each length is one byte."""
+def request_body(user=0, more=b""):
+    """One framed GetTokenRequest for a user: both fields are short strings, so each length is one byte. `more` comes behind."""
     message = b""
-    for tag, value in ((0x0A, MERCHANT), (0x12, number(0))):
+    for tag, value in ((0x0A, MERCHANT), (0x12, number(user))):
         message += bytes((tag, len(value))) + value.encode()
+    message += more
     return b"\0" + len(message).to_bytes(4, "big") + message
 
 

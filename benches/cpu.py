@@ -45,8 +45,8 @@ def start(bench, programs):
     vault = bench.vault(programs)
     servers = {"echo": bench.echo(programs)}
     for kind, tables in (("plain", OPEN), ("mutual", mutual()), ("accounts", accounts())):
-        servers[kind] = bench.broker(programs, vault, 1, kind, tables)
-        servers[f"{kind}, summed"] = bench.broker(programs, vault, 1, f"{kind}-summed", tables + SUMMED)
+        servers[kind] = bench.broker(programs, vault, 1, kind, tables=tables)
+        servers[f"{kind}, summed"] = bench.broker(programs, vault, 1, f"{kind}-summed", tables=tables + SUMMED)
     return servers
 
 

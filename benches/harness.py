@@ -147,10 +147,10 @@ class Bench(contextlib.ExitStack):
         address = free_address()
         return self.start(f"vault-{address}", [programs["vault"], address, *pairs(options)], address)
 
-    def sandbox(self, programs, users, lifetime):
+    def sandbox(self, programs, users, lifetime, *options):
         """The development vault, which knows that many users, judges and counts."""
         address = free_address()
-        command = [programs["token-broker-sandbox"], "--listen", address, "--lifetime", lifetime]
+        command = [programs["token-broker-sandbox"], "--listen", address, "--lifetime", lifetime, *options]
         for index in range(users):
             command += ["--user", f"{MERCHANT}:{number(index)}:{PASSWORD}"]
         return self.start("sandbox", command, address)
@@ -166,7 +166,7 @@ class Bench(contextlib.ExitStack):
                 file.write(f"[[users]]\n{user}")
         return new.rename(self.directory / name)
 
-    def configure(self, vault, users, name="broker", tables=OPEN, vault_keys=""):
+    def configure(self, vault, users, name="broker", tables=OPEN, vault_keys="", grpc_keys=""):
         """A configuration with that many users in a file of credentials, and otherwise its defaults; returns its file, and the
         addresses of its two ports."""
         address, admin = free_address(), free_address()
@@ -175,21 +175,27 @@ class Bench(contextlib.ExitStack):
         config.touch(mode=0o600)
         config.write_text(
             f'credentials_files = ["{credentials.name}"]\n'
-            f'[grpc]\nlisten = "{address}"\nlame_duck = "0s"\n'
+            f'[grpc]\nlisten = "{address}"\nlame_duck = "0s"\n{grpc_keys}'
             f'[admin]\nlisten = "{admin}"\n'
             f'[vault]\nbase_url = "http://{vault.address}"\n{vault_keys}{tables}'
         )
         return config, address, admin
 
-    def broker(self, programs, vault, users, name="broker", tables=OPEN, vault_keys="", under=()):
+    def broker(self, programs, vault, users, name="broker", under=(), **keys):
         """A broker, configured so; `under` as above."""
-        config, address, admin = self.configure(vault, users, name, tables, vault_keys)
+        config, address, admin = self.configure(vault, users, name, **keys)
         return self.start(name, [*under, programs["token-broker"], "serve", "--config", config], address, admin)
 
 
 def pairs(options):
     """Options of the programs in echo/src/bin."""
     return [f"{key}={value}" for key, value in options.items() if value is not None]
+
+
+def sign_ins(sandbox):
+    """How many it has counted."""
+    with urllib.request.urlopen(f"http://{sandbox.address}/_sandbox/stats", timeout=10) as reply:
+        return json.load(reply)["sign_ins"]
 
 
 def listens(address):

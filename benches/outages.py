@@ -13,18 +13,12 @@ import json
 import math
 import signal
 import time
-import urllib.request
 
 from clients import load, seen
-from harness import Bench, build_all
+from harness import Bench, build_all, sign_ins
 
 # The share that is asked for: answers within so many milliseconds.
 FAST_MS = 5
-
-
-def sign_ins(sandbox):
-    with urllib.request.urlopen(f"http://{sandbox.address}/_sandbox/stats", timeout=10) as reply:
-        return json.load(reply)["sign_ins"]
 
 
 def come_and_go(sandbox, loading, every, down):
