@@ -76,7 +76,7 @@ impl Port {
                 Err(error) if is_the_clients(&error) => continue,
                 Err(error) => {
                     // Where the machine or another listener has taken what was kept.
-                    if matches!(Errno::from_io_error(&error), Some(Errno::MFILE | Errno::NFILE)) && self.limit.make_room() {
+                    if matches!(Errno::from_io_error(&error), Some(Errno::MFILE | Errno::NFILE)) && self.limit.make_room(self.clock.now().mono) {
                         log.evicted(1);
                     }
                     log.failed(&error);
@@ -89,7 +89,7 @@ impl Port {
             // The slot is taken after the accept, so that at the limit clients are turned away instead of left hanging.
             let admission = tokio::select! {
                 () = self.shutdown.goaway.cancelled() => return,
-                admission = self.limit.admit(from.ip().to_canonical()) => admission,
+                admission = self.limit.admit(from.ip().to_canonical(), self.clock.now().mono) => admission,
             };
             log.evicted(admission.evicted);
             let Some(slot) = admission.slot else {

@@ -8,17 +8,23 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
+use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
 use super::{connection_limit::ConnectionLimit, memory::ENDLESS_STREAMS_MAX};
+
+/// A client that is there sends its preface within some milliseconds of CPU and two round trips; one that has not after this says nothing.
+const SILENT_AFTER: Duration = Duration::from_secs(1);
 
 /// One connection.
 #[derive(Debug)]
 pub struct Connection {
     pub(super) number: u64,
     pub(super) from: IpAddr,
+    since: Instant,
     proven: AtomicBool,
     identified: AtomicBool,
     served: AtomicBool,
@@ -35,16 +41,17 @@ pub struct Connection {
     pub(super) waiting: AtomicUsize,
     endless_streams: AtomicUsize,
     /// How many connections had been accepted when it last made a call.
-    pub(super) last: AtomicU64,
+    last: AtomicU64,
     pub(super) close: CancellationToken,
     limit: Arc<ConnectionLimit>,
 }
 
 impl Connection {
-    pub(super) fn new(number: u64, from: IpAddr, limit: Arc<ConnectionLimit>) -> Self {
+    pub(super) fn new(number: u64, from: IpAddr, since: Instant, limit: Arc<ConnectionLimit>) -> Self {
         Self {
             number,
             from,
+            since,
             proven: AtomicBool::default(),
             identified: AtomicBool::default(),
             served: AtomicBool::default(),
@@ -72,6 +79,16 @@ impl Connection {
     #[must_use]
     pub fn is_proven(&self) -> bool {
         self.proven.load(Ordering::Relaxed)
+    }
+
+    /// Whether it hasn't for too long.
+    pub(super) fn is_silent(&self, now: Instant) -> bool {
+        !self.is_proven() && now.saturating_duration_since(self.since) >= SILENT_AFTER
+    }
+
+    /// How much it would be missed: one that never made a call the least, else the one that was idle for the longest.
+    pub(super) fn worth(&self) -> (bool, u64) {
+        (self.is_served(), self.last.load(Ordering::Relaxed))
     }
 
     /// It is known who its client is, or that doesn't matter.

@@ -13,7 +13,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::Notify, time::timeout};
+use tokio::{
+    sync::Notify,
+    time::{Instant, timeout},
+};
 
 use super::{
     connection::Connection,
@@ -71,6 +74,13 @@ struct Address {
     strangers_waiting: usize,
 }
 
+impl Address {
+    /// Connections that were not evicted.
+    fn staying(&self) -> usize {
+        self.connections.len() - self.closing
+    }
+}
+
 /// What became of a new connection.
 #[derive(Debug)]
 pub struct Admission {
@@ -100,8 +110,8 @@ impl ConnectionLimit {
         self.arrivals.load(Ordering::Relaxed)
     }
 
-    /// Finds a slot for a connection from this address; another is evicted for it where that must be.
-    pub async fn admit(self: &Arc<Self>, from: IpAddr) -> Admission {
+    /// Finds a slot for a connection that comes from this address now; another is evicted for it where that must be.
+    pub async fn admit(self: &Arc<Self>, from: IpAddr, now: Instant) -> Admission {
         let PortLimits { connections: most, evict_busy, .. } = self.limits;
         let spare = (most / 8).clamp(1, SPARE_MAX).min(most - 1);
         let unproven_of_one = (most / 8).max(UNPROVEN_OF_ONE_MIN);
@@ -122,12 +132,12 @@ impl ConnectionLimit {
                     }
                     evicted += u64::from(parted);
                     if state.connections.len() - state.closing >= most - spare {
-                        evicted += u64::from(state.evict(evict_busy));
+                        evicted += u64::from(state.evict(now, evict_busy));
                     }
                     first = false;
                 }
                 if state.connections.len() < most {
-                    return Admission { slot: Some(self.give(&mut state, from)), evicted };
+                    return Admission { slot: Some(self.give(&mut state, from, now)), evicted };
                 }
                 if state.closing == 0 {
                     return Admission { slot: None, evicted };
@@ -140,8 +150,8 @@ impl ConnectionLimit {
     }
 
     /// Evicts one, where descriptors run out in spite of the limit; whether there was one.
-    pub fn make_room(&self) -> bool {
-        self.state().evict(self.limits.evict_busy)
+    pub fn make_room(&self, now: Instant) -> bool {
+        self.state().evict(now, self.limits.evict_busy)
     }
 
     /// A connection's client has sent its preface.
@@ -221,9 +231,9 @@ impl ConnectionLimit {
         self.state().unsent.remove(&number);
     }
 
-    fn give(self: &Arc<Self>, state: &mut State, from: IpAddr) -> Slot {
+    fn give(self: &Arc<Self>, state: &mut State, from: IpAddr, now: Instant) -> Slot {
         let number = self.arrivals.fetch_add(1, Ordering::Relaxed);
-        let connection = Arc::new(Connection::new(number, from, Arc::clone(self)));
+        let connection = Arc::new(Connection::new(number, from, now, Arc::clone(self)));
         state.connections.insert(number, Arc::clone(&connection));
         state.unproven.insert(number, Arc::clone(&connection));
         let address = state.addresses.entry(from).or_default();
@@ -241,18 +251,7 @@ impl State {
     /// Whether an address has as many connections as one may.
     fn has_its_part(&self, from: IpAddr, most: usize) -> bool {
         let part = (most / PART_OF_ONE).max(UNPROVEN_OF_ONE_MIN);
-        self.addresses.get(&from).is_some_and(|address| address.connections.len() - address.closing >= part)
-    }
-
-    /// Evicts a connection of an address: the oldest that never made a call; else the one that is idle for the longest.
-    fn evict_of(&mut self, from: IpAddr, evict_busy: bool) -> bool {
-        let Some(address) = self.addresses.get(&from) else { return false };
-        let staying = || address.connections.values().filter(|connection| !connection.close.is_cancelled());
-        let idle = || staying().filter(|connection| !connection.is_awaited());
-        let last = |connection: &&Arc<Connection>| connection.last.load(Ordering::Relaxed);
-        let never_served = idle().find(|connection| !connection.is_served());
-        let evicted = never_served.or_else(|| idle().min_by_key(last)).or_else(|| staying().filter(|_| evict_busy).min_by_key(last));
-        evicted.cloned().is_some_and(|connection| self.tell_to_close(&connection))
+        self.addresses.get(&from).is_some_and(|address| address.staying() >= part)
     }
 
     /// What is known of a connection's address. Calls outlive their connection's slot for a moment.
@@ -274,26 +273,35 @@ impl State {
         oldest.is_some_and(|connection| self.tell_to_close(&connection))
     }
 
-    /// Evicts the oldest unproven connection; else, of those that wait for no answer, one that
-    /// never began a call; else one of the address with the most connections, idle for the longest. It is looked for among all, which
-    /// takes half a millisecond at the highest limit; whoever makes that happen has made a handshake for it.
-    fn evict(&mut self, evict_busy: bool) -> bool {
-        let connection = self.unproven.first_key_value().map(|(_, connection)| Arc::clone(connection)).or_else(|| {
-            let staying = || self.connections.values().filter(|connection| !connection.close.is_cancelled());
-            let neighbours =
-                |connection: &Connection| self.addresses.get(&connection.from).map_or(0, |address| address.connections.len());
-            let last = |connection: &Connection| {
-                (
-                    connection.is_served(),
-                    usize::MAX - neighbours(connection),
-                    connection.last.load(Ordering::Relaxed),
-                )
-            };
-            let idle = staying().filter(|connection| !connection.is_awaited()).min_by_key(|connection| last(connection));
-            let busy = || staying().filter(|_| evict_busy).min_by_key(|connection| last(connection));
-            idle.or_else(busy).cloned()
+    /// Evicts a connection, so that who takes the most gives way: one that has been unproven for long; else one of the address with the
+    /// most; else, where all of those wait for answers, any that doesn't, the one that is idle for the longest.
+    fn evict(&mut self, now: Instant, evict_busy: bool) -> bool {
+        let silent = self.unproven.first_key_value().map(|(_, connection)| connection).filter(|first| first.is_silent(now)).cloned();
+        let heaviest = || self.addresses.iter().max_by_key(|(_, address)| address.staying()).map(|(from, _)| *from);
+        let connection = silent.or_else(|| self.least_of(heaviest()?, evict_busy)).or_else(|| {
+            let staying = self.connections.values().filter(|connection| !connection.close.is_cancelled());
+            staying.filter(|connection| !connection.is_awaited()).min_by_key(|connection| connection.worth()).cloned()
         });
         connection.is_some_and(|connection| self.tell_to_close(&connection))
+    }
+
+    /// Evicts a connection of this address.
+    fn evict_of(&mut self, from: IpAddr, evict_busy: bool) -> bool {
+        self.least_of(from, evict_busy).is_some_and(|connection| self.tell_to_close(&connection))
+    }
+
+    /// Of an address' connections the one that is missed the least: unproven; else one that never made a call; else the one that is idle
+    /// for the longest.
+    fn least_of(&self, from: IpAddr, evict_busy: bool) -> Option<Arc<Connection>> {
+        let address = self.addresses.get(&from)?;
+        let unproven = address.unproven.first().and_then(|number| self.unproven.get(number));
+        let staying = || address.connections.values().filter(|connection| !connection.close.is_cancelled());
+        let idle = || staying().filter(|connection| !connection.is_awaited());
+        // Found at once, as a rule; to look through all takes a tenth of a millisecond.
+        let never_served = || idle().find(|connection| !connection.is_served());
+        let busy = || staying().filter(|_| evict_busy).min_by_key(|connection| connection.worth());
+        let least = unproven.or_else(never_served).or_else(|| idle().min_by_key(|connection| connection.worth()));
+        least.or_else(busy).cloned()
     }
 
     fn tell_to_close(&mut self, connection: &Connection) -> bool {

@@ -126,7 +126,7 @@ mod tests {
         task::Waker,
     };
 
-    use tokio::{sync::Notify, task::yield_now};
+    use tokio::{sync::Notify, task::yield_now, time::Instant};
 
     use super::*;
     use crate::net::{connection_limit::ConnectionLimit, memory::PortLimits};
@@ -134,7 +134,7 @@ mod tests {
     /// Of a connection on which so many may wait, and what holds it.
     fn with_waiting(most: usize) -> InPlace {
         let limits = PortLimits { connections: 1, evict_busy: false, waiting: most, strangers_waiting: most };
-        let connection = Connection::new(0, [127, 0, 0, 1].into(), ConnectionLimit::new(limits));
+        let connection = Connection::new(0, [127, 0, 0, 1].into(), Instant::now(), ConnectionLimit::new(limits));
         connection.set_identified();
         InPlace::new(Arc::new(connection))
     }

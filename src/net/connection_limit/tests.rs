@@ -11,7 +11,7 @@ fn address(n: u8) -> IpAddr {
 }
 
 async fn admitted(limit: &Arc<ConnectionLimit>, n: u8) -> Slot {
-    limit.admit(address(n)).await.slot.expect("there is a slot")
+    limit.admit(address(n), Instant::now()).await.slot.expect("there is a slot")
 }
 
 fn is_evicted(slot: &Slot) -> bool {
@@ -19,40 +19,59 @@ fn is_evicted(slot: &Slot) -> bool {
 }
 
 #[tokio::test(start_paused = true)]
-async fn unproven_ones_go_first_then_who_never_asked_then_who_was_idle_longest() {
-    // Four, of which one is kept free.
-    let limit = limit(4, false);
-    let (idle, recent, busy) = (admitted(&limit, 1).await, admitted(&limit, 2).await, admitted(&limit, 3).await);
-    for slot in [&idle, &recent, &busy] {
-        slot.connection.set_proven();
+async fn silent_ones_go_first_then_who_never_asked_of_the_address_with_the_most() {
+    // Forty, of which five are kept free.
+    let limit = limit(40, false);
+    let mut slots = Vec::new();
+    for n in 0..35 {
+        slots.push(admitted(&limit, 1 + n % 3).await);
+        if n != 3 {
+            slots.last().expect("is there").connection.set_proven();
+        }
     }
-    drop(idle.connection.begin_call());
-    let unproven = admitted(&limit, 4).await; // For this one the first that never made a call was evicted.
-    assert!(is_evicted(&recent) && !is_evicted(&idle) && !is_evicted(&busy));
-    drop(recent);
-    let open_calls = (busy.connection.begin_call(), busy.connection.await_answer());
-    let proven = admitted(&limit, 5).await;
-    assert!(is_evicted(&unproven), "it said nothing");
-    drop(unproven);
-    proven.connection.set_proven();
-    drop(proven.connection.begin_call());
-    let next = admitted(&limit, 6).await;
-    assert!(is_evicted(&idle) && !is_evicted(&proven), "it was idle for longer");
-    drop(idle);
-    next.connection.set_proven();
-    let calls = [next.connection.await_answer(), proven.connection.await_answer()];
-    let last = admitted(&limit, 7).await;
-    let fifth = limit.admit(address(8)).await;
-    assert!(fifth.slot.is_none() || is_evicted(&last), "of calls under way none is ended");
-    assert!(!is_evicted(&busy) && !is_evicted(&next) && !is_evicted(&proven));
-    drop((open_calls, calls));
+    let evicted = |slots: &[Slot]| slots.iter().enumerate().filter(|(_, slot)| is_evicted(slot)).map(|(n, _)| n).collect::<Vec<_>>();
+    tokio::time::advance(Duration::from_secs(1)).await;
+    slots.push(admitted(&limit, 9).await);
+    assert_eq!(evicted(&slots), [3], "it said nothing");
+    // Of the second address there are twelve, of the others eleven.
+    drop(slots[1].connection.begin_call());
+    let asked = slots[4].connection.await_answer();
+    slots.push(admitted(&limit, 9).await);
+    assert_eq!(evicted(&slots), [3, 7], "the first that asked for nothing");
+    drop(asked);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_address_with_the_most_gives_way_and_not_who_has_just_come() {
+    let limit = limit(100, false);
+    let mut crowd = Vec::new();
+    // Of a hundred twelve are kept free.
+    for n in 0..87 {
+        let slot = admitted(&limit, 1 + n % 3).await;
+        slot.connection.set_proven();
+        drop(slot.connection.begin_call());
+        crowd.push(slot);
+    }
+    crowd.iter().for_each(|slot| assert!(!is_evicted(slot)));
+    // It is in the middle of its handshake while others come and come.
+    let probe = admitted(&limit, 9).await;
+    for n in 0..50 {
+        let slot = admitted(&limit, 1 + n % 3).await;
+        slot.connection.set_proven();
+        crowd.retain(|slot| !is_evicted(slot));
+        crowd.push(slot);
+    }
+    assert!(!is_evicted(&probe));
+    tokio::time::advance(Duration::from_secs(1)).await;
+    let next = admitted(&limit, 1).await;
+    assert!(is_evicted(&probe) && !is_evicted(&next), "it had its time");
 }
 
 #[tokio::test]
 async fn a_full_limit_waits_for_what_it_evicted_and_holds_no_more() {
     let limit = limit(1, false);
     let first = admitted(&limit, 1).await;
-    let second = tokio::join!(limit.admit(address(2)), async {
+    let second = tokio::join!(limit.admit(address(2), Instant::now()), async {
         first.connection.evicted().await;
         assert_eq!(limit.state().connections.len(), 1);
         drop(first);
@@ -108,9 +127,9 @@ async fn one_address_has_half_of_the_slots_and_beyond_it_makes_room_for_itself()
     assert_eq!(evicted(&one), [0, 2], "the one that was idle for the longest");
     let calls: Vec<_> = one.iter().map(|slot| slot.connection.await_answer()).collect();
     one.last().expect("is there").connection.set_proven();
-    let beyond = limit.admit(address(1)).await;
+    let beyond = limit.admit(address(1), Instant::now()).await;
     assert!(beyond.slot.is_none() && beyond.evicted == 0, "all of its own wait for an answer");
-    assert!(limit.admit(address(3)).await.slot.is_some(), "and others have theirs");
+    assert!(limit.admit(address(3), Instant::now()).await.slot.is_some(), "and others have theirs");
     drop((calls, awaited, one, other));
     assert!(limit.state().addresses.is_empty() && limit.state().closing == 0);
 }
