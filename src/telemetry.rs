@@ -1,8 +1,10 @@
 //! What the broker tells of itself: the log, the audit trail, metrics and traces.
 //!
-//! Must never hold a secret or a number in clear, nor make whoever tells something wait.
+//! Must never hold a secret or a number in clear, nor text of others that could end a line or pass for another field; nor make whoever
+//! tells something wait.
 
 pub mod audit;
+mod fields;
 mod lines;
 pub mod log;
 pub mod metrics;

@@ -53,6 +53,13 @@ impl<'s> Findings<'s> {
         self.report.borrow_mut().push_warning(fault);
     }
 
+    /// The same of what was read before, of which the line is known.
+    pub(super) fn warn_in_line(&self, line: usize, key: &str, message: impl Into<String>) {
+        let file = Arc::clone(self.source.path());
+        let warning = Fault { file, line: Some(line), key: key.to_owned(), message: message.into() };
+        self.report.borrow_mut().push_warning(warning);
+    }
+
     /// What was found.
     pub(super) fn into_report(self) -> Report {
         self.report.into_inner()

@@ -44,6 +44,8 @@ pub(super) struct Reader<'f, 'i> {
     table: DeTable<'i>,
     /// The keys that were asked for.
     known: Vec<&'static str>,
+    /// Keys that don't exist, and which one each is likely to stand for.
+    mistaken: &'static [(&'static str, &'static str)],
 }
 
 /// Parses a file's text.
@@ -59,7 +61,7 @@ pub(super) fn parse(source: &Source) -> Result<DeTable<'_>, Report> {
 impl<'f, 'i> Reader<'f, 'i> {
     /// The table that is the file.
     pub(super) fn root(findings: &'f Findings<'f>, table: DeTable<'i>) -> Self {
-        Self { findings, name: "", at: At::NOWHERE, table, known: Vec::new() }
+        Self { findings, name: "", at: At::NOWHERE, table, known: Vec::new(), mistaken: &[] }
     }
 
     /// Where to tell what is wrong.
@@ -238,7 +240,7 @@ impl<'f, 'i> Reader<'f, 'i> {
     pub(super) fn table(&mut self, key: &'static str, name: &'static str) -> Option<Self> {
         let Found { value, at } = self.take(key)?;
         if let DeValue::Table(table) = value {
-            return Some(Self { findings: self.findings, name, at, table, known: Vec::new() });
+            return Some(Self { findings: self.findings, name, at, table, known: Vec::new(), mistaken: &[] });
         }
         self.wrong_type(at, key, &value, "a table", &format!("write [{name}] on a line of its own"));
         None
@@ -258,7 +260,7 @@ impl<'f, 'i> Reader<'f, 'i> {
         };
         array.into_iter().flatten().map(found).filter_map(move |Found { value, at }| {
             if let DeValue::Table(table) = value {
-                return Some(Self { findings, name, at, table, known: Vec::new() });
+                return Some(Self { findings, name, at, table, known: Vec::new(), mistaken: &[] });
             }
             wrong_type(findings, at, name.to_owned(), &value, "a table", &remedy);
             None
@@ -285,10 +287,27 @@ impl<'f, 'i> Reader<'f, 'i> {
         table.into_iter().filter_map(pair).collect()
     }
 
+    /// Takes note of keys that don't exist, and of which one each is likely to stand for, where that can't be told by its letters.
+    pub(super) fn mistaken(&mut self, mistaken: &'static [(&'static str, &'static str)]) {
+        self.mistaken = mistaken;
+    }
+
+    /// Whether the key is missing, and nothing stands there that is likely to be it: what is misspelt is told as that, and not as
+    /// missing too.
+    pub(super) fn lacks(&self, key: &'static str) -> bool {
+        !self.has(key) && !self.table.keys().any(|given| self.meant(given.get_ref(), &[key]) == Some(key))
+    }
+
+    /// The key that this one most likely stands for.
+    fn meant(&self, key: &str, known: &[&'static str]) -> Option<&'static str> {
+        let mistaken = self.mistaken.iter().find(|(mistaken, _)| *mistaken == key).map(|(_, meant)| *meant);
+        mistaken.filter(|meant| known.contains(meant)).or_else(|| nearest(key, known))
+    }
+
     /// Ends the table: every key that nobody asked for is a fault.
     pub(super) fn finish(self) {
         for key in self.table.keys() {
-            let remedy = match nearest(key.get_ref(), &self.known) {
+            let remedy = match self.meant(key.get_ref(), &self.known) {
                 Some(known) => format!("did you mean `{known}`?"),
                 None if self.name.is_empty() => format!("the keys here are {}", self.known.join(", ")),
                 None => format!("the keys of [{}] are {}", self.name, self.known.join(", ")),

@@ -96,6 +96,8 @@ fn head(read: &FileSet) -> Report {
     for matched in read.matched.iter().filter(|matched| matched.is_empty()) {
         report.push_warning(pattern_fault(read, matched, NOTHING));
     }
+    let trail = read.main.value.as_ref().and_then(|main| main.trail.as_ref());
+    trail.and_then(|trail| trail.conflict(read)).into_iter().for_each(|fault| report.push(fault));
     report
 }
 
