@@ -19,6 +19,7 @@ mod findings;
 mod fingerprint;
 mod glob_walk;
 mod grpc_tls;
+mod key_names;
 mod last_good;
 mod limits;
 mod main_file;

@@ -53,7 +53,7 @@ impl fmt::Debug for Block {
 }
 
 /// What is wrong, and the remedy.
-type Words = (&'static str, &'static str);
+pub(crate) type Words = (&'static str, &'static str);
 
 /// Why a PEM text isn't taken. Its display fits behind "a file", and ends with the remedy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +64,8 @@ pub(crate) struct Fault {
 }
 
 impl Fault {
-    const fn at(line: usize, words: Words) -> Self {
+    /// Of what begins in this line.
+    pub(crate) const fn at(line: usize, words: Words) -> Self {
         Self { line: Some(line), words }
     }
 
@@ -91,34 +92,6 @@ const NO_KEY: Fault = Fault::of_all("without a private key in PEM", "give PKCS #
 pub(crate) const fn unreadable(line: usize) -> Fault {
     Fault::at(line, ("begins a certificate that can't be read", "give it as it was made, and CAs' own where CAs are asked for"))
 }
-
-/// What is wrong with one of the certificates of client CAs.
-#[cfg(feature = "server")]
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct NoClientCa(Words);
-
-#[cfg(feature = "server")]
-impl NoClientCa {
-    /// Of the one that begins in this line.
-    pub(crate) const fn at(self, line: usize) -> Fault {
-        Fault::at(line, self.0)
-    }
-}
-
-/// It may not vouch for anybody.
-#[cfg(feature = "server")]
-pub(crate) const NO_CA: NoClientCa = NoClientCa((
-    "begins a certificate that is no CA's (it lacks CA:TRUE, or may not sign certificates), and whoever holds its key could vouch for any \
-     caller",
-    "give that of the CA that signs callers' certificates",
-));
-
-/// It vouches for everybody.
-#[cfg(feature = "server")]
-pub(crate) const PUBLIC_CA: NoClientCa = NoClientCa((
-    "begins the certificate of a public CA, from which strangers get certificates",
-    "give that of a CA of your own, which signs callers' certificates and nobody else's",
-));
 
 /// Certificates and nothing else: those of authorities.
 pub(crate) fn authorities(text: &[u8]) -> Result<Vec<Block>, Fault> {

@@ -4,11 +4,11 @@
 //! tells something wait.
 
 pub mod audit;
-mod fields;
 mod lines;
 pub mod log;
 pub mod metrics;
 pub mod output;
+mod quoted;
 pub mod traces;
 mod trail;
 

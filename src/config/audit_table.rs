@@ -11,7 +11,6 @@ use std::{
 
 use super::{
     faults::Fault,
-    file_set::FileSet,
     findings::At,
     fingerprint::{Fingerprint, Node},
     reader::{Found, Reader},
@@ -62,18 +61,23 @@ fn look_at(table: &Reader<'_, '_>, at: At, path: &Path) {
 
 impl TrailFile {
     /// The fault of a trail that would go into one of the files that were read, under that name or another one.
-    pub(super) fn conflict(&self, read: &FileSet) -> Option<Fault> {
-        let main = read.main.path();
+    ///
+    /// `main` is the main file, `named` are all files with what stood there, and `will_be_read` says whether one would be if it were there.
+    pub(super) fn conflict<'f>(
+        &self,
+        main: &Path,
+        mut named: impl Iterator<Item = (&'f Path, Option<Fingerprint>)>,
+        will_be_read: impl FnOnce(&Path) -> bool,
+    ) -> Option<Fault> {
         let node = Node::of(&self.path);
         let is_trail = |(path, seen): (&Path, Option<Fingerprint>)| {
             let same_node = |other: Option<Node>| node.is_some() && node == other;
             same_node(seen.map_or_else(|| Node::of(path), |seen| seen.node())) || is_same_place(&self.path, path)
         };
-        let named = read.main.with_named().chain(read.files.iter().flat_map(|file| file.with_named()));
-        let message = if named.into_iter().any(is_trail) {
+        let message = if named.any(is_trail) {
             "names a file that the configuration reads, so that lines of the trail would be added to what is sent or trusted: name one of \
              its own"
-        } else if read.matched.iter().any(|matched| matched.pattern.would_name(main, &self.path)) {
+        } else if will_be_read(&self.path) {
             "names a file that credentials_files would read: name one that its patterns don't match"
         } else {
             return None;

@@ -72,7 +72,7 @@ impl CredentialsFile {
         let mut root = Reader::root(findings, table);
         let file = Self::collect(&mut root);
         root.finish();
-        findings.source().permissions().tell_own(findings);
+        findings.own_writers();
         file
     }
 
@@ -245,7 +245,7 @@ impl OpenToOthers {
         }
         for (writers, files) in [(Writers::Everyone, self.written_by_all), (Writers::Group, self.written_by_group)] {
             if let Some(at) = files.first {
-                writers.tell(findings, at, "users.password_file", "names a file to which", &files.more());
+                findings.written_by(writers, at, "users.password_file", "names a file to which", &files.more());
             }
         }
     }

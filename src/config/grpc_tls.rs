@@ -115,7 +115,7 @@ fn read_pem<T>(
     let fault = |why: String| table.fault(*at, key, format!("names a file {why}"));
     let contents = table.findings().source().read_beside(value.as_ref(), limits::CA_BYTES);
     let contents = contents.map_err(|why| fault(format!("that {why}: give a PEM file, by a path relative to this one"))).ok()?;
-    contents.permissions.tell(table.findings(), *at, &table.key(key));
+    table.findings().writers_of(*at, &table.key(key), contents.permissions);
     read(&contents).map_err(|why| fault(why.to_string())).ok()
 }
 

@@ -73,7 +73,7 @@ pub(super) fn read(findings: &Findings<'_>, table: DeTable<'_>) -> Main {
     root.not_built("shared");
     let users = CredentialsFile::collect(&mut root);
     root.finish();
-    findings.source().permissions().tell_own(findings);
+    findings.own_writers();
     let proofs = Proofs { certificates: tls.asks_for_certificates, accounts: access.accounts_at != At::NOWHERE };
     callers_overlap::check(findings, &callers, proofs);
 

@@ -1,4 +1,4 @@
-//! Who beside its owner may get at a file, or put something else into it.
+//! Pure but for whom this process is: who beside its owner may get at a file, or put something else into it.
 //!
 //! Must never refuse what Kubernetes mounts: of a Secret or a ConfigMap the group may read (`fsGroup`), all may where `defaultMode` says
 //! so, and nobody may write; what a pod writes itself its group may write, which is the broker's own.
@@ -6,8 +6,6 @@
 use std::{fs, os::unix::fs::MetadataExt as _};
 
 use rustix::process::{getegid, getgroups};
-
-use super::findings::{At, Findings};
 
 /// The permission bits of "others". The group's are left alone: a Kubernetes volume with `fsGroup` is mounted 0440, and then
 /// its group is the broker's own.
@@ -58,44 +56,6 @@ impl Permissions {
             Some(Writers::Group)
         } else {
             None
-        }
-    }
-
-    /// Says who else may write to a file that is named here.
-    pub(super) fn tell(self, findings: &Findings<'_>, at: At, key: &str) {
-        if let Some(writers) = self.writers() {
-            writers.tell(findings, at, key, "names a file to which", "");
-        }
-    }
-
-    /// Says who else may write to the very file that is being read.
-    pub(super) fn tell_own(self, findings: &Findings<'_>) {
-        if let Some(writers) = self.writers() {
-            writers.tell(findings, At::NOWHERE, "", "is a file to which", "");
-        }
-    }
-}
-
-impl Writers {
-    /// `file` leads to who it is, and `more` says of how many other files the same is true.
-    pub(super) fn tell(self, findings: &Findings<'_>, at: At, key: &str, file: &str, more: &str) {
-        match self {
-            Self::Everyone => findings.fault(
-                at,
-                key,
-                format!(
-                    "{file} every user of this machine may write{more}, and whoever does decides what the broker sends or whom it \
-                     trusts: take that away (chmod o-w), and look whether what it says is still yours"
-                ),
-            ),
-            Self::Group => findings.warn(
-                at,
-                key,
-                format!(
-                    "{file} its group, which is not made for the broker, may write{more}, and whoever does decides what the broker sends or \
-                     whom it trusts: take that away (chmod g-w)"
-                ),
-            ),
         }
     }
 }

@@ -13,14 +13,10 @@ use toml::{
 use super::{
     faults::{Fault, Report},
     findings::{At, Findings},
+    key_names::{nearest, shown},
     limits::Limits,
     source::Source,
 };
-
-/// A key longer than this is cut where a fault names it.
-const KEY_SHOWN: usize = 64;
-/// "Did you mean" takes this many slips at most: more, and any short key resembles any other.
-const SLIPS: usize = 2;
 
 /// A value, and where it stands.
 #[derive(Clone, Copy, Debug)]
@@ -287,21 +283,20 @@ impl<'f, 'i> Reader<'f, 'i> {
         table.into_iter().filter_map(pair).collect()
     }
 
-    /// Takes note of keys that don't exist, and of which one each is likely to stand for, where that can't be told by its letters.
+    /// Takes note of keys that don't exist, each with the one that is meant, where that can't be told by its letters.
     pub(super) fn mistaken(&mut self, mistaken: &'static [(&'static str, &'static str)]) {
         self.mistaken = mistaken;
     }
 
-    /// Whether the key is missing, and nothing stands there that is likely to be it: what is misspelt is told as that, and not as
-    /// missing too.
+    /// Whether the key is missing, and not merely misspelt, which is told by itself.
     pub(super) fn lacks(&self, key: &'static str) -> bool {
         !self.has(key) && !self.table.keys().any(|given| self.meant(given.get_ref(), &[key]) == Some(key))
     }
 
-    /// The key that this one most likely stands for.
+    /// The key that this one is likely to be.
     fn meant(&self, key: &str, known: &[&'static str]) -> Option<&'static str> {
-        let mistaken = self.mistaken.iter().find(|(mistaken, _)| *mistaken == key).map(|(_, meant)| *meant);
-        mistaken.filter(|meant| known.contains(meant)).or_else(|| nearest(key, known))
+        let mistaken = self.mistaken.iter().find(|(mistaken, meant)| *mistaken == key && known.contains(meant));
+        mistaken.map(|(_, meant)| *meant).or_else(|| nearest(key, known))
     }
 
     /// Ends the table: every key that nobody asked for is a fault.
@@ -345,57 +340,5 @@ fn duration_remedy(value: &DeValue<'_>) -> String {
             format!("if seconds are meant, write \"{digits}s\"")
         }
         _ => "write a number with its unit, such as \"90s\"".to_owned(),
-    }
-}
-
-/// A key as faults show it: bare where TOML allows that, else quoted and escaped, so that it stays on its line.
-pub(super) fn shown(key: &str) -> String {
-    let cut = key.char_indices().nth(KEY_SHOWN).and_then(|(end, _)| key.get(..end));
-    let bare = !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-');
-    match cut {
-        Some(cut) => format!("{:?}", format!("{cut}…")),
-        None if bare => key.to_owned(),
-        None => format!("{key:?}"),
-    }
-}
-
-/// The known key that `key` most likely stands for.
-fn nearest(key: &str, known: &[&'static str]) -> Option<&'static str> {
-    if key.len() > KEY_SHOWN {
-        return None;
-    }
-    known
-        .iter()
-        .map(|known| (strsim::levenshtein(key, known), *known))
-        .filter(|(slips, known)| *slips <= SLIPS && *slips * 2 <= known.len())
-        .min()
-        .map(|(_, known)| known)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_nearest_key_is_offered() {
-        let known = ["listen", "level", "drain", "id"];
-        for (key, expected) in [
-            ("lisen", Some("listen")),
-            ("lsiten", Some("listen")),
-            ("levle", Some("level")),
-            ("ix", Some("id")),
-            ("xy", None),
-            ("base", None),
-        ] {
-            assert_eq!(nearest(key, &known), expected, "{key}");
-        }
-    }
-
-    #[test]
-    fn keys_are_shown_on_one_line() {
-        assert_eq!(shown("base_url"), "base_url");
-        assert_eq!(shown(""), "\"\"");
-        assert_eq!(shown("a\nb"), "\"a\\nb\"");
-        assert_eq!(shown(&"x".repeat(65)), format!("\"{}…\"", "x".repeat(64)));
     }
 }

@@ -213,7 +213,7 @@ fn read_named(
 ) -> Result<source::Contents, source::Unreadable> {
     table.findings().source().names(path);
     let contents = source::read(path, limit)?;
-    contents.permissions.tell(table.findings(), table.at(), &table.key(key));
+    table.findings().writers_of(table.at(), &table.key(key), contents.permissions);
     Ok(contents)
 }
 

@@ -10,8 +10,9 @@ use zeroize::Zeroizing;
 use super::{
     addresses::base_url,
     findings::{At, Findings},
+    key_names::shown,
     limits,
-    reader::{Found, Reader, shown},
+    reader::{Found, Reader},
     values::{Renewal, VaultConfig},
 };
 use crate::outbound::{self, Authorities};
@@ -90,7 +91,7 @@ pub(super) fn ca_file(table: &Reader<'_, '_>, Found { value, at }: Found<Cow<'_,
     let fault = |why: String| table.fault(at, "ca_file", format!("names a file {why}"));
     let contents = table.findings().source().read_beside(&value, limits::CA_BYTES);
     let contents = contents.map_err(|why| fault(format!("that {why}: give a PEM file, by a path relative to this one"))).ok()?;
-    contents.permissions.tell(table.findings(), at, &table.key("ca_file"));
+    table.findings().writers_of(at, &table.key("ca_file"), contents.permissions);
     outbound::authorities(&contents.bytes).map_err(|why| fault(why.to_string())).ok()
 }
 

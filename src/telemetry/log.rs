@@ -19,10 +19,10 @@ use tracing_subscriber::{
 
 use super::{
     audit::{Audit, AuditError},
-    fields::Quoted,
     lines::Lines,
     metrics::Metrics,
     output::{self, Stdout},
+    quoted::Quoted,
 };
 use crate::config::{self, LogConfig, LogFormat};
 
