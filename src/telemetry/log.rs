@@ -177,13 +177,13 @@ pub fn start(log: &LogConfig, audit: &config::AuditConfig) -> Result<Logs, LogEr
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc::{Sender, channel};
+    use std::sync::mpsc::{SyncSender, sync_channel};
 
     use super::*;
     use crate::{plain::is_plain, telemetry::lines::Sink};
 
     /// What was written.
-    struct Kept(Sender<Vec<u8>>);
+    struct Kept(SyncSender<Vec<u8>>);
 
     impl Sink for Kept {
         fn put(&mut self, lines: &[u8], _count: usize) -> usize {
@@ -193,7 +193,7 @@ mod tests {
 
     /// The lines that `say` makes.
     fn said(format: LogFormat, say: impl FnOnce()) -> Vec<String> {
-        let (sender, kept) = channel();
+        let (sender, kept) = sync_channel(LINES_MAX);
         let lines = Lines::start("lines", LINES_MAX, Kept(sender)).expect("there are threads");
         tracing::subscriber::with_default(tracing_subscriber::registry().with(written(format, lines.clone())), say);
         lines.end();

@@ -50,7 +50,7 @@ async fn vault(text: &'static str) -> SocketAddr {
             let answer = format!("{head}content-length: {}\r\nconnection: close\r\n\r\n{body}", body.len());
             let mut request = [0; 4_096];
             // Whatever it asks.
-            stream.read(&mut request).await.ok();
+            let _length = stream.read(&mut request).await.unwrap_or_default();
             stream.write_all(answer.as_bytes()).await.ok();
         }
     });
@@ -141,7 +141,7 @@ fn token(text: &str) -> String {
     let part = |json: Value| URL_SAFE_NO_PAD.encode(json.to_string());
     let header = part(json!({ "alg": "RS256", "typ": text, "kid": text }));
     let issued = |issuer: &str| part(json!({ "iss": issuer, "sub": text, "aud": text, "nbf": 0, "exp": 9_999_999_999_u64 }));
-    format!("{header}.{}.AAAA", issued(if text.len() % 2 == 0 { text } else { "https://i.example.org" }))
+    format!("{header}.{}.AAAA", issued(if text.len().is_multiple_of(2) { text } else { "https://i.example.org" }))
 }
 
 #[tokio::test]
