@@ -16,10 +16,11 @@ use tracing::{info, warn};
 
 use crate::{
     app::{App, Listeners, Reloading, StopSignal, descriptors},
-    caller::CallerId,
+    caller::{CallerId, CallerName},
     client::{Client, ClientError, DEFAULT_ENDPOINT, Query, Security, TIMEOUT_MAX, Token, blocking::BlockingPool},
     clock::{self, Clock as _},
     config::{self, Config, Fault, Files, Loaded},
+    plain,
     policy::{Denial, Leave, Policy},
     telemetry::{
         log::{self, Logs},
@@ -130,7 +131,7 @@ pub fn run() -> ExitCode {
 
 /// Says what was asked. The exit code says it too, so that nothing hangs on its being read.
 fn tell(line: impl std::fmt::Display) {
-    output::print(line).ok();
+    output::print(plain::in_lines(&line.to_string())).ok();
 }
 
 fn check(Check { configured, caller, merchant_id, number }: Check) -> ExitCode {
@@ -158,10 +159,12 @@ fn check(Check { configured, caller, merchant_id, number }: Check) -> ExitCode {
 
 /// Whether a caller may ask for a user, and which entry says so.
 fn explain(config: &Config, caller: &str, merchant_id: String, number: String) -> ExitCode {
-    let parsed = MerchantId::parse(merchant_id)
-        .map_err(|why| format!("--merchant-id {why}"))
-        .and_then(|merchant| Ok((merchant, Number::parse(number).map_err(|why| format!("--number {why}"))?)));
-    let (merchant, number) = match parsed {
+    let parse = || {
+        let caller = CallerName::parse(caller).map_err(|why| format!("--caller {why}"))?;
+        let merchant = MerchantId::parse(merchant_id).map_err(|why| format!("--merchant-id {why}"))?;
+        Ok::<_, String>((caller, merchant, Number::parse(number).map_err(|why| format!("--number {why}"))?))
+    };
+    let (caller, merchant, number) = match parse() {
         Ok(parsed) => parsed,
         Err(fault) => {
             complain(format_args!("error: {fault}"), None);
@@ -171,7 +174,7 @@ fn explain(config: &Config, caller: &str, merchant_id: String, number: String) -
     let key = UserKey { merchant, number };
     let policy = Policy::of(config);
     let entry = |id: &str, line: usize| format!("[[callers]] {id} in line {line}");
-    let verdict = match policy.decide(&CallerId::Named(caller.into()), &key) {
+    let verdict = match policy.decide(&CallerId::Named(caller.clone()), &key) {
         Ok(Leave::Everyone) => Ok("callers are not asked who they are, and everybody may ask for everybody".to_owned()),
         Ok(Leave::Entry { id, line }) => Ok(entry(id, line)),
         Err(Denial::Unlisted) => Err("no [[callers]] has this id".to_owned()),

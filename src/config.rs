@@ -6,7 +6,10 @@
 use std::path::Path;
 
 mod addresses;
+mod audit_table;
 mod auth_table;
+mod callers_overlap;
+mod client_ca;
 mod conflicts;
 mod credentials;
 mod faults;
@@ -16,11 +19,13 @@ mod findings;
 mod fingerprint;
 mod glob_walk;
 mod grpc_tls;
+mod key_names;
 mod last_good;
 mod limits;
 mod main_file;
 mod partial_writes;
 mod patterns;
+mod permissions;
 mod reader;
 mod service_accounts_table;
 mod source;

@@ -41,7 +41,7 @@
 is for and what it must never do.
 
 - shared with the client: the only reader of time ([`clock`]), why there is no token ([`reason`]), the generated messages
-  ([`proto`]), and [`secret`], [`backoff`], [`single_flight`], [`freshness`], `text`, `host`, `pem`
+  ([`proto`]), and [`secret`], [`backoff`], [`single_flight`], [`freshness`], `text`, `plain`, `host`, `pem`
 - what Rust callers use: [`client`]
 - whose token ([`user`]), who asks ([`caller`]), a call's id ([`request_id`]); [`x509`], `jwks`, `hex`, `outbound`
 - files to finished values, or every fault: [`config`]
@@ -80,6 +80,8 @@ pub mod freshness;
 mod host;
 #[cfg(feature = "client")]
 mod pem;
+#[cfg(feature = "client")]
+mod plain;
 #[cfg(feature = "client")]
 pub mod proto;
 #[cfg(feature = "client")]

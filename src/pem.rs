@@ -53,7 +53,7 @@ impl fmt::Debug for Block {
 }
 
 /// What is wrong, and the remedy.
-type Words = (&'static str, &'static str);
+pub(crate) type Words = (&'static str, &'static str);
 
 /// Why a PEM text isn't taken. Its display fits behind "a file", and ends with the remedy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +64,8 @@ pub(crate) struct Fault {
 }
 
 impl Fault {
-    const fn at(line: usize, words: Words) -> Self {
+    /// Of what begins in this line.
+    pub(crate) const fn at(line: usize, words: Words) -> Self {
         Self { line: Some(line), words }
     }
 

@@ -160,7 +160,7 @@ mod tests {
     }
 
     fn named(id: &str) -> CallerId {
-        CallerId::Named(id.into())
+        CallerId::Named(CallerName::parse(id).expect(id))
     }
 
     const ONE: &str = "+447871239999";
@@ -188,14 +188,12 @@ mod tests {
         }
         for id in [
             "spiffe://example.org/ns/cards/sa/card",
-            "spiffe://example.org/ns/cards/sa/cards/",
             "spiffe://example.org/ns/cards/sa/cards2",
             "spiffe://example.org/ns/cards/sa",
-            "spiffe://EXAMPLE.org/ns/cards/sa/cards",
+            "spiffe://example.com/ns/cards/sa/cards",
             "spiffe://example.org/ns/Cards/sa/cards",
             "system:serviceaccount:cards:card",
-            "Cards.example.org",
-            "",
+            "cards.example.com",
         ] {
             assert_eq!(listed.decide(&named(id), &user("m1", ONE)), Err(Denial::Unlisted), "{id}");
         }

@@ -6,9 +6,9 @@
 use std::time::SystemTime;
 
 use x509_cert::{
-    Certificate,
+    Certificate, Version,
     der::Decode as _,
-    ext::pkix::{SubjectAltName, name::GeneralName},
+    ext::pkix::{BasicConstraints, KeyUsage, SubjectAltName, name::GeneralName},
 };
 
 /// What is read of a certificate.
@@ -71,6 +71,22 @@ impl Names {
 pub fn first_end(before: Option<SystemTime>, certificate: &[u8]) -> Option<SystemTime> {
     let ends = Facts::read(certificate).ok().map(|facts| facts.not_after);
     before.into_iter().chain(ends).min()
+}
+
+/// Whether a certificate may vouch for others: it says so (RFC 5280, 4.2.1.9 and 4.2.1.3), or is a root from before certificates
+/// could say.
+///
+/// # Errors
+/// Where it can't be read.
+pub fn may_vouch(certificate: &[u8]) -> Result<bool, Unreadable> {
+    let certificate = Certificate::from_der(certificate).map_err(|_malformed| Unreadable)?;
+    let body = certificate.tbs_certificate();
+    if body.version() != Version::V3 {
+        return Ok(body.subject() == body.issuer());
+    }
+    let constraints = body.get_extension::<BasicConstraints>().map_err(|_malformed| Unreadable)?;
+    let usage = body.get_extension::<KeyUsage>().map_err(|_malformed| Unreadable)?;
+    Ok(constraints.is_some_and(|(_, constraints)| constraints.ca) && usage.is_none_or(|(_, usage)| usage.key_cert_sign()))
 }
 
 /// It can't be read.

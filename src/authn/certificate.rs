@@ -1,18 +1,15 @@
 //! What a connection says of its client: whether a token may come this way, and the name in the client's certificate.
 //!
-//! Must never take a name that was not proven, nor choose among several.
+//! Must never take a name that was not proven, or that `[[callers]]` would not take, nor choose among several; never repeat it to whoever has none.
 
 use std::time::SystemTime;
 
 use rustls::pki_types::CertificateDer;
 
 use crate::{
-    caller::CallerId,
+    caller::{BadName, CallerId, CallerName, NameKind},
     x509::{Facts, Names},
 };
-
-/// What service meshes and SPIRE put into certificates.
-const SPIFFE: &str = "spiffe://";
 
 /// What a client is told whose certificate is malformed in a way that the handshake lets pass.
 pub(super) const UNREADABLE: &str =
@@ -83,24 +80,42 @@ fn name_in(names: Names) -> Result<CallerId, &'static str> {
         (Some(name), true) => Ok(name),
         _ => Err(fault),
     };
-    let name = if uris.is_empty() {
+    let (name, is_uri) = if uris.is_empty() {
         let fault = "your certificate must have one SPIFFE id (URI) or one DNS name among its subject alternative names";
-        let name = one(dns_names, fault)?;
-        if name.contains('*') {
-            return Err("your certificate has a wildcard for a name, which names nobody in particular");
-        }
-        if name.contains(['/', ':']) {
-            return Err("your certificate's DNS name is none");
-        }
-        name
+        (one(dns_names, fault)?, false)
     } else {
-        let name = one(uris, "your certificate has several URIs among its names: it must be one SPIFFE id")?;
-        if !name.starts_with(SPIFFE) {
-            return Err("your certificate's URI is no SPIFFE id (spiffe://…)");
-        }
-        name
+        (one(uris, "your certificate has several URIs among its names: it must be one SPIFFE id")?, true)
     };
-    Ok(CallerId::Named(name.into()))
+    match (is_uri, NameKind::of(&name)) {
+        (true, NameKind::Spiffe) | (false, NameKind::Dns) => {
+            CallerName::parse(&name).map(CallerId::Named).map_err(|why| refusal(is_uri, why))
+        }
+        (true, NameKind::ServiceAccount | NameKind::Dns) => Err("your certificate's URI is no SPIFFE id (spiffe://…)"),
+        (false, NameKind::Spiffe | NameKind::ServiceAccount) => Err(NO_DNS_NAME),
+    }
+}
+
+const NO_DNS_NAME: &str = "your certificate's DNS name is none as it must be: labels of lower-case letters, digits and `-` with single dots in \
+                           between, 63 characters each and 253 in all";
+
+/// What its owner is told of a name that is none; nothing of the name itself, which may be meant for somebody's terminal.
+fn refusal(is_uri: bool, why: BadName) -> &'static str {
+    match why {
+        BadName::Wildcard | BadName::Nobody => "your certificate has a wildcard for a name, which names nobody in particular",
+        BadName::TooLong if is_uri => {
+            "your certificate's SPIFFE id is too long: at most 2,048 characters, of which 255 for the trust domain"
+        }
+        BadName::TrustDomain => {
+            "your certificate's SPIFFE id has no trust domain as it must be: lower-case letters, digits, `-` and `_`, with single dots in \
+             between, and neither port nor user"
+        }
+        BadName::NoPath => "your certificate's SPIFFE id names a trust domain and nobody in it: it must have a path",
+        BadName::Path => {
+            "your certificate's SPIFFE id has a path that none may have: letters, digits, `.`, `-` and `_` between single slashes, \
+             without `.` and `..`, and nothing percent-encoded"
+        }
+        BadName::TooLong | BadName::ServiceAccount | BadName::Dns => NO_DNS_NAME,
+    }
 }
 
 #[cfg(test)]
@@ -128,9 +143,29 @@ mod tests {
             (vec![], vec!["system:serviceaccount:cards:cards"], None),
             (vec![], vec!["spiffe://example.org/x"], None),
             (vec![], vec![], None),
+            // What no pattern may be met by, and what no log may be handed.
+            (vec!["spiffe://example.org/ns//sa/ledger"], vec![], None),
+            (vec!["spiffe://example.org/ns/../sa/ledger"], vec![], None),
+            (vec!["spiffe://example.org/ns/a%2Fb/sa/ledger"], vec![], None),
+            (vec!["spiffe://example.org/ns/*/sa/ledger"], vec![], None),
+            (vec!["spiffe://example.org/ns/a\nb/sa/ledger"], vec![], None),
+            (vec!["spiffe://example.org/ns/\u{1b}[2J/sa/ledger"], vec![], None),
+            (vec!["spiffe://example.org"], vec![], None),
+            (vec!["spiffe://EXAMPLE.org/x"], vec![], None),
+            (vec![], vec![".wild.internal"], None),
+            (vec![], vec!["a..wild.internal"], None),
+            (vec![], vec!["a.wild.internal."], None),
+            (vec![], vec!["a\n.wild.internal"], None),
+            (vec![], vec!["A.wild.internal"], None),
+            (vec![], vec![""], None),
         ] {
-            let found = name_in(names(&uris, &dns_names)).ok();
-            assert_eq!(found, expected.map(|name| CallerId::Named(name.into())), "{uris:?} {dns_names:?}");
+            let found = name_in(names(&uris, &dns_names));
+            if let Err(told) = found {
+                let given: String = uris.iter().chain(&dns_names).filter(|name| name.len() > 3).copied().collect();
+                assert!(told.starts_with("your certificate") && (given.is_empty() || !told.contains(&given)), "{told}");
+            }
+            let expected = expected.map(|name| CallerId::Named(CallerName::parse(name).expect(name)));
+            assert_eq!(found.ok(), expected, "{uris:?} {dns_names:?}");
         }
     }
 }

@@ -9,7 +9,10 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorInfo, StatusExt as _};
 
 use super::DEFAULT_ENDPOINT;
-use crate::reason::{DOMAIN, Reason};
+use crate::{
+    plain,
+    reason::{DOMAIN, Reason},
+};
 
 /// Why there is no token.
 #[derive(Debug, Error)]
@@ -98,6 +101,8 @@ impl ClientError {
         if let Some(request) = self.status().and_then(Status::get_details_request_info) {
             lines.push(format!("  request id: {}", request.request_id));
         }
+        // Each stays the line that it is, whatever answered.
+        lines.iter_mut().for_each(|line| *line = plain::on_one_line(line).into_owned());
         lines.join("\n")
     }
 }

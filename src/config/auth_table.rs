@@ -17,6 +17,18 @@ use crate::{
 
 /// Alone it stands for all merchants.
 const ALL: &str = "*";
+/// What others call the keys of an entry, as `[[users]]` does. Left out because it is not known, what limits an entry would limit nothing.
+const MISTAKEN: [(&str, &str); 9] = [
+    ("caller", "id"),
+    ("name", "id"),
+    ("merchant", "merchants"),
+    ("merchant_id", "merchants"),
+    ("merchant_ids", "merchants"),
+    ("number", "numbers"),
+    ("phone_number", "numbers"),
+    ("phone_numbers", "numbers"),
+    ("users", "numbers"),
+];
 
 /// `[auth]`, and where its keys stand.
 pub(super) struct Access {
@@ -47,17 +59,24 @@ pub(super) fn read_callers(root: &mut Reader<'_, '_>) -> Vec<CallerConfig> {
 fn caller(mut table: Reader<'_, '_>) -> Option<CallerConfig> {
     let at = table.at();
     let line = at.0.map_or(1, |offset| table.findings().source().line(offset));
+    table.mistaken(&MISTAKEN);
     for (key, what) in [
         ("id", "give the caller's SPIFFE id, system:serviceaccount:NAMESPACE:NAME, or DNS name"),
-        ("merchants", "list the merchants whose users it may ask for, or [\"*\"] for all"),
+        ("merchants", "list the merchants whose users it may ask for; an empty list means none, and [\"*\"] all"),
     ] {
-        if !table.has(key) {
+        if table.lacks(key) {
             table.fault(at, key, format!("is missing: {what}"));
         }
     }
     let id = table
         .string("id")
-        .and_then(|Found { value, at }| CallerPattern::parse(&value).map_err(|why| table.fault(at, "id", why)).ok());
+        .and_then(|Found { value, at }| CallerPattern::parse(&value).map_err(|why| table.fault(at, "id", why.to_string())).ok())
+        .inspect(|id| {
+            if let Some(why) = id.too_wide() {
+                table.findings().warn(at, table.key("id"), why);
+            }
+        });
+    let has_numbers = table.has("numbers");
     let given = table.strings("merchants");
     let merchants = if given.iter().any(|found| found.value == ALL) {
         if let [_, extra, ..] = given.as_slice() {
@@ -65,16 +84,23 @@ fn caller(mut table: Reader<'_, '_>) -> Option<CallerConfig> {
         }
         Some(Merchants::All)
     } else {
-        each(&table, "merchants", given, MerchantId::parse).map(Merchants::Only)
+        each(&table, "merchants", given, merchant).map(Merchants::Only)
     };
-    let numbers = if table.has("numbers") {
-        let given = table.strings("numbers");
-        Some(each(&table, "numbers", given, Number::parse))
-    } else {
-        None
-    };
+    // Asked for in any case, so that it is among the keys that are known.
+    let given = table.strings("numbers");
+    let numbers = has_numbers.then(|| each(&table, "numbers", given, Number::parse));
     table.finish();
     Some(CallerConfig { id: id?, merchants: merchants?, numbers: numbers.map_or(Some(None), |numbers| numbers.map(Some))?, line })
+}
+
+/// A merchant of an entry. A user's id may have any character, but here `*` in one would look like more than it is.
+fn merchant(id: String) -> Result<MerchantId, &'static str> {
+    if id.contains(ALL) {
+        return Err(
+            "has `*` beside other characters, which stands for nothing there: write merchants' ids whole, or [\"*\"] for all",
+        );
+    }
+    MerchantId::parse(id)
 }
 
 fn each<T>(

@@ -10,6 +10,7 @@ use super::{
     faults::Fault,
     findings::{At, Findings},
     limits,
+    permissions::Writers,
     reader::{Found, Reader},
     source,
     values::UserConfig,
@@ -41,8 +42,28 @@ struct Entry {
 #[derive(Default)]
 struct OpenToOthers {
     inline: Option<At>,
-    password_files: usize,
-    first_password_file: Option<At>,
+    password_files: Counted,
+    written_by_all: Counted,
+    written_by_group: Counted,
+}
+
+/// How many there are of something, and where the first stands.
+#[derive(Clone, Copy, Default)]
+struct Counted {
+    count: usize,
+    first: Option<At>,
+}
+
+impl Counted {
+    fn add(&mut self, at: At) {
+        self.count += 1;
+        self.first = self.first.or(Some(at));
+    }
+
+    /// Of the others.
+    fn more(&self) -> String {
+        if self.count > 1 { format!(", and so do {} more below", self.count - 1) } else { String::new() }
+    }
 }
 
 impl CredentialsFile {
@@ -51,6 +72,7 @@ impl CredentialsFile {
         let mut root = Reader::root(findings, table);
         let file = Self::collect(&mut root);
         root.finish();
+        findings.own_writers();
         file
     }
 
@@ -185,9 +207,13 @@ fn read_password_file(
             return None;
         }
     };
-    if contents.open_to_others {
-        open.password_files += 1;
-        open.first_password_file = open.first_password_file.or(Some(at));
+    if contents.permissions.open_to_others() {
+        open.password_files.add(at);
+    }
+    match contents.permissions.writers() {
+        Some(Writers::Everyone) => open.written_by_all.add(at),
+        Some(Writers::Group) => open.written_by_group.add(at),
+        None => {}
     }
     let password = text::secret(&contents.bytes).map_err(|flaw| fault(&format!("names a file that {flaw}"))).ok()?;
     checked(table, at, "password_file", Secret::from(password))
@@ -215,17 +241,19 @@ fn checked(table: &Reader<'_, '_>, at: At, key: &str, password: Secret) -> Optio
 impl OpenToOthers {
     fn tell(self, findings: &Findings<'_>) {
         const REMEDY: &str = "take that away (chmod o-rwx; for a Kubernetes Secret, defaultMode: 0440 with fsGroup)";
-        if let (true, Some(at)) = (findings.source().open_to_others(), self.inline) {
+        if let (true, Some(at)) = (findings.source().permissions().open_to_others(), self.inline) {
             let message = format!("stands in a file that every user of this machine can get at: {REMEDY}");
             findings.warn(at, "users.password", message);
         }
-        if let Some(at) = self.first_password_file {
-            let more = match self.password_files {
-                1 => String::new(),
-                count => format!(", and so do {} more below", count - 1),
-            };
-            let message = format!("names a file that every user of this machine can get at{more}: {REMEDY}");
+        if let Some(at) = self.password_files.first {
+            let message =
+                format!("names a file that every user of this machine can get at{}: {REMEDY}", self.password_files.more());
             findings.warn(at, "users.password_file", message);
+        }
+        for (writers, files) in [(Writers::Everyone, self.written_by_all), (Writers::Group, self.written_by_group)] {
+            if let Some(at) = files.first {
+                findings.written_by(writers, at, "users.password_file", "names a file to which", &files.more());
+            }
         }
     }
 }

@@ -4,6 +4,8 @@
 
 use std::{fmt, path::Path, sync::Arc};
 
+use crate::plain;
+
 /// One thing that is wrong, or that a person should look at: `FILE:LINE: key: what is wrong: remedy`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
@@ -19,14 +21,11 @@ pub struct Fault {
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:", self.file.display())?;
-        if let Some(line) = self.line {
-            write!(f, "{line}:")?;
-        }
-        if !self.key.is_empty() {
-            write!(f, " {}:", self.key)?;
-        }
-        write!(f, " {}", self.message)
+        let line = self.line.map(|line| format!("{line}:")).unwrap_or_default();
+        let key = if self.key.is_empty() { String::new() } else { format!(" {}:", self.key) };
+        let whole = format!("{}:{line}{key} {}", self.file.display(), self.message);
+        // Whoever can make a file where a pattern looks gives it a name.
+        f.write_str(&plain::on_one_line(&whole))
     }
 }
 

@@ -2,7 +2,13 @@
 //!
 //! Must never hand out a file that changed while it was read as if it were whole.
 
-use std::{collections::HashMap, path::Path, sync::Arc, thread, time::Duration};
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+    time::Duration,
+};
 
 use toml::de::DeTable;
 
@@ -30,6 +36,8 @@ pub(super) struct ReadFile<T> {
     own: Seen,
     /// The same of the files that it names, each once.
     beside: Vec<Seen>,
+    /// Those that it names and that are read when they are needed.
+    elsewhere: Vec<PathBuf>,
     /// What it holds, as far as it is whole; none where its text can't be had.
     pub(super) value: Option<T>,
     pub(super) report: Report,
@@ -39,7 +47,7 @@ impl<T> ReadFile<T> {
     fn read(own: Seen, remedy: &str, collect: impl FnOnce(&Findings<'_>, DeTable<'_>) -> T) -> Self {
         let source = match Source::open(&own.path, remedy) {
             Ok(source) => source,
-            Err(report) => return Self { own, beside: Vec::new(), value: None, report },
+            Err(report) => return Self { own, beside: Vec::new(), elsewhere: Vec::new(), value: None, report },
         };
         let (value, report) = match reader::parse(&source) {
             Ok(table) => {
@@ -49,15 +57,22 @@ impl<T> ReadFile<T> {
             }
             Err(report) => (None, report),
         };
-        let mut beside = source.into_beside();
+        let (mut beside, elsewhere) = source.into_named();
         beside.sort_by(|one, other| one.path.cmp(&other.path));
         beside.dedup_by(|later, earlier| later.path == earlier.path);
-        Self { own, beside, value, report }
+        Self { own, beside, elsewhere, value, report }
     }
 
     /// The path as it was named.
     pub(super) fn path(&self) -> &Path {
         &self.own.path
+    }
+
+    /// It and all that it names, as far as that was looked at: paths, and what stood there.
+    pub(super) fn with_named(&self) -> impl Iterator<Item = (&Path, Option<Fingerprint>)> {
+        let seen = std::iter::once(&self.own).chain(&self.beside);
+        let elsewhere = self.elsewhere.iter().map(|path| (path.as_path(), None));
+        seen.map(|seen| (seen.path.as_path(), Some(seen.fingerprint))).chain(elsewhere)
     }
 
     /// What stood there just before it was read.
@@ -167,12 +182,13 @@ impl FileSet {
         if read_now && !self.main.is_current() {
             let ReadFile { own, beside, .. } = &*self.main;
             let report = Report::of_fault(self.main.unsettled());
-            self.main = Arc::new(ReadFile { own: own.clone(), beside: beside.clone(), value: None, report });
+            self.main =
+                Arc::new(ReadFile { own: own.clone(), beside: beside.clone(), elsewhere: Vec::new(), value: None, report });
         }
         for file in self.files.iter_mut().filter(|file| !file.is_current()) {
             let ReadFile { own, beside, .. } = &**file;
             let report = Report::of_fault(file.unsettled());
-            *file = Arc::new(ReadFile { own: own.clone(), beside: beside.clone(), value: None, report });
+            *file = Arc::new(ReadFile { own: own.clone(), beside: beside.clone(), elsewhere: Vec::new(), value: None, report });
         }
     }
 }

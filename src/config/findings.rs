@@ -6,6 +6,7 @@ use std::{cell::RefCell, sync::Arc};
 
 use super::{
     faults::{Fault, Report},
+    permissions::{Permissions, Writers},
     source::Source,
 };
 
@@ -51,6 +52,47 @@ impl<'s> Findings<'s> {
     pub(super) fn warn(&self, at: At, key: impl Into<String>, message: impl Into<String>) {
         let fault = self.place(at, key.into(), message.into());
         self.report.borrow_mut().push_warning(fault);
+    }
+
+    /// The same of what was read before, of which the line is known.
+    pub(super) fn warn_in_line(&self, line: usize, key: &str, message: impl Into<String>) {
+        let file = Arc::clone(self.source.path());
+        let warning = Fault { file, line: Some(line), key: key.to_owned(), message: message.into() };
+        self.report.borrow_mut().push_warning(warning);
+    }
+
+    /// Says who else may write to a file that is named here.
+    pub(super) fn writers_of(&self, at: At, key: &str, permissions: Permissions) {
+        if let Some(writers) = permissions.writers() {
+            self.written_by(writers, at, key, "names a file to which", "");
+        }
+    }
+
+    /// Says who else may write to the very file that is being read.
+    pub(super) fn own_writers(&self) {
+        if let Some(writers) = self.source.permissions().writers() {
+            self.written_by(writers, At::NOWHERE, "", "is a file to which", "");
+        }
+    }
+
+    /// `file` leads to who it is, and `more` says of how many other files the same is true.
+    pub(super) fn written_by(&self, writers: Writers, at: At, key: &str, file: &str, more: &str) {
+        let why = "and whoever does decides what the broker sends or whom it trusts: take that away";
+        match writers {
+            Writers::Everyone => {
+                let message = format!(
+                    "{file} every user of this machine may write{more}, {why} (chmod o-w), and look whether what it says is still yours"
+                );
+                self.fault(at, key, message);
+            }
+            Writers::Group => {
+                self.warn(
+                    at,
+                    key,
+                    format!("{file} its group, which is not made for the broker, may write{more}, {why} (chmod g-w)"),
+                );
+            }
+        }
     }
 
     /// What was found.

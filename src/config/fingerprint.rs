@@ -67,6 +67,14 @@ impl Fingerprint {
         }
     }
 
+    /// Which file it is, if it could be looked at.
+    pub(super) fn node(&self) -> Option<Node> {
+        match self {
+            Self::There { node, .. } => Some(*node),
+            Self::Not(_) => None,
+        }
+    }
+
     /// Looks at what stands at the path now.
     pub(super) fn of(path: &Path) -> Self {
         match fs::metadata(path) {

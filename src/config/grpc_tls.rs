@@ -12,7 +12,7 @@ use rustls::{
 };
 
 use super::{
-    limits,
+    client_ca, limits,
     reader::{Found, Reader},
     source::Contents,
     values::TlsConfig,
@@ -52,8 +52,7 @@ fn put_together(
     let (at, key_at) = (certificate_file.as_ref().map(|found| found.at), key_file.as_ref().map(|found| found.at));
     let chain = certificate_file.and_then(|found| chain(table, &found));
     let key = key_file.and_then(|found| private_key(table, &found));
-    let client_ca =
-        client_ca_file.map(|found| read_pem(table, CLIENT_CA, &found, |contents| outbound::authorities(&contents.bytes)));
+    let client_ca = client_ca_file.map(|found| read_pem(table, CLIENT_CA, &found, |contents| client_ca::read(&contents.bytes)));
     let ((chain, not_after), key, at, key_at) = (chain?, key?, at?, key_at?);
     let fault = |message: &str| table.fault(at, CERTIFICATE, message);
     if let Err(stray) = chain.goes_with(&key) {
@@ -116,6 +115,7 @@ fn read_pem<T>(
     let fault = |why: String| table.fault(*at, key, format!("names a file {why}"));
     let contents = table.findings().source().read_beside(value.as_ref(), limits::CA_BYTES);
     let contents = contents.map_err(|why| fault(format!("that {why}: give a PEM file, by a path relative to this one"))).ok()?;
+    table.findings().writers_of(*at, &table.key(key), contents.permissions);
     read(&contents).map_err(|why| fault(why.to_string())).ok()
 }
 
@@ -133,7 +133,7 @@ fn chain(table: &Reader<'_, '_>, found: &Found<impl AsRef<str>>) -> Option<(pem:
 
 fn private_key(table: &Reader<'_, '_>, found: &Found<impl AsRef<str>>) -> Option<pem::Key> {
     read_pem(table, KEY, found, |contents| {
-        if contents.open_to_others {
+        if contents.permissions.open_to_others() {
             let message = "holds the broker's key, and every user of this machine can get at it: take that away (chmod o-rwx)";
             table.findings().warn(found.at, table.key(KEY), message);
         }

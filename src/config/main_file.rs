@@ -11,14 +11,16 @@ use toml::de::DeTable;
 use tracing::Level;
 
 use super::{
+    audit_table::{self, TrailFile},
     auth_table::{self, Access},
+    callers_overlap::{self, Proofs},
     credentials::CredentialsFile,
     findings::{At, Findings},
     grpc_tls, limits,
     patterns::Pattern,
     reader::{Found, Reader},
     traces_table,
-    values::{AdminConfig, AuditConfig, Config, GrpcConfig, Hits, LogConfig, LogFormat},
+    values::{AdminConfig, Config, GrpcConfig, LogConfig, LogFormat},
     vault_table,
 };
 
@@ -34,6 +36,8 @@ pub(super) struct Main {
     pub(super) config: Option<Config>,
     pub(super) users: CredentialsFile,
     pub(super) patterns: Vec<Pattern>,
+    /// Where the audit trail goes, if into a file.
+    pub(super) trail: Option<TrailFile>,
 }
 
 /// The addresses to listen on, and what bears on where they may be.
@@ -60,7 +64,7 @@ pub(super) fn read(findings: &Findings<'_>, table: DeTable<'_>) -> Main {
     let (grpc, tls, places) = read_grpc(root.table("grpc", "grpc"));
     let admin = root.table("admin", "admin").map(read_admin);
     let log = read_log(root.table("log", "log"));
-    let audit = root.table("audit", "audit").map(read_audit).unwrap_or_default();
+    let (audit, trail) = root.table("audit", "audit").map(audit_table::read).unwrap_or_default();
     let traces = root.table("traces", "traces").and_then(traces_table::read);
     let vault = vault_table::read(root.table("vault", "vault"), findings);
     let access = auth_table::read_auth(root.table("auth", "auth"));
@@ -69,6 +73,9 @@ pub(super) fn read(findings: &Findings<'_>, table: DeTable<'_>) -> Main {
     root.not_built("shared");
     let users = CredentialsFile::collect(&mut root);
     root.finish();
+    findings.own_writers();
+    let proofs = Proofs { certificates: tls.asks_for_certificates, accounts: access.accounts_at != At::NOWHERE };
+    callers_overlap::check(findings, &callers, proofs);
 
     let (grpc_at, health_at) = places;
     check(
@@ -86,7 +93,7 @@ pub(super) fn read(findings: &Findings<'_>, table: DeTable<'_>) -> Main {
     let auth = access.auth;
     let config = vault.map(|vault| Config { grpc, admin, log, audit, traces, vault, auth, callers, users: Vec::new() });
     let pattern = |Found { value, at }: Found<Cow<'_, str>>| Pattern { text: value.into_owned(), line: findings.line(at) };
-    Main { config, users, patterns: patterns.into_iter().map(pattern).collect() }
+    Main { config, users, trail, patterns: patterns.into_iter().map(pattern).collect() }
 }
 
 fn read_grpc(table: Option<Reader<'_, '_>>) -> (GrpcConfig, TlsTable, (At, At)) {
@@ -122,19 +129,6 @@ fn read_admin(mut table: Reader<'_, '_>) -> (Found<SocketAddr>, bool) {
     let label_callers = table.boolean("label_callers", false).value;
     table.finish();
     (listen, label_callers)
-}
-
-fn read_audit(mut table: Reader<'_, '_>) -> AuditConfig {
-    let file = table.path("file");
-    // Of a bare name the parent is empty, and means where the process runs.
-    let parent = file.as_ref().and_then(|file| file.parent()).filter(|parent| !parent.as_os_str().is_empty());
-    if let Some(directory) = parent.filter(|directory| !directory.is_dir()) {
-        let message = format!("names a file in {}, which is no directory: make it, or mend the path", directory.display());
-        table.fault(table.at(), "file", message);
-    }
-    let hits = table.choice("hits", Hits::default(), &[("each", Hits::Each), ("summed", Hits::Summed)]);
-    table.finish();
-    AuditConfig { file, hits }
 }
 
 fn read_log(table: Option<Reader<'_, '_>>) -> LogConfig {

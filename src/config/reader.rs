@@ -13,14 +13,10 @@ use toml::{
 use super::{
     faults::{Fault, Report},
     findings::{At, Findings},
+    key_names::{nearest, shown},
     limits::Limits,
     source::Source,
 };
-
-/// A key longer than this is cut where a fault names it.
-const KEY_SHOWN: usize = 64;
-/// "Did you mean" takes this many slips at most: more, and any short key resembles any other.
-const SLIPS: usize = 2;
 
 /// A value, and where it stands.
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +40,8 @@ pub(super) struct Reader<'f, 'i> {
     table: DeTable<'i>,
     /// The keys that were asked for.
     known: Vec<&'static str>,
+    /// Keys that don't exist, and which one each is likely to stand for.
+    mistaken: &'static [(&'static str, &'static str)],
 }
 
 /// Parses a file's text.
@@ -59,7 +57,7 @@ pub(super) fn parse(source: &Source) -> Result<DeTable<'_>, Report> {
 impl<'f, 'i> Reader<'f, 'i> {
     /// The table that is the file.
     pub(super) fn root(findings: &'f Findings<'f>, table: DeTable<'i>) -> Self {
-        Self { findings, name: "", at: At::NOWHERE, table, known: Vec::new() }
+        Self { findings, name: "", at: At::NOWHERE, table, known: Vec::new(), mistaken: &[] }
     }
 
     /// Where to tell what is wrong.
@@ -238,7 +236,7 @@ impl<'f, 'i> Reader<'f, 'i> {
     pub(super) fn table(&mut self, key: &'static str, name: &'static str) -> Option<Self> {
         let Found { value, at } = self.take(key)?;
         if let DeValue::Table(table) = value {
-            return Some(Self { findings: self.findings, name, at, table, known: Vec::new() });
+            return Some(Self { findings: self.findings, name, at, table, known: Vec::new(), mistaken: &[] });
         }
         self.wrong_type(at, key, &value, "a table", &format!("write [{name}] on a line of its own"));
         None
@@ -258,7 +256,7 @@ impl<'f, 'i> Reader<'f, 'i> {
         };
         array.into_iter().flatten().map(found).filter_map(move |Found { value, at }| {
             if let DeValue::Table(table) = value {
-                return Some(Self { findings, name, at, table, known: Vec::new() });
+                return Some(Self { findings, name, at, table, known: Vec::new(), mistaken: &[] });
             }
             wrong_type(findings, at, name.to_owned(), &value, "a table", &remedy);
             None
@@ -285,10 +283,26 @@ impl<'f, 'i> Reader<'f, 'i> {
         table.into_iter().filter_map(pair).collect()
     }
 
+    /// Takes note of keys that don't exist, each with the one that is meant, where that can't be told by its letters.
+    pub(super) fn mistaken(&mut self, mistaken: &'static [(&'static str, &'static str)]) {
+        self.mistaken = mistaken;
+    }
+
+    /// Whether the key is missing, and not merely misspelt, which is told by itself.
+    pub(super) fn lacks(&self, key: &'static str) -> bool {
+        !self.has(key) && !self.table.keys().any(|given| self.meant(given.get_ref(), &[key]) == Some(key))
+    }
+
+    /// The key that this one is likely to be.
+    fn meant(&self, key: &str, known: &[&'static str]) -> Option<&'static str> {
+        let mistaken = self.mistaken.iter().find(|(mistaken, meant)| *mistaken == key && known.contains(meant));
+        mistaken.map(|(_, meant)| *meant).or_else(|| nearest(key, known))
+    }
+
     /// Ends the table: every key that nobody asked for is a fault.
     pub(super) fn finish(self) {
         for key in self.table.keys() {
-            let remedy = match nearest(key.get_ref(), &self.known) {
+            let remedy = match self.meant(key.get_ref(), &self.known) {
                 Some(known) => format!("did you mean `{known}`?"),
                 None if self.name.is_empty() => format!("the keys here are {}", self.known.join(", ")),
                 None => format!("the keys of [{}] are {}", self.name, self.known.join(", ")),
@@ -326,57 +340,5 @@ fn duration_remedy(value: &DeValue<'_>) -> String {
             format!("if seconds are meant, write \"{digits}s\"")
         }
         _ => "write a number with its unit, such as \"90s\"".to_owned(),
-    }
-}
-
-/// A key as faults show it: bare where TOML allows that, else quoted and escaped, so that it stays on its line.
-pub(super) fn shown(key: &str) -> String {
-    let cut = key.char_indices().nth(KEY_SHOWN).and_then(|(end, _)| key.get(..end));
-    let bare = !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-');
-    match cut {
-        Some(cut) => format!("{:?}", format!("{cut}…")),
-        None if bare => key.to_owned(),
-        None => format!("{key:?}"),
-    }
-}
-
-/// The known key that `key` most likely stands for.
-fn nearest(key: &str, known: &[&'static str]) -> Option<&'static str> {
-    if key.len() > KEY_SHOWN {
-        return None;
-    }
-    known
-        .iter()
-        .map(|known| (strsim::levenshtein(key, known), *known))
-        .filter(|(slips, known)| *slips <= SLIPS && *slips * 2 <= known.len())
-        .min()
-        .map(|(_, known)| known)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_nearest_key_is_offered() {
-        let known = ["listen", "level", "drain", "id"];
-        for (key, expected) in [
-            ("lisen", Some("listen")),
-            ("lsiten", Some("listen")),
-            ("levle", Some("level")),
-            ("ix", Some("id")),
-            ("xy", None),
-            ("base", None),
-        ] {
-            assert_eq!(nearest(key, &known), expected, "{key}");
-        }
-    }
-
-    #[test]
-    fn keys_are_shown_on_one_line() {
-        assert_eq!(shown("base_url"), "base_url");
-        assert_eq!(shown(""), "\"\"");
-        assert_eq!(shown("a\nb"), "\"a\\nb\"");
-        assert_eq!(shown(&"x".repeat(65)), format!("\"{}…\"", "x".repeat(64)));
     }
 }

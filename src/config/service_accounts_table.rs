@@ -18,11 +18,14 @@ use super::{
 use crate::{
     jwks::{self, Published},
     outbound::{self, Target},
+    plain::is_plain,
     text,
 };
 
 /// What callers' tokens are asked to be for.
 const AUDIENCE: &str = "token-broker";
+/// How the names begin that API servers give themselves as an audience: kubeadm's and most clouds', kOps', k3s'.
+const API_AUDIENCES: [&str; 3] = ["kubernetes.default", "kubernetes.svc.default", "k3s"];
 /// Where a cluster publishes its keys, for whoever shows a service account's token.
 const JWKS_URL: &str = "https://kubernetes.default.svc/openid/v1/jwks";
 /// Where it says whether a token still holds.
@@ -42,8 +45,8 @@ pub(super) fn read(mut table: Reader<'_, '_>) -> Option<ServiceAccountsConfig> {
 fn put_together(table: &mut Reader<'_, '_>) -> Option<ServiceAccountsConfig> {
     let names = issuers(table);
     let audience = table.string("audience").map(|Found { value, at }| {
-        if value.is_empty() {
-            table.fault(at, "audience", "is empty: give a value, or remove the key");
+        if let Some(why) = audience_fault(&value, names.as_deref().unwrap_or_default()) {
+            table.fault(at, "audience", why);
         }
         value.into_owned()
     });
@@ -54,11 +57,11 @@ fn put_together(table: &mut Reader<'_, '_>) -> Option<ServiceAccountsConfig> {
         None => Target::parse(TOKEN_REVIEW_URL),
     };
     let ca_file = table.path("ca_file").or_else(|| Some(PathBuf::from(CLUSTER_CA)).filter(|path| path.exists()));
-    if let Some(why) = ca_file.as_ref().and_then(|path| authorities(path).err()) {
+    if let Some(why) = ca_file.as_ref().and_then(|path| authorities(table, path).err()) {
         table.fault(table.at(), "ca_file", format!("names a file {why}"));
     }
     let token_file = table.path("token_file").unwrap_or_else(|| PathBuf::from(OWN_TOKEN));
-    if let Err(why) = own_token(&token_file) {
+    if let Err(why) = own_token(table, &token_file) {
         table.fault(table.at(), "token_file", format!("names a file that {why}"));
     }
     let (names, keys, review_url) = (names?, keys?, review_url?);
@@ -182,7 +185,7 @@ fn show_token(mut keys: Vec<KeySource>, review_url: &Target) -> Vec<KeySource> {
 /// Says of a file of keys what will be said when it is read; it is read anew every few minutes, so it may be mended at any time.
 fn look_at(table: &Reader<'_, '_>, at: At, path: &Path) {
     let warn = |message: String| table.findings().warn(at, table.key("jwks_file"), message);
-    let contents = match source::read(path, u64::try_from(jwks::BYTES_MAX).unwrap_or(u64::MAX)) {
+    let contents = match read_named(table, "jwks_file", path, u64::try_from(jwks::BYTES_MAX).unwrap_or(u64::MAX)) {
         Ok(contents) => contents,
         Err(why) => {
             warn(format!("names a file that {why}: no token can be verified until the cluster's keys (a JWKS) are there"));
@@ -201,16 +204,48 @@ fn look_at(table: &Reader<'_, '_>, at: At, path: &Path) {
     }
 }
 
+/// Reads a file that is read anew as it is needed, and says who else may write to it.
+fn read_named(
+    table: &Reader<'_, '_>,
+    key: &'static str,
+    path: &Path,
+    limit: u64,
+) -> Result<source::Contents, source::Unreadable> {
+    table.findings().source().names(path);
+    let contents = source::read(path, limit)?;
+    table.findings().writers_of(table.at(), &table.key(key), contents.permissions);
+    Ok(contents)
+}
+
+/// What is wrong with an audience, if anything.
+fn audience_fault(audience: &str, issuers: &[String]) -> Option<&'static str> {
+    let is_api_servers =
+        API_AUDIENCES.iter().any(|known| audience.strip_prefix("https://").unwrap_or(audience).starts_with(known));
+    if audience.is_empty() {
+        Some("is empty: give a value, or remove the key")
+    } else if audience.contains(|char: char| char.is_whitespace() || !is_plain(char)) {
+        Some("has white space or a character that nobody sees, so that no token is for it: write it as callers' volumes have it")
+    } else if is_api_servers || issuers.iter().any(|issuer| issuer == audience) {
+        // An API server without --api-audiences takes its issuer for one.
+        Some(
+            "is the API server's own, which each pod's default token has, so that whoever is handed one for another purpose could use it \
+             here: give callers a projected token with an audience of the broker's own, such as \"token-broker\"",
+        )
+    } else {
+        None
+    }
+}
+
 /// Whether the API server's authorities can be read now. They are read anew for each request, and not by a reload.
-fn authorities(path: &Path) -> Result<(), String> {
+fn authorities(table: &Reader<'_, '_>, path: &Path) -> Result<(), String> {
     let unreadable = |why| format!("that {why}: give the API server's CA in PEM, by a path relative to this file");
-    let contents = source::read(path, limits::CA_BYTES).map_err(unreadable)?;
+    let contents = read_named(table, "ca_file", path, limits::CA_BYTES).map_err(unreadable)?;
     outbound::authorities(&contents.bytes).map(drop).map_err(|fault| fault.to_string())
 }
 
 /// Whether the broker's own token can be sent as it is now. It need not be there yet, and is read anew for each request.
-fn own_token(path: &Path) -> Result<(), String> {
-    match source::read(path, limits::TOKEN_BYTES) {
+fn own_token(table: &Reader<'_, '_>, path: &Path) -> Result<(), String> {
+    match read_named(table, "token_file", path, limits::TOKEN_BYTES) {
         Ok(contents) => text::token(&contents.bytes).map(drop).map_err(|flaw| flaw.to_string()),
         Err(source::Unreadable::Io(_)) => Ok(()),
         Err(why) => Err(format!("{why}: name the broker's own projected token")),

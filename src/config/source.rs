@@ -7,7 +7,6 @@ use std::{
     fmt,
     fs::{self, File},
     io::{self, Read as _},
-    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -18,17 +17,14 @@ use super::{
     faults::{Fault, Report},
     fingerprint::Seen,
     limits::FILE_BYTES,
+    permissions::Permissions,
 };
 use crate::text::{self, Flaw};
 
-/// The permission bits of "others". The group's are left alone: a Kubernetes volume with `fsGroup` is mounted 0440, and then
-/// its group is the broker's own.
-const OTHERS: u32 = 0o007;
-
-/// The bytes of a file, and whether others may get at them.
+/// The bytes of a file, and who else may get at them.
 pub(crate) struct Contents {
     pub(crate) bytes: Zeroizing<Vec<u8>>,
-    pub(super) open_to_others: bool,
+    pub(super) permissions: Permissions,
 }
 
 /// Why a file can't be read, in words that fit behind "the file".
@@ -78,18 +74,20 @@ pub(crate) fn read(path: &Path, limit: u64) -> Result<Contents, Unreadable> {
     if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > limit {
         return Err(Unreadable::TooLong(limit));
     }
-    Ok(Contents { bytes, open_to_others: metadata.permissions().mode() & OTHERS != 0 })
+    Ok(Contents { bytes, permissions: Permissions::of(&metadata) })
 }
 
 /// A configuration file: its text, its lines, and the files that it names.
 pub(super) struct Source {
     path: Arc<Path>,
     text: Zeroizing<String>,
-    open_to_others: bool,
+    permissions: Permissions,
     /// The byte after each line break, found when the first line is asked for: a file without faults is never searched.
     breaks: OnceCell<Vec<usize>>,
     /// What was read beside it, or tried.
     beside: RefCell<Vec<Seen>>,
+    /// What it names beside that, which others follow.
+    elsewhere: RefCell<Vec<PathBuf>>,
 }
 
 impl Source {
@@ -109,7 +107,8 @@ impl Source {
         }
         let text = String::from_utf8(std::mem::take(&mut *contents.bytes)).unwrap_or_default();
         let text = Zeroizing::new(text);
-        Ok(Self { text, open_to_others: contents.open_to_others, breaks: OnceCell::new(), beside: RefCell::default(), path })
+        let (breaks, beside, elsewhere) = (OnceCell::new(), RefCell::default(), RefCell::default());
+        Ok(Self { text, permissions: contents.permissions, breaks, beside, elsewhere, path })
     }
 
     /// The path as it was named.
@@ -122,9 +121,9 @@ impl Source {
         &self.text
     }
 
-    /// Whether others than the owner and the group may get at the file.
-    pub(super) fn open_to_others(&self) -> bool {
-        self.open_to_others
+    /// Who else may get at the file.
+    pub(super) fn permissions(&self) -> Permissions {
+        self.permissions
     }
 
     /// A path that this file names: a relative one begins where this one stands.
@@ -140,9 +139,14 @@ impl Source {
         read(&path, limit)
     }
 
-    /// What [`Self::read_beside`] read or tried, as it was before that.
-    pub(super) fn into_beside(self) -> Vec<Seen> {
-        self.beside.into_inner()
+    /// Takes note of a file that this one names and that is read anew as it is needed, not with this one.
+    pub(super) fn names(&self, path: &Path) {
+        self.elsewhere.borrow_mut().push(path.to_owned());
+    }
+
+    /// What [`Self::read_beside`] read or tried, as it was before that; and what [`Self::names`] noted.
+    pub(super) fn into_named(self) -> (Vec<Seen>, Vec<PathBuf>) {
+        (self.beside.into_inner(), self.elsewhere.into_inner())
     }
 
     /// The line of a byte, from 1.

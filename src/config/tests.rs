@@ -14,6 +14,7 @@ use tracing::Level;
 
 mod access;
 mod accounts;
+mod broken;
 mod credentials;
 mod faulty;
 mod halves;
@@ -177,7 +178,7 @@ fn every_key_is_taken() {
         format = "text"
         level = "debug"
         [vault]
-        base_url = "http://localhost:8080/"
+        base_url = "https://localhost:8080/"
         ca_file = "tls/ca.crt"
         headers = { "X-Version" = "1.2", authorization = "Basic eHg6eHg=" }
         timeout = "3s"
@@ -217,7 +218,7 @@ fn every_key_is_taken() {
     assert_eq!(config.admin.expect("is there").listen.to_string(), "0.0.0.0:9091");
     assert_eq!(config.audit, AuditConfig { file: Some(directory.path().join("trail.jsonl")), hits: Hits::Summed });
     assert_eq!((config.log.format, config.log.level), (LogFormat::Text, Level::DEBUG));
-    assert_eq!(config.vault.base_url.as_str(), "http://localhost:8080");
+    assert_eq!(config.vault.base_url.as_str(), "https://localhost:8080");
     let ca_file = config.vault.ca_file.expect("is there");
     let mut roots = rustls::RootCertStore::empty();
     roots.add(ca_der()).expect("is one");

@@ -10,14 +10,15 @@ use zeroize::Zeroizing;
 use super::{
     addresses::base_url,
     findings::{At, Findings},
+    key_names::shown,
     limits,
-    reader::{Found, Reader, shown},
+    reader::{Found, Reader},
     values::{Renewal, VaultConfig},
 };
 use crate::outbound::{self, Authorities};
 
 /// Headers that the sign-in or the connection sets itself: another value would change whom it signs in, or how its body is read.
-const RESERVED_HEADERS: [HeaderName; 16] = [
+const RESERVED_HEADERS: [HeaderName; 18] = [
     header::ACCEPT,
     header::ACCEPT_ENCODING,
     header::CONNECTION,
@@ -33,6 +34,8 @@ const RESERVED_HEADERS: [HeaderName; 16] = [
     header::USER_AGENT,
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
+    HeaderName::from_static("traceparent"),
+    HeaderName::from_static("tracestate"),
     HeaderName::from_static("x-merchant-id"),
 ];
 
@@ -49,7 +52,16 @@ pub(super) fn read(table: Option<Reader<'_, '_>>, findings: &Findings<'_>) -> Op
     let base_url = table
         .string("base_url")
         .and_then(|Found { value, at }| base_url(&value).map_err(|why| table.fault(at, "base_url", why)).ok());
-    let ca_file = table.string("ca_file").and_then(|path| ca_file(&table, path));
+    let ca_file = table.string("ca_file").and_then(|path| {
+        if base_url.as_ref().is_some_and(|url| url.as_str().starts_with("http://")) {
+            table.findings().warn(
+                path.at,
+                "vault.ca_file",
+                "has no effect, since base_url is http://: remove it, or write https://",
+            );
+        }
+        ca_file(&table, path)
+    });
     let headers = table.table("headers", "vault.headers").map(headers).unwrap_or_default();
     let timeout = table.duration("timeout", &limits::TIMEOUT);
     let max_concurrent_sign_ins = table.integer("max_concurrent_sign_ins", &limits::MAX_CONCURRENT_SIGN_INS);
@@ -79,6 +91,7 @@ pub(super) fn ca_file(table: &Reader<'_, '_>, Found { value, at }: Found<Cow<'_,
     let fault = |why: String| table.fault(at, "ca_file", format!("names a file {why}"));
     let contents = table.findings().source().read_beside(&value, limits::CA_BYTES);
     let contents = contents.map_err(|why| fault(format!("that {why}: give a PEM file, by a path relative to this one"))).ok()?;
+    table.findings().writers_of(at, &table.key("ca_file"), contents.permissions);
     outbound::authorities(&contents.bytes).map_err(|why| fault(why.to_string())).ok()
 }
 
@@ -111,7 +124,7 @@ fn headers(table: Reader<'_, '_>) -> HeaderMap {
     if headers.len() > limits::HEADERS {
         findings.fault(table_at, "vault.headers", format!("has more than {} headers: remove some", limits::HEADERS));
     }
-    if !headers.is_empty() && findings.source().open_to_others() {
+    if !headers.is_empty() && findings.source().permissions().open_to_others() {
         findings.warn(
             table_at,
             "vault.headers",

@@ -96,6 +96,11 @@ fn head(read: &FileSet) -> Report {
     for matched in read.matched.iter().filter(|matched| matched.is_empty()) {
         report.push_warning(pattern_fault(read, matched, NOTHING));
     }
+    let trail = read.main.value.as_ref().and_then(|main| main.trail.as_ref());
+    let named = read.main.with_named().chain(read.files.iter().flat_map(|file| file.with_named()));
+    let will_be_read = |path: &Path| read.matched.iter().any(|matched| matched.pattern.would_name(read.main.path(), path));
+    let conflict = trail.and_then(|trail| trail.conflict(read.main.path(), named, will_be_read));
+    conflict.into_iter().for_each(|fault| report.push(fault));
     report
 }
 

@@ -1,6 +1,7 @@
 //! Lines on their way out: a bounded queue, and a thread that writes what has gathered.
 //!
-//! Must never make whoever says something wait: what finds the queue full is lost, and counted.
+//! Must never make whoever says something wait: what finds the queue full is lost, and counted. Must never let out what would be two lines,
+//! or steer a terminal.
 
 use std::{
     io,
@@ -14,6 +15,8 @@ use std::{
 };
 
 use tracing_subscriber::fmt::MakeWriter;
+
+use crate::plain;
 
 /// Lines that have gathered are written at once, up to so many bytes: a write each would cost a busy broker more than the lines.
 pub(super) const GATHERED_MAX: usize = 64 * 1024;
@@ -82,10 +85,13 @@ impl Lines {
 }
 
 impl io::Write for &Lines {
-    /// A whole line each time.
+    /// A whole line each time, and no more than one, whatever is in it.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.counts.waiting.fetch_add(1, Ordering::Relaxed);
-        if self.to.try_send(Job::Line(line.to_vec())).is_err() {
+        let text = String::from_utf8_lossy(line.strip_suffix(b"\n").unwrap_or(line));
+        let mut shown = plain::on_one_line(&text).into_owned();
+        shown.push('\n');
+        if self.to.try_send(Job::Line(shown.into_bytes())).is_err() {
             self.counts.waiting.fetch_sub(1, Ordering::Relaxed);
             self.counts.lost.fetch_add(1, Ordering::Relaxed);
         }

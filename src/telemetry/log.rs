@@ -9,7 +9,7 @@ use thiserror::Error;
 use tokio::time::sleep;
 use tracing::{error, warn};
 use tracing_subscriber::{
-    Layer as _, Registry,
+    Layer, Registry,
     filter::{LevelFilter, Targets},
     fmt,
     layer::SubscriberExt as _,
@@ -22,6 +22,7 @@ use super::{
     lines::Lines,
     metrics::Metrics,
     output::{self, Stdout},
+    quoted::Quoted,
 };
 use crate::config::{self, LogConfig, LogFormat};
 
@@ -147,6 +148,16 @@ impl Logs {
     }
 }
 
+/// The log's lines in one of its formats.
+fn written(format: LogFormat, lines: Lines) -> Box<dyn Layer<Registry> + Send + Sync> {
+    // What goes wrong in the library is not said either: it would be with `eprintln!`.
+    let ours = fmt::layer().log_internal_errors(false).with_writer(lines);
+    match format {
+        LogFormat::Json => ours.json().flatten_event(true).with_current_span(false).boxed(),
+        LogFormat::Text => ours.with_ansi(false).fmt_fields(Quoted).boxed(),
+    }
+}
+
 /// Starts logging.
 ///
 /// # Errors
@@ -156,16 +167,91 @@ pub fn start(log: &LogConfig, audit: &config::AuditConfig) -> Result<Logs, LogEr
     let audit = Audit::start(audit, stdout.clone())?;
     let lines = Lines::start("log", LINES_MAX, stdout).map_err(LogError::Thread)?;
     let (filter, level) = reload::Layer::new(filter(log.level));
-    // What goes wrong in the library is not said either: it would be with `eprintln!`.
-    let ours = fmt::layer().log_internal_errors(false).with_writer(lines.clone());
-    let ours = match log.format {
-        LogFormat::Json => ours.json().flatten_event(true).with_current_span(false).boxed(),
-        LogFormat::Text => ours.with_ansi(false).boxed(),
-    };
-    tracing_subscriber::registry().with(ours.with_filter(filter)).try_init()?;
+    tracing_subscriber::registry().with(written(log.format, lines.clone()).with_filter(filter)).try_init()?;
     panic::set_hook(Box::new(|panic| {
         let location = panic.location().map(ToString::to_string);
         error!(location, thread = thread::current().name(), "a task panicked");
     }));
     Ok(Logs { level: Level(level), audit, log: lines })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{SyncSender, sync_channel};
+
+    use super::*;
+    use crate::{plain::is_plain, telemetry::lines::Sink};
+
+    /// What was written.
+    struct Kept(SyncSender<Vec<u8>>);
+
+    impl Sink for Kept {
+        fn put(&mut self, lines: &[u8], _count: usize) -> usize {
+            self.0.send(lines.to_vec()).map_or(1, |()| 0)
+        }
+    }
+
+    /// The lines that `say` makes.
+    fn said(format: LogFormat, say: impl FnOnce()) -> Vec<String> {
+        let (sender, kept) = sync_channel(LINES_MAX);
+        let lines = Lines::start("lines", LINES_MAX, Kept(sender)).expect("there are threads");
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(written(format, lines.clone())), say);
+        lines.end();
+        let text = String::from_utf8(kept.try_iter().flatten().collect()).expect("is text");
+        text.split_terminator('\n').map(str::to_owned).collect()
+    }
+
+    /// However somebody else's text gets into a line.
+    #[test]
+    fn a_line_is_one_line_and_its_fields_are_its_own() {
+        for hostile in [
+            "a\nlevel=ERROR forged",
+            "a\r\n{\"level\":\"ERROR\"}",
+            "a\" reason=\"forged",
+            "a reason=forged",
+            "\u{1b}[2J\u{1b}]0;title\u{7}",
+            "\u{9b}31m\u{7f}\0",
+            "\u{202e}desrever\u{2066}",
+            "\u{2028}\u{2029}\u{85}\u{feff}\u{200b}",
+            "\\",
+            "",
+        ] {
+            for format in [LogFormat::Json, LogFormat::Text] {
+                let lines = said(format, || {
+                    warn!(caller = %hostile, merchant_id = hostile, optional = Some(hostile), seen = ?hostile, reason = "OURS", "no token");
+                    warn!("a file is at fault: {hostile}");
+                    error!(error = &io::Error::other(hostile) as &(dyn std::error::Error + 'static), "it failed");
+                });
+                assert_eq!(lines.len(), 3, "{hostile:?} {lines:?}");
+                assert!(lines.iter().all(|line| line.chars().all(is_plain)), "{hostile:?} {lines:?}");
+                match format {
+                    LogFormat::Json => {
+                        let read: Vec<serde_json::Value> =
+                            lines.iter().map(|line| serde_json::from_str(line).expect("is JSON")).collect();
+                        assert!(read[0]["caller"] == hostile && read[0]["merchant_id"] == hostile && read[0]["reason"] == "OURS");
+                    }
+                    LogFormat::Text => {
+                        // Outside quotes there is one reason, and it is ours.
+                        let bare: String = unquoted(&lines[0]);
+                        assert_eq!(bare.matches("reason=").count(), 1, "{}", lines[0]);
+                        assert!(lines[0].ends_with("reason=\"OURS\""), "{}", lines[0]);
+                    }
+                }
+            }
+        }
+    }
+
+    /// A line without what is in quotes.
+    fn unquoted(line: &str) -> String {
+        let (mut bare, mut quoted, mut escaped) = (String::new(), false, false);
+        for char in line.chars() {
+            match char {
+                '"' if !escaped => quoted = !quoted,
+                char if !quoted => bare.push(char),
+                _ => {}
+            }
+            escaped = char == '\\' && !escaped;
+        }
+        bare
+    }
 }

@@ -17,6 +17,7 @@ use rustix::{
 };
 
 use super::lines::Sink;
+use crate::plain;
 
 /// What the process says on standard error while it runs is gone, if whoever reads that takes nothing for this long.
 pub const PATIENCE: Duration = Duration::from_secs(1);
@@ -25,10 +26,11 @@ const BITE: usize = 4_096;
 /// Pause where an output says that it is ready, and then is not.
 const NOT_YET: Duration = Duration::from_millis(10);
 
-/// Says a line on standard error. Whether anybody reads it is not our affair.
-pub fn complain(line: impl fmt::Display, patience: Option<Duration>) {
+/// Says a line, or several, on standard error. Whether anybody reads it is not our affair.
+pub fn complain(lines: impl fmt::Display, patience: Option<Duration>) {
+    let lines = lines.to_string();
     // There is nobody left to tell.
-    write(io::stderr().as_fd(), format!("{line}\n").as_bytes(), patience).ok();
+    write(io::stderr().as_fd(), format!("{}\n", plain::in_lines(&lines)).as_bytes(), patience).ok();
 }
 
 /// Prints a line on standard output.

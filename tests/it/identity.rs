@@ -52,7 +52,8 @@ async fn ask(stage: &Stage, ca: &Authority, issued: Option<&Issued>) -> Result<(
 async fn a_certificate_is_one_name_and_only_listed_names_may() {
     let ca = Authority::new();
     let all = "merchants = [\"*\"]";
-    let stage = secured(&ca, &format!("{}{}", caller(CARDS, all), caller("cards.example.org", all))).await;
+    let wild = format!("{}{}", caller("spiffe://example.org/ns/*/sa/cards", all), caller("*.*.wild.internal", all));
+    let stage = secured(&ca, &format!("{}{}{wild}", caller(CARDS, all), caller("cards.example.org", all))).await;
     let (unknown, denied) = ("CALLER_UNAUTHENTICATED", "CALLER_NOT_ALLOWED");
     for (names, expected) in [
         (&[Name::Uri(CARDS)][..], None),
@@ -66,7 +67,15 @@ async fn a_certificate_is_one_name_and_only_listed_names_may() {
         (&[Name::Uri("spiffe://example.org/ns/cards/sa/card")], Some(denied)),
         (&[Name::Uri("spiffe://example.org/ns/cards/sa/cards2")], Some(denied)),
         (&[Name::Uri("spiffe://example.org/ns/cards/sa/Cards")], Some(denied)),
-        (&[Name::Dns("Cards.example.org")], Some(denied)),
+        (&[Name::Dns("card.example.org")], Some(denied)),
+        (&[Name::Dns("Cards.example.org")], Some(unknown)),
+        (&[Name::Dns(".example.org")], Some(unknown)),
+        (&[Name::Uri("spiffe://example.org/ns//sa/cards")], Some(unknown)),
+        (&[Name::Uri("spiffe://example.org/ns/../sa/cards")], Some(unknown)),
+        (&[Name::Uri("spiffe://example.org/ns/a%2Fb/sa/cards")], Some(unknown)),
+        (&[Name::Uri("spiffe://example.org/ns/*/sa/cards")], Some(unknown)),
+        (&[Name::Uri("spiffe://example.org/ns/a\nb/sa/cards")], Some(unknown)),
+        (&[Name::Uri("spiffe://example.org/ns/\u{1b}[2J/sa/cards")], Some(unknown)),
     ] {
         let said = ask(&stage, &ca, Some(&ca.client(names))).await.map_err(Said::of);
         match (said, expected) {

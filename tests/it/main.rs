@@ -22,6 +22,7 @@ mod crowded_listeners;
 mod expiry;
 mod grpcio_interoperability;
 mod histories;
+mod hostile_text;
 mod identity;
 mod load_on_the_vault;
 mod metrics_and_status;

@@ -99,7 +99,12 @@ mod tests {
     const LATER: Duration = Duration::from_secs(1);
 
     fn verified(name: &str) -> Verified {
-        Verified { account: CallerName::from(name), validity: Validity::for_ever(), issuer: 0, keys: Generation::default() }
+        Verified {
+            account: CallerName::parse(name).expect(name),
+            validity: Validity::for_ever(),
+            issuer: 0,
+            keys: Generation::default(),
+        }
     }
 
     /// How many are kept, and how many places there are in the order.

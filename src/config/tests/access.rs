@@ -1,6 +1,6 @@
 //! Who may call: `[grpc.tls]`, `[auth]` and `[[callers]]`, and what they must agree on.
 
-use rcgen::{CertificateParams, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
 
 use super::*;
 use crate::config::{KeySource, Merchants, Target};
@@ -8,6 +8,13 @@ use crate::config::{KeySource, Merchants, Target};
 /// A certificate and its key, both in PEM.
 fn pair() -> (String, String) {
     pair_of(KeyPair::generate().expect("keys can be made"))
+}
+
+/// A CA's certificate in PEM.
+fn authority() -> String {
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.self_signed(&KeyPair::generate().expect("keys can be made")).expect("is good").pem()
 }
 
 fn pair_of(key: KeyPair) -> (String, String) {
@@ -23,7 +30,7 @@ fn with_pair(text: &str) -> TempDir {
     let (certificate, key) = pair();
     let text = format!("{VAULT}{text}");
     let directory = directory(&[("main.toml", text.as_bytes()), ("crt", certificate.as_bytes()), ("key", key.as_bytes())]);
-    fs::write(directory.path().join("ca"), pair().0).expect("a file");
+    fs::write(directory.path().join("ca"), authority()).expect("a file");
     directory
 }
 
@@ -75,13 +82,14 @@ fn a_certificate_needs_its_own_key() {
     let (certificate, key) = pair();
     let (other, _) = pair();
     let encrypted = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n";
+    let good_ca = authority();
     for (certificate, key, ca, line, expected, word) in [
-        (&*other, &*key, &*certificate, 4, "grpc.tls.certificate_file", "doesn't belong"),
-        ("", &*key, &*certificate, 4, "grpc.tls.certificate_file", "without a certificate"),
+        (&*other, &*key, &*good_ca, 4, "grpc.tls.certificate_file", "doesn't belong"),
+        ("", &*key, &*good_ca, 4, "grpc.tls.certificate_file", "without a certificate"),
         (
             "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
             &*key,
-            &*certificate,
+            &*good_ca,
             4,
             "grpc.tls.certificate_file",
             "can't be read",
@@ -89,18 +97,20 @@ fn a_certificate_needs_its_own_key() {
         (
             &*format!("{certificate}{certificate}").replace("END", "end"),
             &*key,
-            &*certificate,
+            &*good_ca,
             4,
             "grpc.tls.certificate_file",
             "END line",
         ),
-        (&*format!("{certificate}{other}{}", pair().1), &*key, &*certificate, 4, "grpc.tls.certificate_file", "other than"),
-        (&*certificate, &*certificate, &*certificate, 5, "grpc.tls.key_file", "without a private key"),
-        (&*certificate, encrypted, &*certificate, 5, "grpc.tls.key_file", "not encrypted"),
-        (&*certificate, &*format!("{key}{key}"), &*certificate, 5, "grpc.tls.key_file", "second private key"),
+        (&*format!("{certificate}{other}{}", pair().1), &*key, &*good_ca, 4, "grpc.tls.certificate_file", "other than"),
+        (&*certificate, &*certificate, &*good_ca, 5, "grpc.tls.key_file", "without a private key"),
+        (&*certificate, encrypted, &*good_ca, 5, "grpc.tls.key_file", "not encrypted"),
+        (&*certificate, &*format!("{key}{key}"), &*good_ca, 5, "grpc.tls.key_file", "second private key"),
         (&*certificate, &*key, &*key, 6, "grpc.tls.client_ca_file", "private key"),
         (&*certificate, &*key, &*format!("{certificate}{key}"), 6, "grpc.tls.client_ca_file", "private key"),
         (&*certificate, &*key, "", 6, "grpc.tls.client_ca_file", "without a certificate"),
+        (&*certificate, &*key, &*certificate, 6, "grpc.tls.client_ca_file", "CA:TRUE"),
+        (&*certificate, &*key, &*ca(), 6, "grpc.tls.client_ca_file", "public CA"),
     ] {
         let text = format!("{VAULT}{TLS}client_ca_file = 'ca'\n{CALLER}");
         let files =
@@ -112,7 +122,8 @@ fn a_certificate_needs_its_own_key() {
     // However they are written, all of them are taken: those that lead to the CA, and all CAs.
     let chain = format!("{}{}\u{feff}{other}", certificate.trim_end(), other.trim_end());
     let both = format!("{key}{chain}");
-    for (certificate, key, ca) in [(&chain, &key, &chain), (&both, &both, &chain), (&chain, &both, &chain.replace('\n', "\r"))] {
+    let cas = format!("{}{}\u{feff}{}", authority().trim_end(), authority().trim_end(), authority());
+    for (certificate, key, ca) in [(&chain, &key, &cas), (&both, &both, &cas), (&chain, &both, &cas.replace('\n', "\r"))] {
         let text = format!("{VAULT}{USER}{TLS}client_ca_file = 'ca'\n{CALLER}");
         let files =
             [("main.toml", text.as_bytes()), ("crt", certificate.as_bytes()), ("key", key.as_bytes()), ("ca", ca.as_bytes())];

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::{TempDir, USER, VAULT, directory, expect_faults, line_and_key, load_in};
 use crate::config::{Issuer, KeySource, ServiceAccountsConfig};
 
-const CALLER: &str = "[[callers]]\nid = 'cards.example.org'\nmerchants = ['*']\n";
+const CALLER: &str = "[[callers]]\nid = 'system:serviceaccount:cards:cards'\nmerchants = ['*']\n";
 
 /// A configuration whose table begins in line 8.
 fn with(table: &str, jwks: &str) -> TempDir {

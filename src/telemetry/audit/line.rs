@@ -2,12 +2,13 @@
 //!
 //! Must never change a field's name, order or form: programs of others read them.
 
-use std::{fmt, time::SystemTime};
+use std::{fmt, io, time::SystemTime};
 
 use serde::{Serialize, Serializer};
+use serde_json::ser::Formatter;
 
 use super::{Decision, Rare, Reconfigured, Record, SignInResult, sums::Sum};
-use crate::{clock, user::Number};
+use crate::{clock, plain, user::Number};
 
 /// By which these lines are told from the log's, where both are on standard output.
 const TARGET: &str = "audit";
@@ -195,7 +196,16 @@ impl<'o> Line<'o> {
     fn value(&mut self, name: &str, value: impl Serialize) {
         self.name(name);
         // Memory takes everything that is written to it, and no value here fails to say what it is.
-        serde_json::to_writer(&mut *self.to, &value).ok();
+        value.serialize(&mut serde_json::Serializer::with_formatter(&mut *self.to, Plain)).ok();
+    }
+}
+
+/// JSON on one line that hides nothing: what JSON itself would leave as it is, terminals and people may read differently.
+struct Plain;
+
+impl Formatter for Plain {
+    fn write_string_fragment<W: io::Write + ?Sized>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {
+        writer.write_all(plain::on_one_line(fragment).as_bytes())
     }
 }
 
@@ -205,7 +215,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        caller::CallerId,
+        caller::{CallerId, CallerName},
         request_id::RequestId,
         telemetry::{audit::Verdict, traces::TraceId},
         tokens::token::TokenId,
@@ -229,7 +239,7 @@ mod tests {
     fn hit() -> Decision {
         Decision {
             at: at(),
-            caller: Some(CallerId::Named("spiffe://example.org/ns/cards/sa/cards".into())),
+            caller: Some(CallerId::Named(CallerName::parse("spiffe://example.org/ns/cards/sa/cards").expect("is one"))),
             user: Some(user()),
             verdict: Verdict::Allowed,
             reason: "",
@@ -258,7 +268,7 @@ mod tests {
     fn every_record_has_its_fields_in_their_order() {
         let configured = Reconfigured { users: 5, added: 1, changed: 2, removed: 3, callers: 4 };
         let (anonymous, unknown) = (Some(CallerId::Anonymous), "CALLER_UNAUTHENTICATED");
-        let broken = "it \"broke\" off\n".to_owned();
+        let broken = "it \"broke\" off\n\u{1b}\u{202e}\u{7f}".to_owned();
         for (record, expected) in [
             (
                 Record::Decision(hit()),
@@ -278,7 +288,7 @@ mod tests {
             ),
             (
                 signed_in(Err(broken), Duration::ZERO, None),
-                r#""event":"sign_in","merchant_id":"m\"1\\x","number":"+44…9999","verdict":"failed","reason":"it \"broke\" off\n","took_ms":0"#,
+                r#""event":"sign_in","merchant_id":"m\"1\\x","number":"+44…9999","verdict":"failed","reason":"it \"broke\" off\n\u001b\u202e\u007f","took_ms":0"#,
             ),
             (
                 rare(Rare::InForce { at: at(), configured }),

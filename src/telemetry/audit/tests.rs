@@ -12,6 +12,7 @@ use super::{
     *,
 };
 use crate::{
+    caller::CallerName,
     clock::Moment,
     config::Hits,
     user::{MerchantId, Number},
@@ -22,7 +23,7 @@ pub(super) fn hit(caller: &str, number: &str, token: &str, second: u64) -> Decis
     let (merchant, number) = (MerchantId::parse("m".to_owned()), Number::parse(number.to_owned()));
     Decision {
         at: SystemTime::UNIX_EPOCH + Duration::from_secs(second),
-        caller: Some(CallerId::Named(caller.into())),
+        caller: Some(CallerId::Named(CallerName::parse(caller).expect(caller))),
         user: Some(Arc::new(UserKey { merchant: merchant.expect("is valid"), number: number.expect("is valid") })),
         verdict: Verdict::Allowed,
         reason: "",
@@ -151,7 +152,7 @@ fn a_queue_takes_no_more_than_its_bound_and_counts_the_rest() {
     });
     assert!(callers.eq((0..600).map(|n| n.to_string())), "oldest first");
     queue.done(600, 0);
-    queue.push(Record::Decision(of("there is room again")));
+    queue.push(Record::Decision(of("there-is-room-again")));
     assert_eq!((queue.waiting(), queue.lost()), (1, 4));
 }
 
