@@ -119,8 +119,10 @@ impl Guard {
         let metrics = &self.observer.metrics;
         let (code, reason, outcome) = (status::name(end.code()), end.reason().map_or("", Reason::as_str), end.outcome().as_str());
         metrics.call(&CallEnd { code, reason, outcome }, now.mono.saturating_duration_since(self.received.mono));
-        if let End::Answered { left, .. } = end {
-            metrics.handed_out(*left);
+        match end {
+            End::Answered { left, .. } => metrics.handed_out(*left),
+            End::Refused(NoToken { error: BrokerError::Overloaded { why, .. }, .. }) => metrics.shed(why.as_str()),
+            End::Refused(_) | End::RefusedBelow(_) | End::Cancelled => {}
         }
         let caller = self.call.as_ref().map(|call| &call.caller);
         if self.label_callers
