@@ -237,6 +237,12 @@ pub struct Connection {
 }
 
 impl Connection {
+    /// Where it comes from.
+    #[must_use]
+    pub fn address(&self) -> IpAddr {
+        self.from
+    }
+
     /// Its client has sent the preface, as every client does at once.
     pub fn set_proven(&self) {
         if !self.proven.swap(true, Ordering::Relaxed) {

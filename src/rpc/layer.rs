@@ -63,7 +63,7 @@ impl Layer {
     /// Answers one call.
     pub(super) async fn call(&self, request: Request<Incoming>, session: &Session) -> Response<Body> {
         let snapshot = self.broker.in_force();
-        let mut guard = Guard::begin(&self.observer, snapshot.serving.label_callers, request.headers());
+        let mut guard = Guard::begin(&self.observer, session, snapshot.serving.label_callers, request.headers());
         if is_too_large(&request) {
             return guard.refused(BrokerError::MetadataTooLarge);
         }
@@ -82,7 +82,7 @@ impl Layer {
         mut request: Request<Incoming>,
         session: &Session,
         snapshot: Arc<Snapshot>,
-        guard: &mut Guard,
+        guard: &mut Guard<'_>,
     ) -> Result<Response<Body>, Stopped> {
         let (serving, received) = (&snapshot.serving, guard.received);
         let timeout =

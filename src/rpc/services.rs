@@ -20,13 +20,15 @@ use super::{
     health::Health,
     layer::{self, Layer, MESSAGE_TIMEOUT, unidentified},
     status,
+    strangers::Kind,
     streams::{AnswerBody, shutting_down},
 };
 use crate::{
-    broker::{Broker, BrokerError},
+    broker::{Broker, BrokerError, Outcome},
     net::{CountedBody, Session, connection_limit::OpenCall},
     proto,
     request_id::{self, RequestId},
+    telemetry::audit::Verdict,
 };
 
 /// The method of health that goes on.
@@ -68,7 +70,7 @@ impl Services {
     ///
     /// # Errors
     /// Where the compiled-in descriptors are broken.
-    pub fn all(broker: Arc<Broker>, observer: Observer, health: &Health) -> Result<Self, ReflectionError> {
+    pub fn all(broker: Arc<Broker>, observer: Arc<Observer>, health: &Health) -> Result<Self, ReflectionError> {
         let reflection = || {
             tonic_reflection::server::Builder::configure()
                 .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
@@ -78,7 +80,7 @@ impl Services {
         };
         Ok(Self(Arc::new(Offered {
             health: health.server(),
-            broker: Some(Layer { broker, observer: Arc::new(observer) }),
+            broker: Some(Layer { broker, observer }),
             reflection: vec![handler(reflection().build_v1()?), handler(reflection().build_v1alpha()?)],
         })))
     }
@@ -187,8 +189,8 @@ impl Layer {
             let identified = timeout(MESSAGE_TIMEOUT, authenticator.identify(&session.peer, request.headers(), now));
             match identified.await.map(|identified| identified.map_err(unidentified)) {
                 Ok(Ok(_)) => in_time(handler(request)).await,
-                Ok(Err(error)) => refused(&error, &id),
-                Err(_elapsed) => refused(&BrokerError::DeadlineExceeded, &id),
+                Ok(Err(error)) => self.refused(&error, &id, session),
+                Err(_elapsed) => self.refused(&BrokerError::DeadlineExceeded, &id, session),
             }
         };
         tokio::select! {
@@ -197,16 +199,21 @@ impl Layer {
             () = session.closing.cancelled() => shutting_down().into_http(),
         }
     }
+
+    /// A call beside `GetToken` whose caller is not known.
+    fn refused(&self, error: &BrokerError, id: &RequestId, session: &Session) -> Response<Body> {
+        let (reason, outcome) = (error.reason().as_str(), Outcome::TurnedAway.as_str());
+        let kind = Kind { verdict: Verdict::Unauthenticated, reason, outcome, audited: false };
+        let Observer { strangers, clock, .. } = &*self.observer;
+        if strangers.count(session.connection.address(), kind, clock.now().wall) {
+            info!(request_id = %id, reason, %error, "no token");
+        }
+        status::from_error(error, id).into_http()
+    }
 }
 
 fn request_id<B>(request: &Request<B>) -> RequestId {
     RequestId::given(request.headers().get(request_id::KEY))
-}
-
-/// A call beside `GetToken` whose caller is not known.
-fn refused(error: &BrokerError, id: &RequestId) -> Response<Body> {
-    info!(request_id = %id, reason = error.reason().as_str(), %error, "no token");
-    status::from_error(error, id).into_http()
 }
 
 fn handler<S>(server: S) -> (&'static str, Handler)

@@ -36,6 +36,7 @@ mod shutdown;
 mod sign_in_panics;
 mod simulation;
 mod single_flight;
+mod strangers;
 #[cfg(feature = "traces")]
 mod traces;
 mod vault_hangs;
