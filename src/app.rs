@@ -142,10 +142,7 @@ pub struct StopSignal {
 pub struct App {
     broker: Arc<Broker>,
     live: Live,
-    metrics: Arc<Metrics>,
-    traces: Traces,
-    audit: Audit,
-    clock: Arc<dyn Clock>,
+    observer: Arc<Observer>,
     services: Services,
     health: Health,
     workers: Workers,
@@ -194,26 +191,23 @@ impl App {
     ) -> Result<Self, BuildError> {
         let cache = Cache::new(config.users.len());
         let refresh_queue = Arc::new(RefreshQueue::new(Arc::clone(&clock)));
-        let metrics = Arc::new(Metrics::default());
-        let traces = Traces::new(config.traces.as_ref())?;
         let runtime = Handle::current();
         let parts = Parts {
             clock: Arc::clone(&clock),
             cache,
             refresh_queue,
-            metrics: Arc::clone(&metrics),
-            traces: traces.clone(),
+            metrics: Arc::default(),
+            traces: Traces::new(config.traces.as_ref())?,
             audit: audit.clone(),
             runtime: runtime.clone(),
             seed,
         };
+        let observer = Arc::new(Observer::new(&parts));
         let closing = CancellationToken::new();
         let live = Live::new(Snapshot::new(make(&mut config, None, sign_in, &clock, &runtime)?));
         let broker = Arc::new(Broker::new(parts, live.clone(), closing.clone()));
         let health = Health::new();
-        let observer =
-            Observer { clock: Arc::clone(&clock), metrics: Arc::clone(&metrics), traces: traces.clone(), audit: audit.clone() };
-        let services = Services::all(Arc::clone(&broker), observer, &health)?;
+        let services = Services::all(Arc::clone(&broker), Arc::clone(&observer), &health)?;
         let workers = Workers::start(workers::processors(), Arc::clone(&clock)).map_err(BuildError::Workers)?;
         let reconfigure = Reconfigure {
             broker: Arc::clone(&broker),
@@ -221,17 +215,14 @@ impl App {
             clock: Arc::clone(&clock),
             runtime,
             level: None,
-            audit: audit.clone(),
+            audit,
             current: config.clone(),
             started: config,
         };
         Ok(Self {
             broker,
             live,
-            metrics,
-            traces,
-            audit,
-            clock,
+            observer,
             services,
             health,
             workers,
@@ -245,7 +236,7 @@ impl App {
     /// What it counts.
     #[must_use]
     pub fn metrics(&self) -> Arc<Metrics> {
-        Arc::clone(&self.metrics)
+        Arc::clone(&self.observer.metrics)
     }
 
     /// Takes so many connections and no more.
@@ -269,6 +260,7 @@ impl App {
         // Apart from the connections, whose end is waited for.
         let (upkeep, broker) = (TaskTracker::new(), Arc::clone(&self.broker));
         upkeep.spawn(async move { broker.renew_ahead().await });
+        upkeep.spawn(self.observer.strangers.clone().tell_every_minute(self.closing.clone()));
         let reload = self.follow(&upkeep);
         let shown = self.shown(phases, reload);
         // Known from the first connection on.
@@ -280,7 +272,8 @@ impl App {
 
         stop.begin.cancelled().await;
         self.health.set(SERVICE, false);
-        self.audit.flush();
+        self.observer.strangers.tell();
+        self.observer.audit.flush();
         phase.send_replace(Phase::Draining);
         let (lame_duck, drain) = {
             let serving = &self.live.load().serving;
@@ -292,6 +285,7 @@ impl App {
             () = stop.hurry.cancelled() => info!("told to hurry: the lame-duck time is skipped"),
         }
         self.end(drain, &tasks, &shutdown).await;
+        self.observer.strangers.tell();
         info!("ended");
         stop.ended.cancel();
     }
@@ -301,10 +295,16 @@ impl App {
         let (Some(reconfigure), Some(Reloading { files, warnings, hup, level })) =
             (self.reconfigure.take(), self.reloading.take())
         else {
-            return watch::Sender::new(ReloadState::at_the_start(&*self.clock)).subscribe();
+            return watch::Sender::new(ReloadState::at_the_start(&*self.observer.clock)).subscribe();
         };
         let mut reconfigure = Reconfigure { level, ..reconfigure };
-        let reload = Reload::new(files, &warnings, Arc::clone(&self.clock), Arc::clone(&self.metrics), self.audit.clone());
+        let reload = Reload::new(
+            files,
+            &warnings,
+            Arc::clone(&self.observer.clock),
+            Arc::clone(&self.observer.metrics),
+            self.observer.audit.clone(),
+        );
         let state = reload.state();
         upkeep.spawn(
             reload.watch(reload::POLL_EVERY, hup, self.closing.clone(), move |reloaded| reconfigure.apply(reloaded.config)),
@@ -313,15 +313,15 @@ impl App {
     }
 
     fn shown(&self, phase: watch::Receiver<Phase>, reload: watch::Receiver<ReloadState>) -> AdminState {
-        let (broker, clock) = (Arc::clone(&self.broker), Arc::clone(&self.clock));
+        let (broker, clock) = (Arc::clone(&self.broker), Arc::clone(&self.observer.clock));
         let overview = Overview::new(Sources { broker, clock, phase, reload });
-        AdminState { overview: Arc::new(overview), metrics: Arc::clone(&self.metrics) }
+        AdminState { overview: Arc::new(overview), metrics: Arc::clone(&self.observer.metrics) }
     }
 
     /// Has every listener's connections served.
     fn listen(&self, listeners: Listeners, shown: AdminState, tasks: &TaskTracker, shutdown: &Shutdown) {
         let port = |name, limit| {
-            let (tasks, shutdown, clock) = (tasks.clone(), shutdown.clone(), Arc::clone(&self.clock));
+            let (tasks, shutdown, clock) = (tasks.clone(), shutdown.clone(), Arc::clone(&self.observer.clock));
             Port { name, limit, placer: None, tasks, shutdown, clock }
         };
         let grpc = port("grpc", ConnectionLimit::new(PortLimits::callers(self.connection_limits.grpc)));
@@ -365,7 +365,7 @@ impl App {
             shutdown: port.shutdown.clone(),
             life: Arc::new(life),
             plaintext_streams,
-            clock: Arc::clone(&self.clock),
+            clock: Arc::clone(&self.observer.clock),
             service: move |session| services.of(session),
         };
         port.accept(listener, move |stream, from, connection| http2.clone().serve(stream, from, connection))
@@ -376,12 +376,12 @@ impl App {
         self.live.load().serving.tls.as_ref()?;
         let live = self.live.clone();
         let source = TlsSource { changed: live.changes(), current: Arc::new(move || live.load().serving.tls.clone()) };
-        Some(TlsAcceptor::new(source, Arc::clone(&self.clock), Arc::clone(&self.metrics)))
+        Some(TlsAcceptor::new(source, Arc::clone(&self.observer.clock), Arc::clone(&self.observer.metrics)))
     }
 
     /// GOAWAY, calls in flight, end.
     async fn end(&mut self, drain: Duration, tasks: &TaskTracker, shutdown: &Shutdown) {
-        let ends = self.clock.now().mono + drain;
+        let ends = self.observer.clock.now().mono + drain;
         shutdown.goaway.cancel();
         tasks.close();
         let last_words = LAST_ANSWERS.min(drain / 2);
@@ -395,8 +395,8 @@ impl App {
         }
         // Calls that outlived their connections are told of as they are dropped.
         self.workers.end().await;
-        let patience = ends.saturating_duration_since(self.clock.now().mono).min(LAST_SPANS);
-        let traces = self.traces.clone();
+        let patience = ends.saturating_duration_since(self.observer.clock.now().mono).min(LAST_SPANS);
+        let traces = self.observer.traces.clone();
         if spawn_blocking(move || traces.end(patience)).await.is_err() {
             warn!("the last traces may not have been sent");
         }

@@ -27,7 +27,7 @@ use crate::{
     clock::{Clock, Moment},
     freshness::Freshness,
     live::{Configuration, Live, Snapshot},
-    signin::{FlightHandle, FlightOutcome, Flights, Join, JoinRequest, Parts, WaitError},
+    signin::{FlightHandle, FlightOutcome, Flights, Join, JoinRequest, Parts, Shed, WaitError},
     tokens::{cache::Cache, cached_token::CachedToken, token::TokenId},
     user::UserKey,
     users::{Configured, KnownUser, holds::Stop, refresh_queue::RefreshQueue},
@@ -117,8 +117,8 @@ impl Broker {
                 Ok(Answer { user: Arc::clone(&user.key), cached, outcome: Outcome::Due, at: now })
             }
             // Boxed, so that a hit has no room to make for waits. An expired token serves nobody, so it is not here.
-            Some(cached) => Box::pin(self.at_the_margin(&user, cached, request)).await,
-            None => Box::pin(self.sign_in(&user, request, true)).await,
+            Some(cached) => Box::pin(self.at_the_margin(&user, cached, caller, request)).await,
+            None => Box::pin(self.sign_in(&user, caller, request, true)).await,
         }
     }
 
@@ -218,7 +218,7 @@ impl Broker {
             Join::Cached(_) => self.flights.renew_later(user, Duration::ZERO),
             Join::Stopped(stop) => self.flights.renew_later(user, stop.left_at(self.clock.now().mono)),
             // The floor is waited out by the flight, and nothing is asked of its token, so only too many flights are left.
-            Join::TooSoon(_) | Join::Unattainable(_) | Join::Full => self.flights.renew_later(user, OVERLOADED_WAIT),
+            Join::TooSoon(_) | Join::Unattainable(_) | Join::Shed(..) => self.flights.renew_later(user, OVERLOADED_WAIT),
         }
     }
 
@@ -228,19 +228,25 @@ impl Broker {
         let want = JoinRequest { urgent, span: Some(&request.span), ..renewal(&serves, Some(self.clock.now().mono)) };
         match self.flights.join(user, want) {
             Join::Joined(flight) | Join::Started(flight) => Some(flight),
-            Join::Cached(_) | Join::Stopped(_) | Join::TooSoon(_) | Join::Unattainable(_) | Join::Full | Join::Gone => None,
+            Join::Cached(_) | Join::Stopped(_) | Join::TooSoon(_) | Join::Unattainable(_) | Join::Shed(..) | Join::Gone => None,
         }
     }
 
     /// Waits briefly for the next token; whatever happens, `cached` is answered while it lives.
-    async fn at_the_margin(&self, user: &Arc<KnownUser>, cached: Arc<CachedToken>, request: &Request) -> Result<Answer, NoToken> {
+    async fn at_the_margin(
+        &self,
+        user: &Arc<KnownUser>,
+        cached: Arc<CachedToken>,
+        caller: &CallerId,
+        request: &Request,
+    ) -> Result<Answer, NoToken> {
         if let Some(flight) = self.renew(user, request, true) {
             let now = self.clock.now();
             // Not until it serves no more either: then there would be nothing to answer.
             let patience = cached.left_at(now).saturating_sub(request.min_remaining) / 2;
             let until = (now.mono + patience).min(flight.begins + MARGIN_WAIT).min(answer_by(request.deadline, now.mono));
-            // Whatever ends the wait, the end of the process too: the cached token is good.
-            if let Ok(Ok(FlightOutcome::Token(next))) = self.wait(flight, until).await {
+            // Whatever ends the wait, the end of the process too, or if there is no place for it: the cached token is good.
+            if let Ok(Ok(FlightOutcome::Token(next))) = self.wait(flight, caller, until).await {
                 let now = self.clock.now();
                 if next.id() != cached.id() && self.serves(&next, request, now) {
                     return Ok(Answer { user: Arc::clone(&user.key), cached: next, outcome: Outcome::Joined, at: now });
@@ -251,11 +257,11 @@ impl Broker {
         if self.serves(&cached, request, now) {
             return Ok(Answer { user: Arc::clone(&user.key), cached, outcome: Outcome::Kept, at: now });
         }
-        self.sign_in(user, request, true).await
+        self.sign_in(user, caller, request, true).await
     }
 
     /// Waits for a sign-in, since no token serves. `first`: what says nothing of the credential that counts is tried again, once.
-    async fn sign_in(&self, user: &Arc<KnownUser>, request: &Request, first: bool) -> Result<Answer, NoToken> {
+    async fn sign_in(&self, user: &Arc<KnownUser>, caller: &CallerId, request: &Request, first: bool) -> Result<Answer, NoToken> {
         let serves = |cached: &CachedToken, now: Moment| self.serves(cached, request, now);
         let want = JoinRequest {
             serves: &serves,
@@ -263,6 +269,7 @@ impl Broker {
             min_remaining: request.min_remaining,
             urgent: true,
             span: Some(&request.span),
+            caller: Some(caller),
         };
         let (flight, outcome) = match self.flights.join(user, want) {
             Join::Joined(flight) => (flight, Outcome::Joined),
@@ -272,7 +279,9 @@ impl Broker {
             Join::Stopped(stop) => return Err(NoToken { error: self.stopped(&stop), outcome: Outcome::Held }),
             Join::TooSoon(wait) => return Err(BrokerError::SignInTooSoon { wait }.into()),
             Join::Unattainable(longest) => return Err(BrokerError::MinRemainingUnattainable { longest }.into()),
-            Join::Full => return Err(BrokerError::Overloaded { wait: OVERLOADED_WAIT }.into()),
+            Join::Shed(why, wait) => {
+                return Err(BrokerError::Overloaded { why, wait: wait.unwrap_or(OVERLOADED_WAIT) }.into());
+            }
             Join::Gone => return Err(BrokerError::NotConfigured(UserKey::clone(&request.key)).into()),
         };
         let now = self.clock.now().mono;
@@ -280,13 +289,13 @@ impl Broker {
         // While the vault is down, whoever finds out whether it is back is not kept waiting for it either.
         let down = self.flights.vault_is_down();
         let until = if down { by.min(now + DOWN_WAIT) } else { by };
-        let error = match self.wait(flight, until).await? {
+        let error = match self.wait(flight, caller, until).await? {
             Ok(FlightOutcome::Token(cached)) if self.live.load().takes(&cached) => {
                 return Ok(self.answer(cached, outcome, request)?);
             }
             Ok(FlightOutcome::Void | FlightOutcome::Token(_)) if first => {
                 let user = self.user(&request.key)?;
-                return Box::pin(self.sign_in(&user, request, false)).await;
+                return Box::pin(self.sign_in(&user, caller, request, false)).await;
             }
             Ok(FlightOutcome::Void | FlightOutcome::Token(_)) => {
                 BrokerError::VaultUnavailable { cause: REPLACED, wait: OVERLOADED_WAIT }
@@ -295,17 +304,23 @@ impl Broker {
             Ok(FlightOutcome::Gone) => BrokerError::NotConfigured(UserKey::clone(&request.key)),
             Err(WaitError::Deadline) if until < by => BrokerError::VaultUnavailable { cause: STILL_DOWN, wait: DOWN_WAIT },
             Err(WaitError::Deadline) => BrokerError::DeadlineExceeded,
-            Err(WaitError::Full) => BrokerError::Overloaded { wait: OVERLOADED_WAIT },
             Err(WaitError::BrokeOff) => BrokerError::Internal,
         };
         Err(error.into())
     }
 
-    /// A flight's end, unless the process ends first.
-    async fn wait(&self, flight: FlightHandle, until: Instant) -> Result<Result<FlightOutcome, WaitError>, BrokerError> {
+    /// A flight's end, unless there is no place to wait for it, or the process ends first.
+    async fn wait(
+        &self,
+        flight: FlightHandle,
+        caller: &CallerId,
+        until: Instant,
+    ) -> Result<Result<FlightOutcome, WaitError>, BrokerError> {
+        let places = self.flights.place_to_wait(&flight, caller);
+        let places = places.map_err(|why: Shed| BrokerError::Overloaded { why, wait: OVERLOADED_WAIT })?;
         tokio::select! {
             biased;
-            outcome = self.flights.wait(flight, until) => Ok(outcome),
+            outcome = self.flights.wait(flight, places, until) => Ok(outcome),
             () = self.closing.cancelled() => Err(BrokerError::ShuttingDown),
         }
     }
@@ -343,7 +358,7 @@ fn serves(cached: &CachedToken, request: &Request, snapshot: &Snapshot, now: Mom
 
 /// What a renewal wants: any token that is not due. It yields to callers who wait.
 fn renewal(serves: &(dyn Fn(&CachedToken, Moment) -> bool + Sync), begin_by: Option<Instant>) -> JoinRequest<'_> {
-    JoinRequest { serves, begin_by, min_remaining: Duration::ZERO, urgent: false, span: None }
+    JoinRequest { serves, begin_by, min_remaining: Duration::ZERO, urgent: false, span: None, caller: None }
 }
 
 /// Whether this id is among a caller's; hex of either case.

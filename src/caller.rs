@@ -38,6 +38,17 @@ pub enum CallerId {
     Named(CallerName),
 }
 
+impl CallerId {
+    /// The name, where one was proven.
+    #[must_use]
+    pub fn name(&self) -> Option<&CallerName> {
+        match self {
+            Self::Anonymous => None,
+            Self::Named(name) => Some(name),
+        }
+    }
+}
+
 impl fmt::Display for CallerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

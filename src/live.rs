@@ -57,6 +57,17 @@ pub struct Settings {
     pub max_concurrent_sign_ins: usize,
     /// Tokens of users nobody asked for in so long are not renewed.
     pub idle_after: Duration,
+    /// What the calls of one caller may cost.
+    pub caller_limits: CallerLimits,
+}
+
+/// How many sign-ins the calls of one caller may begin in a minute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CallerLimits {
+    /// In all.
+    pub sign_ins_per_minute: u32,
+    /// Of those, for users who have a good token: since it was rejected, or has too little of its life left.
+    pub forced_sign_ins_per_minute: u32,
 }
 
 impl fmt::Debug for Settings {

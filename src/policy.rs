@@ -93,6 +93,16 @@ impl Policy {
             (Self::Listed(listed), CallerId::Named(name)) => listed.decide(name, user),
         }
     }
+
+    /// Whether any entry means this caller, whomever it may ask for; where nobody is asked who they are, everybody is meant.
+    #[must_use]
+    pub fn means(&self, caller: &CallerId) -> bool {
+        match (self, caller) {
+            (Self::Everyone, _) => true,
+            (Self::Listed(_), CallerId::Anonymous) => false,
+            (Self::Listed(listed), CallerId::Named(name)) => listed.entries_of(name).next().is_some(),
+        }
+    }
 }
 
 impl Listed {
@@ -116,11 +126,16 @@ impl Listed {
         listed
     }
 
-    fn decide(&self, name: &CallerName, user: &UserKey) -> Result<Leave<'_>, Denial<'_>> {
+    /// The entries that mean this caller.
+    fn entries_of(&self, name: &CallerName) -> impl Iterator<Item = &Entry> {
         let exact = self.exact.get(name).into_iter().flatten();
         let wild = self.wild.iter().filter(|index| self.entries.get(**index).is_some_and(|entry| entry.id.matches(name)));
+        exact.chain(wild).filter_map(|index| self.entries.get(*index))
+    }
+
+    fn decide(&self, name: &CallerName, user: &UserKey) -> Result<Leave<'_>, Denial<'_>> {
         let mut denial = Denial::Unlisted;
-        for entry in exact.chain(wild).filter_map(|index| self.entries.get(*index)) {
+        for entry in self.entries_of(name) {
             let (id, line) = (entry.id.as_str(), entry.line);
             let merchant = entry.merchants.as_ref().is_none_or(|merchants| merchants.contains(&user.merchant));
             let number = entry.numbers.as_ref().is_none_or(|numbers| numbers.contains(&user.number));
@@ -185,6 +200,7 @@ mod tests {
             ("cards.example.org", user("m1", ONE), Err(Denial::Merchant { id: "cards.example.org", line: 4 })),
         ] {
             assert_eq!(listed.decide(&named(id), &user), expected, "{id}");
+            assert!(listed.means(&named(id)), "whomever it asks for: {id}");
         }
         for id in [
             "spiffe://example.org/ns/cards/sa/card",
@@ -196,6 +212,7 @@ mod tests {
             "cards.example.com",
         ] {
             assert_eq!(listed.decide(&named(id), &user("m1", ONE)), Err(Denial::Unlisted), "{id}");
+            assert!(!listed.means(&named(id)), "{id}");
         }
         assert_eq!(listed.decide(&CallerId::Anonymous, &user("m1", ONE)), Err(Denial::Unlisted));
         assert_eq!(Policy::Everyone.decide(&CallerId::Anonymous, &user("m1", ONE)), Ok(Leave::Everyone));

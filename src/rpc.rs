@@ -10,6 +10,7 @@ pub mod health;
 mod layer;
 pub mod services;
 pub mod status;
+pub mod strangers;
 mod streams;
 
 mod generated {

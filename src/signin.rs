@@ -4,6 +4,7 @@
 //! told. Must never sign in for a user who is stopped, nor twice at once for one user, nor leave waiters behind when it
 //! breaks.
 
+mod caller_rates;
 pub mod circuit_breaker;
 mod concurrency_limit;
 mod flight;
@@ -12,35 +13,36 @@ mod refresh;
 mod report;
 mod settle;
 mod shared;
+mod turns;
 mod undocumented;
 mod upstream_state;
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-pub use self::shared::{FLIGHTS_MAX, LastAnswers, Parts};
+pub use self::shared::{FLIGHTS_MAX, LastAnswers, Parts, WAITERS_MAX};
 use self::{
     flight::Flight,
-    shared::{FlightContext, Shared, configured, stopped},
+    refresh::valid_token,
+    shared::{FlightContext, FlightPlaces, Shared, configured, stopped},
 };
 use crate::{
+    caller::CallerId,
+    clock::Moment,
+    freshness::Freshness,
     live::{Live, Snapshot},
-    single_flight::Waiter,
     telemetry::traces::SpanRole,
-    tokens::token::TokenId,
-    users::{Changes, KnownUser},
+    tokens::{cached_token::CachedToken, token::TokenId},
+    users::{Changes, Configured, KnownUser, Record, shares::Place},
 };
 pub use crate::{
     single_flight::WaitError,
-    users::waiters::{FlightHandle, FlightOutcome, Join, JoinRequest, WAITERS_PER_FLIGHT_MAX},
+    users::{
+        shares::Shed,
+        waiters::{FlightHandle, FlightOutcome, Join, JoinRequest, WAITERS_PER_FLIGHT_MAX},
+    },
 };
-
-/// Most callers waiting in all; each costs its HTTP/2 stream, about 5 KiB.
-pub const WAITERS_MAX: usize = 65_536;
 
 /// All flights of the process.
 #[derive(Debug)]
@@ -73,6 +75,10 @@ impl Flights {
             drop((record, snapshot));
             return self.join(&user, request);
         }
+        // Before the flight under way, if any: nobody has to wait for what is known.
+        if let Some(gave) = gave_less(configured, &record, &request, &snapshot, now) {
+            return Join::Unattainable(gave);
+        }
         let rules = &snapshot.settings.rules;
         let too_late = |begins: Instant| request.begin_by.is_some_and(|by| begins > by.max(now.mono));
         if let Some(flight) = &record.flight {
@@ -94,17 +100,15 @@ impl Flights {
         }
         let mut begins = now.mono;
         if let Some(last) = record.holds.within_floor(now.mono, rules) {
-            if last.gave < request.min_remaining {
-                return Join::Unattainable(last.gave);
-            }
             begins = last.next();
             if too_late(begins) {
                 return Join::TooSoon(begins.saturating_duration_since(now.mono));
             }
         }
-        if !self.shared.enter(!request.urgent) {
-            return Join::Full;
-        }
+        let places = match self.enter(user, &request, &snapshot, now) {
+            Ok(places) => places,
+            Err((shed, wait)) => return Join::Shed(shed, wait),
+        };
         let span = self.shared.parts.traces.within(request.span, "flight", SpanRole::Internal);
         let (leader, handle) = FlightHandle::new(begins, span);
         if request.urgent {
@@ -117,11 +121,12 @@ impl Flights {
             shared: Arc::clone(&self.shared),
             user: Arc::clone(user),
             renewal: !request.urgent,
+            caller: request.caller.and_then(CallerId::name).cloned(),
             urgent: Arc::clone(&handle.urgent),
             span: handle.span.clone(),
         };
         // Nobody waits for its end but callers: the end of the process may break it off.
-        self.shared.parts.runtime.spawn(Flight::new(context, leader).run());
+        self.shared.parts.runtime.spawn(Flight::new(context, places, leader).run());
         Join::Started(handle)
     }
 
@@ -135,12 +140,35 @@ impl Flights {
         }
     }
 
-    /// Waits for a flight's end, until `deadline`.
+    /// Takes the places for a flight that a call begins.
+    fn enter(
+        &self,
+        user: &KnownUser,
+        request: &JoinRequest<'_>,
+        snapshot: &Snapshot,
+        now: Moment,
+    ) -> Result<FlightPlaces, (Shed, Option<Duration>)> {
+        let places = self.shared.enter(!request.urgent, request.caller).map_err(|shed| (shed, None))?;
+        if let Some(caller) = request.caller {
+            let (forced, limits) = (valid_token(user, snapshot, now).is_some(), &snapshot.settings.caller_limits);
+            self.shared.caller_rates.take(caller, forced, limits, now.mono).map_err(|wait| (Shed::Rate, Some(wait)))?;
+        }
+        Ok(places)
+    }
+
+    /// The places of a call that waits for this flight: among all that wait, and among those for the same.
     ///
     /// # Errors
-    /// Where it has not ended by then, broke, or has too many waiters.
-    pub async fn wait(&self, flight: FlightHandle, deadline: Instant) -> Result<FlightOutcome, WaitError> {
-        let _waiter = Waiter::new(&self.shared.waiting, WAITERS_MAX).ok_or(WaitError::Full)?;
+    /// Why there are none for it.
+    pub fn place_to_wait(&self, flight: &FlightHandle, caller: &CallerId) -> Result<[Place; 2], Shed> {
+        Ok([self.shared.waiters.take(Some(caller))?, flight.waiters.take(Some(caller))?])
+    }
+
+    /// Waits for a flight's end, until `deadline`, in these places.
+    ///
+    /// # Errors
+    /// Where it has not ended by then, or broke.
+    pub async fn wait(&self, flight: FlightHandle, _places: [Place; 2], deadline: Instant) -> Result<FlightOutcome, WaitError> {
         flight.outcome.result_by(deadline).await
     }
 
@@ -188,6 +216,20 @@ impl Flights {
     /// How many callers wait for one.
     #[must_use]
     pub fn waiting(&self) -> usize {
-        self.shared.waiting.load(Ordering::Relaxed)
+        self.shared.waiters.taken()
     }
+}
+
+/// What the last sign-in gave, where that is less than is wanted and its token is not due: until then another gives no more. What another
+/// credential brought is due at once.
+fn gave_less(
+    Configured { user, credential }: &Configured,
+    record: &Record,
+    request: &JoinRequest<'_>,
+    snapshot: &Snapshot,
+    now: Moment,
+) -> Option<Duration> {
+    let gave = record.holds.gave_less(request.min_remaining)?;
+    let freshness = |cached: &CachedToken| cached.freshness(now, credential.version, snapshot.settings.renewal);
+    user.token().is_some_and(|cached| freshness(&cached) == Freshness::Fresh).then_some(gave)
 }

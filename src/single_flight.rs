@@ -6,10 +6,7 @@
 use std::{
     fmt,
     pin::pin,
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, OnceLock},
 };
 
 use tokio::{
@@ -24,8 +21,6 @@ pub enum WaitError {
     Deadline,
     /// The leader ended without a result: a fault of ours, or the end of the process.
     BrokeOff,
-    /// Too many wait already.
-    Full,
 }
 
 struct Shared<T> {
@@ -33,8 +28,6 @@ struct Shared<T> {
     result: OnceLock<Option<T>>,
     /// Wakes the followers in the order in which they came, so that a simulation can be repeated.
     done: Notify,
-    waiting: AtomicUsize,
-    waiters_max: usize,
 }
 
 /// Whoever does the work. Dropped without [`Leader::finish`], it has broken off.
@@ -47,13 +40,7 @@ impl<T> Leader<T> {
     /// Work for any number of followers; who bounds them is whoever hands [`Follower`]s out.
     #[must_use]
     pub fn new() -> Self {
-        Self::with_waiters_max(usize::MAX)
-    }
-
-    /// Work that at most so many wait for at once.
-    #[must_use]
-    pub fn with_waiters_max(waiters_max: usize) -> Self {
-        Self(Arc::new(Shared { result: OnceLock::new(), done: Notify::new(), waiting: AtomicUsize::new(0), waiters_max }))
+        Self(Arc::new(Shared { result: OnceLock::new(), done: Notify::new() }))
     }
 
     /// A follower; clone it for others.
@@ -104,9 +91,8 @@ impl<T: Clone> Follower<T> {
     /// Waits for the result.
     ///
     /// # Errors
-    /// Where the leader broke off, or too many wait.
+    /// Where the leader broke off.
     pub async fn result(&self) -> Result<T, WaitError> {
-        let _waiter = Waiter::new(&self.0.waiting, self.0.waiters_max).ok_or(WaitError::Full)?;
         // Listens before it looks, so that no result falls in between.
         let mut done = pin!(self.0.done.notified());
         done.as_mut().enable();
@@ -119,7 +105,7 @@ impl<T: Clone> Follower<T> {
     /// Waits for the result until `deadline`; one that comes in the same moment counts.
     ///
     /// # Errors
-    /// Where there is none by then, the leader broke off, or too many wait.
+    /// Where there is none by then, or the leader broke off.
     pub async fn result_by(&self, deadline: Instant) -> Result<T, WaitError> {
         tokio::select! {
             biased;
@@ -155,33 +141,10 @@ impl<T> fmt::Debug for Follower<T> {
     }
 }
 
-/// One of a bounded number of those who wait, for as long as it lives.
-#[derive(Debug)]
-pub struct Waiter<'a>(&'a AtomicUsize);
-
-impl<'a> Waiter<'a> {
-    /// One more, unless there are so many already.
-    #[must_use]
-    pub fn new(count: &'a AtomicUsize, most: usize) -> Option<Self> {
-        let waiter = Self(count);
-        // Given back by `waiter`, also where there was no room.
-        (count.fetch_add(1, Ordering::Relaxed) < most).then_some(waiter)
-    }
-}
-
-impl Drop for Waiter<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::{
-        future::poll_fn,
-        pin::Pin,
         sync::{Barrier, Mutex, PoisonError},
-        task::Poll,
         thread,
         time::Duration,
     };
@@ -193,10 +156,6 @@ mod tests {
     #[allow(clippy::disallowed_methods, reason = "time is paused")]
     fn now() -> Instant {
         Instant::now()
-    }
-
-    async fn is_pending<F: Future>(mut future: Pin<&mut F>) -> bool {
-        poll_fn(|context| Poll::Ready(future.as_mut().poll(context).is_pending())).await
     }
 
     #[tokio::test(start_paused = true)]
@@ -212,9 +171,8 @@ mod tests {
                 result
             });
         }
-        while leader.0.waiting.load(Ordering::Relaxed) < 100 {
-            tokio::task::yield_now().await;
-        }
+        // Time stands still while somebody has something to do: by then all of them wait.
+        sleep_until(now() + Duration::from_secs(1)).await;
         assert!(!leader.is_over());
         leader.finish(7);
         leader.finish(8);
@@ -253,23 +211,6 @@ mod tests {
         assert_eq!(now() - began, Duration::from_secs(2));
         leader.finish(1);
         assert_eq!(follower.result_by(began).await, Ok(1), "what is there counts, however late it is");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn no_more_wait_than_may_and_who_goes_away_makes_room() {
-        let leader = Leader::<u8>::with_waiters_max(2);
-        let follower = leader.follower();
-        let soon = now() + Duration::from_secs(1);
-        let (first, second) = (follower.result_by(soon), follower.result_by(soon));
-        tokio::pin!(first, second);
-        assert!(is_pending(first.as_mut()).await && is_pending(second.as_mut()).await);
-        assert_eq!(follower.result_by(soon).await, Err(WaitError::Full));
-        assert_eq!(first.await, Err(WaitError::Deadline));
-        let third = follower.result();
-        tokio::pin!(third);
-        assert!(is_pending(third.as_mut()).await, "there is room again");
-        leader.finish(3);
-        assert_eq!((third.await, second.await), (Ok(3), Ok(3)));
     }
 
     /// On real threads: however a follower's first look and the result fall together, it is not forgotten.

@@ -6,6 +6,7 @@
 
 pub mod holds;
 pub mod refresh_queue;
+pub mod shares;
 pub mod waiters;
 
 use std::{

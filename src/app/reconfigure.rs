@@ -14,7 +14,7 @@ use crate::{
     broker::Broker,
     clock::{self, Clock},
     config::Config,
-    live::{Configuration, Live, Serving, Settings},
+    live::{CallerLimits, Configuration, Live, Serving, Settings},
     net::tls::ServerTls,
     policy::Policy,
     telemetry::{
@@ -51,6 +51,10 @@ pub(super) fn make(
         renewal: vault.renewal,
         max_concurrent_sign_ins: vault.max_concurrent_sign_ins,
         idle_after: vault.idle_after,
+        caller_limits: CallerLimits {
+            sign_ins_per_minute: vault.caller_sign_ins_per_minute,
+            forced_sign_ins_per_minute: vault.caller_forced_sign_ins_per_minute,
+        },
     };
     Ok(Configuration { users, policy: Policy::of(config), settings, serving })
 }

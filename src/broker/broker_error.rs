@@ -9,7 +9,7 @@ use std::{
 
 use thiserror::Error;
 
-use crate::{caller::CallerId, reason::Reason, user::UserKey, vault::Refusal};
+use crate::{caller::CallerId, reason::Reason, signin::Shed, user::UserKey, vault::Refusal};
 
 /// Why there is no token.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -96,9 +96,11 @@ pub enum BrokerError {
         "the deadline passed before there was a token; a sign-in under way goes on, so that a later call finds what it brings"
     )]
     DeadlineExceeded,
-    /// Too many wait.
-    #[error("the broker has too many calls waiting for the vault: try again after the wait")]
+    /// Too many wait, or begin sign-ins.
+    #[error("{}: try again after the wait", overload_text(*.why))]
     Overloaded {
+        /// Whose fault it is.
+        why: Shed,
         /// When to try again.
         wait: Duration,
     },
@@ -158,6 +160,17 @@ fn refused_text(why: &Refusal, vault_error: &str) -> String {
         Refusal::Request => format!(
             "the vault refuses the broker's request{name}: have the merchant and [vault] in the broker's configuration checked"
         ),
+    }
+}
+
+fn overload_text(why: Shed) -> &'static str {
+    match why {
+        Shed::Full => "the broker has too many calls waiting for the vault",
+        Shed::Share => "too many of your calls wait for the vault, and what the broker has left is for other callers",
+        Shed::Rate => {
+            "your calls began as many sign-ins as one caller may in a minute (vault.caller_sign_ins_per_minute, or \
+             vault.caller_forced_sign_ins_per_minute where there is a good token)"
+        }
     }
 }
 

@@ -66,5 +66,11 @@ pub(super) const REFUSAL_HOLD: Limits<Duration> = Limits { default: secs(DAY), l
 pub(super) const ASSUMED_LIFETIME: Limits<Duration> = Limits { default: secs(5 * MINUTE), least: secs(1), most: secs(7 * DAY) };
 /// `vault.idle_after`: a user who is asked for once an hour is in use. Beyond a month it means never.
 pub(super) const IDLE_AFTER: Limits<Duration> = Limits { default: secs(HOUR), least: secs(1), most: secs(30 * DAY) };
+/// `vault.caller_sign_ins_per_minute`: a cold start of 100,000 users that one caller asks for fits, at whatever pace. It is for who wants
+/// less; that others have places left and their turn is seen to without it.
+pub(super) const CALLER_SIGN_INS: Limits<u64> = Limits { default: 120_000, least: 1, most: 10_000_000 };
+/// `vault.caller_forced_sign_ins_per_minute`: two thirds of what 64 sign-ins at 0.2 s each do: whatever a caller complains of, a third
+/// is left for users without a token.
+pub(super) const CALLER_FORCED_SIGN_INS: Limits<u64> = Limits { default: 12_000, least: 1, most: 10_000_000 };
 /// `users.attempt`: a person raises it one by one.
 pub(super) const ATTEMPT: Limits<u64> = Limits { default: 0, least: 0, most: u32::MAX as u64 };

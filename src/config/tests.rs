@@ -99,6 +99,7 @@ fn everything_has_its_default() {
     assert_eq!(config.vault.renewal, Renewal::Ahead);
     assert_eq!(config.vault.assumed_lifetime, Duration::from_secs(300));
     assert_eq!(config.vault.idle_after, Duration::from_secs(3600));
+    assert_eq!((config.vault.caller_sign_ins_per_minute, config.vault.caller_forced_sign_ins_per_minute), (120_000, 12_000));
     assert!(!config.auth.allow_unauthenticated && config.users.is_empty());
 
     let admin = load_text(&format!("{VAULT}[admin]\n")).expect("is good").config.admin.expect("is there");
@@ -188,6 +189,8 @@ fn every_key_is_taken() {
         renewal = "at_expiry"
         assumed_lifetime = "7d"
         idle_after = "2h"
+        caller_sign_ins_per_minute = 5_000
+        caller_forced_sign_ins_per_minute = 1
         [auth]
         allow_unauthenticated = false
         [[users]]
@@ -233,6 +236,7 @@ fn every_key_is_taken() {
     assert_eq!(config.vault.renewal, Renewal::AtExpiry);
     assert_eq!(config.vault.assumed_lifetime, Duration::from_secs(7 * 24 * 3600));
     assert_eq!(config.vault.idle_after, Duration::from_secs(7200));
+    assert_eq!((config.vault.caller_sign_ins_per_minute, config.vault.caller_forced_sign_ins_per_minute), (5_000, 1));
     let user = |user: &super::UserConfig| (user.key.merchant.to_string(), user.password.expose().to_owned(), user.attempt);
     let expected = [("m1", " Ünï\t\" ", u64::from(u32::MAX)), ("m1", " 1234Qwerty ", 0), ("m2", " 1234Qwerty ", 0)];
     let expected = expected.into_iter().chain([("m", "1234Qwerty", 0), ("m3", "p", 0)]);

@@ -189,6 +189,10 @@ pub struct VaultConfig {
     pub assumed_lifetime: Duration,
     /// A user whom nobody asked for within this time is not renewed ahead: 1 s to 30 days.
     pub idle_after: Duration,
+    /// How many sign-ins the calls of one caller may begin in a minute: 1 to 10 million.
+    pub caller_sign_ins_per_minute: u32,
+    /// How many of them for users who have a good token: 1 to 10 million.
+    pub caller_forced_sign_ins_per_minute: u32,
 }
 
 /// When a token is renewed.

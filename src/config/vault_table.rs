@@ -71,6 +71,8 @@ pub(super) fn read(table: Option<Reader<'_, '_>>, findings: &Findings<'_>) -> Op
     let renewal = table.choice("renewal", Renewal::Ahead, &renewals);
     let assumed_lifetime = table.duration("assumed_lifetime", &limits::ASSUMED_LIFETIME);
     let idle_after = table.duration("idle_after", &limits::IDLE_AFTER);
+    let caller_sign_ins_per_minute = table.integer("caller_sign_ins_per_minute", &limits::CALLER_SIGN_INS);
+    let caller_forced_sign_ins_per_minute = table.integer("caller_forced_sign_ins_per_minute", &limits::CALLER_FORCED_SIGN_INS);
     table.finish();
     Some(VaultConfig {
         base_url: base_url?,
@@ -83,6 +85,8 @@ pub(super) fn read(table: Option<Reader<'_, '_>>, findings: &Findings<'_>) -> Op
         renewal,
         assumed_lifetime,
         idle_after,
+        caller_sign_ins_per_minute: u32::try_from(caller_sign_ins_per_minute).unwrap_or(u32::MAX),
+        caller_forced_sign_ins_per_minute: u32::try_from(caller_forced_sign_ins_per_minute).unwrap_or(u32::MAX),
     })
 }
 

@@ -76,7 +76,9 @@ impl Port {
                 Err(error) if is_the_clients(&error) => continue,
                 Err(error) => {
                     // Where the machine or another listener has taken what was kept.
-                    if matches!(Errno::from_io_error(&error), Some(Errno::MFILE | Errno::NFILE)) && self.limit.make_room(self.clock.now().mono) {
+                    if matches!(Errno::from_io_error(&error), Some(Errno::MFILE | Errno::NFILE))
+                        && self.limit.make_room(self.clock.now().mono)
+                    {
                         log.evicted(1);
                     }
                     log.failed(&error);

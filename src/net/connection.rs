@@ -3,11 +3,14 @@
 //! Must never cost a call that waits for nothing more than a few counts of its connection's own.
 
 use std::{
+    future::poll_fn,
     net::IpAddr,
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
     },
+    task::Poll,
     time::Duration,
 };
 
@@ -66,6 +69,12 @@ impl Connection {
             close: CancellationToken::new(),
             limit,
         }
+    }
+
+    /// Where it comes from.
+    #[must_use]
+    pub fn address(&self) -> IpAddr {
+        self.from
     }
 
     /// Its client has sent the preface, as every client does at once.
@@ -127,13 +136,27 @@ impl Connection {
         AwaitedAnswer(Arc::clone(self))
     }
 
-    /// A call on it has to wait, whatever for; none where too many do.
-    #[must_use]
-    pub fn wait(self: &Arc<Self>) -> Option<WaitingCall> {
-        self.limit.wait(self).then(|| WaitingCall(Arc::clone(self)))
+    /// Does some work of a call's, which counts among what waits from when it has to; none where too much does.
+    pub async fn counting<F: Future>(self: &Arc<Self>, mut work: Pin<&mut F>) -> Option<F::Output> {
+        let mut counted = None;
+        poll_fn(|cx| {
+            if let Poll::Ready(done) = work.as_mut().poll(cx) {
+                return Poll::Ready(Some(done));
+            }
+            if counted.is_none() {
+                counted = self.wait();
+            }
+            if counted.is_some() { Poll::Pending } else { Poll::Ready(None) }
+        })
+        .await
     }
 
-    /// Its client leaves something unsent.
+    /// Something of it has to wait; none where too much does.
+    pub(super) fn wait(self: &Arc<Self>) -> Option<Waiting> {
+        self.limit.wait(self).then(|| Waiting(Arc::clone(self)))
+    }
+
+    /// Its client leaves something unsent, or unread.
     #[must_use]
     pub fn unsent(self: &Arc<Self>) -> Unsent {
         Unsent { number: self.limit.unsent(self), connection: Arc::clone(self) }
@@ -142,10 +165,11 @@ impl Connection {
     /// A stream without an end of its own begins on it; none where it has too many.
     #[must_use]
     pub fn begin_endless(self: &Arc<Self>) -> Option<EndlessStream> {
-        let begun = self.endless_streams.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |open| {
-            (open < ENDLESS_STREAMS_MAX).then_some(open + 1)
-        });
-        begun.is_ok().then(|| EndlessStream(Arc::clone(self)))
+        let waiting = self.wait()?;
+        let begun = self
+            .endless_streams
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |open| (open < ENDLESS_STREAMS_MAX).then_some(open + 1));
+        begun.is_ok().then_some(EndlessStream(waiting))
     }
 
     /// Whether its client waits for an answer.
@@ -171,11 +195,15 @@ impl Connection {
         self.unread.iter().any(|unread| unread.load(Ordering::Relaxed) > 0)
     }
 
-    /// Ends a period; says whether an answer from before it is unread still.
+    /// Ends a period, unless an answer from before it is unread still; says whether one is.
     #[must_use]
-    pub fn ends_period(&self) -> bool {
-        let former = self.period.fetch_xor(1, Ordering::Relaxed) ^ 1;
-        self.unread_of(former).load(Ordering::Relaxed) > 0
+    pub fn has_stale(&self) -> bool {
+        let former = self.period.load(Ordering::Relaxed) ^ 1;
+        let stale = self.unread_of(former).load(Ordering::Relaxed) > 0;
+        if !stale {
+            self.period.store(former, Ordering::Relaxed);
+        }
+        stale
     }
 
     fn unread_of(&self, period: u8) -> &AtomicUsize {
@@ -231,11 +259,11 @@ impl Drop for AwaitedAnswer {
     }
 }
 
-/// One call that waits, counted among all that do.
+/// Something that waits, counted among all that does.
 #[derive(Debug)]
-pub struct WaitingCall(Arc<Connection>);
+pub(super) struct Waiting(Arc<Connection>);
 
-impl Drop for WaitingCall {
+impl Drop for Waiting {
     fn drop(&mut self) {
         self.0.limit.waited(&self.0);
     }
@@ -256,10 +284,10 @@ impl Drop for Unsent {
 
 /// A stream that lasts as long as its client likes, or its connection.
 #[derive(Debug)]
-pub struct EndlessStream(Arc<Connection>);
+pub struct EndlessStream(Waiting);
 
 impl Drop for EndlessStream {
     fn drop(&mut self) {
-        self.0.endless_streams.fetch_sub(1, Ordering::Relaxed);
+        self.0.0.endless_streams.fetch_sub(1, Ordering::Relaxed);
     }
 }

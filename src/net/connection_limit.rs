@@ -276,7 +276,8 @@ impl State {
     /// Evicts a connection, so that who takes the most gives way: one that has been unproven for long; else one of the address with the
     /// most; else, where all of those wait for answers, any that doesn't, the one that is idle for the longest.
     fn evict(&mut self, now: Instant, evict_busy: bool) -> bool {
-        let silent = self.unproven.first_key_value().map(|(_, connection)| connection).filter(|first| first.is_silent(now)).cloned();
+        let silent =
+            self.unproven.first_key_value().map(|(_, connection)| connection).filter(|first| first.is_silent(now)).cloned();
         let heaviest = || self.addresses.iter().max_by_key(|(_, address)| address.staying()).map(|(from, _)| *from);
         let connection = silent.or_else(|| self.least_of(heaviest()?, evict_busy)).or_else(|| {
             let staying = self.connections.values().filter(|connection| !connection.close.is_cancelled());

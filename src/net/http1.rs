@@ -38,7 +38,8 @@ where
         let answering = service.call(request);
         async move { answering.await.map(|response| response.map(|body| CountedBody::new(body, call))) }
     });
-    let mut serving = pin!(builder.serve_connection(TokioIo::new(Transport::new(stream, Arc::clone(&connection), None)), counted));
+    let mut serving =
+        pin!(builder.serve_connection(TokioIo::new(Transport::new(stream, Arc::clone(&connection), None)), counted));
     tokio::select! {
         _ended = serving.as_mut() => return,
         () = connection.evicted() => return,

@@ -29,7 +29,7 @@ use tracing::{debug, info};
 use super::{
     Session,
     accept::Shutdown,
-    connection::Connection,
+    connection::{Connection, Unsent},
     frames::Frames,
     in_place::{InPlace, Runner},
     memory::{STREAM_WINDOW, STREAMS_MAX, STREAMS_OF_STRANGER_MAX},
@@ -63,8 +63,10 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 const PREFACE_TIMEOUT: Duration = Duration::from_secs(10);
 /// A client that has proven nothing has asked for something by then: clients connect to ask, and connect again when they do.
 const FIRST_CALL_TIMEOUT: Duration = Duration::from_secs(30);
-/// An answer that was not read for so long, and for twice this at most, ends its connection: a client that lives reads at once.
-const UNREAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// Answers that were made are looked for so often: a client that lives reads them at once.
+const UNREAD_PERIOD: Duration = Duration::from_millis(100);
+/// Where some were left unread for so many periods, 5 s, their connection ends.
+const UNREAD_PERIODS: u32 = 50;
 /// After GOAWAY a connection without calls is given this long to close by itself.
 const IDLE_CLOSE: Duration = Duration::from_millis(500);
 /// And one whose calls all have their answers is given so many times as long to read them: some clients never do.
@@ -157,9 +159,9 @@ where
     {
         let (connection, service) = (&session.connection, (self.service)(Arc::clone(&session)));
         let io = Transport::new(stream, Arc::clone(connection), Some(Frames::new(Arc::clone(&self.clock))));
-        let in_place = InPlace::new(Arc::clone(connection));
+        let in_place = InPlace::default();
         let mut runner = in_place.runner();
-        let mut unread = Unread { connection, due: None };
+        let mut unread = Unread::new(connection);
         let mut serving = pin!(builder(in_place, streams).serve_connection(TokioIo::new(io), service));
         let close_within = {
             let mut leave = pin!(leave);
@@ -223,29 +225,45 @@ async fn has_nothing_to_do(connection: &Connection) {
     }
 }
 
-/// Bounds how long a client leaves an answer unread: by HTTP/2's windows, or by not reading at all.
+/// Bounds how long a client leaves answers unread, by HTTP/2's windows.
 struct Unread<'c> {
-    connection: &'c Connection,
+    connection: &'c Arc<Connection>,
     due: Option<Pin<Box<Sleep>>>,
+    /// For how many periods some were.
+    stale: u32,
+    unsent: Option<Unsent>,
 }
 
-impl Unread<'_> {
+impl<'c> Unread<'c> {
+    fn new(connection: &'c Arc<Connection>) -> Self {
+        Self { connection, due: None, stale: 0, unsent: None }
+    }
+
     /// Ends when an answer was unread for too long.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if !self.connection.has_unread() {
-            self.due = None;
+            // Nearly always, and then there is nothing to be dropped.
+            if self.due.is_some() {
+                *self = Self::new(self.connection);
+            }
             return Poll::Pending;
         }
         loop {
-            let due = self.due.get_or_insert_with(|| Box::pin(sleep(UNREAD_TIMEOUT)));
+            let due = self.due.get_or_insert_with(|| Box::pin(sleep(UNREAD_PERIOD)));
             if due.as_mut().poll(cx).is_pending() {
                 return Poll::Pending;
             }
             self.due = None;
-            if self.connection.ends_period() {
+            if !self.connection.has_stale() {
+                (self.stale, self.unsent) = (0, None);
+                continue;
+            }
+            self.stale += 1;
+            if self.stale > UNREAD_PERIODS {
                 debug!("a connection whose client does not read was closed");
                 return Poll::Ready(());
             }
+            self.unsent.get_or_insert_with(|| self.connection.unsent());
         }
     }
 }

@@ -1,20 +1,18 @@
 //! The streams of one HTTP/2 connection, run by the connection's own task as far as they come without waiting.
 //!
 //! hyper would have each stream be a task of its own: made, queued and woken for a call that is answered at once. Must never let a stream
-//! that waits hold up the others, nor one that panics end them; must never drop one that has not begun, nor let more wait than may.
+//! that waits hold up the others, nor one that panics end them; must never drop one that has not begun.
 
 use std::{
     fmt, mem,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll},
+    task::Context,
 };
 
 use hyper::rt::Executor;
 use tokio::runtime::Handle;
-
-use super::connection::{Connection, WaitingCall};
 
 /// So many streams of a connection are run in one turn of its task, about a quarter of a millisecond that others wait; what comes beyond
 /// that at once is made tasks. It bounds the list too: a client may reset streams and open others faster than they are run.
@@ -23,11 +21,8 @@ const TURN: usize = 64;
 type Stream = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// What hyper hands streams to. Clones belong to the same connection.
-#[derive(Clone)]
-pub(super) struct InPlace {
-    streams: Arc<Mutex<Vec<Stream>>>,
-    connection: Arc<Connection>,
-}
+#[derive(Clone, Default)]
+pub(super) struct InPlace(Arc<Mutex<Vec<Stream>>>);
 
 /// Runs them. Dropped, it lets those that have not begun go on by themselves.
 pub(super) struct Runner {
@@ -50,50 +45,18 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for InPlace {
             streams.push(stream);
         } else {
             drop(streams);
-            self.spawn(stream);
+            spawn(stream);
         }
     }
 }
 
 impl InPlace {
-    pub(super) fn new(connection: Arc<Connection>) -> Self {
-        Self { streams: Arc::default(), connection }
-    }
-
     pub(super) fn runner(&self) -> Runner {
         Runner { streams: self.clone(), turn: Vec::new() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Stream>> {
-        self.streams.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Makes a task of a stream, unless its runtime is gone, and with it all that the stream could wait for.
-    fn spawn(&self, stream: Stream) {
-        if let Ok(runtime) = Handle::try_current() {
-            runtime.spawn(Waiting { stream, connection: Arc::clone(&self.connection), counted: None });
-        }
-    }
-}
-
-/// A stream that may have to wait. Where too many do it ends, and HTTP/2 resets it.
-struct Waiting {
-    stream: Stream,
-    connection: Arc<Connection>,
-    counted: Option<WaitingCall>,
-}
-
-impl Future for Waiting {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        if self.stream.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(());
-        }
-        if self.counted.is_none() {
-            self.counted = self.connection.wait();
-        }
-        if self.counted.is_some() { Poll::Pending } else { Poll::Ready(()) }
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -105,7 +68,7 @@ impl Runner {
             let run = || stream.as_mut().poll(cx).is_pending().then_some(stream);
             // One that panics is dropped like a task that does; the log has it.
             if let Ok(Some(waits)) = catch_unwind(AssertUnwindSafe(run)) {
-                self.streams.spawn(waits);
+                spawn(waits);
             }
         }
     }
@@ -113,8 +76,14 @@ impl Runner {
 
 impl Drop for Runner {
     fn drop(&mut self) {
-        let streams = mem::take(&mut *self.streams.lock());
-        streams.into_iter().for_each(|stream| self.streams.spawn(stream));
+        mem::take(&mut *self.streams.lock()).into_iter().for_each(spawn);
+    }
+}
+
+/// Makes a task of a stream, unless its runtime is gone, and with it all that the stream could wait for.
+fn spawn(stream: Stream) {
+    if let Ok(runtime) = Handle::try_current() {
+        runtime.spawn(stream);
     }
 }
 
@@ -126,22 +95,9 @@ mod tests {
         task::Waker,
     };
 
-    use tokio::{sync::Notify, task::yield_now, time::Instant};
+    use tokio::{sync::Notify, task::yield_now};
 
     use super::*;
-    use crate::net::{connection_limit::ConnectionLimit, memory::PortLimits};
-
-    /// Of a connection on which so many may wait, and what holds it.
-    fn with_waiting(most: usize) -> InPlace {
-        let limits = PortLimits { connections: 1, evict_busy: false, waiting: most, strangers_waiting: most };
-        let connection = Connection::new(0, [127, 0, 0, 1].into(), Instant::now(), ConnectionLimit::new(limits));
-        connection.set_identified();
-        InPlace::new(Arc::new(connection))
-    }
-
-    fn in_place() -> InPlace {
-        with_waiting(usize::MAX)
-    }
 
     /// Counts one more as it ends.
     fn counting(count: &Arc<AtomicUsize>) -> impl Future<Output = ()> + Send + 'static {
@@ -162,7 +118,7 @@ mod tests {
     #[test]
     fn a_stream_that_need_not_wait_is_over_in_the_turn_in_which_it_came() {
         // Without a runtime: nothing is spawned.
-        let (streams, ended) = (in_place(), Arc::default());
+        let (streams, ended) = (InPlace::default(), Arc::default());
         let mut runner = streams.runner();
         for n in 1..=3 {
             streams.execute(counting(&ended));
@@ -175,7 +131,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_that_waits_goes_on_by_itself_and_the_others_end() {
-        let (streams, ended, go) = (in_place(), Arc::default(), Arc::new(Notify::new()));
+        let (streams, ended, go) = (InPlace::default(), Arc::default(), Arc::new(Notify::new()));
         let mut runner = streams.runner();
         let (waited, end) = (Arc::clone(&go), counting(&ended));
         streams.execute(async move {
@@ -193,7 +149,7 @@ mod tests {
 
     #[test]
     fn one_that_panics_ends_alone_and_what_it_held_is_dropped() {
-        let (streams, ended, held) = (in_place(), Arc::default(), Arc::new(()));
+        let (streams, ended, held) = (InPlace::default(), Arc::default(), Arc::new(()));
         let mut runner = streams.runner();
         let holding = Arc::clone(&held);
         streams.execute(async move {
@@ -207,7 +163,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_comes_beyond_a_turn_goes_on_by_itself() {
-        let (streams, ended) = (in_place(), Arc::default());
+        let (streams, ended) = (InPlace::default(), Arc::default());
         let mut runner = streams.runner();
         (0..3 * TURN).for_each(|_| streams.execute(counting(&ended)));
         assert_eq!((streams.lock().len(), counted(&ended)), (TURN, 0));
@@ -219,40 +175,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn those_that_wait_are_so_many_at_most_and_others_end() {
-        let (streams, held, go) = (with_waiting(2), Arc::new(()), Arc::new(Notify::new()));
-        let mut runner = streams.runner();
-        let mut turn = |waits: usize| {
-            for _ in 0..waits {
-                let (held, go) = (Arc::clone(&held), Arc::clone(&go));
-                streams.execute(async move {
-                    let _held = held;
-                    go.notified().await;
-                });
-            }
-            run(&mut runner);
-        };
-        turn(3);
-        while Arc::strong_count(&held) > 3 {
-            yield_now().await;
-        }
-        go.notify_waiters();
-        while Arc::strong_count(&held) > 1 {
-            yield_now().await;
-        }
-        // Whoever has waited makes room; what need not wait is never in question.
-        let ended = Arc::default();
-        streams.execute(counting(&ended));
-        turn(TURN + 2);
-        while Arc::strong_count(&held) > 3 || counted(&ended) < 1 {
-            yield_now().await;
-        }
-        assert_eq!(streams.connection.waiting.load(Ordering::Relaxed), 2);
-    }
-
-    #[tokio::test]
     async fn those_that_have_not_begun_as_their_connection_ends_go_on() {
-        let (streams, ended) = (in_place(), Arc::default());
+        let (streams, ended) = (InPlace::default(), Arc::default());
         let runner = streams.runner();
         streams.execute(counting(&ended));
         streams.execute(pending());

@@ -167,7 +167,8 @@ impl TlsAcceptor {
             stream.get_ref().1.peer_certificates().unwrap_or_default().iter().map(|der| der.clone().into_owned()).collect();
         let peer = Peer::over_tls(chain.first());
         let clock = Arc::clone(&self.clock);
-        let trust = (!chain.is_empty()).then(|| Trust { chain, clock, verified: Mutex::new(Verified { by: current, vouched: true }) });
+        let trust =
+            (!chain.is_empty()).then(|| Trust { chain, clock, verified: Mutex::new(Verified { by: current, vouched: true }) });
         Some(Secured { stream, peer, trust })
     }
 
@@ -252,9 +253,11 @@ mod tests {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(client_ca.der().clone()).expect("is a CA");
         let provider = Arc::new(aws_lc_rs::default_provider());
-        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider)).build().expect("is good");
+        let verifier =
+            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider)).build().expect("is good");
         let builder = ServerConfig::builder_with_provider(provider).with_protocol_versions(&[&TLS13]).expect("is known");
-        let server = builder.with_no_client_auth().with_cert_resolver(Arc::new(rustls::server::ResolvesServerCertUsingSni::new()));
+        let server =
+            builder.with_no_client_auth().with_cert_resolver(Arc::new(rustls::server::ResolvesServerCertUsingSni::new()));
         Arc::new(ServerTls { server: Arc::new(server), verifier: Some(verifier) })
     }
 

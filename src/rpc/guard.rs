@@ -13,14 +13,17 @@ use tracing::{debug, error, info};
 use super::{
     get_token::{Call, End, Notes},
     status,
+    strangers::{Kind, Strangers},
 };
 use crate::{
     broker::{Broker, BrokerError, NoToken, Outcome},
     caller::CallerId,
     clock::{Clock, Moment},
     live::Snapshot,
+    net::Session,
     reason::Reason,
     request_id::{self, RequestId},
+    signin::Parts,
     telemetry::{
         audit::{Audit, Decision, Verdict},
         metrics::{CallEnd, Metrics},
@@ -39,6 +42,22 @@ pub struct Observer {
     pub traces: Traces,
     /// Keeps a record of them.
     pub audit: Audit,
+    /// Counts those of strangers.
+    pub strangers: Strangers,
+}
+
+impl Observer {
+    /// Tells where sign-ins are told of too.
+    #[must_use]
+    pub fn new(Parts { clock, metrics, traces, audit, .. }: &Parts) -> Self {
+        Self {
+            clock: Arc::clone(clock),
+            metrics: Arc::clone(metrics),
+            traces: traces.clone(),
+            audit: audit.clone(),
+            strangers: Strangers::new(audit.clone(), Arc::clone(clock)),
+        }
+    }
 }
 
 impl fmt::Debug for Observer {
@@ -48,8 +67,9 @@ impl fmt::Debug for Observer {
 }
 
 /// A call under way. Dropped before it was finished, it was cancelled.
-pub(super) struct Guard {
+pub(super) struct Guard<'s> {
     observer: Arc<Observer>,
+    session: &'s Session,
     label_callers: bool,
     pub(super) id: RequestId,
     /// When its headers were here.
@@ -62,11 +82,12 @@ pub(super) struct Guard {
     finished: bool,
 }
 
-impl Guard {
+impl<'s> Guard<'s> {
     /// A call with these headers begins.
-    pub(super) fn begin(observer: &Arc<Observer>, label_callers: bool, headers: &HeaderMap) -> Self {
+    pub(super) fn begin(observer: &Arc<Observer>, session: &'s Session, label_callers: bool, headers: &HeaderMap) -> Self {
         let parent = Context::of(headers);
         Self {
+            session,
             label_callers,
             id: RequestId::given(headers.get(request_id::KEY)),
             received: observer.clock.now(),
@@ -119,8 +140,14 @@ impl Guard {
         let metrics = &self.observer.metrics;
         let (code, reason, outcome) = (status::name(end.code()), end.reason().map_or("", Reason::as_str), end.outcome().as_str());
         metrics.call(&CallEnd { code, reason, outcome }, now.mono.saturating_duration_since(self.received.mono));
-        if let End::Answered { left, .. } = end {
-            metrics.handed_out(*left);
+        let mut told = true;
+        match end {
+            End::Answered { left, .. } => metrics.handed_out(*left),
+            End::Refused(NoToken { error: BrokerError::Overloaded { why, .. }, .. }) => metrics.shed(why.as_str()),
+            End::Refused(_) | End::RefusedBelow(_) | End::Cancelled => {
+                let kind = Kind { verdict: end.verdict(), reason, outcome, audited: true };
+                told = !self.is_a_strangers() || self.observer.strangers.count(self.session.connection.address(), kind, now.wall);
+            }
         }
         let caller = self.call.as_ref().map(|call| &call.caller);
         if self.label_callers
@@ -129,20 +156,28 @@ impl Guard {
             metrics.caller(caller, code);
         }
         let user = self.call.as_ref().and_then(|call| call.notes.take_user());
-        let trace_id = self.trace_id();
-        self.observer.audit.decision(Decision {
-            at: now.wall,
-            caller: caller.cloned(),
-            user: user.clone(),
-            verdict: end.verdict(),
-            reason,
-            outcome,
-            token_id: end.token_id(),
-            request_id: self.id,
-            trace_id,
-        });
-        self.log(end, caller, user.as_deref(), trace_id);
+        if told {
+            let trace_id = self.trace_id();
+            self.observer.audit.decision(Decision {
+                at: now.wall,
+                caller: caller.cloned(),
+                user: user.clone(),
+                verdict: end.verdict(),
+                reason,
+                outcome,
+                token_id: end.token_id(),
+                request_id: self.id,
+                trace_id,
+            });
+            self.log(end, caller, user.as_deref(), trace_id);
+        }
         self.end_span(code, outcome, caller, reason);
+    }
+
+    /// Whether it is the call of somebody who is not known, or whom no entry of `[[callers]]` means now: there may be any number of
+    /// them.
+    fn is_a_strangers(&self) -> bool {
+        self.call.as_ref().is_none_or(|call| !call.broker.in_force().policy.means(&call.caller))
     }
 
     /// One line for a call that got no token; the queue before standard output bounds what a bad day may cost.
@@ -186,7 +221,7 @@ impl Guard {
     }
 }
 
-impl Drop for Guard {
+impl Drop for Guard<'_> {
     fn drop(&mut self) {
         if !self.finished {
             self.finish(&End::Cancelled);

@@ -30,6 +30,7 @@ use crate::{
     caller::CallerId,
     live::{Serving, Snapshot},
     net::Session,
+    signin::Shed,
 };
 
 /// Longest request message, in bytes: most take 100, and sixteen rejected ids of 64 characters of any script take 4,224.
@@ -53,6 +54,9 @@ const NOT_VOUCHED_FOR: &str =
 /// What is wrong with a message that can't be taken.
 const MESSAGE_FAULT: (&str, &str) = ("message", "is longer than 8 KiB");
 
+/// More waits than may, whoever calls.
+const OVERLOADED: BrokerError = BrokerError::Overloaded { why: Shed::Full, wait: OVERLOADED_WAIT };
+
 /// Why a call did not get through the handler.
 enum Stopped {
     Refused(BrokerError),
@@ -75,24 +79,29 @@ pub(super) struct Layer {
 }
 
 impl Layer {
-    pub(super) fn new(broker: Arc<Broker>, observer: Observer) -> Self {
-        Self { broker, observer: Arc::new(observer), in_parts: Semaphore::new(IN_PARTS_MAX) }
+    pub(super) fn new(broker: Arc<Broker>, observer: Arc<Observer>) -> Self {
+        Self { broker, observer, in_parts: Semaphore::new(IN_PARTS_MAX) }
     }
 
     /// Answers one call.
     pub(super) async fn call(&self, request: Request<Incoming>, session: &Session) -> Response<Body> {
         let snapshot = self.broker.in_force();
-        let mut guard = Guard::begin(&self.observer, snapshot.serving.label_callers, request.headers());
+        let mut guard = Guard::begin(&self.observer, session, snapshot.serving.label_callers, request.headers());
         if is_too_large(&request) {
             return guard.refused(BrokerError::MetadataTooLarge);
         }
-        match AssertUnwindSafe(self.handle(request, session, snapshot, &mut guard)).catch_unwind().await {
-            Ok(Ok(response)) => guard.answered(response),
-            Ok(Err(Stopped::Refused(error))) => guard.refused(error),
+        let handled = {
+            let handling = pin!(AssertUnwindSafe(self.handle(request, session, snapshot, &mut guard)).catch_unwind());
+            session.connection.counting(handling).await
+        };
+        match handled {
+            Some(Ok(Ok(response))) => guard.answered(response),
+            Some(Ok(Err(Stopped::Refused(error)))) => guard.refused(error),
             // The panic's text is in nobody's interest; where it was is in the log.
-            Err(_panic) => guard.refused(BrokerError::Internal),
+            Some(Err(_panic)) => guard.refused(BrokerError::Internal),
+            None => guard.refused(OVERLOADED),
             // The guard, dropped, tells of it; nobody reads the answer.
-            Ok(Err(Stopped::Gone)) => Status::cancelled("the message broke off").into_http(),
+            Some(Ok(Err(Stopped::Gone))) => Status::cancelled("the message broke off").into_http(),
         }
     }
 
@@ -101,7 +110,7 @@ impl Layer {
         mut request: Request<Incoming>,
         session: &Session,
         snapshot: Arc<Snapshot>,
-        guard: &mut Guard,
+        guard: &mut Guard<'_>,
     ) -> Result<Response<Body>, Stopped> {
         let (serving, received) = (&snapshot.serving, guard.received);
         let timeout =
@@ -144,7 +153,7 @@ impl Layer {
             message = if message.is_empty() { more } else { joined(message, &more) };
             if message.len() > PART_MAX && in_parts.is_none() && !body.is_end_stream() {
                 let place = self.in_parts.try_acquire();
-                in_parts = Some(place.map_err(|_full| BrokerError::Overloaded { wait: OVERLOADED_WAIT })?);
+                in_parts = Some(place.map_err(|_full| OVERLOADED)?);
             }
         }
         Ok(message)

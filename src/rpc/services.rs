@@ -20,13 +20,15 @@ use super::{
     health::Health,
     layer::{self, Layer, MESSAGE_TIMEOUT, identify},
     status,
+    strangers::Kind,
     streams::{AnswerBody, shutting_down},
 };
 use crate::{
-    broker::{Broker, BrokerError},
+    broker::{Broker, BrokerError, Outcome},
     net::{CountedBody, Session, connection::OpenCall},
     proto,
     request_id::{self, RequestId},
+    telemetry::audit::Verdict,
 };
 
 /// The method of health that goes on.
@@ -68,7 +70,7 @@ impl Services {
     ///
     /// # Errors
     /// Where the compiled-in descriptors are broken.
-    pub fn all(broker: Arc<Broker>, observer: Observer, health: &Health) -> Result<Self, ReflectionError> {
+    pub fn all(broker: Arc<Broker>, observer: Arc<Observer>, health: &Health) -> Result<Self, ReflectionError> {
         let reflection = || {
             tonic_reflection::server::Builder::configure()
                 .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
@@ -124,7 +126,7 @@ impl hyper::service::Service<Request<Incoming>> for Calls {
                     drop(open);
                     return Ok(endless(&session, || offered.watch(request, &session)).await);
                 }
-                _ if is_health => Box::pin(offered.check(request, &session)).await,
+                _ if is_health => counting(&session, Box::pin(offered.check(request, &session))).await,
                 Some(layer) => match offered.reflection.iter().find(|(name, _)| service == Some(*name)) {
                     Some((_, handler)) => {
                         drop(open);
@@ -149,13 +151,18 @@ async fn endless<A: Future<Output = Response<Body>>>(session: &Session, answer: 
     let stream = session.connection.begin_endless();
     let response = match &stream {
         Some(_) => Box::pin(answer()).await,
-        None => too_many_streams(),
+        None => too_much(),
     };
     response.map(|body| AnswerBody::stream(body, session.closing.clone(), stream))
 }
 
-fn too_many_streams() -> Response<Body> {
-    let fault = "this connection has as many watches and reflections as one may: end one, or read those that are there";
+/// An answer that may have to wait.
+async fn counting<A: Future<Output = Response<Body>>>(session: &Session, mut answering: Pin<Box<A>>) -> Response<Body> {
+    session.connection.counting(answering.as_mut()).await.unwrap_or_else(too_much)
+}
+
+fn too_much() -> Response<Body> {
+    let fault = "too much waits, or this connection has as many watches and reflections as one may: end some, or try again later";
     Status::resource_exhausted(fault).into_http()
 }
 
@@ -198,8 +205,8 @@ impl Layer {
             drop(snapshot);
             match identified {
                 Ok(Ok(_)) => in_time(handler(request)).await,
-                Ok(Err(error)) => refused(&error, &id),
-                Err(_elapsed) => refused(&BrokerError::DeadlineExceeded, &id),
+                Ok(Err(error)) => self.refused(&error, &id, session),
+                Err(_elapsed) => self.refused(&BrokerError::DeadlineExceeded, &id, session),
             }
         };
         tokio::select! {
@@ -208,16 +215,21 @@ impl Layer {
             () = session.closing.cancelled() => shutting_down().into_http(),
         }
     }
+
+    /// A call beside `GetToken` whose caller is not known.
+    fn refused(&self, error: &BrokerError, id: &RequestId, session: &Session) -> Response<Body> {
+        let (reason, outcome) = (error.reason().as_str(), Outcome::TurnedAway.as_str());
+        let kind = Kind { verdict: Verdict::Unauthenticated, reason, outcome, audited: false };
+        let Observer { strangers, clock, .. } = &*self.observer;
+        if strangers.count(session.connection.address(), kind, clock.now().wall) {
+            info!(request_id = %id, reason, %error, "no token");
+        }
+        status::from_error(error, id).into_http()
+    }
 }
 
 fn request_id<B>(request: &Request<B>) -> RequestId {
     RequestId::given(request.headers().get(request_id::KEY))
-}
-
-/// A call beside `GetToken` whose caller is not known.
-fn refused(error: &BrokerError, id: &RequestId) -> Response<Body> {
-    info!(request_id = %id, reason = error.reason().as_str(), %error, "no token");
-    status::from_error(error, id).into_http()
 }
 
 fn handler<S>(server: S) -> (&'static str, Handler)

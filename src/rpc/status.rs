@@ -59,7 +59,7 @@ fn wait(error: &BrokerError) -> Option<Duration> {
         | BrokerError::VaultUnavailable { wait, .. }
         | BrokerError::VaultResponseInvalid { wait, .. }
         | BrokerError::SignInTooSoon { wait }
-        | BrokerError::Overloaded { wait } => Some(*wait),
+        | BrokerError::Overloaded { wait, .. } => Some(*wait),
         BrokerError::IdentityUnavailable { .. } => Some(IDENTITY_WAIT),
         BrokerError::InvalidRequest(_)
         | BrokerError::MetadataTooLarge

@@ -7,6 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, Semaphore, watch};
 
+use super::turns::{Turn, Turns};
+use crate::caller::CallerName;
+
 /// The permits to be at the vault.
 #[derive(Debug)]
 pub(super) struct ConcurrencyLimit {
@@ -16,6 +19,8 @@ pub(super) struct ConcurrencyLimit {
     /// Renewals need one of these as well, of which there are fewer, so that half of the permits
     /// (of one: none) are always left to callers who wait.
     renewals: Semaphore,
+    /// Who may ask for one.
+    turns: Arc<Turns>,
     /// Whether the vault is down.
     down: watch::Sender<bool>,
 }
@@ -40,6 +45,8 @@ pub(super) struct Permit {
     limit: Arc<ConcurrencyLimit>,
     sign_in: bool,
     renewal: bool,
+    /// Of the caller that began the flight; given on once the permit is free.
+    turn: Option<Turn>,
 }
 
 impl ConcurrencyLimit {
@@ -47,7 +54,8 @@ impl ConcurrencyLimit {
         let most = most.clamp(1, Semaphore::MAX_PERMITS);
         let state = State { most, allowed: most, sign_ins: most, renewals: renewals_max(most), in_use: 0 };
         let (sign_ins, renewals) = (Semaphore::new(most), Semaphore::new(renewals_max(most)));
-        Arc::new(Self { state: Mutex::new(state), sign_ins, renewals, down: watch::Sender::new(false) })
+        let turns = Turns::new(most);
+        Arc::new(Self { state: Mutex::new(state), sign_ins, renewals, turns, down: watch::Sender::new(false) })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -58,6 +66,7 @@ impl ConcurrencyLimit {
     pub(super) fn resize(&self, most: usize) {
         let mut state = self.state();
         let most = most.clamp(1, Semaphore::MAX_PERMITS);
+        self.turns.resize(most);
         let all = state.allowed == state.most && !*self.down.borrow();
         (state.most, state.allowed) = (most, if all { most } else { state.allowed.min(most) });
         self.adjust(&mut state);
@@ -71,9 +80,10 @@ impl ConcurrencyLimit {
 
     /// Waits for a permit; a renewal for one of the fewer first, until `urgent` tells that somebody waits for it. None while the
     /// vault is down: who then may sign in finds out whether it is back, and needs [`ConcurrencyLimit::probe`].
-    pub(super) async fn acquire(self: &Arc<Self>, urgent: &Notify) -> Option<Permit> {
+    /// `caller`: who began the flight, if anybody in particular.
+    pub(super) async fn acquire(self: &Arc<Self>, urgent: &Notify, caller: Option<&CallerName>) -> Option<Permit> {
         let mut down = self.down.subscribe();
-        let mut permit = Permit { limit: Arc::clone(self), sign_in: false, renewal: false };
+        let mut permit = Permit { limit: Arc::clone(self), sign_in: false, renewal: false, turn: None };
         let acquiring = async {
             // Neither semaphore is ever closed.
             tokio::select! {
@@ -81,6 +91,9 @@ impl ConcurrencyLimit {
                 // Said once, it goes on being so, however often this is waited for.
                 () = urgent.notified() => urgent.notify_one(),
                 taken = self.renewals.acquire() => permit.renewal = taken.map(tokio::sync::SemaphorePermit::forget).is_ok(),
+            }
+            if let Some(caller) = caller {
+                permit.turn = self.turns.take(caller).await;
             }
             let taken = self.sign_ins.acquire().await;
             // Counted as in use before anybody else can look.
@@ -102,7 +115,7 @@ impl ConcurrencyLimit {
         (state.in_use < state.most).then(|| {
             state.in_use += 1;
             state.sign_ins += 1;
-            Permit { limit: Arc::clone(self), sign_in: true, renewal: false }
+            Permit { limit: Arc::clone(self), sign_in: true, renewal: false, turn: None }
         })
     }
 
@@ -178,7 +191,7 @@ mod tests {
     async fn permit(limit: &Arc<ConcurrencyLimit>) -> Permit {
         let urgent = Notify::new();
         urgent.notify_one();
-        limit.acquire(&urgent).await.expect("the vault is not down")
+        limit.acquire(&urgent, None).await.expect("the vault is not down")
     }
 
     fn free(limit: &ConcurrencyLimit) -> usize {
@@ -191,7 +204,7 @@ mod tests {
         let permits = [permit(&limit).await, permit(&limit).await];
         limit.down();
         assert_eq!(free(&limit), 0, "two are at the vault still");
-        assert!(limit.acquire(&Notify::new()).await.is_none(), "nobody waits for those");
+        assert!(limit.acquire(&Notify::new(), None).await.is_none(), "nobody waits for those");
         let probe = limit.probe().expect("it has a way of its own");
         drop(permits);
         for free_then in [2, 4, 8, 16, 16] {
@@ -207,7 +220,7 @@ mod tests {
         let limit = ConcurrencyLimit::new(1);
         let straggler = permit(&limit).await;
         let quiet = Notify::new();
-        let waiting = limit.acquire(&quiet);
+        let waiting = limit.acquire(&quiet, None);
         tokio::pin!(waiting);
         assert!(futures_util::poll!(&mut waiting).is_pending());
         limit.down();
@@ -271,20 +284,20 @@ mod tests {
     async fn renewals_leave_half_to_callers_who_wait() {
         let limit = ConcurrencyLimit::new(4);
         let quiet = Notify::new();
-        let renewals = [limit.acquire(&quiet).await, limit.acquire(&quiet).await];
+        let renewals = [limit.acquire(&quiet, None).await, limit.acquire(&quiet, None).await];
         tokio::select! {
             biased;
-            _ = limit.acquire(&quiet) => panic!("a third renewal passed"),
+            _ = limit.acquire(&quiet, None) => panic!("a third renewal passed"),
             () = tokio::task::yield_now() => {}
         }
         let urgent = permit(&limit).await;
         assert!(urgent.sign_in && !urgent.renewal);
         // Somebody waits for the third renewal now: it needs none of the fewer any more.
         quiet.notify_one();
-        let hurried = limit.acquire(&quiet).await.expect("there is room");
+        let hurried = limit.acquire(&quiet, None).await.expect("there is room");
         assert!(hurried.sign_in);
         drop(urgent);
-        assert!(limit.acquire(&quiet).await.is_some(), "nor the next time");
+        assert!(limit.acquire(&quiet, None).await.is_some(), "nor the next time");
         drop((renewals, hurried));
         assert_eq!((free(&limit), limit.renewals.available_permits()), (4, 2));
     }

@@ -6,7 +6,7 @@ use super::{
     obtain::obtain,
     report::{report, report_broken, report_end},
     settle::{settle, settle_broken, settle_without},
-    shared::FlightContext,
+    shared::{FlightContext, FlightPlaces},
 };
 use crate::{single_flight::Leader, users::waiters::FlightOutcome};
 
@@ -15,13 +15,14 @@ pub(super) struct Flight {
     context: FlightContext,
     /// A password went on its way, and what became of it is not reported yet.
     sent: bool,
+    _places: FlightPlaces,
     /// Dropped last: whoever is woken finds the user free.
     leader: Leader<FlightOutcome>,
 }
 
 impl Flight {
-    pub(super) fn new(context: FlightContext, leader: Leader<FlightOutcome>) -> Self {
-        Self { context, sent: false, leader }
+    pub(super) fn new(context: FlightContext, places: FlightPlaces, leader: Leader<FlightOutcome>) -> Self {
+        Self { context, sent: false, _places: places, leader }
     }
 
     pub(super) async fn run(mut self) {
@@ -44,7 +45,6 @@ impl Flight {
 
 impl Drop for Flight {
     fn drop(&mut self) {
-        self.context.shared.leave(self.context.renewal);
         if !self.leader.is_over() {
             settle_broken(&self.context, &self.leader);
             report_broken(&self.context, self.sent);

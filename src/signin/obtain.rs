@@ -89,10 +89,10 @@ pub(super) async fn obtain(flight: &FlightContext, sent: &mut bool) -> Result<Ob
 }
 
 async fn try_sources(flight: &FlightContext, sent: &mut bool) -> Result<Obtained, NotNow> {
-    let FlightContext { shared, urgent, .. } = flight;
+    let FlightContext { shared, urgent, caller, .. } = flight;
     eligible(flight, shared.parts.clock.now().mono)?;
     // Whichever source comes before the vault is asked here, for who is eligible: no permit is held yet.
-    let permit = shared.limit.acquire(urgent).await;
+    let permit = shared.limit.acquire(urgent, caller.as_ref()).await;
     // The queue may have been long: what was true at its end may not be now.
     let now = shared.parts.clock.now();
     let eligible = eligible(flight, now.mono)?;

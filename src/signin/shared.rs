@@ -4,19 +4,18 @@
 
 use std::{
     fmt,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
 
 use tokio::{runtime::Handle, sync::Notify, time::Instant};
 
-use super::{concurrency_limit::ConcurrencyLimit, upstream_state::UpstreamState};
+use super::{caller_rates::CallerRates, concurrency_limit::ConcurrencyLimit, upstream_state::UpstreamState};
 use crate::{
+    caller::{CallerId, CallerName},
     clock::Clock,
     live::{Live, Snapshot},
+    net::memory::WAITING_MAX,
     telemetry::{
         audit::Audit,
         metrics::Metrics,
@@ -27,12 +26,17 @@ use crate::{
         Configured, KnownUser, Record,
         holds::{Circumstances, Stop},
         refresh_queue::RefreshQueue,
+        shares::{Place, Shares, Shed},
     },
     vault::Failure,
 };
 
 /// Most flights under way or queued: twice the ten thousand cold users of a bad morning; each costs about 2 KiB.
 pub const FLIGHTS_MAX: usize = 20_000;
+/// Most calls waiting in all; each costs its HTTP/2 stream, about 5 KiB. Fewer than may wait on all connections, so that whoever is one
+/// too many is told so by what knows whose share is used up.
+pub const WAITERS_MAX: usize = 16_384;
+const _: () = assert!(WAITERS_MAX < WAITING_MAX);
 
 /// What the vault answered last: for people, no rule depends on it.
 #[derive(Clone, Debug, Default)]
@@ -75,10 +79,12 @@ pub(super) struct Shared {
     pub(super) slowest: Mutex<Duration>,
     /// The scope of the last token: most have the same, which is then in memory once.
     scope: Mutex<Arc<String>>,
-    under_way: AtomicUsize,
-    /// Those of them that nobody waited for when they began.
-    renewals: AtomicUsize,
-    pub(super) waiting: AtomicUsize,
+    flights: Arc<Shares>,
+    /// Places that flights which nobody waited for when they began need as well: half as many, so that the rest is left to callers.
+    renewals: Arc<Shares>,
+    /// The places of calls that wait.
+    pub(super) waiters: Arc<Shares>,
+    pub(super) caller_rates: CallerRates,
     random: Mutex<fastrand::Rng>,
 }
 
@@ -88,9 +94,18 @@ pub(super) struct FlightContext {
     pub(super) user: Arc<KnownUser>,
     /// Nobody waited when it began.
     pub(super) renewal: bool,
+    /// Whose call began it, where that is known.
+    pub(super) caller: Option<CallerName>,
     /// Says that somebody waits now.
     pub(super) urgent: Arc<Notify>,
     pub(super) span: Span,
+}
+
+/// The places that a flight holds.
+#[derive(Debug)]
+pub(super) struct FlightPlaces {
+    _flight: Place,
+    _renewal: Option<Place>,
 }
 
 /// The one sign-in that finds out whether the vault is back. Dropped before that is known, it lets another one do so.
@@ -108,7 +123,7 @@ impl fmt::Debug for Parts {
 
 impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared").field("under_way", &self.under_way).finish_non_exhaustive()
+        f.debug_struct("Shared").field("flights", &self.flights).finish_non_exhaustive()
     }
 }
 
@@ -121,9 +136,10 @@ impl Shared {
             last_answers: Mutex::default(),
             slowest: Mutex::default(),
             scope: Mutex::default(),
-            under_way: AtomicUsize::new(0),
-            renewals: AtomicUsize::new(0),
-            waiting: AtomicUsize::new(0),
+            flights: Shares::new(FLIGHTS_MAX),
+            renewals: Shares::new(FLIGHTS_MAX / 2),
+            waiters: Shares::new(WAITERS_MAX),
+            caller_rates: CallerRates::default(),
             random: Mutex::new(fastrand::Rng::with_seed(parts.seed)),
             parts,
         }
@@ -154,22 +170,10 @@ impl Shared {
         Circumstances { now, jitter: self.random(), grants: self.upstream().undocumented.grants() }
     }
 
-    /// Takes one of the places for flights, if there is one; renewals leave half of them to callers who wait.
-    pub(super) fn enter(&self, renewal: bool) -> bool {
-        let renewals = if renewal { self.renewals.fetch_add(1, Ordering::Relaxed) } else { 0 };
-        let room = self.under_way.fetch_add(1, Ordering::Relaxed) < FLIGHTS_MAX && renewals < FLIGHTS_MAX / 2;
-        if !room {
-            self.leave(renewal);
-        }
-        room
-    }
-
-    /// Gives the place back.
-    pub(super) fn leave(&self, renewal: bool) {
-        self.under_way.fetch_sub(1, Ordering::Relaxed);
-        if renewal {
-            self.renewals.fetch_sub(1, Ordering::Relaxed);
-        }
+    /// Takes a place for a flight that a caller begins, or nobody in particular.
+    pub(super) fn enter(&self, renewal: bool, caller: Option<&CallerId>) -> Result<FlightPlaces, Shed> {
+        let _renewal = if renewal { Some(self.renewals.take(None)?) } else { None };
+        Ok(FlightPlaces { _flight: self.flights.take(caller)?, _renewal })
     }
 
     /// A token's scope, shared with the last token's if that is the same.
@@ -182,7 +186,7 @@ impl Shared {
     }
 
     pub(super) fn under_way(&self) -> usize {
-        self.under_way.load(Ordering::Relaxed)
+        self.flights.taken()
     }
 
     /// 0 to 1.

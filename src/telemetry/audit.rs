@@ -36,7 +36,7 @@ use crate::{
 const RECORDS_MAX: usize = 65_536;
 
 /// What became of a call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Verdict {
     /// A token was handed out.
     Allowed,
@@ -91,6 +91,27 @@ impl Decision {
     }
 }
 
+/// Calls that are told of in one line, since nobody who is known made them.
+#[derive(Clone, Debug)]
+pub struct SummedCalls {
+    /// When they are told of.
+    pub at: SystemTime,
+    /// The address that they came from, or that they came from several.
+    pub peer: String,
+    /// What became of each.
+    pub verdict: Verdict,
+    /// Why, as on the wire.
+    pub reason: &'static str,
+    /// How far each got.
+    pub outcome: &'static str,
+    /// How many.
+    pub count: u64,
+    /// When the first of them ended …
+    pub first: SystemTime,
+    /// … and the last.
+    pub last: SystemTime,
+}
+
 /// A sign-in at the vault that ended.
 #[derive(Clone, Debug)]
 pub struct SignInResult {
@@ -133,6 +154,7 @@ enum Record {
 #[derive(Debug)]
 enum Rare {
     SignIn(SignInResult),
+    Summed(SummedCalls),
     InForce { at: SystemTime, configured: Reconfigured },
     Refused { at: SystemTime, faults: usize },
     Certificate { at: SystemTime, not_after: Option<String> },
@@ -202,6 +224,11 @@ impl Audit {
     /// Records a call.
     pub fn decision(&self, call: Decision) {
         self.record(|| Record::Decision(call));
+    }
+
+    /// Records calls that have no record of their own.
+    pub fn summed(&self, calls: SummedCalls) {
+        self.rare(|| Rare::Summed(calls));
     }
 
     /// Records a sign-in at the vault.

@@ -21,6 +21,8 @@ use prometheus_client::{
 
 pub mod gauges;
 mod histogram;
+#[cfg(test)]
+mod tests;
 mod text_format;
 
 use self::{gauges::Gauges, histogram::Histogram};
@@ -99,6 +101,11 @@ struct ByMerchant {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByReason {
+    why: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByResult {
     result: &'static str,
 }
@@ -155,6 +162,7 @@ pub struct Metrics {
     /// Those of hits, found once: nearly all calls are hits, and looking for two labels would be most of what counting one costs.
     hits: (Counter, Histogram),
     calls_by_caller: Family<ByCaller, Counter>,
+    calls_shed: Family<ByReason, Counter>,
     remaining: Histogram,
     sign_ins: Family<ByMerchant, Counter>,
     sign_in_durations: Durations<ByResult>,
@@ -184,6 +192,7 @@ impl Default for Metrics {
             call_durations,
             hits,
             calls_by_caller: Family::default(),
+            calls_shed: Family::default(),
             remaining: Histogram::new(&LIVES),
             sign_ins: Family::default(),
             sign_in_durations: Family::new_with_constructor(ByDuration),
@@ -205,6 +214,7 @@ impl Default for Metrics {
         ] {
             results.iter().for_each(|result| drop(family.get_or_create(&ByResult { result })));
         }
+        ["full", "share", "rate"].iter().for_each(|why| drop(metrics.calls_shed.get_or_create(&ByReason { why })));
         for (code, reason, outcome) in [("INTERNAL", "INTERNAL", "broken"), ("RESOURCE_EXHAUSTED", "BROKER_OVERLOADED", "shed")] {
             drop(metrics.calls.get_or_create(&CallEnd { code, reason, outcome }));
         }
@@ -233,6 +243,9 @@ impl Metrics {
         to.register_with_unit("call_duration", help, Unit::Seconds, self.call_durations.clone());
         let help = "GetToken calls by caller, where admin.label_callers is set; callers beyond the first 256 share one label";
         to.register("caller_calls", help, self.calls_by_caller.clone());
+        let help = "GetToken calls that were turned away with BROKER_OVERLOADED: all places are taken (full), the rest is for other \
+                    callers (share), or the caller began as many sign-ins as it may in a minute (rate)";
+        to.register("calls_shed", help, self.calls_shed.clone());
         let help = "What was left of the life of tokens as they were handed out";
         to.register_with_unit("token_remaining", help, Unit::Seconds, self.remaining.clone());
         let help = "Sign-ins at the vault that ended; merchants beyond the first 200 share one label";
@@ -267,6 +280,11 @@ impl Metrics {
     pub fn caller(&self, caller: &str, code: &'static str) {
         let caller = self.callers.label(caller).to_owned();
         self.calls_by_caller.get_or_create(&ByCaller { caller, code }).inc();
+    }
+
+    /// Counts a call that was turned away with `BROKER_OVERLOADED`.
+    pub fn shed(&self, why: &'static str) {
+        self.calls_shed.get_or_create(&ByReason { why }).inc();
     }
 
     /// Notes what is left of a token that is handed out.
@@ -350,48 +368,5 @@ impl LabelValues {
         }
         known.insert(name.into());
         name
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn text(metrics: &Metrics) -> String {
-        metrics.text(Gauges::default(), Format::OpenMetrics).expect("can be written")
-    }
-
-    #[test]
-    fn names_beyond_the_limit_share_a_label_and_the_first_keep_theirs() {
-        let metrics = Metrics::default();
-        for n in 0..MERCHANTS_MAX + 50 {
-            metrics.sign_in(&format!("m{n}"), "granted", Duration::ZERO);
-        }
-        metrics.sign_in("m0", "granted", Duration::ZERO);
-        let text = text(&metrics);
-        assert_eq!(text.matches("token_broker_sign_ins_total{").count(), MERCHANTS_MAX + 1);
-        assert!(text.contains("token_broker_sign_ins_total{merchant_id=\"_other\",result=\"granted\"} 50\n"));
-        assert!(text.contains("token_broker_sign_ins_total{merchant_id=\"m0\",result=\"granted\"} 2\n"));
-    }
-
-    #[test]
-    fn a_label_cannot_break_out_of_its_quotes() {
-        let metrics = Metrics::default();
-        metrics.sign_in("a\"} 1\\", "granted", Duration::ZERO);
-        assert!(text(&metrics).contains("token_broker_sign_ins_total{merchant_id=\"a\\\"} 1\\\\\",result=\"granted\"} 1\n"));
-    }
-
-    #[test]
-    fn durations_fall_into_buckets_from_50_microseconds_to_30_seconds() {
-        let metrics = Metrics::default();
-        let ended = CallEnd { code: "OK", reason: "", outcome: "hit" };
-        for took in [Duration::from_micros(40), Duration::from_micros(60), Duration::from_secs(31)] {
-            metrics.call(&ended, took);
-        }
-        let text = text(&metrics);
-        for (le, count) in [("0.00005", 1), ("0.0001", 2), ("30.0", 2), ("+Inf", 3)] {
-            let line = format!("token_broker_call_duration_seconds_bucket{{le=\"{le}\",outcome=\"hit\"}} {count}\n");
-            assert!(text.contains(&line), "{line}{text}");
-        }
     }
 }

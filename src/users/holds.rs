@@ -62,8 +62,6 @@ struct Rare {
 pub struct LastSignIn {
     /// When it began.
     pub began: Instant,
-    /// How much of the token's life was left when it arrived.
-    pub gave: Duration,
     /// No other begins before this much has passed since `began`.
     pub floor: Duration,
 }
@@ -113,8 +111,15 @@ impl Holds {
     pub fn within_floor(&self, now: Instant, rules: &Rules) -> Option<LastSignIn> {
         let (began, gave) = self.last?;
         // Half of what the token has left at most: a floor that outlasts it would leave the user without.
-        let last = LastSignIn { began, gave, floor: self.floor(rules).min(gave / 2) };
+        let last = LastSignIn { began, floor: self.floor(rules).min(gave / 2) };
         (last.next() > now).then_some(last)
+    }
+
+    /// How much life the last sign-in that succeeded gave, whatever it was for, if that is less than `wanted`. Another gives no more
+    /// while that token is good: it need not be tried before it falls due.
+    #[must_use]
+    pub fn gave_less(&self, wanted: Duration) -> Option<Duration> {
+        self.last.map(|(_, gave)| gave).filter(|gave| *gave < wanted)
     }
 
     /// Notes that the vault's API refused `token`, the one now cached: soon after its issue, the next sign-in doubles the floor.

@@ -6,15 +6,19 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use tokio::{sync::Notify, time::Instant};
 
-use super::holds::Stop;
+use super::{
+    holds::Stop,
+    shares::{Shares, Shed},
+};
 use crate::{
+    caller::CallerId,
     clock::Moment,
     single_flight::{Follower, Leader},
     telemetry::traces::Span,
     tokens::cached_token::CachedToken,
 };
 
-/// Most callers waiting for one flight: ten thousand replicas that report one dead token, and some more.
+/// Most calls waiting for one flight: ten thousand replicas of one caller that report one dead token, and others beside it.
 pub const WAITERS_PER_FLIGHT_MAX: usize = 16_384;
 
 /// How a flight ended.
@@ -43,10 +47,10 @@ pub enum Join {
     Stopped(Stop),
     /// The floor between sign-ins ends after the caller's deadline: so long is left.
     TooSoon(Duration),
-    /// A sign-in whose floor still lasts gave less than was asked for: so much.
+    /// The last sign-in gave less than was asked for, so much, and its token is not due yet.
     Unattainable(Duration),
-    /// Too many flights.
-    Full,
+    /// No flight more now, or none more of this caller's, and when to try again, where that is known.
+    Shed(Shed, Option<Duration>),
     /// The user was removed from the configuration just now.
     Gone,
 }
@@ -64,6 +68,8 @@ pub struct JoinRequest<'a> {
     pub urgent: bool,
     /// Of the call that wants it; none for a renewal.
     pub span: Option<&'a Span>,
+    /// Who has no token that would do, and begins the flight at its own cost; none for a renewal, which is everybody's.
+    pub caller: Option<&'a CallerId>,
 }
 
 impl fmt::Debug for JoinRequest<'_> {
@@ -82,6 +88,8 @@ pub struct FlightHandle {
     pub(crate) outcome: Follower<FlightOutcome>,
     /// When the sign-in may begin.
     pub(crate) begins: Instant,
+    /// The places of those who wait.
+    pub(crate) waiters: Arc<Shares>,
     /// Tells a queued renewal that somebody waits now.
     pub(crate) urgent: Arc<Notify>,
     /// The flight's, to which those who wait are linked.
@@ -91,9 +99,9 @@ pub struct FlightHandle {
 impl FlightHandle {
     /// A flight that may begin at `begins`, and whoever is to end it.
     pub(crate) fn new(begins: Instant, span: Span) -> (Leader<FlightOutcome>, Self) {
-        let leader = Leader::with_waiters_max(WAITERS_PER_FLIGHT_MAX);
+        let leader = Leader::new();
         let outcome = leader.follower();
-        (leader, Self { outcome, begins, urgent: Arc::default(), span })
+        (leader, Self { outcome, begins, waiters: Shares::new(WAITERS_PER_FLIGHT_MAX), urgent: Arc::default(), span })
     }
 
     /// Tells the flight that somebody waits.

@@ -35,6 +35,8 @@ def test_the_ordinary_one_says_all_of_this():
             "renewal": "ahead",
             "assumed_lifetime": "5m",
             "idle_after": "1h",
+            "caller_sign_ins_per_minute": 120_000,
+            "caller_forced_sign_ins_per_minute": 12_000,
         },
         "auth": {
             "allow_unauthenticated": False,
@@ -79,6 +81,8 @@ def test_every_other_value_arrives():
         "renewal": "ahead",
         "assumed_lifetime": "1h 30m",
         "idle_after": "2h",
+        "caller_sign_ins_per_minute": 10_000_000,
+        "caller_forced_sign_ins_per_minute": 1,
     }
     assert "service_accounts" not in told["auth"]
 

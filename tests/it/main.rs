@@ -26,15 +26,18 @@ mod hostile_text;
 mod identity;
 mod load_on_the_vault;
 mod metrics_and_status;
+mod min_remaining;
 mod pasted_and_converted_files;
 mod refusals;
 mod rejected_tokens;
 mod reload;
 mod service_accounts;
+mod shared_out;
 mod shutdown;
 mod sign_in_panics;
 mod simulation;
 mod single_flight;
+mod strangers;
 #[cfg(feature = "traces")]
 mod traces;
 mod vault_hangs;

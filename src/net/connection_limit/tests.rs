@@ -1,6 +1,11 @@
 //! Who is closed for whom, in which order.
 
+use std::pin::pin;
+
+use futures_util::FutureExt as _;
+
 use super::*;
+use crate::net::memory::ENDLESS_STREAMS_MAX;
 
 fn limit(connections: usize, evict_busy: bool) -> Arc<ConnectionLimit> {
     ConnectionLimit::new(PortLimits { connections, evict_busy, waiting: 8, strangers_waiting: 4 })
@@ -29,7 +34,8 @@ async fn silent_ones_go_first_then_who_never_asked_of_the_address_with_the_most(
             slots.last().expect("is there").connection.set_proven();
         }
     }
-    let evicted = |slots: &[Slot]| slots.iter().enumerate().filter(|(_, slot)| is_evicted(slot)).map(|(n, _)| n).collect::<Vec<_>>();
+    let evicted =
+        |slots: &[Slot]| slots.iter().enumerate().filter(|(_, slot)| is_evicted(slot)).map(|(n, _)| n).collect::<Vec<_>>();
     tokio::time::advance(Duration::from_secs(1)).await;
     slots.push(admitted(&limit, 9).await);
     assert_eq!(evicted(&slots), [3], "it said nothing");
@@ -160,7 +166,8 @@ async fn strangers_calls_that_wait_are_few_and_shared_out_by_address() {
 
 #[tokio::test]
 async fn one_connection_has_few_calls_that_wait_before_it_is_known_who_calls() {
-    let limits = PortLimits { connections: 9, evict_busy: false, waiting: 1, strangers_waiting: 10 * STRANGERS_WAITING_OF_CONNECTION };
+    let limits =
+        PortLimits { connections: 9, evict_busy: false, waiting: 1, strangers_waiting: 10 * STRANGERS_WAITING_OF_CONNECTION };
     let limit = ConnectionLimit::new(limits);
     let slot = admitted(&limit, 1).await;
     let calls: Vec<_> = (0..2 * STRANGERS_WAITING_OF_CONNECTION).map_while(|_| slot.connection.wait()).collect();
@@ -187,19 +194,49 @@ async fn of_those_that_leave_something_unsent_the_one_that_has_for_the_longest_g
 }
 
 #[tokio::test]
-async fn an_answer_is_unread_for_a_period_at_least_before_that_counts() {
+async fn an_answer_is_stale_once_it_is_unread_for_a_period_and_until_it_is_read() {
     let limit = limit(1, false);
     let slot = admitted(&limit, 1).await;
     let connection = &slot.connection;
     let mut call = connection.begin_call();
-    assert!(!connection.has_unread() && !connection.ends_period());
+    assert!(!connection.has_unread() && !connection.has_stale());
     call.answered();
-    assert!(connection.has_unread() && !connection.ends_period(), "it was made in the period that ended");
+    assert!(connection.has_unread() && !connection.has_stale(), "it was made in the period that ended");
     let mut other = connection.begin_call();
     other.answered();
-    assert!(connection.ends_period(), "it was made before the period that ended");
+    assert!(connection.has_stale() && connection.has_stale(), "it was made before the period that ended");
     drop(call);
-    assert!(connection.has_unread());
+    assert!(connection.has_unread() && !connection.has_stale(), "the other was made in this period");
+    assert!(connection.has_stale());
     drop(other);
-    assert!(!connection.has_unread() && !connection.ends_period() && connection.is_idle() && connection.is_answered());
+    assert!(!connection.has_unread() && !connection.has_stale() && connection.is_idle() && connection.is_answered());
+}
+
+#[tokio::test]
+async fn work_counts_from_when_it_has_to_wait_and_is_given_up_where_too_much_does() {
+    let limit = limit(1, false);
+    let slot = admitted(&limit, 1).await;
+    let connection = &slot.connection;
+    connection.set_identified();
+    let held: Vec<_> = (0..7).filter_map(|_| connection.wait()).collect();
+    assert_eq!(connection.counting(pin!(async { 1 })).await, Some(1));
+    let mut work = pin!(tokio::task::yield_now());
+    let mut waits = pin!(connection.counting(work.as_mut()));
+    assert_eq!((waits.as_mut().now_or_never(), limit.state().waiting), (None, 8));
+    assert_eq!(connection.counting(pin!(std::future::pending::<()>())).await, None, "one too much");
+    assert_eq!(connection.counting(pin!(async { 2 })).await, Some(2), "what need not wait is never in question");
+    assert_eq!(waits.await, Some(()));
+    assert_eq!(limit.state().waiting, 7);
+    drop(held);
+}
+
+#[tokio::test]
+async fn a_connection_has_few_streams_without_an_end() {
+    let limit = ConnectionLimit::new(PortLimits::probes(1));
+    let slot = admitted(&limit, 1).await;
+    let most = PortLimits::probes(2).strangers_waiting / 2;
+    let streams: Vec<_> = (0..most).map_while(|_| slot.connection.begin_endless()).collect();
+    assert_eq!(streams.len(), (most / 2).min(ENDLESS_STREAMS_MAX), "one address has half of those that wait");
+    drop(streams);
+    assert_eq!(limit.state().strangers_waiting, 0);
 }

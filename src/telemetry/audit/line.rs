@@ -7,7 +7,7 @@ use std::{fmt, io, time::SystemTime};
 use serde::{Serialize, Serializer};
 use serde_json::ser::Formatter;
 
-use super::{Decision, Rare, Reconfigured, Record, SignInResult, sums::Sum};
+use super::{Decision, Rare, Reconfigured, Record, SignInResult, SummedCalls, sums::Sum};
 use crate::{clock, plain, user::Number};
 
 /// By which these lines are told from the log's, where both are on standard output.
@@ -33,6 +33,7 @@ pub(super) fn write(record: &Record, to: &mut Text) {
         Record::Decision(call) => decision(call, to),
         Record::Rare(rare) => match &**rare {
             Rare::SignIn(result) => sign_in(result, to),
+            Rare::Summed(calls) => summed(calls, to),
             Rare::InForce { at, configured } => in_force(*at, configured, to),
             Rare::Refused { at, faults } => {
                 let mut line = Line::begin(to, *at, "configuration");
@@ -56,11 +57,13 @@ fn decision(call: &Decision, to: &mut Text) {
 /// Adds the line of hits that were summed, at the instant at which it is written.
 pub(super) fn sum(sum: &Sum, at: SystemTime, to: &mut Text) {
     let Sum { first, last, count } = sum;
-    call_line(first, at, to)
-        .put("count", count)
-        .put("first", Shown(clock::rfc3339_micros(first.at)))
-        .put("last", Shown(clock::rfc3339_micros(*last)))
-        .end();
+    call_line(first, at, to).counted(*count, first.at, *last);
+}
+
+fn summed(SummedCalls { at, peer, verdict, reason, outcome, count, first, last }: &SummedCalls, to: &mut Text) {
+    let mut line = Line::begin(to, *at, "decision");
+    line.plain("peer", peer).plain("verdict", verdict.as_str()).plain("reason", reason).plain("outcome", outcome);
+    line.counted(*count, *first, *last);
 }
 
 /// What the line of a call and that of a sum have in common.
@@ -155,6 +158,12 @@ impl<'o> Line<'o> {
             self.put(name, value);
         }
         self
+    }
+
+    /// Ends a line that stands for so many calls.
+    fn counted(&mut self, count: u64, first: SystemTime, last: SystemTime) {
+        self.put("count", count);
+        self.put("first", Shown(clock::rfc3339_micros(first))).put("last", Shown(clock::rfc3339_micros(last))).end();
     }
 
     fn end(&mut self) {
@@ -320,6 +329,17 @@ mod tests {
             stamp.write(at, &mut text);
             assert_eq!(String::from_utf8(text).expect("is text"), clock::rfc3339_micros(at).to_string());
         }
+    }
+
+    #[test]
+    fn a_sum_of_strangers_calls_has_their_peer_and_no_names() {
+        let (first, last, at) = (at(), at() + Duration::from_secs(9), at() + Duration::from_secs(60));
+        let (peer, verdict, reason) = ("2001:db8::1".to_owned(), Verdict::Unauthenticated, "CALLER_UNAUTHENTICATED");
+        let calls = SummedCalls { at, peer, verdict, reason, outcome: "turned_away", count: 12_345, first, last };
+        let mut line = Text::default();
+        write(&rare(Rare::Summed(calls)), &mut line);
+        let expected = r#"{"timestamp":"2024-03-07T09:40:29.000123Z","event":"decision","peer":"2001:db8::1","verdict":"unauthenticated","reason":"CALLER_UNAUTHENTICATED","outcome":"turned_away","count":12345,"first":"2024-03-07T09:39:29.000123Z","last":"2024-03-07T09:39:38.000123Z","target":"audit"}"#;
+        assert_eq!(String::from_utf8(line.bytes).expect("is text"), format!("{expected}\n"));
     }
 
     #[test]

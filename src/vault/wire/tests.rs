@@ -41,6 +41,8 @@ fn config(base_url: &str) -> VaultConfig {
         renewal: Renewal::Ahead,
         assumed_lifetime: Duration::from_secs(300),
         idle_after: Duration::ZERO,
+        caller_sign_ins_per_minute: u32::MAX,
+        caller_forced_sign_ins_per_minute: u32::MAX,
     }
 }
 

@@ -73,6 +73,9 @@ async fn call(
     let plain = request.min_remaining.is_zero() && request.rejected_token_ids.is_empty();
     let had = world.with(&request.key, |facts| facts.valid(before).cloned());
     let (configured, generation) = world.configured(&request.key);
+    let under = world.under();
+    let shown =
+        world.with(&request.key, |facts| facts.shown.filter(|shown| shown.rules_out(request.min_remaining, under, before)));
     let in_force = broker.in_force();
     let calling = broker.get_token(in_force, &CallerId::Anonymous, &request);
     let result = match cancelled_after {
@@ -99,6 +102,16 @@ async fn call(
             world.check(result.is_ok(), || format!("{} has a valid token, and got {result:?}", request.key));
             world.check(waited <= MARGIN_WAIT, || format!("{} has a valid token, and waited {waited:?}", request.key));
         }
+    }
+    if let (true, Some(shown)) = (configured, shown) {
+        let known = matches!(result, Err(BrokerError::MinRemainingUnattainable { longest }) if longest <= shown.gave);
+        world.check(known && waited.is_zero(), || {
+            let wanted = request.min_remaining;
+            format!(
+                "{} gets {:?} at most, as was shown: asked for {wanted:?}, after {waited:?} it got {result:?}",
+                request.key, shown.gave
+            )
+        });
     }
     match result {
         Ok(answer) => Some(check(world, &request, &answer, now)),

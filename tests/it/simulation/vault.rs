@@ -16,7 +16,7 @@ use token_broker::{
 };
 use tokio::time::{Instant, sleep};
 
-use super::world::World;
+use super::world::{Shown, World};
 
 pub(crate) const SCRIPTED_PANIC: &str = "the simulation says so";
 
@@ -90,7 +90,7 @@ impl SimulatedVault {
     }
 
     /// The token, which the broker has from this instant on.
-    fn grant(&self, user: &UserKey, began: token_broker::clock::Moment, lifetime: Duration) -> Grant {
+    fn grant(&self, user: &UserKey, (began, under): (token_broker::clock::Moment, (u64, i64)), lifetime: Duration) -> Grant {
         let now = self.world.now();
         let counts = self.world.force().upstream == self.number;
         let same_token = self.same_token;
@@ -110,6 +110,7 @@ impl SimulatedVault {
             let left = end.left_at(now);
             if !left.is_zero() && counts {
                 (facts.not_before, facts.last) = (None, Some((began.mono, left)));
+                facts.shown = Some(Shown::new(under, lifetime, end, now));
                 if configured {
                     facts.tokens.push((text.clone(), end));
                 }
@@ -136,7 +137,7 @@ impl SimulatedVault {
 impl SignIn for SimulatedVault {
     fn sign_in<'a>(&'a self, user: &'a UserKey, password: &'a Secret, _: Option<Context>) -> SigningIn<'a> {
         Box::pin(async move {
-            let began = self.world.now();
+            let (began, under) = (self.world.now(), self.world.under());
             self.world.begin(self.number, user, password);
             let (latency, outcome) = self.draw();
             sleep(latency).await;
@@ -144,7 +145,7 @@ impl SignIn for SimulatedVault {
             let (name, result) = match outcome {
                 Outcome::Grant(lifetime) => {
                     self.world.granted(self.number, user, password);
-                    ("granted", Ok(self.grant(user, began, lifetime)))
+                    ("granted", Ok(self.grant(user, (began, under), lifetime)))
                 }
                 Outcome::Undocumented => {
                     self.world.may_have_judged(self.number, user, password, true);

@@ -82,10 +82,23 @@ pub(crate) struct Facts {
     pub(crate) not_before: Option<(Instant, &'static str)>,
     /// When the last sign-in that succeeded began, and how long its token lived on.
     pub(crate) last: Option<(Instant, Duration)>,
+    /// What the last sign-in that succeeded showed of how long tokens live.
+    pub(crate) shown: Option<Shown>,
     /// What each vault said of each credential.
     judged: BTreeMap<(u64, String), Judged>,
     /// All tokens that the vault gave, and the end of each.
     pub(crate) tokens: Vec<(String, Moment)>,
+}
+
+/// What a sign-in showed of how long tokens live.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Shown {
+    /// The configuration and the wall clock that it was begun under: it says nothing of others.
+    under: (u64, i64),
+    /// What the token had left when it arrived, how long it lived in all, and its end.
+    pub(crate) gave: Duration,
+    lifetime: Duration,
+    end: Moment,
 }
 
 /// What the vault said of one credential.
@@ -104,6 +117,17 @@ impl Facts {
     /// The newest token, if it lives beyond `now` by both clocks.
     pub(crate) fn valid(&self, now: Moment) -> Option<&(String, Moment)> {
         self.tokens.last().filter(|(_, end)| !end.left_at(now).is_zero())
+    }
+}
+
+impl Shown {
+    pub(crate) fn new(under: (u64, i64), lifetime: Duration, end: Moment, now: Moment) -> Self {
+        Self { under, gave: end.left_at(now), lifetime, end }
+    }
+
+    /// Whether no sign-in need be begun for so much life: the last one gave less, and its token can't be due before the middle of its life.
+    pub(crate) fn rules_out(&self, wanted: Duration, under: (u64, i64), now: Moment) -> bool {
+        self.under == under && self.gave < wanted && self.end.left_at(now) > self.lifetime / 2
     }
 }
 
@@ -131,6 +155,12 @@ impl World {
     pub(crate) fn set_clock(&self, skew: i64) {
         self.note(format!("the wall clock is off by {skew} ms"));
         self.state().skew = skew;
+    }
+
+    /// Which configuration counts, and how far off the wall clock is.
+    pub(crate) fn under(&self) -> (u64, i64) {
+        let state = self.state();
+        (state.generation, state.skew)
     }
 
     /// From now on every vault is well.

@@ -7,7 +7,7 @@ use token_broker::{
     caller::CallerId,
     clock::{Clock, SystemClock},
     config::{Renewal, UserConfig},
-    live::{Configuration, Live, Serving, Settings, Snapshot},
+    live::{CallerLimits, Configuration, Live, Serving, Settings, Snapshot},
     policy::Policy,
     secret::Secret,
     signin::Parts,
@@ -25,6 +25,9 @@ use tokio::{runtime::Handle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) const RULES: Rules = Rules { min_sign_in_interval: Duration::from_secs(5), refusal_hold: Duration::from_secs(86_400) };
+
+/// Callers may begin as many sign-ins as they like.
+pub(crate) const UNLIMITED: CallerLimits = CallerLimits { sign_ins_per_minute: u32::MAX, forced_sign_ins_per_minute: u32::MAX };
 
 /// A user of the one merchant.
 pub(crate) fn key(n: usize) -> UserKey {
@@ -45,6 +48,7 @@ pub(crate) fn settings(upstream: &str, sign_in: Arc<dyn SignIn>) -> Settings {
         renewal: Renewal::Ahead,
         max_concurrent_sign_ins: 64,
         idle_after: Duration::from_secs(3_600),
+        caller_limits: UNLIMITED,
     }
 }
 
@@ -98,6 +102,17 @@ impl BrokerInMemory {
         patience: Duration,
         rejected: &[String],
     ) -> impl Future<Output = Result<Answer, BrokerError>> + Send + use<> {
+        self.answer_as(&CallerId::Anonymous, n, patience, rejected)
+    }
+
+    /// The same of a caller with a name.
+    pub(crate) fn answer_as(
+        &self,
+        caller: &CallerId,
+        n: usize,
+        patience: Duration,
+        rejected: &[String],
+    ) -> impl Future<Output = Result<Answer, BrokerError>> + Send + use<> {
         let request = Request {
             key: Arc::new(key(n)),
             min_remaining: Duration::ZERO,
@@ -105,8 +120,8 @@ impl BrokerInMemory {
             deadline: Instant::now() + patience,
             span: Span::default(),
         };
-        let broker = Arc::clone(&self.broker);
-        async move { broker.get_token(broker.in_force(), &CallerId::Anonymous, &request).await.map_err(|none| none.error) }
+        let (broker, caller) = (Arc::clone(&self.broker), caller.clone());
+        async move { broker.get_token(broker.in_force(), &caller, &request).await.map_err(|none| none.error) }
     }
 
     /// The same, and the token's text.

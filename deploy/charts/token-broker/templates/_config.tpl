@@ -92,6 +92,8 @@ refusal_hold = {{ .refusalHold | toJson }}
 renewal = {{ .renewal | toJson }}
 assumed_lifetime = {{ .assumedLifetime | toJson }}
 idle_after = {{ .idleAfter | toJson }}
+caller_sign_ins_per_minute = {{ int .callerSignInsPerMinute }}
+caller_forced_sign_ins_per_minute = {{ int .callerForcedSignInsPerMinute }}
 {{- with .headers }}
 
 [vault.headers]

@@ -17,7 +17,7 @@ use crate::{
     caller::CallerId,
     clock::SystemClock,
     config::{Renewal, UserConfig},
-    live::{Configuration, Live, Serving, Settings, Snapshot},
+    live::{CallerLimits, Configuration, Live, Serving, Settings, Snapshot},
     policy::Policy,
     signin::Parts,
     telemetry::{
@@ -111,6 +111,7 @@ async fn a_day(vault: Arc<Closed>, users: usize, seed: u64) {
         renewal: Renewal::Ahead,
         max_concurrent_sign_ins: 64,
         idle_after: DAY,
+        caller_limits: CallerLimits { sign_ins_per_minute: u32::MAX, forced_sign_ins_per_minute: u32::MAX },
     };
     let configuration = || Configuration {
         users: configured(),
