@@ -3,6 +3,9 @@
 //! Must never hold the name of somebody who has not proven it, nor let a pattern mean more callers than it says: names are compared
 //! exactly, and a wildcard stands for one whole segment, never for a trust domain.
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
+
 use std::{fmt, ops::Deref, sync::Arc};
 
 /// Stands for one whole segment of a caller's name.

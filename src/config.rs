@@ -14,6 +14,8 @@ mod file_set;
 mod files;
 mod findings;
 mod fingerprint;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod glob_walk;
 mod grpc_tls;
 mod last_good;

@@ -2,12 +2,15 @@
 //!
 //! Must never take a name that was not proven, nor choose among several.
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
+
 use std::time::SystemTime;
 
 use rustls::pki_types::CertificateDer;
 
 use crate::{
-    caller::CallerId,
+    caller::{CallerId, CallerName},
     x509::{Facts, Names},
 };
 
@@ -100,7 +103,8 @@ fn name_in(names: Names) -> Result<CallerId, &'static str> {
         }
         name
     };
-    Ok(CallerId::Named(name.into()))
+    // As strict as `[[callers]]`, so that no name is what a pattern could take for another one.
+    CallerName::parse(&name).map(CallerId::Named).map_err(|_malformed| "your certificate's name is none that could be let in")
 }
 
 #[cfg(test)]

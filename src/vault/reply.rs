@@ -6,6 +6,8 @@
 mod documented;
 mod error_name;
 mod fields;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod granted;
 #[cfg(test)]
 mod tests;
