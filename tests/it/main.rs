@@ -29,6 +29,7 @@ mod pasted_and_converted_files;
 mod refusals;
 mod rejected_tokens;
 mod reload;
+mod residues;
 mod service_accounts;
 mod shutdown;
 mod sign_in_panics;
