@@ -43,6 +43,5 @@ fuzz() {
   fuzz_programs="$fuzz_target_dir/$host/release"
   export fuzz_target_dir fuzz_programs
   export -f fuzz_one
-  [ "$#" -ne 0 ] || set -- $(ls fuzz/corpus)
-  printf '%s\n' "$@" | xargs --max-procs="$fuzzers_at_once" -I{} bash -euo pipefail -c "fuzz_one {} $seconds"
+  if [ "$#" -ne 0 ]; then printf '%s\n' "$@"; else ls fuzz/corpus; fi | xargs --max-procs="$fuzzers_at_once" -I{} bash -euo pipefail -c "fuzz_one {} $seconds"
 }
