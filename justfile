@@ -29,6 +29,7 @@ tools:
 format:
     cargo fmt --all --check
     cargo fmt --manifest-path benches/echo/Cargo.toml --check
+    cargo fmt --manifest-path fuzz/Cargo.toml --check
 
 # Shell, Python and this file: shellcheck, ruff and just's own format.
 scripts:
@@ -119,6 +120,14 @@ attacks-long: (attacks "--seconds" "60" "--transport" "both")
 # All tests and doctests, each once, with ten times as many histories of the simulation as by default.
 tests:
     source .ci/tools.sh; install_python_tools; TOKEN_BROKER_SEEDS=10000 TOKEN_BROKER_TEST_PYTHON="$venv/bin/python" timeout --kill-after=10s {{ test_limit }} cargo test --locked --workspace --features traces --no-fail-fast
+
+# Any input for everything that reads what others write: ten seconds for each fuzzer, or as many as named, and all of them or one.
+fuzz seconds="10" *fuzzers:
+    source .ci/tools.sh; source .ci/fuzz.sh; install_fuzz_tools; fuzz {{ seconds }} {{ fuzzers }}
+
+# The same for minutes each: `just fuzz-long 60`, or `just fuzz-long 60 vault_reply`.
+fuzz-long minutes *fuzzers:
+    source .ci/tools.sh; source .ci/fuzz.sh; install_fuzz_tools; fuzz $(({{ minutes }} * 60)) {{ fuzzers }}
 
 # The instructions of a cached call, under callgrind in the release profile, are those that are committed: 3 % either way.
 instructions:

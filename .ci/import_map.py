@@ -22,8 +22,8 @@ What is allowed stands in ARCHITECTURE.md, and nowhere else, below the heading "
 Fails also where modules side by side (in whatever room, at whatever depth) import each other, directly or in a circle, and where
 two files have the same name. Says how many modules import from a parent that imports from them, which is no failure.
 
-Read are all `use` declarations and all paths in code, outside of tests (`#[cfg(test)]`, files named `tests.rs`, and what is below
-`tests/`). src/lib.rs, which only declares, may name everything. Not seen: paths that macros put together, and what a re-export
+Read are all `use` declarations and all paths in code, outside of tests (`#[cfg(test)]`, `#[cfg(any(test, fuzzing))]`, files named
+`tests.rs`, and what is below `tests/`). src/lib.rs, which only declares, may name everything. Not seen: paths that macros put together, and what a re-export
 leads to. `--root DIRECTORY` names another tree.
 """
 
@@ -44,6 +44,8 @@ WORD = re.compile(r"[A-Za-z_]\w*$")
 CLOSING = {"(": ")", "[": "]", "{": "}"}
 # What begins an item that ends with its block, and what ends with a semicolon.
 BLOCK_ITEMS = {"fn", "impl", "mod", "struct", "enum", "trait", "unsafe", "async", "extern", "union", "macro_rules"}
+# Compiled for tests and for fuzzers: `#[cfg(any(test, fuzzing))]`.
+FUZZED = ["cfg", "(", "any", "(", "test", ",", "fuzzing", ")", ")"]
 STATEMENTS = {"use", "let", "const", "static", "type"}
 
 
@@ -120,7 +122,7 @@ def without_tests(tokens):
             end = closing(tokens, start)
             words = [word for word, _ in tokens[start + 1 : end]]
             position = end + 1
-            if words[:1] == ["cfg"] and {"test", "doctest"} & set(words) and not {"not", "any"} & set(words):
+            if words[:1] == ["cfg"] and {"test", "doctest"} & set(words) and (not {"not", "any"} & set(words) or words == FUZZED):
                 if inner:
                     return [], declared
                 while tokens[position][0] == "#":

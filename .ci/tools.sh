@@ -72,6 +72,10 @@ install_cargo_deny() {
   fi
 }
 
+install_fuzz_tools() {
+  have c++ || apt_install g++ # libFuzzer itself
+}
+
 install_rust_components() {
   cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt
   cargo clippy --version >/dev/null 2>&1 || rustup component add clippy

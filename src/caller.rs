@@ -4,6 +4,9 @@
 //! a pattern mean more callers than it says: names are compared exactly, and a wildcard stands for one whole segment, never for a trust
 //! domain.
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
+
 use std::{fmt, ops::Deref, sync::Arc};
 
 #[cfg(test)]

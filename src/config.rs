@@ -17,6 +17,8 @@ mod file_set;
 mod files;
 mod findings;
 mod fingerprint;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod glob_walk;
 mod grpc_tls;
 mod key_names;

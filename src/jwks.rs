@@ -2,6 +2,9 @@
 //!
 //! Must never make a shared secret out of anything that is published, nor leave a key out without saying so.
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
+
 use std::{collections::HashMap, fmt, ops::RangeInclusive, sync::Arc};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};

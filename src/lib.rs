@@ -107,6 +107,10 @@ pub mod caller;
 pub mod cli;
 #[cfg(feature = "server")]
 pub mod config;
+#[cfg(any(test, fuzzing))]
+#[cfg(feature = "server")]
+#[doc(hidden)]
+pub mod fuzz;
 #[cfg(feature = "server")]
 mod hex;
 #[cfg(feature = "server")]

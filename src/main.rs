@@ -2,9 +2,13 @@
 
 use std::process::ExitCode;
 
-/// Calls and reloads allocate many small things on several threads: measured by `benches/reload.py` and `benches/memory.py`.
+use mimalloc::MiMalloc;
+use zeroizing_alloc::ZeroAlloc;
+
+/// Calls and reloads allocate many small things on several threads: measured by `benches/reload.py` and `benches/memory.py`. What is given back
+/// is wiped first: libraries' buffers hold tokens and passwords too, and nobody else wipes those (`tests/it/residues.rs`).
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: ZeroAlloc<MiMalloc> = ZeroAlloc(MiMalloc);
 
 fn main() -> ExitCode {
     token_broker::cli::run()

@@ -13,6 +13,9 @@ use zeroize::Zeroizing;
 
 use crate::text;
 
+#[cfg(any(test, fuzzing))]
+#[cfg(feature = "server")]
+pub(crate) mod fuzz;
 mod stray;
 #[cfg(test)]
 #[cfg(feature = "server")]

@@ -3,6 +3,9 @@
 //! Must never depend on whether the user exists: a denial tells a caller nothing of who is configured. Names are compared exactly:
 //! no prefix, no other case.
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
+
 use std::collections::{HashMap, HashSet};
 
 use crate::{

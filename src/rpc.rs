@@ -13,6 +13,12 @@ pub mod status;
 pub mod strangers;
 mod streams;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz {
+    //! What is fuzzed of them.
+    pub(crate) use super::{deadline::fuzz::header as timeout, encode::fuzz::reply, get_token::fuzz::request};
+}
+
 mod generated {
     //! The service, over [`Call`](super::get_token::Call) and [`Reply`](super::encode::Reply).
     #![allow(missing_docs, unreachable_pub, reason = "generated")]

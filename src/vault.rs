@@ -5,6 +5,8 @@
 mod reply;
 mod wire;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use self::reply::fuzz;
 pub use self::wire::HttpVault;
 pub use crate::outbound::HttpClientError;
 

@@ -2,6 +2,9 @@
 //!
 //! Must never take a name that was not proven, or that `[[callers]]` would not take, nor choose among several; never repeat it to whoever has none.
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
+
 use std::time::SystemTime;
 
 use rustls::pki_types::CertificateDer;

@@ -11,6 +11,9 @@ mod review;
 mod token_digest;
 mod verified;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use self::presented::fuzz;
+
 #[cfg(test)]
 mod tests;
 

@@ -94,9 +94,18 @@ impl Source {
     /// Reads the file at `path`; `remedy` is what to do if that fails.
     pub(super) fn open(path: &Path, remedy: &str) -> Result<Self, Report> {
         let path: Arc<Path> = Arc::from(path);
+        match read(&path, FILE_BYTES) {
+            Ok(contents) => Self::of(path, contents),
+            Err(why) => {
+                let message = format!("the file {why}: {remedy}");
+                Err(Report::of_fault(Fault { file: path, line: None, key: String::new(), message }))
+            }
+        }
+    }
+
+    /// A file with these contents.
+    pub(super) fn of(path: Arc<Path>, mut contents: Contents) -> Result<Self, Report> {
         let fault = |line, message| Fault { file: Arc::clone(&path), line, key: String::new(), message };
-        let mut contents =
-            read(&path, FILE_BYTES).map_err(|why| Report::of_fault(fault(None, format!("the file {why}: {remedy}"))))?;
         match text::utf8(&contents.bytes) {
             Ok(_) => {}
             Err(Flaw::NotUtf8(line)) => {

@@ -2,6 +2,9 @@
 //!
 //! Must never leave a call without an end: where the caller names none, or one in years, the configuration's counts.
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
+
 use std::{future::poll_fn, pin::Pin, task::Poll, time::Duration};
 
 use http::{HeaderMap, HeaderName};

@@ -2,6 +2,9 @@
 //!
 //! Must never differ by a byte from what prost makes of the same `GetTokenResponse`, nor copy the secret anywhere but into the frame.
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
+
 use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::BufMut;

@@ -2,6 +2,9 @@
 //!
 //! Must never let a value through that was not checked, nor end a call: what it learns it notes, and the layer around it tells.
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
+
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,

@@ -8,6 +8,8 @@ mod context;
 #[cfg_attr(not(feature = "traces"), path = "traces/off.rs")]
 mod sent;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use self::context::fuzz;
 pub use self::{
     context::{Context, HEADER, TraceId},
     sent::{Span, Traces},

@@ -6,12 +6,16 @@
 mod documented;
 mod error_name;
 mod fields;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod granted;
 #[cfg(test)]
 mod tests;
 mod wait;
 
 use std::time::{Duration, SystemTime};
+
+use zeroize::Zeroizing;
 
 use self::{
     documented::{Class, by_status},
@@ -150,7 +154,7 @@ fn stated_wait(fields: &Fields<'_>, reply: &Reply<'_>) -> Option<Duration> {
 /// The vault's own name for what went wrong, for people: `error`, else `errorId`, else v2's key or status; the first of them
 /// that says something and echoes nothing secret.
 fn vault_error(fields: &Fields<'_>, asked: &Asked<'_>) -> String {
-    let issued = ["access_token", "refresh_token"].map(|name| fields.string(name).unwrap_or_default());
+    let issued = ["access_token", "refresh_token"].map(|name| Zeroizing::new(fields.string(name).unwrap_or_default()));
     let error = fields.string("error").into_iter();
     let id = fields.string("errorId").or_else(|| fields.raw("errorId").map(str::to_owned));
     let keys = fields.list("errors");
@@ -181,8 +185,13 @@ pub(super) fn harmless(text: &str, asked: &Asked<'_>) -> Option<String> {
 /// case, since some vaults change it.
 fn echoes(text: &str, secret: &str) -> bool {
     let holds = |text: &str, secret: &str| !secret.is_empty() && text.contains(secret);
-    let (text_plain, secret_plain): (String, String) = (plain(text).collect(), plain(secret).collect());
-    holds(text, secret) || holds(&text_plain.to_ascii_lowercase(), &secret_plain.to_ascii_lowercase())
+    // With room for all of it, so that it never moves and leaves a copy behind.
+    let cut_down = |text: &str| {
+        let mut kept = Zeroizing::new(String::with_capacity(text.len()));
+        kept.extend(plain(text).map(|char| char.to_ascii_lowercase()));
+        kept
+    };
+    holds(text, secret) || holds(&cut_down(text), &cut_down(secret))
 }
 
 /// The characters that may be shown.

@@ -31,6 +31,7 @@ mod pasted_and_converted_files;
 mod refusals;
 mod rejected_tokens;
 mod reload;
+mod residues;
 mod service_accounts;
 mod shared_out;
 mod shutdown;

@@ -142,6 +142,7 @@ def test_a_room_without_a_rank_and_a_rank_without_a_room_are_found(check):
     [
         "#[cfg(test)]\nmod tests { use crate::rpc::Api; fn a() { tonic::b() } }",
         "#[cfg(test)]\nuse crate::rpc::{Api, b};",
+        "#[cfg(any(test, fuzzing))]\nmod fuzz { use crate::rpc::Api; }",
         "#[cfg(test)]\n#[must_use]\npub(crate) fn a<A, B>(api: crate::rpc::Api) -> u32 { 1 }",
         "struct A { #[cfg(test)] api: crate::rpc::Api, b: u32 }",
         "#[cfg(all(test, unix))] mod more;",

@@ -2,6 +2,9 @@
 //!
 //! Must never let the token choose how it is checked: the algorithm has to be one of ours *and* its key's.
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
+
 use std::time::{Duration, SystemTime};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};

@@ -2,6 +2,9 @@
 //!
 //! Must never take what is none: it goes into lines that people search by it, and to the vault.
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
+
 use std::fmt;
 
 use http::{HeaderMap, HeaderName};

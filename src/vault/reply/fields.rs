@@ -14,7 +14,9 @@ const FIELDS_MAX: usize = 256;
 pub(super) fn readable(body: &[u8]) -> Zeroizing<String> {
     let marks = [&b"\xef\xbb\xbf"[..], b"\xff\xfe", b"\xfe\xff", b"\0\0\xfe\xff"];
     let body = marks.iter().find_map(|mark| body.strip_prefix(*mark)).unwrap_or(body);
-    let plain = Zeroizing::new(body.iter().copied().filter(|byte| *byte != 0).collect::<Vec<_>>());
+    // With room for all of it: what grows leaves copies behind that nobody wipes.
+    let mut plain = Zeroizing::new(Vec::with_capacity(body.len()));
+    plain.extend(body.iter().copied().filter(|byte| *byte != 0));
     Zeroizing::new(String::from_utf8_lossy(&plain).into_owned())
 }
 

@@ -16,7 +16,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::support::PATIENCE;
+use crate::support::{PATIENCE, replace};
 
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_token-broker");
 
@@ -115,6 +115,15 @@ impl Process {
         std::fs::write(&self.path, text).expect("the configuration is written");
     }
 
+    /// Replaces its configuration as a whole.
+    pub(crate) fn replace(&self, text: &str) {
+        replace(&self.path, text);
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id().expect("it runs")
+    }
+
     /// Where it listens for gRPC.
     pub(crate) fn endpoint(&self) -> String {
         format!("http://{}", self.address("grpc"))
@@ -133,7 +142,7 @@ impl Process {
     }
 
     pub(crate) fn signal(&self, signal: rustix::process::Signal) {
-        let pid = i32::try_from(self.child.id().expect("it runs")).expect("is a pid");
+        let pid = i32::try_from(self.id()).expect("is a pid");
         rustix::process::kill_process(rustix::process::Pid::from_raw(pid).expect("is a pid"), signal).expect("it can be told");
     }
 
