@@ -27,7 +27,7 @@ use self::{
     status_json::Status,
 };
 use crate::{
-    net::{accept::Shutdown, connection::Connection, http1},
+    net::{accept::Shutdown, connection_limit::Connection, http1},
     telemetry::metrics::{Format, Metrics},
 };
 

@@ -3,9 +3,10 @@
 //! Must never hold a rule of its own, nor take longer than `lame_duck` + `drain` to end.
 
 pub mod descriptors;
+mod listeners;
 mod reconfigure;
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use thiserror::Error;
 use tokio::{
@@ -18,8 +19,10 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 
+pub use self::listeners::{BindError, Listeners};
 use self::{
     descriptors::ConnectionLimits,
+    listeners::address,
     reconfigure::{Reconfigure, make},
 };
 use crate::{
@@ -35,7 +38,7 @@ use crate::{
         accept::{Port, Shutdown},
         connection_limit::ConnectionLimit,
         http2::{Http2, Life},
-        memory::{PortLimits, STREAMS_MAX, STREAMS_OF_PROBE_MAX},
+        memory_budget::{PortLimits, STREAMS_MAX, STREAMS_OF_PROBE_MAX},
         tls::{TlsAcceptor, TlsError, TlsSource},
         workers::{self, Workers},
     },
@@ -63,48 +66,6 @@ const LAST_ANSWERS: Duration = Duration::from_millis(500);
 
 /// The spans that wait at the end have this long to be sent, if the drain lasts so long.
 const LAST_SPANS: Duration = Duration::from_secs(1);
-
-/// Sockets that are bound already, so that a test can run the real thing on free ports.
-#[derive(Debug, Default)]
-pub struct Listeners {
-    /// For everything over gRPC.
-    pub grpc: Vec<TcpListener>,
-    /// For health over gRPC, in plaintext.
-    pub health: Vec<TcpListener>,
-    /// For the admin port.
-    pub admin: Vec<TcpListener>,
-}
-
-impl Listeners {
-    /// Binds what the configuration names.
-    ///
-    /// # Errors
-    /// Names the key whose address can't be bound.
-    pub async fn bind(config: &Config) -> Result<Self, BindError> {
-        let mut listeners = Self::default();
-        listeners.grpc.push(bind("grpc.listen", config.grpc.listen).await?);
-        if let Some(address) = config.grpc.health_listen {
-            listeners.health.push(bind("grpc.health_listen", address).await?);
-        }
-        if let Some(admin) = &config.admin {
-            listeners.admin.push(bind("admin.listen", admin.listen).await?);
-        }
-        Ok(listeners)
-    }
-}
-
-async fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, BindError> {
-    TcpListener::bind(address).await.map_err(|source| BindError { key, address, source })
-}
-
-/// An address can't be listened on.
-#[derive(Debug, Error)]
-#[error("{key}: can't listen on {address}: {source}: end what listens there, or choose another address")]
-pub struct BindError {
-    key: &'static str,
-    address: SocketAddr,
-    source: io::Error,
-}
 
 /// The parts can't be put together.
 #[derive(Debug, Error)]
@@ -401,8 +362,4 @@ impl App {
             warn!("the last traces may not have been sent");
         }
     }
-}
-
-fn address(listener: &TcpListener) -> String {
-    listener.local_addr().map(|address| address.to_string()).unwrap_or_default()
 }

@@ -3,13 +3,12 @@
 //! Must never know what is asked on a connection, nor let one outlive the end of the process.
 
 pub mod accept;
-pub mod connection;
 pub mod connection_limit;
 mod frames;
 pub mod http1;
 pub mod http2;
 mod in_place;
-pub mod memory;
+pub mod memory_budget;
 pub mod tls;
 mod transport;
 pub mod workers;
@@ -26,7 +25,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    connection::{Connection, OpenCall},
+    connection_limit::{Connection, OpenCall},
     tls::{ServerTls, Trust},
 };
 use crate::authn::certificate::Peer;

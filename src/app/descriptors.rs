@@ -7,7 +7,7 @@ use std::{fs, io};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::{info, warn};
 
-use crate::{admin, net::memory};
+use crate::{admin, net::memory_budget};
 
 /// Kept beside those for sign-ins: the configuration's files, the trail's, the API server, a collector of traces, name servers, and
 /// sockets of connections that are being accepted or closed.
@@ -30,7 +30,7 @@ pub struct ConnectionLimits {
 
 impl Default for ConnectionLimits {
     fn default() -> Self {
-        Self { grpc: memory::CALLERS_MAX, health: memory::HEALTH_MAX, admin: admin::CONNECTIONS_MAX }
+        Self { grpc: memory_budget::CALLERS_MAX, health: memory_budget::HEALTH_MAX, admin: admin::CONNECTIONS_MAX }
     }
 }
 
@@ -63,10 +63,10 @@ pub fn take(sign_ins: usize, ports: (bool, bool)) -> ConnectionLimits {
     let connection_limits = ConnectionLimits::of(limit, in_use, sign_ins, ports);
     let ConnectionLimits { grpc, health, admin } = connection_limits;
     info!(soft_before = before.current, limit = now, in_use, grpc, health, admin, "descriptors: connections that are taken");
-    if grpc < memory::CALLERS_MAX {
+    if grpc < memory_budget::CALLERS_MAX {
         warn!(
             grpc,
-            most = memory::CALLERS_MAX,
+            most = memory_budget::CALLERS_MAX,
             "few descriptors: fewer connections are taken than could be; raise the hard limit (ulimit -Hn, LimitNOFILE=) to 16384"
         );
     }

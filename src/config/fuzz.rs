@@ -11,6 +11,7 @@ use super::{
     faults::Report,
     findings::Findings,
     main_file::{self, Main},
+    permissions::Permissions,
     reader,
     source::{Contents, Source},
 };
@@ -44,7 +45,7 @@ pub(crate) fn credentials(input: &[u8]) {
 /// What a file says, if nothing is wrong with it.
 fn read<T>(input: &[u8], collect: impl FnOnce(&Findings<'_>, DeTable<'_>) -> Option<T>) -> Option<T> {
     let lines = 1 + input.iter().filter(|byte| **byte == b'\n').count();
-    let contents = Contents { bytes: Zeroizing::new(input.to_vec()), open_to_others: false };
+    let contents = Contents { bytes: Zeroizing::new(input.to_vec()), permissions: Permissions::OWNER_ALONE };
     let source = match Source::of(Arc::from(Path::new(PATH)), contents) {
         Ok(source) => source,
         Err(report) => return judge(report, None, lines, true),

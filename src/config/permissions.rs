@@ -35,6 +35,10 @@ pub(super) enum Writers {
 }
 
 impl Permissions {
+    /// Of a file that is its owner's alone.
+    #[cfg(any(test, fuzzing))]
+    pub(super) const OWNER_ALONE: Self = Self { mode: 0o600, strange_group: false };
+
     pub(super) fn of(metadata: &fs::Metadata) -> Self {
         let strange = |gid| {
             let is_own = getegid().as_raw() == gid || getgroups().is_ok_and(|own| own.iter().any(|own| own.as_raw() == gid));

@@ -13,8 +13,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, warn};
 
 use super::{
-    connection::Connection,
-    connection_limit::{ConnectionLimit, Slot},
+    connection_limit::{Connection, ConnectionLimit, Slot},
     workers::{Place, Placer},
 };
 use crate::clock::Clock;

@@ -3,6 +3,8 @@
 //! Must never let connections that say nothing keep out those that have something to ask, nor one address all others; hold more than its
 //! limit; nor close one whose client waits for an answer (but where all answers are made at once, as probes' are).
 
+mod connection;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
@@ -18,10 +20,8 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::{
-    connection::Connection,
-    memory::{PortLimits, STRANGERS_WAITING_OF_CONNECTION, UNSENT_MAX},
-};
+pub use self::connection::{AwaitedAnswer, Connection, EndlessStream, OpenCall, Unsent};
+use super::memory_budget::{PortLimits, STRANGERS_WAITING_OF_CONNECTION, UNSENT_MAX};
 
 /// Slots kept free for the next, so that nobody waits until another is closed: an eighth, and this at most.
 const SPARE_MAX: usize = 32;

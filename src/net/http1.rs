@@ -14,7 +14,7 @@ use hyper::{
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{net::TcpStream, time::timeout};
 
-use super::{CountedBody, accept::Shutdown, connection::Connection, transport::Transport};
+use super::{CountedBody, accept::Shutdown, connection_limit::Connection, transport::Transport};
 
 /// A request's head is here by then, and the next one: probes and scrapers send theirs in one piece, and connect anew.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);

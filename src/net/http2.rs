@@ -29,10 +29,10 @@ use tracing::{debug, info};
 use super::{
     Session,
     accept::Shutdown,
-    connection::{Connection, Unsent},
+    connection_limit::{Connection, Unsent},
     frames::Frames,
     in_place::{InPlace, Runner},
-    memory::{STREAM_WINDOW, STREAMS_MAX, STREAMS_OF_STRANGER_MAX},
+    memory_budget::{STREAM_WINDOW, STREAMS_MAX, STREAMS_OF_STRANGER_MAX},
     tls::{Secured, TlsAcceptor},
     transport::Transport,
 };

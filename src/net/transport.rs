@@ -16,7 +16,7 @@ use tokio::{
 };
 
 use super::{
-    connection::{Connection, Unsent},
+    connection_limit::{Connection, Unsent},
     frames::{Frames, PREFACE_LENGTH},
 };
 

@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     broker::{Broker, BrokerError, Outcome},
-    net::{CountedBody, Session, connection::OpenCall},
+    net::{CountedBody, Session, connection_limit::OpenCall},
     proto,
     request_id::{self, RequestId},
     telemetry::audit::Verdict,

@@ -18,7 +18,7 @@ use tonic::{Status, body::Body};
 use super::status;
 use crate::{
     broker::BrokerError,
-    net::{CountedBody, connection::EndlessStream},
+    net::{CountedBody, connection_limit::EndlessStream},
     request_id::RequestId,
 };
 

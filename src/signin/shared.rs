@@ -15,7 +15,7 @@ use crate::{
     caller::{CallerId, CallerName},
     clock::Clock,
     live::{Live, Snapshot},
-    net::memory::WAITING_MAX,
+    net::memory_budget::WAITING_MAX,
     telemetry::{
         audit::Audit,
         metrics::Metrics,

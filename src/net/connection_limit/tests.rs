@@ -5,7 +5,7 @@ use std::pin::pin;
 use futures_util::FutureExt as _;
 
 use super::*;
-use crate::net::memory::ENDLESS_STREAMS_MAX;
+use crate::net::memory_budget::ENDLESS_STREAMS_MAX;
 
 fn limit(connections: usize, evict_busy: bool) -> Arc<ConnectionLimit> {
     ConnectionLimit::new(PortLimits { connections, evict_busy, waiting: 8, strangers_waiting: 4 })

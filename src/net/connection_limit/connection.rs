@@ -17,7 +17,8 @@ use std::{
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
-use super::{connection_limit::ConnectionLimit, memory::ENDLESS_STREAMS_MAX};
+use super::ConnectionLimit;
+use crate::net::memory_budget::ENDLESS_STREAMS_MAX;
 
 /// A client that is there sends its preface within some milliseconds of CPU and two round trips; one that has not after this says nothing.
 const SILENT_AFTER: Duration = Duration::from_secs(1);
