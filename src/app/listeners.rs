@@ -4,10 +4,17 @@
 
 use std::{io, net::SocketAddr};
 
+use rustix::net::sockopt;
 use thiserror::Error;
 use tokio::net::TcpListener;
 
 use crate::config::Config;
+
+/// What the kernel keeps of answers for a client that doesn't read; it takes twice this (socket(7)), and up to 4 MiB by itself. Some hundred
+/// answers, which is what a client that reads takes at a time.
+const SEND_BUFFER: usize = 128 * 1024;
+/// And for so long, in milliseconds: then the connection ends (tcp(7), TCP_USER_TIMEOUT). What it has taken is not seen from here any more.
+const UNACKNOWLEDGED_MILLIS: u32 = 20_000;
 
 /// Sockets that are bound already, so that a test can run the real thing on free ports.
 #[derive(Debug, Default)]
@@ -39,7 +46,14 @@ impl Listeners {
 }
 
 async fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, BindError> {
-    TcpListener::bind(address).await.map_err(|source| BindError { key, address, source })
+    let listening = async {
+        let listener = TcpListener::bind(address).await?;
+        // Connections inherit both.
+        sockopt::set_socket_send_buffer_size(&listener, SEND_BUFFER)?;
+        sockopt::set_tcp_user_timeout(&listener, UNACKNOWLEDGED_MILLIS)?;
+        Ok(listener)
+    };
+    listening.await.map_err(|source| BindError { key, address, source })
 }
 
 /// An address can't be listened on.

@@ -35,7 +35,7 @@ use crate::{
 pub const FLIGHTS_MAX: usize = 20_000;
 /// Most calls waiting in all; each costs its HTTP/2 stream, about 5 KiB. Fewer than may wait on all connections, so that whoever is one
 /// too many is told so by what knows whose share is used up.
-pub const WAITERS_MAX: usize = 16_384;
+pub const WAITERS_MAX: usize = 24_576;
 const _: () = assert!(WAITERS_MAX < WAITING_MAX);
 
 /// What the vault answered last: for people, no rule depends on it.

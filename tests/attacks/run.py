@@ -103,6 +103,7 @@ def play(attack, transport, programs, certificates, options):
         with stage:
             attack(stage)
             if options.keep:
+                options.keep.mkdir(parents=True, exist_ok=True)
                 (options.keep / f"{attack.__name__}-{transport}.log").write_bytes(stage.log())
     except Exception:
         # The others are played all the same.

@@ -40,9 +40,9 @@ SHARE, TIMES_CALM, LEAST_BOUND_MS = 0.999, 10, 20.0
 PROBE_MS = 1_000
 # A good caller that has no answer by then has none.
 DEADLINE_SECONDS = 5.0
-# The chart's limit of memory, less what the kernel's buffers of connections and the trail's file take beside the broker's own.
-CHART_LIMIT_MIB, RESERVE_MIB = 512, 64
-MEMORY_MAX_MIB = CHART_LIMIT_MIB - RESERVE_MIB
+# What all connections together may take (src/net/memory_budget.rs), and what the broker takes itself, with the few users that it has here.
+CONNECTIONS_MIB, OWN_MIB = 384, 32
+MEMORY_MAX_MIB = CONNECTIONS_MIB + OWN_MIB
 
 # By then an attack stands, or as much of it as the broker lets stand; or in half of its time, if that is longer.
 READY_SECONDS = 10

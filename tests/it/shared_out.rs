@@ -84,7 +84,7 @@ async fn one_callers_waiting_complaints_keep_nobody_elses_misses_out() {
         shed += 1;
     }
     assert_eq!((broker.waiting(), shed), (70_000 - shed, shed));
-    assert!((50_000..53_000).contains(&broker.waiting()), "{}", broker.waiting());
+    assert!((19_000..20_000).contains(&broker.waiting()), "{}", broker.waiting());
     // Cold users of another caller, a thousand at once, and one user whom both want.
     let mut cold: JoinSet<_> = (USERS..USERS + 1_000).map(|n| broker.answer_as(&good, n, secs(30), &[])).collect();
     cold.spawn(broker.answer_as(&good, 0, secs(30), &dead[..1]));
