@@ -28,6 +28,10 @@ pub(crate) fn in_lines(text: &str) -> Cow<'_, str> {
 }
 
 fn escaped(text: &str, keep: impl Fn(char) -> bool) -> Cow<'_, str> {
+    // As nearly all texts are, and each line of the trail has some.
+    if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+        return Cow::Borrowed(text);
+    }
     let shows = |char| is_plain(char) || keep(char);
     if text.chars().all(shows) {
         return Cow::Borrowed(text);
