@@ -33,16 +33,31 @@ __all__ = ["SPIFFE", "build", "need", "number", "raise_descriptors", "request_bo
 USERS, WARM_USERS = 4_000, 50
 OTHER, STRANGER = "spiffe://example.org/other", "spiffe://example.org/stranger"
 
-# The share of good callers' calls that must be as fast as the bound says: this many times their own calm p99, or this much, which
-# is what a processor shared with the attackers may cost.
-SHARE, TIMES_CALM, LEAST_BOUND_MS = 0.999, 10, 20.0
+# How fast good callers' calls must be: within this many times their own calm p99, or this much, which is what a processor shared
+# with the attackers may cost.
+TIMES_CALM, LEAST_BOUND_MS = 10, 20.0
 # Probes: Kubernetes' default patience.
 PROBE_MS = 1_000
 # A good caller that has no answer by then has none.
 DEADLINE_SECONDS = 5.0
-# What all connections together may take (src/net/memory_budget.rs), and what the broker takes itself, with the few users that it has here.
+# What all connections together may take (src/net/memory_budget.rs), and what the broker takes itself, with the few users here.
 CONNECTIONS_MIB, OWN_MIB = 384, 32
 MEMORY_MAX_MIB = CONNECTIONS_MIB + OWN_MIB
+
+
+@dataclass(frozen=True)
+class Demands:
+    """The shares of calls within the bound, of probes within a second, and of cold users who get a token."""
+
+    calls: float
+    probes: float
+    cold: float
+
+
+# What must hold on a quiet machine.
+STRICT = Demands(calls=0.999, probes=1, cold=1)
+# What a machine with other work on it can tell: before the broker was mended, most attacks left some 30 %.
+ROUGH = Demands(calls=0.8, probes=0.9, cold=0.9)
 
 # By then an attack stands, or as much of it as the broker lets stand; or in half of its time, if that is longer.
 READY_SECONDS = 10
@@ -117,20 +132,20 @@ class Result:
         calls = len(times) + sum(failures.values())
         return (sum(took <= bound_ms for took in times) / calls if calls else 0.0), calls
 
-    def judge(self):
+    def judge(self, demands):
         """Everybody alike."""
         for kind in KINDS:
             bound = self.bound_ms(kind)
             share, calls = self.share(kind, bound)
-            if share < SHARE:
+            if share < demands.calls:
                 slow = f"p99 {self.quantile(self.attacked, kind, 0.99):.1f} ms"
                 self.fault(f"{kind}: {share:.2%} of {calls:,} calls within {bound:.0f} ms, {slow}", kind)
         for kind in PROBES:
             share, calls = self.share(kind, PROBE_MS)
-            if share < 1:
+            if share < demands.probes:
                 self.fault(f"{kind}: {share:.1%} of {calls:,} probes answered within a second", kind)
         share, calls = self.share("cold")
-        if share < 1:
+        if share < demands.cold:
             self.fault(f"cold users: {share:.1%} of {calls:,} got a token", "cold")
         if self.peak_mib > MEMORY_MAX_MIB:
             self.fault(f"memory: {self.peak_mib:.0f} MiB, and {MEMORY_MAX_MIB} are allowed")

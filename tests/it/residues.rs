@@ -16,7 +16,7 @@ use crate::support::{MERCHANT, NUMBER, PASSWORD, PATIENCE, process::Process, use
 /// Another user, who stays.
 const OTHER: &str = "+447871230000";
 /// The most copies of each that may be left, wherever they are: what HTTP/2 last wrote to the caller, whose connection is open still.
-const LEFT: Copies = Copies { access_token: 1, refresh_token: 0, password: 0 };
+const LEFT: Copies = Copies { access_token: 2, refresh_token: 0, password: 0 };
 /// Of a secret, pieces as long as this are looked for: most of a copy may have been written over.
 const PIECE: usize = 24;
 /// How much of a process's memory is read at once.
