@@ -56,13 +56,16 @@ use crate::{
         traces::{Traces, TracesError},
     },
     tokens::cache::Cache,
-    users::refresh_queue::RefreshQueue,
+    users::{hold_file::HoldFile, refresh_queue::RefreshQueue},
     vault::{self, HttpVault, SignIn},
 };
 
 /// Calls that still wait for the vault are answered this long before the drain ends, so that their answers can leave; of a drain
 /// shorter than twice this, half.
 const LAST_ANSWERS: Duration = Duration::from_millis(500);
+
+/// Holds that are not written yet have this long at the end, if the drain lasts so long.
+const LAST_HOLDS: Duration = Duration::from_secs(1);
 
 /// The spans that wait at the end have this long to be sent, if the drain lasts so long.
 const LAST_SPANS: Duration = Duration::from_secs(1);
@@ -103,6 +106,7 @@ pub struct StopSignal {
 pub struct App {
     broker: Arc<Broker>,
     live: Live,
+    hold_file: HoldFile,
     observer: Arc<Observer>,
     services: Services,
     health: Health,
@@ -153,11 +157,17 @@ impl App {
         let cache = Cache::new(config.users.len());
         let refresh_queue = Arc::new(RefreshQueue::new(Arc::clone(&clock)));
         let runtime = Handle::current();
+        let metrics = Arc::<Metrics>::default();
+        let hold_file = match &config.state_directory {
+            Some(path) => HoldFile::open(path, clock.now(), &metrics),
+            None => HoldFile::default(),
+        };
         let parts = Parts {
             clock: Arc::clone(&clock),
             cache,
+            hold_file: hold_file.clone(),
             refresh_queue,
-            metrics: Arc::default(),
+            metrics,
             traces: Traces::new(config.traces.as_ref())?,
             audit: audit.clone(),
             runtime: runtime.clone(),
@@ -165,7 +175,8 @@ impl App {
         };
         let observer = Arc::new(Observer::new(&parts));
         let closing = CancellationToken::new();
-        let live = Live::new(Snapshot::new(make(&mut config, None, sign_in, &clock, &runtime)?));
+        let configuration = make(&mut config, None, sign_in, &clock, &runtime)?;
+        let live = Live::new(Snapshot::recalling(hold_file.clone(), configuration));
         let broker = Arc::new(Broker::new(parts, live.clone(), closing.clone()));
         let health = Health::new();
         let services = Services::all(Arc::clone(&broker), Arc::clone(&observer), &health)?;
@@ -183,6 +194,7 @@ impl App {
         Ok(Self {
             broker,
             live,
+            hold_file,
             observer,
             services,
             health,
@@ -222,6 +234,7 @@ impl App {
         let (upkeep, broker) = (TaskTracker::new(), Arc::clone(&self.broker));
         upkeep.spawn(async move { broker.renew_ahead().await });
         upkeep.spawn(self.observer.strangers.clone().tell_every_minute(self.closing.clone()));
+        upkeep.spawn(self.keep_holds());
         let reload = self.follow(&upkeep);
         let shown = self.shown(phases, reload);
         // Known from the first connection on.
@@ -249,6 +262,13 @@ impl App {
         self.observer.strangers.tell();
         info!("ended");
         stop.ended.cancel();
+    }
+
+    /// Keeps holds in their file, if there is one.
+    fn keep_holds(&self) -> impl Future<Output = ()> + use<> {
+        let (live, metrics) = (self.live.clone(), Arc::clone(&self.observer.metrics));
+        let rules = move || live.load().settings.rules;
+        self.hold_file.clone().keep(Arc::clone(&self.observer.clock), rules, metrics, self.closing.clone())
     }
 
     /// Follows the configuration from now on, if it is to be followed; what is in force either way.
@@ -356,6 +376,9 @@ impl App {
         }
         // Calls that outlived their connections are told of as they are dropped.
         self.workers.end().await;
+        let (now, rules) = (self.observer.clock.now(), self.live.load().settings.rules);
+        let patience = ends.saturating_duration_since(now.mono).min(LAST_HOLDS);
+        self.hold_file.end(now, rules, &self.observer.metrics, patience).await;
         let patience = ends.saturating_duration_since(self.observer.clock.now().mono).min(LAST_SPANS);
         let traces = self.observer.traces.clone();
         if spawn_blocking(move || traces.end(patience)).await.is_err() {

@@ -43,6 +43,7 @@ is for and what it must never do.
 - shared with the client: the only reader of time ([`clock`]), why there is no token ([`reason`]), the generated messages
   ([`proto`]), and [`secret`], [`backoff`], [`single_flight`], [`freshness`], `text`, `plain`, `host`, `pem`
 - what Rust callers use: [`client`]
+- hashes under keys of ours ([`keyed_hash`]), a directory of ours on disk ([`state_directory`])
 - whose token ([`user`]), who asks ([`caller`]), a call's id ([`request_id`]); [`x509`], `jwks`, `hex`, `outbound`
 - files to finished values, or every fault: [`config`]
 - what a token is, how good it is, and the cache: [`tokens`]
@@ -116,6 +117,8 @@ mod hex;
 #[cfg(feature = "server")]
 mod jwks;
 #[cfg(feature = "server")]
+pub mod keyed_hash;
+#[cfg(feature = "server")]
 pub mod live;
 #[cfg(feature = "server")]
 pub mod net;
@@ -131,6 +134,8 @@ pub mod request_id;
 pub mod rpc;
 #[cfg(feature = "server")]
 pub mod signin;
+#[cfg(feature = "server")]
+pub mod state_directory;
 #[cfg(feature = "server")]
 pub mod telemetry;
 #[cfg(feature = "server")]

@@ -18,7 +18,7 @@ use crate::{
     policy::Policy,
     tokens::{cached_token::CachedToken, version::Upstream},
     user::UserKey,
-    users::{Changes, Configured, Users, holds::Rules},
+    users::{Changes, Configured, Users, hold_file::HoldFile, holds::Rules},
     vault::SignIn,
 };
 
@@ -141,6 +141,12 @@ impl Snapshot {
     #[must_use]
     pub fn new(Configuration { users, policy, settings, serving }: Configuration) -> Self {
         Self { users: Users::new(users, &settings.upstream), policy, settings, serving }
+    }
+
+    /// The same, with what an earlier process learnt of the users.
+    #[must_use]
+    pub fn recalling(hold_file: HoldFile, Configuration { users, policy, settings, serving }: Configuration) -> Self {
+        Self { users: Users::recalling(hold_file, users, &settings.upstream), policy, settings, serving }
     }
 
     /// The next, and what became of the users.

@@ -4,6 +4,7 @@
 //! Bounded by the configuration; a record is never evicted, since a hold that is forgotten locks an account. Must never
 //! decide anything: that is `signin`'s.
 
+pub mod hold_file;
 pub mod holds;
 pub mod refresh_queue;
 pub mod shares;
@@ -12,7 +13,6 @@ pub mod waiters;
 use std::{
     collections::HashMap,
     fmt,
-    hash::{BuildHasher as _, RandomState},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -22,6 +22,7 @@ use std::{
 use tokio::time::Instant;
 
 use self::{
+    hold_file::HoldFile,
     holds::{Holds, Rules, Stop},
     refresh_queue::QueueSlot,
     waiters::FlightHandle,
@@ -32,7 +33,7 @@ use crate::{
     tokens::{
         cache::{Cache, TokenSlot},
         cached_token::CachedToken,
-        version::{Upstream, Version},
+        version::{Upstream, Version, Versions},
     },
     user::{MerchantId, UserKey},
 };
@@ -49,8 +50,9 @@ pub struct Users {
     /// floor. Whoever moves a user from file to file in two steps must not thereby lift its hold.
     remembered: HashMap<Arc<UserKey>, Arc<KnownUser>>,
     upstream: Upstream,
-    /// Makes versions that say nothing outside this process.
-    versions: RandomState,
+    versions: Versions,
+    /// What an earlier process learnt of users.
+    hold_file: HoldFile,
 }
 
 /// A user, and what signs it in.
@@ -77,7 +79,14 @@ impl Users {
     /// Takes the configured users over, with clean records.
     #[must_use]
     pub fn new(configured: Vec<config::UserConfig>, upstream: &str) -> Self {
-        Self::default().next(configured, upstream, |_| false).0
+        Self::recalling(HoldFile::default(), configured, upstream)
+    }
+
+    /// The same, with what an earlier process learnt of them.
+    #[must_use]
+    pub fn recalling(hold_file: HoldFile, configured: Vec<config::UserConfig>, upstream: &str) -> Self {
+        let versions = hold_file.versions();
+        Self { versions, hold_file, ..Self::default() }.next(configured, upstream, |_| false).0
     }
 
     /// The next snapshot. Users keep their records, merchants their stops; what changed is the caller's to act on.
@@ -93,12 +102,13 @@ impl Users {
 
     fn next(&self, configured: Vec<config::UserConfig>, upstream: &str, matters: impl Fn(&KnownUser) -> bool) -> (Self, Changes) {
         let by_key = HashMap::with_capacity(configured.len());
-        let upstream = Upstream(self.versions.hash_one(upstream));
-        let mut next = Self { by_key, upstream, versions: self.versions.clone(), ..Self::default() };
+        let upstream = self.versions.upstream(upstream);
+        let (versions, hold_file) = (self.versions.clone(), self.hold_file.clone());
+        let mut next = Self { by_key, upstream, versions, hold_file, ..Self::default() };
         let mut changes = Changes::default();
         let (mut staying, mut last_merchant) = (0, None::<Arc<KnownMerchant>>);
         for config::UserConfig { key, password, attempt } in configured {
-            let version = Version { credential: self.versions.hash_one((password.expose(), attempt)), upstream };
+            let version = self.versions.of(&password, attempt, upstream);
             let former = self.by_key.get(&key).inspect(|_| staying += 1);
             let user = match former.map(|former| &former.user).or_else(|| self.remembered.get(&key)) {
                 Some(user) => {
@@ -116,7 +126,9 @@ impl Users {
                     // With the merchant's text too, which is then in memory once and not once a user.
                     let (id, merchant) =
                         known(self).or_else(|| known(&next)).unwrap_or_else(|| (key.merchant.clone(), Arc::default()));
-                    Arc::new(KnownUser::new(UserKey { merchant: id, ..key }, merchant))
+                    let user = Arc::new(KnownUser::new(UserKey { merchant: id, ..key }, merchant));
+                    self.hold_file.recall(&user, version);
+                    user
                 }
             };
             // Most users stand beside others of their merchant.

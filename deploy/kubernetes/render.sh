@@ -20,7 +20,7 @@ cat <<'END'
 #   kubectl apply --filename token-broker.yaml
 #
 # where users.toml holds the [[users]] with their passwords. Later changes of the ConfigMap and of the Secrets are in force within a
-# minute or two, without a restart; the log says so where a key takes one (the ports, [audit], log.format, [traces], and [grpc.tls]
+# minute or two, without a restart; the log says so where a key takes one (the ports, [audit], state_directory, log.format, [traces], and [grpc.tls]
 # as a whole).
 END
 # Without what is said of Helm, which has no part in it.

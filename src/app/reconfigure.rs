@@ -185,6 +185,7 @@ impl Reconfigure {
         let (now, then) = (&self.started, next);
         let admin = |config: &Config| config.admin.as_ref().map(|admin| admin.listen);
         for (key, differs) in [
+            ("state_directory", now.state_directory != then.state_directory),
             ("grpc.listen", now.grpc.listen != then.grpc.listen),
             ("grpc.health_listen", now.grpc.health_listen != then.grpc.health_listen),
             ("admin.listen", admin(now) != admin(then)),

@@ -5,6 +5,7 @@
 use std::{
     borrow::Cow,
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
 };
 
 use toml::de::DeTable;
@@ -61,6 +62,7 @@ struct TlsTable {
 pub(super) fn read(findings: &Findings<'_>, table: DeTable<'_>) -> Main {
     let mut root = Reader::root(findings, table);
     let patterns = root.strings("credentials_files");
+    let state_directory = read_state_directory(&mut root);
     let (grpc, tls, places) = read_grpc(root.table("grpc", "grpc"));
     let admin = root.table("admin", "admin").map(read_admin);
     let log = read_log(root.table("log", "log"));
@@ -91,9 +93,26 @@ pub(super) fn read(findings: &Findings<'_>, table: DeTable<'_>) -> Main {
     );
     let admin = admin.map(|(listen, label_callers)| AdminConfig { listen: listen.value, label_callers });
     let auth = access.auth;
-    let config = vault.map(|vault| Config { grpc, admin, log, audit, traces, vault, auth, callers, users: Vec::new() });
+    let config =
+        vault.map(|vault| Config { state_directory, grpc, admin, log, audit, traces, vault, auth, callers, users: Vec::new() });
     let pattern = |Found { value, at }: Found<Cow<'_, str>>| Pattern { text: value.into_owned(), line: findings.line(at) };
     Main { config, users, trail, patterns: patterns.into_iter().map(pattern).collect() }
+}
+
+/// Whether it can be written to is seen when it is: this may be looked at elsewhere than where the broker runs.
+fn read_state_directory(root: &mut Reader<'_, '_>) -> Option<PathBuf> {
+    const KEY: &str = "state_directory";
+    let Found { value, at } = root.string(KEY)?;
+    let path = root.findings().source().beside(&value);
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    if value.is_empty() {
+        root.fault(at, KEY, "is empty: name a directory that is the broker's own, or remove the key");
+    } else if path.exists() && !path.is_dir() {
+        root.fault(at, KEY, "names something that is no directory: name one that is the broker's own");
+    } else if let Some(parent) = parent.filter(|parent| !parent.is_dir()) {
+        root.fault(at, KEY, format!("is to be in {}, which is no directory: make it, or mend the path", parent.display()));
+    }
+    Some(path)
 }
 
 fn read_grpc(table: Option<Reader<'_, '_>>) -> (GrpcConfig, TlsTable, (At, At)) {

@@ -34,6 +34,8 @@ pub struct Loaded {
 /// Everything that is configured.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// `state_directory`; none: nothing outlives the process.
+    pub state_directory: Option<PathBuf>,
     /// `[grpc]`
     pub grpc: GrpcConfig,
     /// `[admin]`; none where the table is missing: no admin port.

@@ -70,7 +70,19 @@ pub(super) fn settle(flight: &FlightContext, obtained: &mut Obtained) -> Settled
         Ok(cached) => store(flight, locked, cached, at),
         Err(_) => keep_former(flight, locked, stop, at),
     };
+    keep_hold(flight, result.as_ref().err());
     Settled { outcome, at, doubled_floor, breaker }
+}
+
+/// Has what was learnt of the credential outlive the process, where that is to be remembered.
+fn keep_hold(FlightContext { shared, user, .. }: &FlightContext, failure: Option<&Arc<Failure>>) {
+    match failure.map(AsRef::as_ref) {
+        Some(Failure::Refused { .. } | Failure::Undocumented { .. } | Failure::Throttled { .. }) => {
+            shared.parts.hold_file.note(user);
+        }
+        Some(Failure::Unavailable { .. } | Failure::Invalid { .. } | Failure::Broken) => {}
+        None => shared.parts.hold_file.ease(user),
+    }
 }
 
 /// Settles a flight that obtained nothing, since the user may not sign in.
@@ -184,7 +196,10 @@ fn vault_granted(flight: &FlightContext, version: Version, at: Moment) -> Option
     let forgiven = Some(shared.upstream())
         .filter(|upstream| upstream.is_of(version.upstream))
         .map(|mut upstream| upstream.undocumented.granted());
-    forgiven.iter().flatten().for_each(|(user, version)| user.record().holds.forgive(*version));
+    for (user, version) in forgiven.iter().flatten() {
+        user.record().holds.forgive(*version);
+        shared.parts.hold_file.ease(user);
+    }
     change
 }
 

@@ -24,6 +24,7 @@ use crate::{
     tokens::cache::Cache,
     users::{
         Configured, KnownUser, Record,
+        hold_file::HoldFile,
         holds::{Circumstances, Stop},
         refresh_queue::RefreshQueue,
         shares::{Place, Shares, Shed},
@@ -53,6 +54,8 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// Where tokens end up.
     pub cache: Cache,
+    /// Where holds outlive the process.
+    pub hold_file: HoldFile,
     /// Where renewals are planned.
     pub refresh_queue: Arc<RefreshQueue>,
     /// What is counted.

@@ -15,6 +15,7 @@ use prometheus_client::{
     metrics::{
         counter::Counter,
         family::{Family, MetricConstructor},
+        gauge::Gauge,
     },
     registry::{Registry, Unit},
 };
@@ -171,6 +172,8 @@ pub struct Metrics {
     reloads: Family<ByResult, Counter>,
     /// Times that a user's floor between sign-ins doubled, since its tokens are rejected soon after their issue.
     pub floor_doublings: Counter,
+    /// Whether `state_directory` is set and can't be used: 1, or 0.
+    pub holds_unkept: Gauge,
     /// Lines of the audit trail that were dropped, since whatever takes them is too slow.
     pub audit_lines_lost: Counter,
     /// Lines of the log that were.
@@ -200,6 +203,7 @@ impl Default for Metrics {
             handshakes: Family::default(),
             reloads: Family::default(),
             floor_doublings: Counter::default(),
+            holds_unkept: Gauge::default(),
             audit_lines_lost: Counter::default(),
             log_lines_lost: Counter::default(),
             merchants: LabelValues::new(MERCHANTS_MAX),
@@ -258,6 +262,8 @@ impl Metrics {
         let help = "Times that a user's floor between sign-ins doubled, since its tokens are rejected soon after their issue: \
                     another replica or system may be revoking them";
         to.register("floor_doublings", help, self.floor_doublings.clone());
+        let help = "1 where state_directory is set and can't be used: a restart will forget which users the vault refused";
+        to.register("holds_unkept", help, self.holds_unkept.clone());
         let help = "Lines of the audit trail that were lost, since whatever takes them is too slow, or full";
         to.register("audit_lines_lost", help, self.audit_lines_lost.clone());
         let help = "Lines of the log that were dropped, since whatever reads them is too slow";

@@ -2,7 +2,12 @@
 //!
 //! Must never give a password away.
 
-/// Tells one upstream from another, within this process.
+use crate::{
+    keyed_hash::{KeyedHash, first},
+    secret::Secret,
+};
+
+/// Tells one upstream from another, wherever versions are made under the same key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Upstream(pub(crate) u64);
 
@@ -12,4 +17,48 @@ pub struct Upstream(pub(crate) u64);
 pub struct Version {
     pub(crate) credential: u64,
     pub(crate) upstream: Upstream,
+}
+
+/// Bytes of a version's mark.
+///
+/// Three, no more: whoever has a file with marks, and the key beside it, may try passwords against them, and of a list of a billion some
+/// sixty fit each, which is too many to try at a vault that locks an account after a few. No fewer either: of sixteen million changed
+/// passwords one is taken for the former one, and its user left alone until the hold ends or `attempt` is raised.
+const MARK_BYTES: usize = 3;
+
+/// By what a version is known again, where all of it would say too much: on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Mark([u8; MARK_BYTES]);
+
+impl Version {
+    /// Its mark.
+    #[must_use]
+    pub fn mark(self) -> Mark {
+        Mark(first(&self.credential.to_le_bytes()))
+    }
+}
+
+/// Makes versions, each the same for the same key.
+#[derive(Clone, Debug, Default)]
+pub struct Versions(KeyedHash);
+
+impl Versions {
+    /// Under this key.
+    #[must_use]
+    pub fn new(key: KeyedHash) -> Self {
+        Self(key)
+    }
+
+    /// Of the upstream with this name.
+    #[must_use]
+    pub fn upstream(&self, name: &str) -> Upstream {
+        Upstream(u64::from_le_bytes(first(&self.0.of(&[name.as_bytes()]))))
+    }
+
+    /// Of a credential there.
+    #[must_use]
+    pub fn of(&self, password: &Secret, attempt: u64, upstream: Upstream) -> Version {
+        let hash = self.0.of(&[password.expose().as_bytes(), &attempt.to_le_bytes(), &upstream.0.to_le_bytes()]);
+        Version { credential: u64::from_le_bytes(first(&hash)), upstream }
+    }
 }

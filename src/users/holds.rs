@@ -5,6 +5,7 @@
 //! the wall clock shortens none.
 
 mod credential;
+mod saved;
 mod stop;
 #[cfg(test)]
 mod tests;
@@ -14,10 +15,17 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use self::credential::CredentialHolds;
-pub use self::stop::{Circumstances, Rules, Stop};
+pub use self::{
+    saved::SavedHold,
+    stop::{Circumstances, Rules, Stop},
+};
 use crate::{
     backoff::Backoff,
-    tokens::{token::TokenId, version::Version},
+    clock::Moment,
+    tokens::{
+        token::TokenId,
+        version::{Mark, Version},
+    },
     vault::Failure,
 };
 
@@ -49,6 +57,8 @@ pub struct Holds {
 struct Rare {
     /// What is known against those credentials that counted before, lest a password that was refused is sent again when it comes back.
     former: Vec<(Version, CredentialHolds)>,
+    /// The same of before the process began, when only the marks of their versions are known.
+    recalled: Vec<(Mark, CredentialHolds)>,
     /// Which token was rejected since the last sign-in that succeeded, and whether that was soon after its issue.
     rejected: Option<(TokenId, bool)>,
     /// How often such a rejection doubled the floor.
@@ -189,8 +199,34 @@ impl Holds {
     /// Whether there is something against a credential that must outlast the user's absence from the configuration.
     #[must_use]
     pub fn remembers(&self, now: Instant, rules: &Rules) -> bool {
-        let former = || self.rare.iter().flat_map(|rare| &rare.former).any(|(_, holds)| holds.lasts(now, rules));
-        self.stopped(now, rules).is_some() || self.current.lasts(now, rules) || former()
+        self.stopped(now, rules).is_some() || self.all().any(|(_, holds)| holds.lasts(now, rules))
+    }
+
+    /// What is to outlast the process.
+    pub fn saved(&self, now: Moment, rules: &Rules) -> impl Iterator<Item = SavedHold> {
+        // The one that counts comes first.
+        self.all().filter_map(move |(mark, holds)| holds.saved(mark, now, rules)).take(1 + FORMER_MAX)
+    }
+
+    /// Takes over what was saved by an earlier process, where `version` counts and nothing is known yet.
+    pub fn recall(&mut self, version: Version, saved: Vec<SavedHold>, now: Moment) {
+        self.version = Some(version);
+        for saved in saved {
+            let (mark, holds) = (saved.mark, CredentialHolds::of_saved(saved, now));
+            if mark == version.mark() {
+                self.current = holds;
+            } else {
+                self.rare.get_or_insert_default().recalled.push((mark, holds));
+            }
+        }
+    }
+
+    /// What is known against each credential, with the mark of its version.
+    fn all(&self) -> impl Iterator<Item = (Mark, &CredentialHolds)> {
+        let current = self.version.map(|version| (version.mark(), &self.current));
+        let former = self.rare.iter().flat_map(|rare| &rare.former).map(|(version, holds)| (version.mark(), holds));
+        let recalled = self.rare.iter().flat_map(|rare| &rare.recalled).map(|(mark, holds)| (*mark, holds));
+        current.into_iter().chain(former).chain(recalled)
     }
 
     /// Whether this version counts, or counted last.
@@ -204,14 +240,18 @@ impl Holds {
     }
 
     fn take_former(&mut self, version: Version) -> CredentialHolds {
-        let Some(Rare { former, .. }) = self.rare.as_deref_mut() else { return CredentialHolds::default() };
-        let at = former.iter().position(|(former, _)| *former == version);
-        at.map(|at| former.swap_remove(at).1).unwrap_or_default()
+        let Some(Rare { former, recalled, .. }) = self.rare.as_deref_mut() else { return CredentialHolds::default() };
+        if let Some(at) = former.iter().position(|(former, _)| *former == version) {
+            return former.swap_remove(at).1;
+        }
+        let at = recalled.iter().position(|(mark, _)| *mark == version.mark());
+        at.map(|at| recalled.swap_remove(at).1).unwrap_or_default()
     }
 
     fn remember(&mut self, version: Version, holds: CredentialHolds, now: Instant, rules: &Rules) {
         if let Some(rare) = &mut self.rare {
             rare.former.retain(|(_, holds)| holds.lasts(now, rules));
+            rare.recalled.retain(|(_, holds)| holds.lasts(now, rules));
         }
         if !holds.lasts(now, rules) {
             return;

@@ -40,7 +40,9 @@ def contents(volume, config, pair):
     if name in {"client-ca", "vault-ca"}:
         source = volume.get("secret") or volume["configMap"]
         return {item["path"]: certificate for item in source["items"]}
-    return {"jwks": {"jwks.json": '{"keys": []}'}, "api-server": {"token": "t", "ca.crt": certificate}, "audit": {}}[name]
+    return {"jwks": {"jwks.json": '{"keys": []}'}, "api-server": {"token": "t", "ca.crt": certificate}, "audit": {}, "state": {}}[
+        name
+    ]
 
 
 def lay_out(documents, root, pair):

@@ -15,6 +15,7 @@ def config(values=None, variant="service-accounts"):
 def test_the_ordinary_one_says_all_of_this():
     assert config() == {
         "credentials_files": ["/etc/token-broker/credentials/users/*.toml"],
+        "state_directory": "/var/lib/token-broker/state",
         "grpc": {
             "listen": "0.0.0.0:50051",
             "health_listen": "0.0.0.0:50052",
@@ -85,6 +86,11 @@ def test_every_other_value_arrives():
         "caller_forced_sign_ins_per_minute": 1,
     }
     assert "service_accounts" not in told["auth"]
+
+
+def test_holds_are_kept_in_a_directory_of_the_brokers_own():
+    assert config()["state_directory"] == "/var/lib/token-broker/state"
+    assert "state_directory" not in config({"state": {"enabled": False}})
 
 
 def test_hits_are_summed_on_standard_output_too():

@@ -9,6 +9,7 @@ RESTARTS = {
     "admin.listen": {"admin": {"enabled": False}},
     "audit.file": {"audit": {"file": "a", "volume": {"emptyDir": {}}}},
     "audit.hits": {"audit": {"hits": "summed"}},
+    "state_directory": {"state": {"enabled": False}},
     "log.format": {"log": {"format": "text"}},
 }
 RELOADS = {

@@ -55,6 +55,10 @@ WRONG = {
     "no eviction ever": ({"podDisruptionBudget": {"maxUnavailable": 0}}, "/podDisruptionBudget/maxUnavailable"),
     "nor by a part": ({"podDisruptionBudget": {"maxUnavailable": "0%"}}, "/podDisruptionBudget/maxUnavailable"),
     "a claim that pods share": ({"audit": {"volume": {"persistentVolumeClaim": {"claimName": "a"}}}}, "persistentVolumeClaim"),
+    "a claim that pods share, for holds": (
+        {"state": {"volume": {"persistentVolumeClaim": {"claimName": "a"}}}},
+        "persistentVolumeClaim",
+    ),
     "a path for the audit trail": ({"audit": {"file": "../a"}}, "/audit/file"),
     "hits told in neither way": ({"audit": {"hits": "none"}}, "/audit/hits"),
     "a single file mounted": (

@@ -36,6 +36,7 @@ def test_the_ordinary_one_has_these_and_no_others():
                 ],
             }
         },
+        "/var/lib/token-broker": {"emptyDir": {"sizeLimit": "160Mi"}},
     }
 
 
@@ -83,9 +84,17 @@ def test_the_clusters_keys_come_from_a_config_map():
     assert "/etc/token-broker/jwks" not in volumes(closed)
 
 
-def test_only_the_audit_trail_is_written():
+def test_only_the_audit_trail_and_holds_are_written():
     documents = render(variant="everything")
     assert volumes(variant="everything")["/var/log/token-broker"] == {"emptyDir": {"sizeLimit": "1Gi"}}
     writable = [part["name"] for part in broker(documents)["volumeMounts"] if not part.get("readOnly")]
-    assert writable == ["audit"]
-    assert all(part["readOnly"] for part in broker(render())["volumeMounts"])
+    assert writable == ["audit", "state"]
+    read_only = broker(render({"state": {"enabled": False}}))["volumeMounts"]
+    assert all(part["readOnly"] for part in read_only)
+
+
+def test_holds_outlive_a_container_and_where_is_said_they_outlive_more():
+    assert volumes()["/var/lib/token-broker"] == {"emptyDir": {"sizeLimit": "160Mi"}}
+    claim = {"ephemeral": {"volumeClaimTemplate": {"spec": {"accessModes": ["ReadWriteOnce"]}}}}
+    assert volumes({"state": {"volume": claim}})["/var/lib/token-broker"] == claim
+    assert "/var/lib/token-broker" not in volumes({"state": {"enabled": False}})

@@ -32,6 +32,7 @@ mod refusals;
 mod rejected_tokens;
 mod reload;
 mod residues;
+mod restarts;
 mod service_accounts;
 mod shared_out;
 mod shutdown;

@@ -121,6 +121,8 @@ class Broker:
     users: dict[tuple[str, str], dict[str, Any]]
     vault: str
     tables: str = ""
+    # Keys above all tables.
+    top: str = ""
     grpc: str = ""
     lame_duck: str = "0s"
     tls: bool = False
@@ -134,7 +136,7 @@ class Broker:
         self.config = self.directory / "broker.toml"
 
     def configure(self, more: str = "") -> None:
-        lines = [f'[grpc]\nlisten = "{self.endpoint}"\nlame_duck = "{self.lame_duck}"\n{self.grpc}']
+        lines = [self.top, f'[grpc]\nlisten = "{self.endpoint}"\nlame_duck = "{self.lame_duck}"\n{self.grpc}']
         lines.append(f'[admin]\nlisten = "{self.admin}"\nlabel_callers = true')
         lines.append(f'[vault]\nbase_url = "{self.vault}"\n{more}\n{self.tables}')
         for (merchant, phone), values in self.users.items():

@@ -248,6 +248,19 @@ def the_audit_trail_has_no_room(stage: Stage) -> None:
     stage.resolve()
 
 
+def holds_can_not_be_kept(stage: Stage) -> None:
+    """Others may write there, so it is not used; the next start finds it mended."""
+    state = stage.directory / "state"
+    state.mkdir()
+    state.chmod(0o777)
+    broker = stage.broker(stage.vault(), top=f'state_directory = "{state}"')
+    stage.scrape(broker)
+    stage.fire(alert("HoldsNotKept"))
+    state.chmod(0o700)
+    broker.restart()
+    stage.resolve()
+
+
 def replicas_have_other_users(stage: Stage) -> None:
     vault = stage.vault()
     brokers = [stage.broker(vault, users=2), stage.broker(vault, users=0)]
@@ -372,6 +385,7 @@ SCENARIOS = [
     a_certificate_ends_today,
     the_configuration_is_at_fault,
     the_audit_trail_has_no_room,
+    holds_can_not_be_kept,
     replicas_have_other_users,
     one_replica_is_cut_off_from_the_vault,
     something_breaks_inside,

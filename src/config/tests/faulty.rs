@@ -137,6 +137,23 @@ attempt = 4294967296
 }
 
 #[test]
+fn a_state_directory_is_one_or_can_be_made() {
+    let top = |value: &str| format!("state_directory = \"{value}\"\n{VAULT}");
+    for (value, message) in [
+        ("", "is empty"),
+        ("/dev/null", "names something that is no directory"),
+        ("/nowhere/at/all", "is to be in /nowhere/at, which is no directory: make it, or mend the path"),
+    ] {
+        expect_faults(&top(value), &[(1, "state_directory", message)]);
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    for path in [directory.path().to_owned(), directory.path().join("made")] {
+        let loaded = load_text(&top(&path.display().to_string())).expect("is good");
+        assert_eq!(loaded.config.state_directory, Some(path));
+    }
+}
+
+#[test]
 fn what_is_not_built_is_refused_once_a_table() {
     expect_faults(&format!("{VAULT}[shared]\nx = 1\n"), &[(3, "shared", "is not built yet in this version; remove it")]);
 }

@@ -6,9 +6,14 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use super::stop::{Circumstances, Rules, Stop};
+use super::{
+    saved::{SavedFailure, SavedHold},
+    stop::{Circumstances, Rules, Stop},
+};
 use crate::{
     backoff::Backoff,
+    clock::Moment,
+    tokens::version::Mark,
     vault::{Failure, Refusal, UNREADABLE},
 };
 
@@ -72,6 +77,13 @@ impl Known {
     }
 }
 
+impl SavedHold {
+    /// The same, read at `read_at`, as it is written down now; none if it does not last so long.
+    pub(in crate::users) fn again(&self, read_at: Moment, now: Moment, rules: &Rules) -> Option<Self> {
+        CredentialHolds::of_saved(self.clone(), read_at).saved(self.mark, now, rules)
+    }
+}
+
 impl CredentialHolds {
     /// Whether another credential's coming and going may not wipe it out.
     pub(super) fn lasts(&self, now: Instant, rules: &Rules) -> bool {
@@ -132,6 +144,35 @@ impl CredentialHolds {
         let Some(known) = self.0.as_deref_mut().filter(|known| known.undocumented > 0 && !known.forgiven) else { return };
         let pause = known.pause.take().filter(|pause| !pause.undocumented);
         *known = Known { pause, forgiven: true, ..Known::default() };
+    }
+
+    /// As it is written down for the version with this mark, if it lasts.
+    pub(super) fn saved(&self, mark: Mark, now: Moment, rules: &Rules) -> Option<SavedHold> {
+        let (pause, known) = self.pause().filter(|_| self.lasts(now.mono, rules))?;
+        let age = now.mono.saturating_duration_since(pause.since);
+        Some(SavedHold {
+            mark,
+            failure: SavedFailure::of(&pause.failure),
+            // By the wall clock as it is now, which may have been wrong then.
+            since: now.wall.checked_sub(age).unwrap_or(now.wall),
+            wait: pause.wait,
+            undocumented: pause.undocumented,
+            tries: known.undocumented,
+            ungranted: known.ungranted,
+            forgiven: known.forgiven,
+        })
+    }
+
+    /// What was written down. What began in the future by the wall clock, which was set back meanwhile, begins now: no wait is longer
+    /// than it was, and none ends before its time unless that clock was set forward.
+    pub(super) fn of_saved(saved: SavedHold, now: Moment) -> Self {
+        let age = now.wall.duration_since(saved.since).unwrap_or_default();
+        let failure = Arc::new(saved.failure.failure(saved.wait));
+        // Where the monotonic clock doesn't reach back so far, it is late rather than early.
+        let since = now.mono.checked_sub(age).unwrap_or(now.mono);
+        let pause = Some(Pause { failure, since, wait: saved.wait, undocumented: saved.undocumented });
+        let SavedHold { tries, ungranted, forgiven, .. } = saved;
+        Self(Some(Box::new(Known { pause, undocumented: tries, ungranted, grants: 0, forgiven })))
     }
 
     /// When its pause ends, if it has one.

@@ -18,7 +18,7 @@ use token_broker::{
     },
     tokens::cache::Cache,
     user::{MerchantId, Number, UserKey},
-    users::{holds::Rules, refresh_queue::RefreshQueue},
+    users::{hold_file::HoldFile, holds::Rules, refresh_queue::RefreshQueue},
     vault::SignIn,
 };
 use tokio::{runtime::Handle, time::Instant};
@@ -61,6 +61,7 @@ pub(crate) fn parts(clock: Arc<dyn Clock>, users: usize, seed: u64) -> Parts {
     Parts {
         clock: Arc::clone(&clock),
         cache: Cache::new(users),
+        hold_file: HoldFile::default(),
         refresh_queue: Arc::new(RefreshQueue::new(clock)),
         metrics: Arc::default(),
         traces: Traces::default(),

@@ -10,6 +10,7 @@ What takes a restart: the pods carry its checksum. The broker takes up everythin
       "audit.file" .Values.audit.file
       "audit.hits" .Values.audit.hits
       "log.format" .Values.log.format
+      "state_directory" .Values.state.enabled
       "traces" .Values.traces
       "grpc.tls" (include "token-broker.tls" .)
     | toJson }}
@@ -24,6 +25,10 @@ credentials_files = [
   {{ printf "%s/credentials/%s/*.toml" $files .name | toJson }},
 {{- end }}
 ]
+{{- if .Values.state.enabled }}
+# A directory that the broker makes: the volume itself is open to its group.
+state_directory = "/var/lib/token-broker/state"
+{{- end }}
 
 [grpc]
 listen = {{ printf "%s:50051" $listen | toJson }}

@@ -41,6 +41,10 @@ change, while the broker takes up what kubelet swaps. Secrets are 0440: with fsG
 - name: audit
   mountPath: /var/log/token-broker
 {{- end }}
+{{- if .Values.state.enabled }}
+- name: state
+  mountPath: /var/lib/token-broker
+{{- end }}
 {{- end }}
 
 {{- define "token-broker.volumes" -}}
@@ -110,6 +114,11 @@ change, while the broker takes up what kubelet swaps. Secrets are 0440: with fsG
 {{- if .Values.audit.file }}
 - name: audit
   {{- toYaml .Values.audit.volume | nindent 2 }}
+{{- end }}
+{{- if .Values.state.enabled }}
+- name: state
+  {{- /* The file with the holds, and the next one while it is written. */}}
+  {{- .Values.state.volume | default (dict "emptyDir" (dict "sizeLimit" "160Mi")) | toYaml | nindent 2 }}
 {{- end }}
 {{- end }}
 

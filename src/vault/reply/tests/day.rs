@@ -26,7 +26,7 @@ use crate::{
     },
     tokens::cache::Cache,
     user::{MerchantId, Number, UserKey},
-    users::{holds::Rules, refresh_queue::RefreshQueue},
+    users::{hold_file::HoldFile, holds::Rules, refresh_queue::RefreshQueue},
     vault::{SignIn, SigningIn},
 };
 
@@ -97,6 +97,7 @@ async fn a_day(vault: Arc<Closed>, users: usize, seed: u64) {
     let parts = Parts {
         clock: clock.clone(),
         cache: Cache::new(users),
+        hold_file: HoldFile::default(),
         refresh_queue: Arc::new(RefreshQueue::new(clock)),
         metrics: Arc::default(),
         traces: Traces::default(),
