@@ -5,10 +5,17 @@ use std::pin::pin;
 use futures_util::FutureExt as _;
 
 use super::*;
-use crate::net::memory_budget::ENDLESS_STREAMS_MAX;
+use crate::{
+    clock::{Clock as _, SystemClock},
+    net::memory_budget::ENDLESS_STREAMS_MAX,
+};
 
 fn limit(connections: usize, evict_busy: bool) -> Arc<ConnectionLimit> {
     ConnectionLimit::new(PortLimits { connections, evict_busy, waiting: 8, strangers_waiting: 4 })
+}
+
+fn now() -> Instant {
+    SystemClock.now().mono
 }
 
 fn address(n: u8) -> IpAddr {
@@ -16,7 +23,7 @@ fn address(n: u8) -> IpAddr {
 }
 
 async fn admitted(limit: &Arc<ConnectionLimit>, n: u8) -> Slot {
-    limit.admit(address(n), Instant::now()).await.slot.expect("there is a slot")
+    limit.admit(address(n), now()).await.slot.expect("there is a slot")
 }
 
 fn is_evicted(slot: &Slot) -> bool {
@@ -77,7 +84,7 @@ async fn the_address_with_the_most_gives_way_and_not_who_has_just_come() {
 async fn a_full_limit_waits_for_what_it_evicted_and_holds_no_more() {
     let limit = limit(1, false);
     let first = admitted(&limit, 1).await;
-    let second = tokio::join!(limit.admit(address(2), Instant::now()), async {
+    let second = tokio::join!(limit.admit(address(2), now()), async {
         first.connection.evicted().await;
         assert_eq!(limit.state().connections.len(), 1);
         drop(first);
@@ -133,9 +140,9 @@ async fn one_address_has_half_of_the_slots_and_beyond_it_makes_room_for_itself()
     assert_eq!(evicted(&one), [0, 2], "the one that was idle for the longest");
     let calls: Vec<_> = one.iter().map(|slot| slot.connection.await_answer()).collect();
     one.last().expect("is there").connection.set_proven();
-    let beyond = limit.admit(address(1), Instant::now()).await;
+    let beyond = limit.admit(address(1), now()).await;
     assert!(beyond.slot.is_none() && beyond.evicted == 0, "all of its own wait for an answer");
-    assert!(limit.admit(address(3), Instant::now()).await.slot.is_some(), "and others have theirs");
+    assert!(limit.admit(address(3), now()).await.slot.is_some(), "and others have theirs");
     drop((calls, awaited, one, other));
     assert!(limit.state().addresses.is_empty() && limit.state().closing == 0);
 }
