@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
+use super::memory_budget::STREAMS_MAX;
 use crate::clock::Clock;
 
 /// The length of the preface with which a client begins (RFC 9113, 3.4).
@@ -26,9 +27,10 @@ const AT_FIRST: u32 = 1_024;
 const BURST: u32 = 16 * 1_024;
 /// Each frame of a call makes good for so many: its WINDOW_UPDATEs, a PING that measures the way.
 const EARNED: u32 = 8;
-/// A reset counts as so many, twice what the HEADERS and the message of a call make good for: who goes away is answered before its
-/// deadline, as a rule, and resets little.
-const OF_RESET: u32 = 4 * EARNED;
+/// Of the calls of a connection as many may be reset as can be under way at once, since a caller that goes away resets them all …
+const RESETS_AT_FIRST: u32 = OF_RESET * STREAMS_MAX;
+/// … and one of so many that come after: who goes away is answered before its deadline, as a rule, and resets little.
+const OF_RESET: u32 = 2;
 /// Without any call so many are taken a second: clients ask every few seconds whether we live.
 const PER_SECOND: u64 = 64;
 
@@ -45,6 +47,8 @@ pub(super) struct Frames {
     have: usize,
     /// How many frames that carry nothing are taken from now on.
     left: u32,
+    /// How many calls may be reset, in parts of `OF_RESET`.
+    resets: u32,
     /// Since when time has made nothing good.
     since: Instant,
     clock: Arc<dyn Clock>,
@@ -52,7 +56,15 @@ pub(super) struct Frames {
 
 impl Frames {
     pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { skip: PREFACE_LENGTH, head: [0; HEAD_LENGTH], have: 0, left: AT_FIRST, since: clock.now().mono, clock }
+        Self {
+            skip: PREFACE_LENGTH,
+            head: [0; HEAD_LENGTH],
+            have: 0,
+            left: AT_FIRST,
+            resets: RESETS_AT_FIRST,
+            since: clock.now().mono,
+            clock,
+        }
     }
 
     /// Takes the next bytes.
@@ -90,26 +102,31 @@ impl Frames {
     fn frame(&mut self, head: &[u8; HEAD_LENGTH]) -> Result<(), Flood> {
         let &[high, middle, low, kind, flags, ..] = head;
         self.skip = u32::from_be_bytes([0, high, middle, low]) as usize;
+        if kind == HEADERS {
+            self.resets = (self.resets + 1).min(BURST);
+        }
+        if kind == RST_STREAM {
+            self.resets = self.resets.checked_sub(OF_RESET).ok_or(Flood)?;
+        }
         let carries = kind == HEADERS || kind == DATA && (self.skip > 0 || flags & END_STREAM != 0);
         if carries {
             self.left = (self.left + EARNED).min(BURST);
             return Ok(());
         }
-        let cost = if kind == RST_STREAM { OF_RESET } else { 1 };
-        if self.left < cost {
-            self.make_good(cost)?;
+        if self.left == 0 {
+            self.make_good()?;
         }
-        self.left -= cost;
+        self.left -= 1;
         Ok(())
     }
 
-    /// What the time since then is good for, where it is so much.
-    fn make_good(&mut self, cost: u32) -> Result<(), Flood> {
+    /// What the time since then is good for.
+    fn make_good(&mut self) -> Result<(), Flood> {
         let now = self.clock.now().mono;
         let seconds = now.saturating_duration_since(self.since).as_secs();
         self.since = now;
         self.left = u32::try_from(seconds.saturating_mul(PER_SECOND)).unwrap_or(BURST).min(BURST);
-        if self.left < cost { Err(Flood) } else { Ok(()) }
+        if self.left == 0 { Err(Flood) } else { Ok(()) }
     }
 }
 
@@ -164,14 +181,16 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn calls_make_good_for_few_that_are_reset() {
+    async fn all_calls_that_can_be_under_way_may_be_reset_and_half_of_those_that_follow() {
         let (head, message, reset) = (frame(HEADERS, 0, 20), frame(DATA, END_STREAM, 60), frame(RST_STREAM, 0, 4));
         let all = |frames: &mut Frames, of: &[&Vec<u8>]| of.iter().try_for_each(|frame| frames.feed(frame));
         let mut frames = begun();
-        let taken = (0..BURST).take_while(|_| all(&mut frames, &[&head, &message, &reset]).is_ok()).count();
-        assert_eq!(taken, (AT_FIRST / (OF_RESET - 2 * EARNED)) as usize);
-        let mut frames = begun();
+        (0..STREAMS_MAX).for_each(|_| all(&mut frames, &[&head, &message]).expect("are calls"));
+        (0..STREAMS_MAX).for_each(|_| frames.feed(&reset).expect("their caller went away"));
         (0..BURST).for_each(|_| all(&mut frames, &[&head, &message, &head, &message, &reset]).expect("half of them went away"));
+        let mut frames = begun();
+        let taken = (0..BURST).take_while(|_| all(&mut frames, &[&head, &message, &reset]).is_ok()).count();
+        assert_eq!(taken, RESETS_AT_FIRST as usize - 1, "each is one too many");
     }
 
     #[tokio::test(start_paused = true)]
@@ -208,12 +227,11 @@ mod tests {
                 prop_assert_eq!(cut.feed(piece), Ok(()));
                 rest = later;
             }
-            prop_assert_eq!((whole.left, whole.skip, whole.have), (cut.left, cut.skip, cut.have));
+            prop_assert_eq!((whole.left, whole.resets, whole.skip, whole.have), (cut.left, cut.resets, cut.skip, cut.have));
             let empty = kinds.iter().filter(|&&(kind, flags, length)| {
                 !(kind == HEADERS || kind == DATA && (length > 0 || flags == END_STREAM))
             });
-            let resets = kinds.iter().filter(|&&(kind, ..)| kind == RST_STREAM).count() * OF_RESET as usize;
-            prop_assert!(AT_FIRST.saturating_sub(whole.left) <= u32::try_from(empty.count() + resets).expect("are few"));
+            prop_assert!(AT_FIRST.saturating_sub(whole.left) <= u32::try_from(empty.count()).expect("are few"));
         }
     }
 }

@@ -103,7 +103,7 @@ attempt = 4294967296
             (1, "credentials_files", "does not exist"),
             (1, "credentials_files", "not a pattern"),
             (2, "gprc", "did you mean `grpc`?"),
-            (3, "\"a\\nb\"", "the keys here are credentials_files, grpc,"),
+            (3, "\"a\\nb\"", "the keys here are credentials_files, state_directory, grpc,"),
             (6, "grpc.lisen", "did you mean `listen`?"),
             (7, "grpc.listen", "127.0.0.1:50051"),
             (8, "grpc.lame_duck", "from 0s to 5m"),
