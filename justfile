@@ -114,8 +114,9 @@ rolling: build
 attacks *arguments:
     source .ci/tools.sh; have openssl || apt_install openssl; python3 tests/attacks/run.py {{ arguments }}
 
-# The same, judged as roughly as a busy machine needs it.
-attacks-rough: (attacks "--rough")
+# The same, judged as roughly as a busy machine needs it, by the program that `instructions` builds.
+attacks-rough: build
+    source .ci/tools.sh; have openssl || apt_install openssl; CARGO_PROFILE_RELEASE_STRIP=none cargo build --locked --release --bin token-broker; python3 tests/attacks/run.py --rough --broker {{ built / "../release/token-broker" }} --sandbox {{ built / "token-broker-sandbox" }}
 
 # The same for a minute each, in plaintext and over TLS: an hour.
 attacks-long: (attacks "--seconds" "60" "--transport" "both")
