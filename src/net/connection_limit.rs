@@ -20,7 +20,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-pub use self::connection::{AwaitedAnswer, Connection, EndlessStream, OpenCall, Unsent};
+pub use self::connection::{AwaitedAnswer, Connection, EndlessStream, OpenCall, Unsent, WaitKind};
 use super::memory_budget::{PortLimits, STRANGERS_WAITING_OF_CONNECTION, UNSENT_MAX};
 
 /// Slots kept free for the next, so that nobody waits until another is closed: an eighth, and this at most.
@@ -53,10 +53,10 @@ struct State {
     addresses: HashMap<IpAddr, Address>,
     /// How many of them were evicted and are not closed yet.
     closing: usize,
-    /// Calls that wait on connections whose client is known …
+    /// What waits on connections whose client is known …
     waiting: usize,
-    /// … and on all others.
-    strangers_waiting: usize,
+    /// … and on all others, by its kind.
+    strangers_waiting: [usize; WaitKind::ALL],
     /// Connections whose client leaves something unsent, by when that began.
     unsent: BTreeMap<u64, Arc<Connection>>,
     /// How often that has begun.
@@ -71,7 +71,7 @@ struct Address {
     unproven: BTreeSet<u64>,
     /// How many of them were evicted and are not closed yet.
     closing: usize,
-    strangers_waiting: usize,
+    strangers_waiting: [usize; WaitKind::ALL],
 }
 
 impl Address {
@@ -162,50 +162,53 @@ impl ConnectionLimit {
     /// It becomes known who a connection's client is, as `set` notes: its calls that wait are no stranger's any more.
     pub(super) fn identified(&self, connection: &Connection, set: impl FnOnce()) {
         let mut state = self.state();
-        if !connection.is_identified() {
-            let waiting = connection.waiting.load(Ordering::Relaxed);
-            state.strangers_waiting -= waiting;
-            state.address(connection).strangers_waiting -= waiting;
-            state.waiting += waiting;
-            set();
+        if connection.is_identified() {
+            return;
         }
+        for kind in [WaitKind::Call, WaitKind::Probe] {
+            let waiting = kind.of(&connection.waiting).load(Ordering::Relaxed);
+            *kind.of_mut(&mut state.strangers_waiting) -= waiting;
+            *kind.of_mut(&mut state.address(connection).strangers_waiting) -= waiting;
+            state.waiting += waiting;
+        }
+        state.forget_if_gone(connection.from);
+        set();
     }
 
-    /// A call of a connection is to wait; whether it may.
-    pub(super) fn wait(&self, connection: &Connection) -> bool {
-        let PortLimits { waiting, strangers_waiting, .. } = self.limits;
+    /// Something of a connection's is to wait; whether it may.
+    pub(super) fn wait(&self, connection: &Connection, kind: WaitKind) -> bool {
+        let PortLimits { waiting, strangers_waiting, .. } = &self.limits;
         let mut state = self.state();
+        let own = kind.of(&connection.waiting);
         if connection.is_identified() {
-            if state.waiting >= waiting {
+            if state.waiting >= *waiting {
                 return false;
             }
             state.waiting += 1;
         } else {
-            let all = state.strangers_waiting;
-            let address = state.address(connection);
-            let too_many = all >= strangers_waiting
-                || address.strangers_waiting >= strangers_waiting / PART_OF_ONE
-                || connection.waiting.load(Ordering::Relaxed) >= STRANGERS_WAITING_OF_CONNECTION;
-            if too_many {
+            let (most, all) = (*kind.of(strangers_waiting), *kind.of(&state.strangers_waiting));
+            let address = kind.of_mut(&mut state.address(connection).strangers_waiting);
+            let own_most = STRANGERS_WAITING_OF_CONNECTION;
+            if all >= most || *address >= most / PART_OF_ONE || own.load(Ordering::Relaxed) >= own_most {
                 state.forget_if_gone(connection.from);
                 return false;
             }
-            address.strangers_waiting += 1;
-            state.strangers_waiting += 1;
+            *address += 1;
+            *kind.of_mut(&mut state.strangers_waiting) += 1;
         }
-        connection.waiting.fetch_add(1, Ordering::Relaxed);
+        own.fetch_add(1, Ordering::Relaxed);
         true
     }
 
-    /// A call of a connection waits no more.
-    pub(super) fn waited(&self, connection: &Connection) {
+    /// Something of a connection's waits no more.
+    pub(super) fn waited(&self, connection: &Connection, kind: WaitKind) {
         let mut state = self.state();
-        connection.waiting.fetch_sub(1, Ordering::Relaxed);
+        kind.of(&connection.waiting).fetch_sub(1, Ordering::Relaxed);
         if connection.is_identified() {
             state.waiting -= 1;
         } else {
-            state.strangers_waiting -= 1;
-            state.address(connection).strangers_waiting -= 1;
+            *kind.of_mut(&mut state.strangers_waiting) -= 1;
+            *kind.of_mut(&mut state.address(connection).strangers_waiting) -= 1;
             state.forget_if_gone(connection.from);
         }
     }
@@ -261,7 +264,8 @@ impl State {
 
     /// Forgets an address of which nothing is left.
     fn forget_if_gone(&mut self, from: IpAddr) {
-        if self.addresses.get(&from).is_some_and(|address| address.connections.is_empty() && address.strangers_waiting == 0) {
+        if self.addresses.get(&from).is_some_and(|address| address.connections.is_empty() && address.strangers_waiting == [0, 0])
+        {
             self.addresses.remove(&from);
         }
     }

@@ -18,6 +18,13 @@ const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 /// A call that is begun and reset at once costs as much as one that is answered (CVE-2023-44487).
 const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+/// A setting's length, and the one that says how much of an answer may be sent before its client gives leave for more (RFC 9113, 6.5).
+const SETTING_LENGTH: usize = 6;
+const INITIAL_WINDOW_SIZE: u16 = 4;
+/// The smallest such window, but for none at all: nearly all answers fit into it. What is sent in part only is neither unread nor unsent to
+/// us, and would stay for as long as its connection. HTTP/2's default is 65,535, and clients of gRPC have no less.
+const WINDOW_MIN: u32 = 4 * 1_024;
 /// `END_STREAM` of a `DATA` frame: an empty one that ends a request says something.
 const END_STREAM: u8 = 1;
 /// So many frames that carry nothing are taken from a new connection: it costs its client as much to open one as it costs us to read these.
@@ -31,10 +38,12 @@ const EARNED: u32 = 8;
 const RESETS_AT_FIRST: u32 = OF_RESET * STREAMS_MAX;
 /// … and one of so many that come after: who goes away is answered before its deadline, as a rule, and resets little.
 const OF_RESET: u32 = 2;
+/// And so many a second, whatever was called: a slow vault and short deadlines make for many.
+const RESETS_PER_SECOND: u32 = 256;
 /// Without any call so many are taken a second: clients ask every few seconds whether we live.
-const PER_SECOND: u64 = 64;
+const PER_SECOND: u32 = 64;
 
-/// A client sends frames that carry nothing, and little else.
+/// A client sends frames that carry nothing, and little else, or takes answers in crumbs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Flood;
 
@@ -42,9 +51,13 @@ pub(super) struct Flood;
 pub(super) struct Frames {
     /// Bytes that belong to the preface or to a frame's payload, and are passed over.
     skip: usize,
-    /// The part of a head that has come.
+    /// Whether they are settings, which are looked at.
+    settings: bool,
+    /// The part of a head, or of a setting, that has come.
     head: [u8; HEAD_LENGTH],
     have: usize,
+    /// The newest stream, by its number.
+    newest: u32,
     /// How many frames that carry nothing are taken from now on.
     left: u32,
     /// How many calls may be reset, in parts of `OF_RESET`.
@@ -58,6 +71,8 @@ impl Frames {
     pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
         Self {
             skip: PREFACE_LENGTH,
+            settings: false,
+            newest: 0,
             head: [0; HEAD_LENGTH],
             have: 0,
             left: AT_FIRST,
@@ -72,12 +87,16 @@ impl Frames {
     /// # Errors
     /// Where the budget is used up.
     pub(super) fn feed(&mut self, mut bytes: &[u8]) -> Result<(), Flood> {
-        loop {
-            let skipped = self.skip.min(bytes.len());
-            self.skip -= skipped;
-            bytes = bytes.get(skipped..).unwrap_or_default();
-            if bytes.is_empty() {
-                return Ok(());
+        while !bytes.is_empty() {
+            if self.settings && self.skip > 0 {
+                bytes = self.setting(bytes)?;
+                continue;
+            }
+            if self.skip > 0 {
+                let skipped = self.skip.min(bytes.len());
+                self.skip -= skipped;
+                bytes = bytes.get(skipped..).unwrap_or_default();
+                continue;
             }
             // Nearly always a head comes in one piece.
             if self.have == 0
@@ -87,25 +106,54 @@ impl Frames {
                 bytes = rest;
                 continue;
             }
-            let (part, rest) = bytes.split_at((HEAD_LENGTH - self.have).min(bytes.len()));
-            self.head.iter_mut().skip(self.have).zip(part).for_each(|(to, from)| *to = *from);
-            self.have += part.len();
-            bytes = rest;
-            if self.have == HEAD_LENGTH {
-                self.have = 0;
+            let taken;
+            (taken, bytes) = self.gather(bytes, HEAD_LENGTH);
+            if taken {
                 let head = self.head;
                 self.frame(&head)?;
             }
         }
+        Ok(())
+    }
+
+    /// Takes some of what makes up so many bytes; whether they are together now, and the rest.
+    fn gather<'b>(&mut self, bytes: &'b [u8], length: usize) -> (bool, &'b [u8]) {
+        let (part, rest) = bytes.split_at((length - self.have).min(bytes.len()));
+        self.head.iter_mut().skip(self.have).zip(part).for_each(|(to, from)| *to = *from);
+        self.have += part.len();
+        let whole = self.have == length;
+        if whole {
+            self.have = 0;
+        }
+        (whole, rest)
+    }
+
+    /// Takes some of a setting; what is no whole one at the end is h2's to refuse.
+    fn setting<'b>(&mut self, bytes: &'b [u8]) -> Result<&'b [u8], Flood> {
+        let length = SETTING_LENGTH.min(self.have + self.skip);
+        let (whole, rest) = self.gather(bytes, length);
+        self.skip -= bytes.len() - rest.len();
+        let [high, low, value @ ..] = self.head;
+        let [first, second, third, fourth, ..] = value;
+        let window = u32::from_be_bytes([first, second, third, fourth]);
+        let crumbs = u16::from_be_bytes([high, low]) == INITIAL_WINDOW_SIZE && (1..WINDOW_MIN).contains(&window);
+        if whole && length == SETTING_LENGTH && crumbs { Err(Flood) } else { Ok(rest) }
     }
 
     fn frame(&mut self, head: &[u8; HEAD_LENGTH]) -> Result<(), Flood> {
-        let &[high, middle, low, kind, flags, ..] = head;
+        let &[high, middle, low, kind, flags, stream @ ..] = head;
         self.skip = u32::from_be_bytes([0, high, middle, low]) as usize;
-        if kind == HEADERS {
+        self.settings = kind == SETTINGS;
+        let stream = u32::from_be_bytes(stream);
+        // Trailers are no call.
+        if kind == HEADERS && stream > self.newest {
+            self.newest = stream;
             self.resets = (self.resets + 1).min(BURST);
         }
         if kind == RST_STREAM {
+            if self.resets < OF_RESET {
+                self.make_good();
+            }
             self.resets = self.resets.checked_sub(OF_RESET).ok_or(Flood)?;
         }
         let carries = kind == HEADERS || kind == DATA && (self.skip > 0 || flags & END_STREAM != 0);
@@ -114,19 +162,21 @@ impl Frames {
             return Ok(());
         }
         if self.left == 0 {
-            self.make_good()?;
+            self.make_good();
         }
-        self.left -= 1;
+        self.left = self.left.checked_sub(1).ok_or(Flood)?;
         Ok(())
     }
 
     /// What the time since then is good for.
-    fn make_good(&mut self) -> Result<(), Flood> {
+    fn make_good(&mut self) {
         let now = self.clock.now().mono;
-        let seconds = now.saturating_duration_since(self.since).as_secs();
-        self.since = now;
-        self.left = u32::try_from(seconds.saturating_mul(PER_SECOND)).unwrap_or(BURST).min(BURST);
-        if self.left == 0 { Err(Flood) } else { Ok(()) }
+        let seconds = u32::try_from(now.saturating_duration_since(self.since).as_secs()).unwrap_or(u32::MAX);
+        if seconds > 0 {
+            self.since = now;
+            self.left = self.left.saturating_add(seconds.saturating_mul(PER_SECOND)).min(BURST);
+            self.resets = self.resets.saturating_add(seconds.saturating_mul(OF_RESET * RESETS_PER_SECOND)).min(BURST);
+        }
     }
 }
 
@@ -141,7 +191,6 @@ mod tests {
     use crate::clock::SystemClock;
 
     const PRIORITY: u8 = 2;
-    const SETTINGS: u8 = 4;
     const PING: u8 = 6;
     const WINDOW_UPDATE: u8 = 8;
     const CONTINUATION: u8 = 9;
@@ -153,7 +202,12 @@ mod tests {
     }
 
     fn frame(kind: u8, flags: u8, length: u8) -> Vec<u8> {
-        let mut bytes = vec![0, 0, length, kind, flags, 0, 0, 0, 1];
+        on_stream(1, kind, flags, length)
+    }
+
+    fn on_stream(stream: u32, kind: u8, flags: u8, length: u8) -> Vec<u8> {
+        let mut bytes = vec![0, 0, length, kind, flags];
+        bytes.extend(stream.to_be_bytes());
         bytes.resize(HEAD_LENGTH + usize::from(length), 0xff);
         bytes
     }
@@ -180,17 +234,64 @@ mod tests {
         }
     }
 
+    /// A call on the next stream.
+    fn call(stream: &mut u32) -> Vec<u8> {
+        *stream += 2;
+        [on_stream(*stream, HEADERS, 0, 20), on_stream(*stream, DATA, END_STREAM, 60)].concat()
+    }
+
     #[tokio::test(start_paused = true)]
     async fn all_calls_that_can_be_under_way_may_be_reset_and_half_of_those_that_follow() {
-        let (head, message, reset) = (frame(HEADERS, 0, 20), frame(DATA, END_STREAM, 60), frame(RST_STREAM, 0, 4));
-        let all = |frames: &mut Frames, of: &[&Vec<u8>]| of.iter().try_for_each(|frame| frames.feed(frame));
+        let (mut stream, reset) = (1, frame(RST_STREAM, 0, 4));
         let mut frames = begun();
-        (0..STREAMS_MAX).for_each(|_| all(&mut frames, &[&head, &message]).expect("are calls"));
+        (0..STREAMS_MAX).for_each(|_| frames.feed(&call(&mut stream)).expect("is a call"));
         (0..STREAMS_MAX).for_each(|_| frames.feed(&reset).expect("their caller went away"));
-        (0..BURST).for_each(|_| all(&mut frames, &[&head, &message, &head, &message, &reset]).expect("half of them went away"));
+        for _ in 0..BURST {
+            (0..2).for_each(|_| frames.feed(&call(&mut stream)).expect("is a call"));
+            frames.feed(&reset).expect("half of them went away");
+        }
         let mut frames = begun();
-        let taken = (0..BURST).take_while(|_| all(&mut frames, &[&head, &message, &reset]).is_ok()).count();
+        let mut each = |frames: &mut Frames| {
+            // Trailers are no further call.
+            frames.feed(&[call(&mut stream), on_stream(stream, HEADERS, 1, 5)].concat()).and_then(|()| frames.feed(&reset))
+        };
+        let taken = (0..BURST).take_while(|_| each(&mut frames).is_ok()).count();
         assert_eq!(taken, RESETS_AT_FIRST as usize, "each is one too many");
+        let mut frames = begun();
+        (0..RESETS_AT_FIRST).for_each(|_| each(&mut frames).expect("is taken at first"));
+        advance(Duration::from_secs(1)).await;
+        let taken = (0..BURST).take_while(|_| each(&mut frames).is_ok()).count();
+        assert_eq!(taken, 2 * RESETS_PER_SECOND as usize, "time makes good for some");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_window_that_takes_answers_in_crumbs_is_none() {
+        let with = |settings: &[(u16, u32)]| {
+            let payload: Vec<u8> =
+                settings.iter().flat_map(|(id, value)| [&id.to_be_bytes()[..], &value.to_be_bytes()].concat()).collect();
+            let mut bytes = vec![0, 0, u8::try_from(payload.len()).expect("is short"), SETTINGS, 0, 0, 0, 0, 0];
+            bytes.extend(payload);
+            bytes
+        };
+        for (settings, expected) in [
+            (&[][..], Ok(())),
+            (&[(4, 65_535)], Ok(())),
+            (&[(4, 0)], Ok(())),
+            (&[(4, WINDOW_MIN)], Ok(())),
+            (&[(4, WINDOW_MIN - 1)], Err(Flood)),
+            (&[(4, 1)], Err(Flood)),
+            (&[(3, 1), (1, 1), (0x1_04, 1)], Ok(())),
+            (&[(3, 100), (4, 1)], Err(Flood)),
+        ] {
+            for size in [1, 2, 5, 9, 100] {
+                let mut frames = begun();
+                let bytes = [with(settings), frame(PING, 0, 8)].concat();
+                assert_eq!(bytes.chunks(size).try_for_each(|piece| frames.feed(piece)), expected, "{settings:?}");
+            }
+        }
+        let mut frames = begun();
+        assert_eq!(frames.feed(&frame(SETTINGS, 0, 5)), Ok(()), "h2 refuses it");
+        assert_eq!((frames.skip, frames.have), (0, 0));
     }
 
     #[tokio::test(start_paused = true)]

@@ -22,8 +22,8 @@ const IDLE_BYTES: usize = 44 * KIB;
 pub const WAITING_MAX: usize = 26_624;
 /// What one takes: its request's metadata, its records in h2 and hyper, its task, and its answer.
 const WAITING_BYTES: usize = 6 * KIB;
-/// Most of them before it is known who calls, all together …
-pub const STRANGERS_WAITING_MAX: usize = 1_024;
+/// Most of them before it is known who calls, all together, and as many probes and streams without an end …
+pub const STRANGERS_WAITING_MAX: usize = 640;
 /// … and on one connection: many calls may begin with the one that is to prove who calls.
 pub const STRANGERS_WAITING_OF_CONNECTION: usize = 128;
 /// What one of those takes at most beyond that: its metadata as far as it is taken, and its part of the connection's window.
@@ -49,7 +49,7 @@ pub const STREAM_WINDOW: u32 = 16 * 1024;
 const _: () = assert!(
     (CALLERS_MAX + HEALTH_MAX) * IDLE_BYTES
         + WAITING_MAX * WAITING_BYTES
-        + STRANGERS_WAITING_MAX * STRANGER_BYTES
+        + 2 * STRANGERS_WAITING_MAX * STRANGER_BYTES
         + UNSENT_MAX * STREAMS_MAX as usize * UNSENT_BYTES
         <= CONNECTIONS_MEMORY_MAX,
     "the parts are more than the whole"
@@ -62,23 +62,24 @@ pub struct PortLimits {
     pub connections: usize,
     /// Whether even a connection that waits for an answer is closed for another, if no other can be: where answers take no time.
     pub evict_busy: bool,
-    /// Calls that wait at once, all together.
+    /// What waits at once, all together, where it is known who asks.
     pub waiting: usize,
-    /// Those of them whose caller isn't known.
-    pub strangers_waiting: usize,
+    /// And where it isn't: calls, and probes with streams that have no end.
+    pub strangers_waiting: [usize; 2],
 }
 
 impl PortLimits {
     /// Of callers' port.
     #[must_use]
     pub fn callers(connections: usize) -> Self {
-        Self { connections, evict_busy: false, waiting: WAITING_MAX, strangers_waiting: STRANGERS_WAITING_MAX }
+        Self { connections, evict_busy: false, waiting: WAITING_MAX, strangers_waiting: [STRANGERS_WAITING_MAX; 2] }
     }
 
     /// Of a port for probes, who prove nothing.
     #[must_use]
     pub fn probes(connections: usize) -> Self {
-        let waiting = connections.saturating_mul(ENDLESS_STREAMS_MAX);
-        Self { connections, evict_busy: true, waiting, strangers_waiting: waiting }
+        // All that they may have at once, twice, since one address has half: none is turned away.
+        let waiting = connections.saturating_mul(2 * STREAMS_OF_PROBE_MAX as usize);
+        Self { connections, evict_busy: true, waiting, strangers_waiting: [waiting; 2] }
     }
 }

@@ -29,7 +29,7 @@ use crate::{
     broker::{Broker, BrokerError, FieldFault, OVERLOADED_WAIT},
     caller::CallerId,
     live::{Serving, Snapshot},
-    net::Session,
+    net::{Session, connection_limit::WaitKind},
     signin::Shed,
 };
 
@@ -92,7 +92,7 @@ impl Layer {
         }
         let handled = {
             let handling = pin!(AssertUnwindSafe(self.handle(request, session, snapshot, &mut guard)).catch_unwind());
-            session.connection.counting(handling).await
+            session.connection.counting(WaitKind::Call, handling).await
         };
         match handled {
             Some(Ok(Ok(response))) => guard.answered(response),

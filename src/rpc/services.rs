@@ -25,7 +25,10 @@ use super::{
 };
 use crate::{
     broker::{Broker, BrokerError, Outcome},
-    net::{CountedBody, Session, connection_limit::OpenCall},
+    net::{
+        CountedBody, Session,
+        connection_limit::{OpenCall, WaitKind},
+    },
     proto,
     request_id::{self, RequestId},
     telemetry::audit::Verdict,
@@ -158,7 +161,7 @@ async fn endless<A: Future<Output = Response<Body>>>(session: &Session, answer: 
 
 /// An answer that may have to wait.
 async fn counting<A: Future<Output = Response<Body>>>(session: &Session, mut answering: Pin<Box<A>>) -> Response<Body> {
-    session.connection.counting(answering.as_mut()).await.unwrap_or_else(too_much)
+    session.connection.counting(WaitKind::Probe, answering.as_mut()).await.unwrap_or_else(too_much)
 }
 
 fn too_much() -> Response<Body> {

@@ -31,12 +31,21 @@ def stranger_watches(stage):
 
 def unread_answers(stage):
     """Tokens that are asked for, and for which the client never opens the window."""
+    leave_unread(stage, 0)
+
+
+def crumbs_of_answers(stage):
+    """The same with a window of one byte, so that all but that is left to be sent."""
+    leave_unread(stage, 1)
+
+
+def leave_unread(stage, window):
     stage.begin()
     user = USERS - 1
     granted = {"access_token": "a" * LARGE_TOKEN, "token_type": "bearer", "expires_in": 3_600}
     stage.tell_vault("faults", [{"kind": "reply", "number": number(user), "status": 200, "json": granted}])
     stage.expect(stage.gets_token(user), "no large token in the beginning")
-    hello = frames.hello({frames.INITIAL_WINDOW_SIZE: 0})
+    hello = frames.hello({frames.INITIAL_WINDOW_SIZE: window})
     opening = hello + frames.calls(STREAMS, frames.block(frames.GET_TOKEN), request_body(user))
     with stage.attacked(Living(stage.addresses["grpc"], CONNECTIONS, opening, sources=SOURCES, tls=stage.context("other"))):
         pass

@@ -62,6 +62,7 @@ ATTACKS = {
     memory.health_watches: (PLAINTEXT,),
     memory.stranger_watches: (TLS,),
     memory.unread_answers: (PLAINTEXT, TLS),
+    memory.crumbs_of_answers: (PLAINTEXT, TLS),
     memory.idle_connections: (PLAINTEXT, TLS),
     handshakes.half_handshakes_30_of_one: (TLS,),
     handshakes.half_handshakes_200_of_one: (TLS,),

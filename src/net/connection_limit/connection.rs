@@ -41,8 +41,8 @@ pub struct Connection {
     /// Its answers that were made and are not taken yet: those of this period, and of the one before. Which is which, `period` says.
     unread: [AtomicUsize; 2],
     period: AtomicU8,
-    /// Its calls that wait. Changed under the limit's lock.
-    pub(super) waiting: AtomicUsize,
+    /// What waits on it, by its kind. Changed under the limit's lock.
+    pub(super) waiting: [AtomicUsize; WaitKind::ALL],
     endless_streams: AtomicUsize,
     /// How many connections had been accepted when it last made a call.
     last: AtomicU64,
@@ -64,7 +64,7 @@ impl Connection {
             awaited: AtomicUsize::default(),
             unread: Default::default(),
             period: AtomicU8::default(),
-            waiting: AtomicUsize::default(),
+            waiting: Default::default(),
             endless_streams: AtomicUsize::default(),
             last: AtomicU64::new(number),
             close: CancellationToken::new(),
@@ -137,15 +137,15 @@ impl Connection {
         AwaitedAnswer(Arc::clone(self))
     }
 
-    /// Does some work of a call's, which counts among what waits from when it has to; none where too much does.
-    pub async fn counting<F: Future>(self: &Arc<Self>, mut work: Pin<&mut F>) -> Option<F::Output> {
+    /// Does some work of this kind, which counts among what waits from when it has to; none where too much does.
+    pub async fn counting<F: Future>(self: &Arc<Self>, kind: WaitKind, mut work: Pin<&mut F>) -> Option<F::Output> {
         let mut counted = None;
         poll_fn(|cx| {
             if let Poll::Ready(done) = work.as_mut().poll(cx) {
                 return Poll::Ready(Some(done));
             }
             if counted.is_none() {
-                counted = self.wait();
+                counted = self.wait(kind);
             }
             if counted.is_some() { Poll::Pending } else { Poll::Ready(None) }
         })
@@ -153,8 +153,8 @@ impl Connection {
     }
 
     /// Something of it has to wait; none where too much does.
-    pub(super) fn wait(self: &Arc<Self>) -> Option<Waiting> {
-        self.limit.wait(self).then(|| Waiting(Arc::clone(self)))
+    pub(super) fn wait(self: &Arc<Self>, kind: WaitKind) -> Option<Waiting> {
+        self.limit.wait(self, kind).then(|| Waiting { connection: Arc::clone(self), kind })
     }
 
     /// Its client leaves something unsent, or unread.
@@ -166,11 +166,12 @@ impl Connection {
     /// A stream without an end of its own begins on it; none where it has too many.
     #[must_use]
     pub fn begin_endless(self: &Arc<Self>) -> Option<EndlessStream> {
-        let waiting = self.wait()?;
+        let waiting = self.wait(WaitKind::Probe)?;
         let begun = self
             .endless_streams
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |open| (open < ENDLESS_STREAMS_MAX).then_some(open + 1));
-        begun.is_ok().then_some(EndlessStream(waiting))
+        // Made only if it was counted: its end counts back.
+        begun.is_ok().then(|| EndlessStream(waiting))
     }
 
     /// Whether its client waits for an answer.
@@ -260,13 +261,46 @@ impl Drop for AwaitedAnswer {
     }
 }
 
+/// What waits before it is known who asks: one kind doesn't keep out the other.
+#[derive(Clone, Copy, Debug)]
+pub enum WaitKind {
+    /// A call that is to say who asks.
+    Call,
+    /// A probe, or a stream without an end, which need not.
+    Probe,
+}
+
+impl WaitKind {
+    /// How many there are.
+    pub(super) const ALL: usize = 2;
+
+    /// Of two of something the one that is meant.
+    pub(super) fn of<T>(self, [calls, probes]: &[T; Self::ALL]) -> &T {
+        match self {
+            Self::Call => calls,
+            Self::Probe => probes,
+        }
+    }
+
+    /// The same, to change it.
+    pub(super) fn of_mut<T>(self, [calls, probes]: &mut [T; Self::ALL]) -> &mut T {
+        match self {
+            Self::Call => calls,
+            Self::Probe => probes,
+        }
+    }
+}
+
 /// Something that waits, counted among all that does.
 #[derive(Debug)]
-pub(super) struct Waiting(Arc<Connection>);
+pub(super) struct Waiting {
+    connection: Arc<Connection>,
+    kind: WaitKind,
+}
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        self.0.limit.waited(&self.0);
+        self.connection.limit.waited(&self.connection, self.kind);
     }
 }
 
@@ -289,6 +323,6 @@ pub struct EndlessStream(Waiting);
 
 impl Drop for EndlessStream {
     fn drop(&mut self) {
-        self.0.0.endless_streams.fetch_sub(1, Ordering::Relaxed);
+        self.0.connection.endless_streams.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -11,7 +11,7 @@ use crate::{
 };
 
 fn limit(connections: usize, evict_busy: bool) -> Arc<ConnectionLimit> {
-    ConnectionLimit::new(PortLimits { connections, evict_busy, waiting: 8, strangers_waiting: 4 })
+    ConnectionLimit::new(PortLimits { connections, evict_busy, waiting: 8, strangers_waiting: [4; 2] })
 }
 
 fn now() -> Instant {
@@ -152,7 +152,7 @@ async fn strangers_calls_that_wait_are_few_and_shared_out_by_address() {
     let limit = limit(100, false);
     let (one, other, known) = (admitted(&limit, 1).await, admitted(&limit, 2).await, admitted(&limit, 1).await);
     known.connection.set_identified();
-    let wait = |slot: &Slot, n: usize| (0..n).map_while(|_| slot.connection.wait()).collect::<Vec<_>>();
+    let wait = |slot: &Slot, n: usize| (0..n).map_while(|_| slot.connection.wait(WaitKind::Call)).collect::<Vec<_>>();
     let (ones, others) = (wait(&one, 5), wait(&other, 5));
     assert_eq!((ones.len(), others.len()), (2, 2), "half of them each");
     let theirs = wait(&known, 9);
@@ -165,19 +165,23 @@ async fn strangers_calls_that_wait_are_few_and_shared_out_by_address() {
     drop((ones, one));
     // Calls outlive their connection.
     drop(other);
-    assert_eq!(limit.state().strangers_waiting, 2);
+    assert_eq!(limit.state().strangers_waiting, [2, 0]);
     drop(others);
     let state = limit.state();
-    assert_eq!((state.waiting, state.strangers_waiting, state.addresses.len()), (0, 0, 1));
+    assert_eq!((state.waiting, state.strangers_waiting, state.addresses.len()), (0, [0, 0], 1));
 }
 
 #[tokio::test]
 async fn one_connection_has_few_calls_that_wait_before_it_is_known_who_calls() {
-    let limits =
-        PortLimits { connections: 9, evict_busy: false, waiting: 1, strangers_waiting: 10 * STRANGERS_WAITING_OF_CONNECTION };
+    let limits = PortLimits {
+        connections: 9,
+        evict_busy: false,
+        waiting: 1,
+        strangers_waiting: [10 * STRANGERS_WAITING_OF_CONNECTION; 2],
+    };
     let limit = ConnectionLimit::new(limits);
     let slot = admitted(&limit, 1).await;
-    let calls: Vec<_> = (0..2 * STRANGERS_WAITING_OF_CONNECTION).map_while(|_| slot.connection.wait()).collect();
+    let calls: Vec<_> = (0..2 * STRANGERS_WAITING_OF_CONNECTION).map_while(|_| slot.connection.wait(WaitKind::Call)).collect();
     assert_eq!(calls.len(), STRANGERS_WAITING_OF_CONNECTION);
 }
 
@@ -225,25 +229,46 @@ async fn work_counts_from_when_it_has_to_wait_and_is_given_up_where_too_much_doe
     let slot = admitted(&limit, 1).await;
     let connection = &slot.connection;
     connection.set_identified();
-    let held: Vec<_> = (0..7).filter_map(|_| connection.wait()).collect();
-    assert_eq!(connection.counting(pin!(async { 1 })).await, Some(1));
+    let held: Vec<_> = (0..7).filter_map(|_| connection.wait(WaitKind::Call)).collect();
+    assert_eq!(connection.counting(WaitKind::Call, pin!(async { 1 })).await, Some(1));
     let mut work = pin!(tokio::task::yield_now());
-    let mut waits = pin!(connection.counting(work.as_mut()));
+    let mut waits = pin!(connection.counting(WaitKind::Call, work.as_mut()));
     assert_eq!((waits.as_mut().now_or_never(), limit.state().waiting), (None, 8));
-    assert_eq!(connection.counting(pin!(std::future::pending::<()>())).await, None, "one too much");
-    assert_eq!(connection.counting(pin!(async { 2 })).await, Some(2), "what need not wait is never in question");
+    assert_eq!(connection.counting(WaitKind::Call, pin!(std::future::pending::<()>())).await, None, "one too much");
+    assert_eq!(connection.counting(WaitKind::Call, pin!(async { 2 })).await, Some(2), "what need not wait is never in question");
     assert_eq!(waits.await, Some(()));
     assert_eq!(limit.state().waiting, 7);
     drop(held);
 }
 
 #[tokio::test]
-async fn a_connection_has_few_streams_without_an_end() {
-    let limit = ConnectionLimit::new(PortLimits::probes(1));
+async fn a_connection_has_few_streams_without_an_end_however_often_it_asks() {
+    let limit = ConnectionLimit::new(PortLimits::callers(1));
     let slot = admitted(&limit, 1).await;
-    let most = PortLimits::probes(2).strangers_waiting / 2;
-    let streams: Vec<_> = (0..most).map_while(|_| slot.connection.begin_endless()).collect();
-    assert_eq!(streams.len(), (most / 2).min(ENDLESS_STREAMS_MAX), "one address has half of those that wait");
-    drop(streams);
-    assert_eq!(limit.state().strangers_waiting, 0);
+    let begin = || (0..3 * ENDLESS_STREAMS_MAX).filter_map(|_| slot.connection.begin_endless()).collect::<Vec<_>>();
+    for _ in 0..3 {
+        assert_eq!(begin().len(), ENDLESS_STREAMS_MAX);
+    }
+    assert_eq!(limit.state().strangers_waiting, [0, 0]);
+}
+
+#[tokio::test]
+async fn probes_that_wait_keep_out_no_call_that_is_to_say_who_asks() {
+    let limit = limit(100, false);
+    let (one, other, third) = (admitted(&limit, 1).await, admitted(&limit, 2).await, admitted(&limit, 3).await);
+    let probes = |slot: &Slot| (0..9).map_while(|_| slot.connection.wait(WaitKind::Probe)).collect::<Vec<_>>();
+    let held = (probes(&one), probes(&other));
+    assert_eq!((held.0.len(), held.1.len()), (2, 2));
+    assert!(third.connection.wait(WaitKind::Probe).is_none() && third.connection.wait(WaitKind::Call).is_some());
+    drop(held);
+}
+
+#[tokio::test]
+async fn a_call_that_outlives_its_connection_and_says_who_asks_leaves_nothing_behind() {
+    let limit = limit(1, false);
+    let slot = admitted(&limit, 1).await;
+    let connection = slot.connection();
+    drop(slot);
+    connection.set_identified();
+    assert!(limit.state().addresses.is_empty());
 }
