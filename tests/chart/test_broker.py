@@ -49,7 +49,7 @@ def lay_out(documents, root, pair):
     """Everything that the broker's container mounts, below `root`; returns the configuration's path there."""
     deployment = one(documents, "Deployment")["metadata"]["name"]
     config = one(documents, "ConfigMap", deployment)["data"]["config.toml"]
-    for directory in ("/etc/token-broker", "/var/log/token-broker"):
+    for directory in ("/etc/token-broker", "/var/log/token-broker", "/var/lib/token-broker"):
         config = config.replace(directory, f"{root}{directory}")
     volumes = {part["name"]: part for part in pod(documents)["volumes"]}
     previous = os.umask(0o077)

@@ -295,7 +295,7 @@ def two_versions_run(stage: Stage) -> None:
 
 
 def calls_are_turned_away(stage: Stage) -> None:
-    """More wait for one user's sign-in than may."""
+    """More wait for sign-ins than may."""
     vault = stage.vault()
     vault.always({"kind": "hang"})
     broker = stage.broker(vault)
@@ -305,7 +305,7 @@ def calls_are_turned_away(stage: Stage) -> None:
     wait_until("the reload", lambda: "token_broker_configuration_generation 2\n" in broker.page())
     stage.may_fire(alert("CallsFailing", reason="BROKER_OVERLOADED"), alert("TokensDry"))
     stage.mark()
-    end = stage.child("crowd", broker.endpoint, "16384")
+    end = stage.child("crowd", broker.endpoint, "24576")
     stage.fire(alert("Overloaded", what="calls turned away in 2 minutes"), patience=60)
     stage.mark()
     end()
