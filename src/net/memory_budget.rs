@@ -33,7 +33,7 @@ const STRANGER_BYTES: usize = 16 * KIB + STREAM_WINDOW as usize;
 pub const UNSENT_MAX: usize = 32;
 /// Most calls at once on a connection, as HTTP/2 tells its client: with a certificate of a client CA, or where nobody is asked. Generous,
 /// since hits would queue in the client behind calls that wait for the vault.
-pub const STREAMS_MAX: u32 = 1_024;
+pub const STREAMS_MAX: u32 = 512;
 /// On one without a certificate: probes have few calls at once, and so have callers with a service account's token.
 pub const STREAMS_OF_STRANGER_MAX: u32 = 128;
 /// On one of the health port.

@@ -32,7 +32,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const LAST_DROPS: Duration = Duration::from_secs(1);
 
 /// At the end calls that have come and not begun are let begin, so that each is told of: tokio runs dozens whenever its thread's own task
-/// yields, and a connection has 2,048 at most (`http2::STREAMS_MAX`).
+/// yields, and a connection has 512 at most (`memory_budget::STREAMS_MAX`).
 const LAST_TURNS: usize = 64;
 
 /// All of them. Dropped, they end, with whatever is still on them.

@@ -21,7 +21,7 @@ MERCHANT = "m1"
 # A proxy of the environment has no business between two processes of one machine; and each channel is to have its connection.
 OPTIONS = (("grpc.enable_http_proxy", 0), ("grpc.use_local_subchannel_pool", 1))
 # As many as the broker takes at once on a connection.
-CALLS_PER_CONNECTION = 1_000
+CALLS_PER_CONNECTION = 500
 
 
 def number(index: int) -> str:
