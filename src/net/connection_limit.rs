@@ -213,25 +213,30 @@ impl ConnectionLimit {
         }
     }
 
-    /// A connection's client leaves something unsent: a number by which that can end. Where too many do, the one that has for the
-    /// longest is closed.
-    pub(super) fn unsent(&self, connection: &Arc<Connection>) -> u64 {
+    /// A connection's client leaves something unsent, or one thing more. Where too many do, the one that has for the longest is closed.
+    pub(super) fn unsent(&self, connection: &Arc<Connection>) {
         let mut state = self.state();
+        if connection.unsent.fetch_add(1, Ordering::Relaxed) > 0 {
+            return;
+        }
+        connection.unsent_since.store(state.unsent_so_far, Ordering::Relaxed);
         let number = state.unsent_so_far;
-        state.unsent_so_far += 1;
         state.unsent.insert(number, Arc::clone(connection));
+        state.unsent_so_far += 1;
         let staying = state.unsent.values().filter(|connection| !connection.close.is_cancelled());
         if staying.clone().count() > UNSENT_MAX
             && let Some(longest) = staying.clone().next().cloned()
         {
             state.tell_to_close(&longest);
         }
-        number
     }
 
-    /// Everything was sent.
-    pub(super) fn sent(&self, number: u64) {
-        self.state().unsent.remove(&number);
+    /// One thing less is left unsent.
+    pub(super) fn sent(&self, connection: &Connection) {
+        let mut state = self.state();
+        if connection.unsent.fetch_sub(1, Ordering::Relaxed) == 1 {
+            state.unsent.remove(&connection.unsent_since.load(Ordering::Relaxed));
+        }
     }
 
     fn give(self: &Arc<Self>, state: &mut State, from: IpAddr, now: Instant) -> Slot {

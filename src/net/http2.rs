@@ -101,14 +101,6 @@ pub struct Life {
     pub drain: Duration,
 }
 
-impl Life {
-    /// Ends at that age, with what calls under way have then.
-    async fn is_over(self) -> Duration {
-        sleep(self.age).await;
-        self.drain
-    }
-}
-
 impl<F> fmt::Debug for Http2<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Http2").field("tls", &self.tls).finish_non_exhaustive()
@@ -129,7 +121,7 @@ where
         let Some(tls) = &self.tls else {
             let peer = Peer::in_plaintext(from.ip().to_canonical().is_loopback());
             let session = Session::new(peer, None, connection);
-            return self.serve_session(stream, session, self.plaintext_streams, (self.life)().is_over()).await;
+            return self.serve_session(stream, session, self.plaintext_streams, pending()).await;
         };
         let secured = tokio::select! {
             () = self.shutdown.goaway.cancelled() => return,
@@ -138,33 +130,31 @@ where
         let Some(Secured { stream, peer, trust }) = secured else { return };
         let streams = if trust.is_some() { STREAMS_MAX } else { STREAMS_OF_STRANGER_MAX };
         let session = Session::new(peer, trust, connection);
-        let (trust, life) = (Arc::clone(&session), (self.life)());
-        let leave = async {
-            tokio::select! {
-                drain = life.is_over() => drain,
-                () = tls.revoked(trust.trust.as_ref()) => {
-                    info!("a connection ends: no client CA vouches for its certificate any more");
-                    UNTRUSTED_CLOSE
-                }
+        let untrusted = {
+            let session = Arc::clone(&session);
+            async move {
+                tls.revoked(session.trust.as_ref()).await;
+                info!("a connection ends: no client CA vouches for its certificate any more");
             }
         };
-        self.serve_session(stream, session, streams, leave).await;
+        self.serve_session(stream, session, streams, untrusted).await;
     }
 
-    /// Serves one connection, until it ends, the process does, it is evicted, or `leave` says that it is to be closed, within what it
-    /// says.
-    async fn serve_session<IO>(&self, stream: IO, session: Arc<Session>, streams: u32, leave: impl Future<Output = Duration>)
+    /// Serves one connection, until it ends, the process does, it is evicted or too old, or `untrusted` ends.
+    async fn serve_session<IO>(&self, stream: IO, session: Arc<Session>, streams: u32, untrusted: impl Future<Output = ()>)
     where
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        let Life { age, drain } = (self.life)();
         let (connection, service) = (&session.connection, (self.service)(Arc::clone(&session)));
         let io = Transport::new(stream, Arc::clone(connection), Some(Frames::new(Arc::clone(&self.clock))));
         let in_place = InPlace::default();
         let mut runner = in_place.runner();
         let mut unread = Unread::new(connection);
         let mut serving = pin!(builder(in_place, streams).serve_connection(TokioIo::new(io), service));
+        let mut untrusted = pin!(untrusted);
+        let mut is_trusted = true;
         let close_within = {
-            let mut leave = pin!(leave);
             let mut said_nothing = pin!(says_nothing(&session));
             tokio::select! {
                 () = poll_fn(|cx| turn(serving.as_mut(), &mut runner, &mut unread, cx)) => return,
@@ -172,7 +162,11 @@ where
                 // The process sees to its end.
                 () = self.shutdown.goaway.cancelled() => None,
                 () = connection.evicted() => None,
-                within = leave.as_mut() => Some(within),
+                () = sleep(age) => Some(drain),
+                () = untrusted.as_mut() => {
+                    is_trusted = false;
+                    Some(UNTRUSTED_CLOSE)
+                }
             }
         };
         if !connection.is_proven() {
@@ -189,8 +183,9 @@ where
         tokio::select! {
             () = poll_fn(|cx| turn(serving.as_mut(), &mut runner, &mut unread, cx)) => {}
             () = has_nothing_to_do(connection) => {}
-            // No peer puts that off, whether it answers GOAWAY or calls on.
+            // No peer puts these off, whether it answers GOAWAY or calls on.
             () = end => {}
+            () = async { untrusted.as_mut().await; sleep(UNTRUSTED_CLOSE).await }, if is_trusted => {}
         }
     }
 }

@@ -10,12 +10,19 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use token_broker::client::ClientError;
+use token_broker::{
+    client::ClientError,
+    proto::v1::{GetTokenRequest, token_broker_service_client::TokenBrokerServiceClient},
+};
+use token_broker_sandbox::Fault;
 use tokio::{
     task::JoinSet,
     time::{sleep, timeout},
 };
-use tonic::Code;
+use tonic::{
+    Code,
+    transport::{Certificate, ClientTlsConfig, Endpoint, Identity},
+};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 use crate::support::{
@@ -185,8 +192,8 @@ async fn a_denial_says_nothing_of_who_is_configured_and_a_narrowed_policy_counts
 async fn health_needs_no_identity_and_reflection_does() {
     let ca = Authority::new();
     let stage = secured(&ca, &caller(CARDS, "merchants = []")).await;
-    let tls = tonic::transport::ClientTlsConfig::new().ca_certificate(tonic::transport::Certificate::from_pem(&ca.pem));
-    let endpoint = tonic::transport::Endpoint::from_shared(stage.secure_endpoint()).expect("is a URL");
+    let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(&ca.pem));
+    let endpoint = Endpoint::from_shared(stage.secure_endpoint()).expect("is a URL");
     let channel = endpoint.tls_config(tls).expect("the CA is good").connect().await.expect("it shakes hands");
     let answer = HealthClient::new(channel.clone()).check(HealthCheckRequest { service: String::new() }).await;
     assert_eq!(answer.expect("health is for everybody").into_inner().status, 1);
@@ -311,6 +318,37 @@ async fn a_ca_that_is_removed_ends_the_connections_it_vouched_for_and_no_others(
     let gone = async { while going.token(MERCHANT, NUMBER).await.is_ok() {} };
     timeout(PATIENCE, gone).await.expect("its connection ends, and it gets no other");
     staying.token(MERCHANT, NUMBER).await.expect("it may");
+}
+
+/// It is old, and has time for the call that is under way; but not once nobody vouches for it.
+#[tokio::test]
+async fn a_ca_that_is_removed_ends_a_connection_that_drains_too() {
+    let (ca, leaving) = (Authority::new(), Authority::new());
+    let (issued, both) = (ca.server(), format!("{}{}", ca.pem, leaving.pem));
+    let prepare = move |directory: &Path| {
+        issued.write(directory);
+        fs::write(directory.join("ca.crt"), &both).expect("is written");
+    };
+    let rest = format!("{}{}", caller(CARDS, "merchants = [\"*\"]"), user(NUMBER, PASSWORD));
+    let grpc = format!("drain = \"60s\"\nmax_connection_age = \"1s\"\n{TLS}");
+    let setting = Setting { grpc, rest, prepare: Some(Box::new(prepare)), ..Setting::vault("timeout = \"60s\"") };
+    let stage = setting.start().await;
+    stage.sandbox.script(Fault::truth().after(Duration::from_secs(60)));
+    let goes = leaving.client(&[Name::Uri(CARDS)]);
+    let tls = ClientTlsConfig::new()
+        .ca_certificate(Certificate::from_pem(&ca.pem))
+        .identity(Identity::from_pem(&goes.certificate, &goes.key));
+    let endpoint = Endpoint::from_shared(stage.secure_endpoint()).expect("is a URL").tls_config(tls).expect("is good");
+    let channel = endpoint.connect().await.expect("it shakes hands");
+    let mut watch = HealthClient::new(channel.clone()).watch(HealthCheckRequest::default()).await.expect("begins").into_inner();
+    let request = GetTokenRequest { merchant_id: MERCHANT.to_owned(), number: NUMBER.to_owned(), ..GetTokenRequest::default() };
+    let waits = tokio::spawn(async move { TokenBrokerServiceClient::new(channel).get_token(request).await.map(drop) });
+    stage.sign_ins(1).await;
+    watch.message().await.expect("says that it lives");
+    timeout(PATIENCE, watch.message()).await.expect("it is old").expect_err("and drains");
+    fs::write(stage.files.path().join("ca.crt"), &ca.pem).expect("is written");
+    stage.hup.notify_one();
+    timeout(PATIENCE, waits).await.expect("long before the drain is over").expect("no panic").expect_err("it is cut off");
 }
 
 #[tokio::test]

@@ -44,6 +44,9 @@ pub struct Connection {
     /// What waits on it, by its kind. Changed under the limit's lock.
     pub(super) waiting: [AtomicUsize; WaitKind::ALL],
     endless_streams: AtomicUsize,
+    /// How much its client leaves unsent, and since when, in the limit's order. Changed under its lock.
+    pub(super) unsent: AtomicUsize,
+    pub(super) unsent_since: AtomicU64,
     /// How many connections had been accepted when it last made a call.
     last: AtomicU64,
     pub(super) close: CancellationToken,
@@ -66,6 +69,8 @@ impl Connection {
             period: AtomicU8::default(),
             waiting: Default::default(),
             endless_streams: AtomicUsize::default(),
+            unsent: AtomicUsize::default(),
+            unsent_since: AtomicU64::default(),
             last: AtomicU64::new(number),
             close: CancellationToken::new(),
             limit,
@@ -160,7 +165,8 @@ impl Connection {
     /// Its client leaves something unsent, or unread.
     #[must_use]
     pub fn unsent(self: &Arc<Self>) -> Unsent {
-        Unsent { number: self.limit.unsent(self), connection: Arc::clone(self) }
+        self.limit.unsent(self);
+        Unsent(Arc::clone(self))
     }
 
     /// A stream without an end of its own begins on it; none where it has too many.
@@ -306,14 +312,11 @@ impl Drop for Waiting {
 
 /// Something of a connection's that can't be sent, since its client doesn't read.
 #[derive(Debug)]
-pub struct Unsent {
-    number: u64,
-    connection: Arc<Connection>,
-}
+pub struct Unsent(Arc<Connection>);
 
 impl Drop for Unsent {
     fn drop(&mut self) {
-        self.connection.limit.sent(self.number);
+        self.0.limit.sent(&self.0);
     }
 }
 

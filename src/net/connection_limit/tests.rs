@@ -196,11 +196,15 @@ async fn of_those_that_leave_something_unsent_the_one_that_has_for_the_longest_g
     drop(unsent.remove(0));
     unsent.push(slots[0].connection.unsent());
     assert!(slots.iter().all(|slot| !is_evicted(slot)));
+    // What else one of them leaves counts for nothing, and goes by itself.
+    drop(slots[2].connection.unsent());
+    let twice = slots[3].connection.unsent();
+    assert!(slots.iter().all(|slot| !is_evicted(slot)), "one connection counts once");
     let one_more = slots[UNSENT_MAX].connection.unsent();
     let evicted: Vec<_> = slots.iter().map(is_evicted).collect();
     assert_eq!(evicted.iter().position(|evicted| *evicted), Some(1), "the first has read in between");
     assert_eq!(evicted.iter().filter(|evicted| **evicted).count(), 1);
-    drop((unsent, one_more));
+    drop((unsent, one_more, twice));
     assert!(limit.state().unsent.is_empty());
 }
 
