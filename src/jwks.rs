@@ -15,7 +15,7 @@ use jsonwebtoken::{
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::text;
+use crate::{json::Object, text};
 
 /// Longest JWKS in bytes: 64 RSA keys of 4,096 bits take 64 KiB.
 pub(crate) const BYTES_MAX: usize = 256 * 1024;
@@ -136,7 +136,7 @@ pub(crate) fn read(body: &[u8]) -> Published {
         return none("what it publishes is UTF-16 or UTF-32, and not a JWKS, which is UTF-8");
     }
     let body = body.strip_prefix(text::MARK).unwrap_or(body);
-    let Ok(body) = serde_json::from_slice::<Body>(body) else { return none("what it publishes is not a JWKS") };
+    let Ok(Object(body)) = serde_json::from_slice::<Object<Body>>(body) else { return none("what it publishes is not a JWKS") };
     if body.keys.len() > KEYS_MAX {
         return none("it publishes more keys than any cluster has");
     }
@@ -320,5 +320,7 @@ mod tests {
         for body in [&b""[..], b"{}", b"\xff\xfe{\0}\0", br#"{"keys": []}"#] {
             assert!(read(body).keys.is_err());
         }
+        let a_list_for_a_set = json!([[good()]]).to_string();
+        assert!(matches!(read(a_list_for_a_set.as_bytes()).keys, Err(NoKeys::Unread(_))));
     }
 }

@@ -115,6 +115,8 @@ pub mod fuzz;
 #[cfg(feature = "server")]
 mod hex;
 #[cfg(feature = "server")]
+mod json;
+#[cfg(feature = "server")]
 mod jwks;
 #[cfg(feature = "server")]
 pub mod keyed_hash;

@@ -14,6 +14,7 @@ use serde::Deserialize;
 use super::Unverified;
 use crate::{
     caller::{CallerName, NameKind},
+    json::Object,
     jwks::Key,
 };
 
@@ -108,7 +109,7 @@ impl<'a> Presented<'a> {
         let decoding = key.for_algorithm(self.algorithm).ok_or(Unverified::Refused(
             "the token is signed with an algorithm that is not its key's: send a token as the cluster signed it",
         ))?;
-        let claims: Claims = jsonwebtoken::decode(self.token, decoding, &rules.with(self.algorithm))
+        let Object(claims): Object<Claims> = jsonwebtoken::decode(self.token, decoding, &rules.with(self.algorithm))
             .map_err(|error| Unverified::Refused(words(error.kind())))?
             .claims;
         claims.judge(now)
@@ -129,7 +130,7 @@ pub(super) fn is_of_a_length(token: &str) -> Result<(), Unverified> {
 fn part<T: for<'de> Deserialize<'de>>(token: &str, index: usize) -> Result<Option<T>, Unverified> {
     let encoded = token.split('.').nth(index).ok_or(Unverified::Refused(NO_JWT))?;
     let json = URL_SAFE_NO_PAD.decode(encoded).ok().ok_or(Unverified::Refused(NO_JWT))?;
-    Ok(serde_json::from_slice(&json).ok())
+    Ok(serde_json::from_slice(&json).ok().map(|Object(part)| part))
 }
 
 /// Whether it is a JWT all the same, with an algorithm that has no name in `Algorithm`.

@@ -30,6 +30,7 @@ use super::{
 use crate::{
     caller::CallerName,
     clock::{Clock, Moment},
+    json::Object,
     single_flight::{Follower, Leader},
 };
 
@@ -170,7 +171,7 @@ fn question(token: &str, audience: &str) -> Result<Bytes, Failed> {
 
 #[derive(Deserialize)]
 struct Answer {
-    status: Status,
+    status: Object<Status>,
 }
 
 /// Go leaves out what is empty.
@@ -179,7 +180,7 @@ struct Status {
     #[serde(default)]
     authenticated: bool,
     #[serde(default)]
-    user: User,
+    user: Object<User>,
     #[serde(default)]
     audiences: Vec<String>,
 }
@@ -193,12 +194,13 @@ struct User {
 /// An authenticator that knows no audiences leaves them out of its answer and has not looked at the token's: that the
 /// question named ours proves nothing.
 fn judge(answer: &[u8], audience: &str, account: &CallerName) -> Result<Verdict, Failed> {
-    let Answer { status } = serde_json::from_slice(answer).ok().ok_or(Failed::Away("its answer is not a TokenReview"))?;
+    let Object(Answer { status: Object(status) }) =
+        serde_json::from_slice(answer).ok().ok_or(Failed::Away("its answer is not a TokenReview"))?;
     Ok(if !status.authenticated {
         Err("the cluster no longer takes the token: its pod or service account may be gone; read the token's file anew")
     } else if !status.audiences.iter().any(|confirmed| confirmed == audience) {
         Err("the cluster does not confirm the token's audience: mount a projected token with the broker's audience")
-    } else if status.user.username != **account {
+    } else if status.user.0.username != **account {
         Err("the cluster knows the token as another account's: send the pod's projected token as it is in its file")
     } else {
         Ok(())
