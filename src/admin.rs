@@ -20,14 +20,16 @@ use axum::{
     routing::get,
 };
 use hyper_util::service::TowerToHyperService;
-use tokio::net::TcpStream;
 
 use self::{
     overview::{Overview, Phase},
     status_json::Status,
 };
 use crate::{
-    net::{accept::Shutdown, connection_limit::Connection, http1},
+    net::{
+        accept::{Accepted, Shutdown},
+        http1,
+    },
     telemetry::metrics::{Format, Metrics},
 };
 
@@ -109,6 +111,6 @@ async fn readyz(State(shown): State<AdminState>) -> (StatusCode, &'static str) {
 }
 
 /// Serves the port on one connection.
-pub async fn serve(stream: TcpStream, connection: Arc<Connection>, router: Router, shutdown: Shutdown) {
-    http1::serve(stream, connection, TowerToHyperService::new(router), shutdown).await;
+pub async fn serve(accepted: Accepted, router: Router, shutdown: Shutdown) {
+    http1::serve(accepted, TowerToHyperService::new(router), shutdown).await;
 }

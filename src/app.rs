@@ -323,7 +323,7 @@ impl App {
         for listener in listeners.admin {
             info!(port = "admin", address = address(&listener), "listening");
             let (router, shutdown) = (router.clone(), shutdown.clone());
-            let serve = move |stream, _, connection| admin::serve(stream, connection, router.clone(), shutdown.clone());
+            let serve = move |accepted| admin::serve(accepted, router.clone(), shutdown.clone());
             tasks.spawn(admin.clone().accept(listener, serve));
         }
     }
@@ -349,7 +349,7 @@ impl App {
             clock: Arc::clone(&self.observer.clock),
             service: move |session| services.of(session),
         };
-        port.accept(listener, move |stream, from, connection| http2.clone().serve(stream, from, connection))
+        port.accept(listener, move |accepted| http2.clone().serve(accepted))
     }
 
     /// None where the process began without: that takes a restart.

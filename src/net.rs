@@ -11,6 +11,7 @@ mod in_place;
 pub mod memory_budget;
 pub mod tls;
 mod transport;
+pub mod turns;
 pub mod workers;
 
 use std::{

@@ -10,7 +10,10 @@ use tokio::net::TcpListener;
 
 use crate::config::Config;
 
-/// What the kernel keeps of answers for a client that doesn't read; it takes twice this (socket(7)), and up to 4 MiB by itself. Some hundred
+/// What the kernel keeps of what clients send and we have not read; it takes twice this (socket(7)), and up
+/// to 6 MiB by itself, which the container's limit of memory counts. Some hundred calls: who sends more is read on in its turn.
+const RECEIVE_BUFFER: usize = 64 * 1024;
+/// What the kernel keeps of answers for a client that doesn't read; twice this, and up to 4 MiB by itself. Some hundred
 /// answers, which is what a client that reads takes at a time.
 const SEND_BUFFER: usize = 128 * 1024;
 /// And for so long, in milliseconds: then the connection ends (tcp(7), TCP_USER_TIMEOUT). What it has taken is not seen from here any more.
@@ -48,8 +51,9 @@ impl Listeners {
 async fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, BindError> {
     let listening = async {
         let listener = TcpListener::bind(address).await?;
-        // Connections inherit both.
+        // Connections inherit all of it.
         sockopt::set_socket_send_buffer_size(&listener, SEND_BUFFER)?;
+        sockopt::set_socket_recv_buffer_size(&listener, RECEIVE_BUFFER)?;
         sockopt::set_tcp_user_timeout(&listener, UNACKNOWLEDGED_MILLIS)?;
         Ok(listener)
     };

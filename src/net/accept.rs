@@ -14,6 +14,7 @@ use tracing::{debug, warn};
 
 use super::{
     connection_limit::{Connection, ConnectionLimit, Slot},
+    turns::Turns,
     workers::{Place, Placer},
 };
 use crate::clock::Clock;
@@ -51,11 +52,24 @@ pub struct Port {
     pub clock: Arc<dyn Clock>,
 }
 
+/// A connection that found a slot.
+#[derive(Debug)]
+pub struct Accepted {
+    /// Its bytes.
+    pub stream: TcpStream,
+    /// Where they come from.
+    pub from: SocketAddr,
+    /// What its limits know of it.
+    pub connection: Arc<Connection>,
+    /// Where it waits when it sends much, if it shares its thread with callers' connections.
+    pub turns: Option<Arc<Turns>>,
+}
+
 impl Port {
     /// Accepts connections until the shutdown begins, and hands each that finds a slot to `serve`.
     pub async fn accept<F, S>(self, listener: TcpListener, serve: F)
     where
-        F: Fn(TcpStream, SocketAddr, Arc<Connection>) -> S + Clone + Send + 'static,
+        F: Fn(Accepted) -> S + Clone + Send + 'static,
         S: Future<Output = ()> + Send,
     {
         let mut log = Log::new(&self);
@@ -108,14 +122,17 @@ impl Port {
     /// Has a connection served where it is placed.
     fn spawn<F, S>(&self, stream: std::net::TcpStream, from: SocketAddr, slot: Slot, serve: F)
     where
-        F: Fn(TcpStream, SocketAddr, Arc<Connection>) -> S + Send + 'static,
+        F: Fn(Accepted) -> S + Send + 'static,
         S: Future<Output = ()> + Send,
     {
         let abort = self.shutdown.abort.clone();
         let serving = |place: Option<Place>| async move {
-            let _place = place;
             match TcpStream::from_std(stream) {
-                Ok(stream) => until_closed(serve(stream, from, slot.connection()), slot, abort).await,
+                Ok(stream) => {
+                    let turns = place.as_ref().map(|place| Arc::clone(&place.turns));
+                    let accepted = Accepted { stream, from, connection: slot.connection(), turns };
+                    until_closed(serve(accepted), slot, abort).await;
+                }
                 Err(error) => warn!(%error, "a connection can't be served"),
             }
         };

@@ -12,9 +12,13 @@ use hyper::{
     service::{Service, service_fn},
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{net::TcpStream, time::timeout};
+use tokio::time::timeout;
 
-use super::{CountedBody, accept::Shutdown, connection_limit::Connection, transport::Transport};
+use super::{
+    CountedBody,
+    accept::{Accepted, Shutdown},
+    transport::Transport,
+};
 
 /// A request's head is here by then, and the next one: probes and scrapers send theirs in one piece, and connect anew.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
@@ -24,7 +28,7 @@ const DRAIN: Duration = Duration::from_secs(1);
 const HEAD_MAX: usize = 8 * 1024;
 
 /// Serves `service` on one connection, until it ends, is evicted, or the process ends.
-pub async fn serve<S, B>(stream: TcpStream, connection: Arc<Connection>, service: S, shutdown: Shutdown)
+pub async fn serve<S, B>(Accepted { stream, connection, turns, .. }: Accepted, service: S, shutdown: Shutdown)
 where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
     B: Body + Unpin + 'static,
@@ -39,7 +43,7 @@ where
         async move { answering.await.map(|response| response.map(|body| CountedBody::new(body, call))) }
     });
     let mut serving =
-        pin!(builder.serve_connection(TokioIo::new(Transport::new(stream, Arc::clone(&connection), None)), counted));
+        pin!(builder.serve_connection(TokioIo::new(Transport::new(stream, Arc::clone(&connection), None, turns)), counted));
     tokio::select! {
         _ended = serving.as_mut() => return,
         () = connection.evicted() => return,

@@ -8,7 +8,6 @@ use std::{
     error::Error,
     fmt,
     future::{pending, poll_fn},
-    net::SocketAddr,
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll},
@@ -21,20 +20,20 @@ use hyper::{body::Incoming, server::conn::http2, service::Service};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
     time::{Sleep, sleep},
 };
 use tracing::{debug, info};
 
 use super::{
     Session,
-    accept::Shutdown,
+    accept::{Accepted, Shutdown},
     connection_limit::{Connection, Unsent},
     frames::Frames,
     in_place::{InPlace, Runner},
     memory_budget::{STREAM_WINDOW, STREAMS_MAX, STREAMS_OF_STRANGER_MAX},
     tls::{Secured, TlsAcceptor},
     transport::Transport,
+    turns::Turns,
 };
 use crate::{authn::certificate::Peer, clock::Clock};
 
@@ -117,11 +116,11 @@ where
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     /// Serves one connection.
-    pub async fn serve(self, stream: TcpStream, from: SocketAddr, connection: Arc<Connection>) {
+    pub async fn serve(self, Accepted { stream, from, connection, turns }: Accepted) {
         let Some(tls) = &self.tls else {
             let peer = Peer::in_plaintext(from.ip().to_canonical().is_loopback());
             let session = Session::new(peer, None, connection);
-            return self.serve_session(stream, session, self.plaintext_streams, pending()).await;
+            return self.serve_session(stream, turns, session, self.plaintext_streams, pending()).await;
         };
         let secured = tokio::select! {
             () = self.shutdown.goaway.cancelled() => return,
@@ -137,18 +136,24 @@ where
                 info!("a connection ends: no client CA vouches for its certificate any more");
             }
         };
-        self.serve_session(stream, session, streams, untrusted).await;
+        self.serve_session(stream, turns, session, streams, untrusted).await;
     }
 
     /// Serves one connection, until it ends, the process does, it is evicted or too old, or `untrusted` ends.
-    async fn serve_session<IO>(&self, stream: IO, session: Arc<Session>, streams: u32, untrusted: impl Future<Output = ()>)
-    where
+    async fn serve_session<IO>(
+        &self,
+        stream: IO,
+        turns: Option<Arc<Turns>>,
+        session: Arc<Session>,
+        streams: u32,
+        untrusted: impl Future<Output = ()>,
+    ) where
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let Life { age, drain } = (self.life)();
         let (connection, service) = (&session.connection, (self.service)(Arc::clone(&session)));
-        let io = Transport::new(stream, Arc::clone(connection), Some(Frames::new(Arc::clone(&self.clock))));
         let in_place = InPlace::default();
+        let io = Transport::new(stream, Arc::clone(connection), Some(Frames::new(Arc::clone(&self.clock))), turns);
         let mut runner = in_place.runner();
         let mut unread = Unread::new(connection);
         let mut serving = pin!(builder(in_place, streams).serve_connection(TokioIo::new(io), service));

@@ -18,6 +18,7 @@ use tokio::{
 use super::{
     connection_limit::{Connection, Unsent},
     frames::{Frames, PREFACE_LENGTH},
+    turns::{Turn, Turns},
 };
 
 /// What is to be sent has left within this, or the connection ends: some KiB, which a client that lives reads at once.
@@ -26,7 +27,8 @@ const UNSENT_TIMEOUT: Duration = Duration::from_secs(5);
 /// it for a moment.
 const UNSENT_GRACE: Duration = Duration::from_millis(50);
 
-/// So many bytes are read at a time, before other connections have their turn: the calls of one read take half a millisecond at most.
+/// So many bytes are read at a time, before other connections have their turn: the calls of one read take half a millisecond at most,
+/// and nobody whose calls are read at once, which is nearly everybody, waits for a turn.
 const READ_AT_A_TIME: u64 = 2 * 1024;
 
 /// A connection's bytes. Says that it can't write vectored, so that h2 copies small frames together into one write, which costs less
@@ -40,6 +42,9 @@ pub(super) struct Transport<S> {
     /// Bytes of the preface that have come.
     begun: usize,
     blocked: Option<Blocked>,
+    turns: Option<Arc<Turns>>,
+    /// More is to be read, in its turn.
+    turn: Option<Turn>,
 }
 
 /// Something could not be sent yet.
@@ -49,9 +54,9 @@ struct Blocked {
 }
 
 impl<S: AsyncRead> Transport<S> {
-    /// HTTP/1.1 comes over it, or, with `frames`, HTTP/2.
-    pub(super) fn new(inner: S, connection: Arc<Connection>, frames: Option<Frames>) -> Self {
-        Self { inner: inner.take(READ_AT_A_TIME), connection, frames, begun: 0, blocked: None }
+    /// HTTP/1.1 comes over it, or, with `frames`, HTTP/2. With `turns` it shares its thread with others that may send much.
+    pub(super) fn new(inner: S, connection: Arc<Connection>, frames: Option<Frames>, turns: Option<Arc<Turns>>) -> Self {
+        Self { inner: inner.take(READ_AT_A_TIME), connection, frames, begun: 0, blocked: None, turns, turn: None }
     }
 
     /// Bytes could not be sent: bounds for how long.
@@ -73,6 +78,18 @@ impl<S: AsyncRead> Transport<S> {
         }
     }
 
+    /// As much as is read at a time was read: waits for the connection's next turn.
+    fn next_turn(&mut self, cx: &Context<'_>) -> Poll<()> {
+        let Some(turns) = &self.turns else {
+            self.inner.set_limit(READ_AT_A_TIME);
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        };
+        ready!(turns.poll(&mut self.turn, cx));
+        self.inner.set_limit(READ_AT_A_TIME);
+        Poll::Ready(())
+    }
+
     /// Bytes have come.
     fn came(&mut self, bytes: &[u8]) -> io::Result<()> {
         let Some(frames) = &mut self.frames else { return Ok(()) };
@@ -92,9 +109,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Transport<S> {
             return Poll::Pending;
         }
         if self.inner.limit() == 0 {
-            self.inner.set_limit(READ_AT_A_TIME);
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
+            ready!(self.next_turn(cx));
         }
         let before = buf.filled().len();
         let Poll::Ready(read) = Pin::new(&mut self.inner).poll_read(cx, buf) else {

@@ -22,6 +22,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use super::turns::Turns;
 use crate::clock::Clock;
 
 /// A thread's load is counted in so many parts of its time; a connection that was placed on it lately is believed to take one of them.
@@ -57,6 +58,7 @@ struct Worker {
     runtime: Handle,
     /// Connections that are on it.
     open: Arc<AtomicUsize>,
+    turns: Arc<Turns>,
 }
 
 /// What was seen of the threads at the last look.
@@ -81,6 +83,8 @@ struct Seen {
 pub struct Place {
     /// Where the connection is to run.
     pub runtime: Handle,
+    /// Where it waits when it sends much.
+    pub turns: Arc<Turns>,
     open: Arc<AtomicUsize>,
 }
 
@@ -113,9 +117,10 @@ impl Workers {
         let (mut workers, mut threads) = (Vec::new(), Vec::new());
         for number in 0..count.get() {
             let runtime = Builder::new_current_thread().enable_all().build()?;
-            workers.push(Worker { runtime: runtime.handle().clone(), open: Arc::default() });
+            let turns = Arc::<Turns>::default();
+            workers.push(Worker { runtime: runtime.handle().clone(), open: Arc::default(), turns: Arc::clone(&turns) });
             let until = end.clone();
-            threads.push(thread::Builder::new().name(format!("calls-{number}")).spawn(move || run(runtime, &until))?);
+            threads.push(thread::Builder::new().name(format!("calls-{number}")).spawn(move || run(runtime, &turns, &until))?);
         }
         let look = Look { at: clock.now().mono, seen: vec![Seen::default(); count.get()] };
         Ok(Self { shared: Arc::new(Shared { workers, look: Mutex::new(look), clock, end }), threads })
@@ -145,11 +150,15 @@ impl Drop for Workers {
     }
 }
 
-fn run(runtime: Runtime, end: &CancellationToken) {
+fn run(runtime: Runtime, turns: &Turns, end: &CancellationToken) {
     // What is left after that is dropped with the runtime.
     runtime.block_on(async {
-        end.cancelled().await;
+        tokio::select! {
+            () = end.cancelled() => {}
+            () = turns.give() => {}
+        }
         for _ in 0..LAST_TURNS {
+            turns.give_one();
             yield_now().await;
         }
     });
@@ -170,7 +179,7 @@ impl Placer {
         let (worker, seen) = shared.workers.iter().zip(&mut look.seen).min_by_key(load)?;
         seen.placed += 1;
         worker.open.fetch_add(1, Ordering::Relaxed);
-        Some(Place { runtime: worker.runtime.clone(), open: Arc::clone(&worker.open) })
+        Some(Place { runtime: worker.runtime.clone(), turns: Arc::clone(&worker.turns), open: Arc::clone(&worker.open) })
     }
 }
 
