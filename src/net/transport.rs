@@ -27,9 +27,9 @@ const UNSENT_TIMEOUT: Duration = Duration::from_secs(5);
 /// it for a moment.
 const UNSENT_GRACE: Duration = Duration::from_millis(50);
 
-/// So many bytes are read at a time, before other connections have their turn: the calls of one read take half a millisecond at most,
+/// So many bytes are read at a time, before other connections have their turn: the calls of one read take a millisecond at most,
 /// and nobody whose calls are read at once, which is nearly everybody, waits for a turn.
-const READ_AT_A_TIME: u64 = 2 * 1024;
+const READ_AT_A_TIME: u64 = 4 * 1024;
 
 /// A connection's bytes. Says that it can't write vectored, so that h2 copies small frames together into one write, which costs less
 /// than the system calls it saves; and notes when HTTP/2's preface is here.

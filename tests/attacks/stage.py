@@ -57,7 +57,7 @@ class Demands:
 # What must hold on a quiet machine.
 STRICT = Demands(calls=0.999, probes=1, cold=1)
 # What a machine with other work on it can tell: before the broker was mended, most attacks left some 30 %.
-ROUGH = Demands(calls=0.5, probes=0.9, cold=0.9)
+ROUGH = Demands(calls=0.8, probes=0.9, cold=0.9)
 
 # By then an attack stands, or as much of it as the broker lets stand; or in half of its time, if that is longer.
 READY_SECONDS = 10
