@@ -9,9 +9,9 @@ pub mod http1;
 pub mod http2;
 mod in_place;
 pub mod memory_budget;
+pub mod read_turns;
 pub mod tls;
 mod transport;
-pub mod turns;
 pub mod workers;
 
 use std::{

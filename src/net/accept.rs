@@ -14,7 +14,7 @@ use tracing::{debug, warn};
 
 use super::{
     connection_limit::{Connection, ConnectionLimit, Slot},
-    turns::Turns,
+    read_turns::ReadTurns,
     workers::{Place, Placer},
 };
 use crate::clock::Clock;
@@ -62,7 +62,7 @@ pub struct Accepted {
     /// What its limits know of it.
     pub connection: Arc<Connection>,
     /// Where it waits when it sends much, if it shares its thread with callers' connections.
-    pub turns: Option<Arc<Turns>>,
+    pub turns: Option<Arc<ReadTurns>>,
 }
 
 impl Port {

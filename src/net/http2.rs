@@ -31,9 +31,9 @@ use super::{
     frames::Frames,
     in_place::{InPlace, Runner},
     memory_budget::{STREAM_WINDOW, STREAMS_MAX, STREAMS_OF_STRANGER_MAX},
+    read_turns::ReadTurns,
     tls::{Secured, TlsAcceptor},
     transport::Transport,
-    turns::Turns,
 };
 use crate::{authn::certificate::Peer, clock::Clock};
 
@@ -143,7 +143,7 @@ where
     async fn serve_session<IO>(
         &self,
         stream: IO,
-        turns: Option<Arc<Turns>>,
+        turns: Option<Arc<ReadTurns>>,
         session: Arc<Session>,
         streams: u32,
         untrusted: impl Future<Output = ()>,

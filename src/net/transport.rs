@@ -18,7 +18,7 @@ use tokio::{
 use super::{
     connection_limit::{Connection, Unsent},
     frames::{Frames, PREFACE_LENGTH},
-    turns::{Turn, Turns},
+    read_turns::{ReadTurn, ReadTurns},
 };
 
 /// What is to be sent has left within this, or the connection ends: some KiB, which a client that lives reads at once.
@@ -42,9 +42,9 @@ pub(super) struct Transport<S> {
     /// Bytes of the preface that have come.
     begun: usize,
     blocked: Option<Blocked>,
-    turns: Option<Arc<Turns>>,
+    turns: Option<Arc<ReadTurns>>,
     /// More is to be read, in its turn.
-    turn: Option<Turn>,
+    turn: Option<ReadTurn>,
 }
 
 /// Something could not be sent yet.
@@ -55,7 +55,7 @@ struct Blocked {
 
 impl<S: AsyncRead> Transport<S> {
     /// HTTP/1.1 comes over it, or, with `frames`, HTTP/2. With `turns` it shares its thread with others that may send much.
-    pub(super) fn new(inner: S, connection: Arc<Connection>, frames: Option<Frames>, turns: Option<Arc<Turns>>) -> Self {
+    pub(super) fn new(inner: S, connection: Arc<Connection>, frames: Option<Frames>, turns: Option<Arc<ReadTurns>>) -> Self {
         Self { inner: inner.take(READ_AT_A_TIME), connection, frames, begun: 0, blocked: None, turns, turn: None }
     }
 

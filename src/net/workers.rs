@@ -22,7 +22,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::turns::Turns;
+use super::read_turns::ReadTurns;
 use crate::clock::Clock;
 
 /// A thread's load is counted in so many parts of its time; a connection that was placed on it lately is believed to take one of them.
@@ -58,7 +58,7 @@ struct Worker {
     runtime: Handle,
     /// Connections that are on it.
     open: Arc<AtomicUsize>,
-    turns: Arc<Turns>,
+    turns: Arc<ReadTurns>,
 }
 
 /// What was seen of the threads at the last look.
@@ -84,7 +84,7 @@ pub struct Place {
     /// Where the connection is to run.
     pub runtime: Handle,
     /// Where it waits when it sends much.
-    pub turns: Arc<Turns>,
+    pub turns: Arc<ReadTurns>,
     open: Arc<AtomicUsize>,
 }
 
@@ -117,7 +117,7 @@ impl Workers {
         let (mut workers, mut threads) = (Vec::new(), Vec::new());
         for number in 0..count.get() {
             let runtime = Builder::new_current_thread().enable_all().build()?;
-            let turns = Arc::<Turns>::default();
+            let turns = Arc::<ReadTurns>::default();
             workers.push(Worker { runtime: runtime.handle().clone(), open: Arc::default(), turns: Arc::clone(&turns) });
             let until = end.clone();
             threads.push(thread::Builder::new().name(format!("calls-{number}")).spawn(move || run(runtime, &turns, &until))?);
@@ -150,7 +150,7 @@ impl Drop for Workers {
     }
 }
 
-fn run(runtime: Runtime, turns: &Turns, end: &CancellationToken) {
+fn run(runtime: Runtime, turns: &ReadTurns, end: &CancellationToken) {
     // What is left after that is dropped with the runtime.
     runtime.block_on(async {
         tokio::select! {

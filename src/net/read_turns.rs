@@ -16,14 +16,14 @@ use tokio::{sync::Notify, task::yield_now};
 
 /// Who waits, the first that came first: at most one for each connection of the thread.
 #[derive(Debug, Default)]
-pub struct Turns {
+pub struct ReadTurns {
     waiting: Mutex<VecDeque<Arc<Entry>>>,
     some: Notify,
 }
 
 /// A connection's place in the queue. Dropped before its turn has come, it is passed over.
 #[derive(Debug)]
-pub(super) struct Turn(Arc<Entry>);
+pub(super) struct ReadTurn(Arc<Entry>);
 
 #[derive(Debug)]
 struct Entry {
@@ -31,19 +31,19 @@ struct Entry {
     waker: Mutex<Waker>,
 }
 
-impl Turns {
+impl ReadTurns {
     /// Waits for a turn, which `turn` keeps until it has come.
-    pub(super) fn poll(&self, turn: &mut Option<Turn>, cx: &Context<'_>) -> Poll<()> {
+    pub(super) fn poll(&self, turn: &mut Option<ReadTurn>, cx: &Context<'_>) -> Poll<()> {
         ready!(turn.get_or_insert_with(|| self.wait(cx)).poll(cx));
         *turn = None;
         Poll::Ready(())
     }
 
-    fn wait(&self, cx: &Context<'_>) -> Turn {
+    fn wait(&self, cx: &Context<'_>) -> ReadTurn {
         let entry = Arc::new(Entry { has_come: AtomicBool::new(false), waker: Mutex::new(cx.waker().clone()) });
         self.lock().push_back(Arc::clone(&entry));
         self.some.notify_one();
-        Turn(entry)
+        ReadTurn(entry)
     }
 
     /// Gives turns, for ever.
@@ -76,7 +76,7 @@ impl Turns {
     }
 }
 
-impl Turn {
+impl ReadTurn {
     /// Whether it has come.
     fn poll(&self, cx: &Context<'_>) -> Poll<()> {
         self.0.waker().clone_from(cx.waker());
@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     /// Takes turns for ever.
-    async fn greedy(turns: Arc<Turns>, taken: Arc<AtomicUsize>) {
+    async fn greedy(turns: Arc<ReadTurns>, taken: Arc<AtomicUsize>) {
         loop {
             let mut turn = None;
             poll_fn(|cx| turns.poll(&mut turn, cx)).await;
@@ -113,7 +113,7 @@ mod tests {
     #[test]
     fn in_a_round_one_of_many_goes_on_and_each_in_its_turn() {
         Builder::new_current_thread().build().expect("a runtime").block_on(async {
-            let turns = Arc::new(Turns::default());
+            let turns = Arc::new(ReadTurns::default());
             let taken: Vec<Arc<AtomicUsize>> = (0..50).map(|_| Arc::default()).collect();
             taken.iter().for_each(|taken| drop(tokio::spawn(greedy(Arc::clone(&turns), Arc::clone(taken)))));
             let giving = Arc::clone(&turns);
@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn one_that_has_ended_keeps_no_turn_from_others() {
-        let (turns, cx) = (Turns::default(), Context::from_waker(Waker::noop()));
+        let (turns, cx) = (ReadTurns::default(), Context::from_waker(Waker::noop()));
         let (mut ended, mut lives) = (None, None);
         assert!(turns.poll(&mut ended, &cx).is_pending() && turns.poll(&mut lives, &cx).is_pending());
         drop(ended);
