@@ -101,23 +101,24 @@ async fn the_trail_goes_to_a_file_that_only_its_owner_reads() {
     assert!(!broker.log().contains("\"target\":\"audit\""), "not in both");
 }
 
+/// The broker's table for TLS, with files in this directory.
+fn tls(ca: &Authority, directory: &Path) -> String {
+    ca.server().write(directory);
+    fs::write(directory.join("ca.crt"), &ca.pem).expect("is written");
+    [("certificate_file", "tls.crt"), ("key_file", "tls.key"), ("client_ca_file", "ca.crt")]
+        .iter()
+        .fold("[grpc.tls]\n".to_owned(), |tls, (key, name)| format!("{tls}{key} = \"{}\"\n", directory.join(name).display()))
+}
+
 /// Two callers that ask for a token held, one much more often, and one of them for a user that it may not; what the trail says of it
 /// at the end of the process.
 async fn hits_of_two_callers(hits: &str) -> Vec<Value> {
     const CALLERS: [&str; 2] = ["spiffe://example.org/ns/cards/sa/cards", "spiffe://example.org/ns/loans/sa/loans"];
     let (sandbox, ca, directory) = (Sandbox::start(Options::default()).await, Authority::new(), tempfile::tempdir());
     let (sandbox, directory) = (sandbox.expect("starts"), directory.expect("a directory"));
-    ca.server().write(directory.path());
-    fs::write(directory.path().join("ca.crt"), &ca.pem).expect("is written");
-    let path = |name: &str| directory.path().join(name).display().to_string();
-    let tls = format!(
-        "certificate_file = \"{}\"\nkey_file = \"{}\"\nclient_ca_file = \"{}\"\n",
-        path("tls.crt"),
-        path("tls.key"),
-        path("ca.crt")
-    );
+    let tls = tls(&ca, directory.path());
     let callers = CALLERS.map(|id| format!("[[callers]]\nid = '{id}'\nmerchants = [\"*\"]\nnumbers = [\"{NUMBER}\"]\n")).concat();
-    let config = |hits: &str| config(&sandbox, "info", &format!("[grpc.tls]\n{tls}[audit]\nhits = \"{hits}\"\n{callers}"));
+    let config = |hits: &str| config(&sandbox, "info", &format!("{tls}[audit]\nhits = \"{hits}\"\n{callers}"));
     let mut broker = Process::serve(&config(hits), &[]).await;
     let endpoint = broker.endpoint().replace("http://", "https://");
     let [cards, loans] = CALLERS.map(|id| client(&endpoint, &ca, Some(&ca.client(&[Name::Uri(id)]))));
@@ -157,6 +158,26 @@ async fn every_hit_has_a_line() {
     let ids: HashSet<_> = said(&hits, "request_id").into_iter().collect();
     assert_eq!(ids.len(), 1_010);
     assert!(hits.iter().all(|line| line["count"].is_null()));
+}
+
+#[tokio::test]
+async fn strangers_have_a_line_each_at_first_and_one_for_all_others_at_the_end() {
+    let (sandbox, ca, directory) = (Sandbox::start(Options::default()).await, Authority::new(), tempfile::tempdir());
+    let (sandbox, directory) = (sandbox.expect("starts"), directory.expect("a directory"));
+    let callers = "[[callers]]\nid = 'cards.example.org'\nmerchants = [\"*\"]\n";
+    let tables = format!("{}{callers}", tls(&ca, directory.path()));
+    let mut broker = Process::serve(&config(&sandbox, "info", &tables), &[]).await;
+    let stranger = client(&broker.endpoint().replace("http://", "https://"), &ca, None);
+    for _ in 0..30 {
+        stranger.token(MERCHANT, NUMBER).await.expect_err("nobody knows it");
+    }
+    broker.signal(Signal::TERM);
+    assert!(broker.ended(PATIENCE).await.success());
+    let decisions = lines(|| broker.log(), "decision", 0).await;
+    assert_eq!(said(&decisions, "reason"), ["CALLER_UNAUTHENTICATED"; 11]);
+    let (last, each) = decisions.split_last().expect("there are lines");
+    assert!(each.iter().all(|line| line["count"].is_null() && line["request_id"].is_string()), "{each:?}");
+    assert_eq!((&last["count"], &last["peer"]), (&20.into(), &"127.0.0.1".into()));
 }
 
 #[tokio::test]
