@@ -27,9 +27,14 @@ pub(crate) fn in_lines(text: &str) -> Cow<'_, str> {
     escaped(text, |char| char == '\n')
 }
 
+/// Whether all of a short text's bytes are so: looked at without an end before the last, many at a time.
+pub(crate) fn all_bytes(text: &str, is: impl Fn(u8) -> bool) -> bool {
+    text.bytes().fold(true, |all, byte| all & is(byte))
+}
+
 fn escaped(text: &str, keep: impl Fn(char) -> bool) -> Cow<'_, str> {
-    // As nearly all texts are, and each line of the trail has some.
-    if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+    if all_bytes(text, |byte| matches!(byte, b' '..=b'~')) {
+        // As nearly all texts are, and each line of the trail has some.
         return Cow::Borrowed(text);
     }
     let shows = |char| is_plain(char) || keep(char);

@@ -4,6 +4,8 @@
 
 use std::{fmt, sync::Arc};
 
+use crate::plain;
+
 /// Longest merchant id, in characters: the contract's; the vault's are UUIDs of 36.
 pub const MERCHANT_ID_MAX: usize = 128;
 /// Fewest and most digits of a number: E.164 allows 15, and no subscriber's is shorter than 7.
@@ -26,7 +28,7 @@ impl MerchantId {
             Err("is missing: give the merchant's id, as the vault's X-Merchant-ID")
         } else if value.len() > MERCHANT_ID_MAX {
             Err("is too long: at most 128 characters")
-        } else if !value.bytes().all(|byte| byte.is_ascii_graphic()) {
+        } else if !plain::all_bytes(&value, |byte| byte.is_ascii_graphic()) {
             Err("has a character that is not visible ASCII: a space, a control character or a letter outside ASCII")
         } else {
             Ok(Self(value.into()))

@@ -41,14 +41,17 @@ use crate::{
 /// Users configured no more whose record is kept, at most: each is about 300 bytes, without password or token.
 const REMEMBERED_MAX: usize = 100_000;
 
+/// Each hit looks a user up. Keys are the operator's, so nobody else could choose such as collide, and the hash may be a quick one.
+type ByKey<T> = HashMap<Arc<UserKey>, T, foldhash::fast::RandomState>;
+
 /// All configured users, as one snapshot, which holds everything that signs them in.
 #[derive(Debug, Default)]
 pub struct Users {
-    by_key: HashMap<Arc<UserKey>, Configured>,
+    by_key: ByKey<Configured>,
     merchants: HashMap<MerchantId, Arc<KnownMerchant>>,
     /// Users configured no more of whom something is to be remembered, should they come back: a sign-in under way, a hold or a
     /// floor. Whoever moves a user from file to file in two steps must not thereby lift its hold.
-    remembered: HashMap<Arc<UserKey>, Arc<KnownUser>>,
+    remembered: ByKey<Arc<KnownUser>>,
     upstream: Upstream,
     versions: Versions,
     /// What an earlier process learnt of users.
@@ -101,7 +104,7 @@ impl Users {
     }
 
     fn next(&self, configured: Vec<config::UserConfig>, upstream: &str, matters: impl Fn(&KnownUser) -> bool) -> (Self, Changes) {
-        let by_key = HashMap::with_capacity(configured.len());
+        let by_key = ByKey::with_capacity_and_hasher(configured.len(), foldhash::fast::RandomState::default());
         let upstream = self.versions.upstream(upstream);
         let (versions, hold_file) = (self.versions.clone(), self.hold_file.clone());
         let mut next = Self { by_key, upstream, versions, hold_file, ..Self::default() };
