@@ -150,3 +150,47 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Transport<S> {
         false
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use tokio::{task::yield_now, time::timeout};
+
+    use super::*;
+    use crate::{
+        clock::{Clock as _, SystemClock},
+        net::{connection_limit::ConnectionLimit, memory_budget::PortLimits},
+    };
+
+    /// Who has sent several reads' worth waits for a turn after each; who has sent less waits for none.
+    #[tokio::test]
+    async fn after_a_read_the_next_comes_in_its_turn() {
+        let limit = ConnectionLimit::new(PortLimits::callers(1));
+        let slot = limit.admit([10, 0, 0, 1].into(), SystemClock.now().mono).await.slot.expect("there is one");
+        let turns = Arc::new(ReadTurns::default());
+        let once = usize::try_from(READ_AT_A_TIME).expect("is small");
+        let sent = vec![7; 2 * once + 1];
+        let mut transport = Transport::new(&sent[..], slot.connection(), None, Some(Arc::clone(&turns)));
+        let reading = async {
+            let mut read = Vec::new();
+            transport.read_to_end(&mut read).await.expect("nothing fails");
+            read.len()
+        };
+        let given = Cell::new(0);
+        let turning = async {
+            loop {
+                given.set(given.get() + usize::from(turns.give_one()));
+                yield_now().await;
+            }
+        };
+        let both = async {
+            tokio::select! {
+                read = reading => read,
+                never = turning => never,
+            }
+        };
+        assert_eq!(timeout(Duration::from_secs(5), both).await, Ok(sent.len()));
+        assert_eq!(given.get(), 2);
+    }
+}
