@@ -7,7 +7,9 @@
 mod caller_rates;
 pub mod circuit_breaker;
 mod concurrency_limit;
+mod fleet;
 mod flight;
+mod news;
 mod obtain;
 mod refresh;
 mod report;
@@ -20,6 +22,7 @@ mod upstream_state;
 use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 pub use self::shared::{FLIGHTS_MAX, LastAnswers, Parts, WAITERS_MAX};
 use self::{
@@ -33,6 +36,7 @@ use crate::{
     freshness::Freshness,
     live::{Live, Snapshot},
     telemetry::traces::SpanRole,
+    tier::Condition,
     tokens::{cached_token::CachedToken, token::TokenId},
     users::{Changes, Configured, KnownUser, Record, shares::Place},
 };
@@ -40,7 +44,7 @@ pub use crate::{
     single_flight::WaitError,
     users::{
         shares::Shed,
-        waiters::{FlightHandle, FlightOutcome, Join, JoinRequest, WAITERS_PER_FLIGHT_MAX},
+        waiters::{FlightHandle, FlightOutcome, Join, JoinRequest, Origin, WAITERS_PER_FLIGHT_MAX},
     },
 };
 
@@ -85,6 +89,7 @@ impl Flights {
             if too_late(flight.begins) {
                 return Join::TooSoon(flight.begins.saturating_duration_since(now.mono));
             }
+            flight.reject(request.rejected);
             if request.urgent {
                 flight.hurry();
             }
@@ -94,7 +99,9 @@ impl Flights {
             }
             return Join::Joined(FlightHandle::clone(flight));
         }
-        let down = || self.shared.upstream().stopped(snapshot.upstream(), now.mono);
+        // Where others can be asked, the vault's being away is no reason not to.
+        let alone = self.shared.parts.tier.condition() != Some(Condition::Up);
+        let down = || alone.then(|| self.shared.upstream().stopped(snapshot.upstream(), now.mono)).flatten();
         if let Some(stop) = stopped(user, &record, &snapshot, now.mono).or_else(down) {
             return Join::Stopped(stop);
         }
@@ -111,6 +118,7 @@ impl Flights {
         };
         let span = self.shared.parts.traces.within(request.span, "flight", SpanRole::Internal);
         let (leader, handle) = FlightHandle::new(begins, span);
+        handle.reject(request.rejected);
         if request.urgent {
             handle.hurry();
         }
@@ -122,6 +130,8 @@ impl Flights {
             user: Arc::clone(user),
             renewal: !request.urgent,
             caller: request.caller.and_then(CallerId::name).cloned(),
+            min_remaining: request.min_remaining,
+            rejected: Arc::clone(&handle.rejected),
             urgent: Arc::clone(&handle.urgent),
             span: handle.span.clone(),
         };
@@ -193,6 +203,17 @@ impl Flights {
         for user in changes.changed.iter().chain(&changes.removed) {
             self.shared.outdate(user, now);
         }
+    }
+
+    /// Hears of other replicas, if there is a tier that they share, until `closing`. To be spawned once.
+    pub async fn hear_of_others(&self, closing: CancellationToken) {
+        self.shared.hear(closing).await;
+    }
+
+    /// How the tier is that replicas share; none where there is none.
+    #[must_use]
+    pub fn tier(&self) -> Option<Condition> {
+        self.shared.parts.tier.condition()
     }
 
     /// What the vault answered last.

@@ -15,31 +15,37 @@ pub(super) struct Flight {
     context: FlightContext,
     /// A password went on its way, and what became of it is not reported yet.
     sent: bool,
-    _places: FlightPlaces,
+    places: Option<FlightPlaces>,
     /// Dropped last: whoever is woken finds the user free.
     leader: Leader<FlightOutcome>,
 }
 
 impl Flight {
     pub(super) fn new(context: FlightContext, places: FlightPlaces, leader: Leader<FlightOutcome>) -> Self {
-        Self { context, sent: false, _places: places, leader }
+        Self { context, sent: false, places: Some(places), leader }
     }
 
     pub(super) async fn run(mut self) {
-        let outcome = match obtain(&self.context, &mut self.sent).await {
+        let (outcome, telling) = match obtain(&self.context, &mut self.sent).await {
             Ok(mut obtained) => {
                 let settled = settle(&self.context, &mut obtained);
                 report(&self.context, &obtained, &settled);
                 self.sent = false;
-                settled.outcome
+                let telling = obtained.telling(&self.context, settled.at);
+                (settled.outcome, telling)
             }
             Err(outcome) => {
                 settle_without(&self.context, &outcome);
-                outcome
+                (outcome, None)
             }
         };
         report_end(&self.context, &outcome);
         self.leader.finish(outcome);
+        // Nobody here waits for the other replicas to hear of it.
+        drop(self.places.take());
+        if let Some(telling) = telling {
+            telling.await;
+        }
     }
 }
 

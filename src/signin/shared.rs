@@ -21,6 +21,7 @@ use crate::{
         metrics::Metrics,
         traces::{Span, Traces},
     },
+    tier::Tier,
     tokens::cache::Cache,
     users::{
         Configured, KnownUser, Record,
@@ -56,6 +57,8 @@ pub struct Parts {
     pub cache: Cache,
     /// Where holds outlive the process.
     pub hold_file: HoldFile,
+    /// What other replicas know.
+    pub tier: Tier,
     /// Where renewals are planned.
     pub refresh_queue: Arc<RefreshQueue>,
     /// What is counted.
@@ -97,6 +100,10 @@ pub(super) struct FlightContext {
     pub(super) user: Arc<KnownUser>,
     /// Nobody waited when it began.
     pub(super) renewal: bool,
+    /// The least life that is wanted, where that is the reason for it.
+    pub(super) min_remaining: Duration,
+    /// Ids of tokens that are of no use to those who wait.
+    pub(super) rejected: Arc<Mutex<Vec<String>>>,
     /// Whose call began it, where that is known.
     pub(super) caller: Option<CallerName>,
     /// Says that somebody waits now.
