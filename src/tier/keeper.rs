@@ -5,17 +5,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{
-    sync::Semaphore,
-    task::yield_now,
-    time::{sleep, timeout},
-};
+use tokio::{sync::Semaphore, time::sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{
     Shared,
-    link::{ANSWER_TIMEOUT, CONNECT_TIMEOUT, Link, LinkError},
+    link::{ANSWER_TIMEOUT, CONNECT_TIMEOUT, Link, LinkError, patience},
     seal::Name,
 };
 use crate::{telemetry::metrics::SharedOperation, users::KnownUser};
@@ -28,8 +24,6 @@ const LASTED: Duration = Duration::from_secs(1);
 const AT_ONCE: usize = 128;
 /// How long a question may wait to be asked: the ten thousand of a bad morning are asked within it.
 const TURN_TIMEOUT: Duration = Duration::from_secs(2);
-/// On a busy machine an answer may be here before it is found out that it is late: so many turns it is given.
-const LAST_TURNS: usize = 3;
 
 /// Whether there is a connection.
 #[derive(Clone, Debug)]
@@ -76,7 +70,11 @@ impl Shared {
             let settled = state.wait_for(|state| !matches!(state, State::Connecting)).await.ok()?;
             if let State::Up(connected) = &*settled { Some(Arc::clone(connected)) } else { None }
         };
-        let connected = timeout(CONNECT_TIMEOUT, waiting).await.ok().flatten();
+        let connected = tokio::select! {
+            biased;
+            connected = waiting => connected,
+            () = patience(CONNECT_TIMEOUT) => None,
+        };
         if connected.is_none() {
             self.metrics.shared.off(operation);
         }
@@ -94,7 +92,7 @@ impl Shared {
             biased;
             turn = connected.turns.acquire() => turn.ok(),
             () = connected.lost.cancelled() => None,
-            () = sleep(TURN_TIMEOUT) => None,
+            () = patience(TURN_TIMEOUT) => None,
         };
         let Some(_turn) = turn else {
             self.metrics.shared.off(operation);
@@ -105,7 +103,7 @@ impl Shared {
             biased;
             answer = asking => answer,
             () = connected.lost.cancelled() => Err(LinkError::Off),
-            () = too_late() => Err(LinkError::Timeout),
+            () = patience(ANSWER_TIMEOUT) => Err(LinkError::Timeout),
         };
         let took = self.clock.now().mono.saturating_duration_since(began);
         self.metrics.shared.operation(operation, answer.is_ok(), took);
@@ -195,13 +193,6 @@ impl Shared {
                 Err(why) => return why,
             }
         }
-    }
-}
-
-async fn too_late() {
-    sleep(ANSWER_TIMEOUT).await;
-    for _ in 0..LAST_TURNS {
-        yield_now().await;
     }
 }
 

@@ -12,8 +12,8 @@ use rustls::pki_types::ServerName;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
-    task::JoinSet,
-    time::timeout,
+    task::{JoinSet, yield_now},
+    time::sleep,
 };
 use tokio_rustls::TlsConnector;
 use zeroize::Zeroizing;
@@ -57,6 +57,31 @@ const WRITE: &str = "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end 
 /// Gives the lock back, if it is still held, and tells those who wait for it; a full server deletes, but takes no news.
 const RELEASE: &str = "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end redis.call('DEL', KEYS[1]) \
     redis.pcall('XADD', KEYS[2], 'MAXLEN', '~', ARGV[3], '*', 'n', ARGV[2]) return 1";
+
+/// Time is counted in steps of this length: where the broker itself doesn't get to run, or the whole machine stands still, that is no fault
+/// of the server's, whose answer may be here and unread.
+const STEP: Duration = Duration::from_millis(50);
+
+/// So much time in which this process could have heard something. Whoever waits for it besides an answer looks for the answer first.
+pub(super) async fn patience(length: Duration) {
+    let mut left = length;
+    while !left.is_zero() {
+        let step = left.min(STEP);
+        sleep(step).await;
+        left -= step;
+        // What came meanwhile is read before time is called.
+        yield_now().await;
+    }
+}
+
+/// An answer within so much time, counted like that.
+async fn within<T>(length: Duration, answer: impl Future<Output = Result<T, LinkError>>) -> Result<T, LinkError> {
+    tokio::select! {
+        biased;
+        answer = answer => answer,
+        () = patience(length) => Err(LinkError::Timeout),
+    }
+}
 
 /// Why the server can't be used, in words for people.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -181,7 +206,7 @@ impl Link {
             link.look(&Places { token: nowhere(), stop: nowhere(), merchant: nowhere(), lock: nowhere() }).await?;
             Ok(link)
         };
-        timeout(CONNECT_TIMEOUT, connecting).await.unwrap_or(Err(LinkError::Timeout))
+        within(CONNECT_TIMEOUT, connecting).await
     }
 
     async fn connect(server: &SharedServer) -> Result<Self, LinkError> {
@@ -267,7 +292,7 @@ impl Link {
     pub(super) async fn last_news(&self) -> Result<String, LinkError> {
         let mut last = redis::cmd("XREVRANGE");
         last.arg(NEWS).arg("+").arg("-").arg("COUNT").arg(1);
-        let answer = timeout(ANSWER_TIMEOUT, self.ask(&last)).await.unwrap_or(Err(LinkError::Timeout))?;
+        let answer = within(ANSWER_TIMEOUT, self.ask(&last)).await?;
         let id = list(answer)?.into_iter().next().and_then(|entry| list(entry).ok()?.into_iter().next()).and_then(text);
         Ok(id.and_then(|id| String::from_utf8(id).ok()).unwrap_or_else(|| BEGINNING.to_owned()))
     }
@@ -276,7 +301,7 @@ impl Link {
     pub(super) async fn news(&self, last: &mut String) -> Result<Vec<Vec<u8>>, LinkError> {
         let mut read = redis::cmd("XREAD");
         read.arg("COUNT").arg(NEWS_COUNT).arg("BLOCK").arg(millis(NEWS_WAIT)).arg("STREAMS").arg(NEWS).arg(&*last);
-        let answer = timeout(NEWS_WAIT + ANSWER_TIMEOUT, self.ask(&read)).await.unwrap_or(Err(LinkError::Timeout))?;
+        let answer = within(NEWS_WAIT + ANSWER_TIMEOUT, self.ask(&read)).await?;
         if answer == Value::Nil {
             return Ok(Vec::new());
         }

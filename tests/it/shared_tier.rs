@@ -1,6 +1,7 @@
 //! The tier that replicas share: real Redis, several brokers, one vault that counts.
 
 mod faults;
+mod figures;
 mod ground;
 mod sharing;
 mod stops;

@@ -218,18 +218,18 @@ async fn clocks_minutes_apart_hand_out_no_ended_token() {
     }
 }
 
-/// The figures of the closing note: `cargo test --test it -- --ignored --nocapture the_figures`.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "takes a minute or more"]
-async fn the_figures_of_a_large_cold_fleet() {
-    const USERS: usize = 1_000;
-    let ground = Ground::with_users_and(USERS, Options { delay: Duration::from_millis(50), ..Options::default() }).await;
-    let replicas = ground.replicas(4).await;
-    let began = Instant::now();
-    let answered = crowd(&replicas, USERS, 10).await;
-    println!("{answered} of {} calls answered in {:?}; {} sign-ins", 4 * USERS * 10, began.elapsed(), ground.sandbox.sign_ins());
-    let again = ground.replica().await;
-    let answered = crowd(&[again], USERS, 1).await;
-    println!("a restarted replica answered {answered} users; {} sign-ins", ground.sandbox.sign_ins());
-    assert_eq!(ground.sandbox.sign_ins(), 1_000);
+#[tokio::test]
+async fn who_lost_the_lock_meanwhile_writes_nothing() {
+    let ground = Ground::new().await;
+    ground.sandbox.script(Fault::truth().after(Duration::from_millis(500)));
+    let replica = ground.replica().await;
+    let client = replica.client.clone();
+    let asking = tokio::spawn(async move { token(&client).await });
+    ground.sandbox.wait_for_sign_ins(1, PATIENCE).await;
+    let lock = ground.redis.names("tb1:l:").remove(0);
+    ground.redis.command(&format!("SET {lock} another PX 60000"));
+    let held = asking.await.expect("no panic");
+    metric_is(&replica.admin, &shared_entries("late"), 1).await;
+    assert!(ground.redis.names("tb1:t:").is_empty() && ground.redis.get(&lock) == b"another");
+    assert_eq!(token(&replica.client).await.token_id, held.token_id, "it has its token all the same");
 }
