@@ -5,6 +5,7 @@
 //! failed: without it each replica is by itself. Must never put anything on the server that is not sealed, nor believe what it finds there
 //! further than the seal goes.
 
+mod bounded;
 mod entry;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;

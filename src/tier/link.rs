@@ -18,6 +18,7 @@ use tokio::{
 use tokio_rustls::TlsConnector;
 use zeroize::Zeroizing;
 
+use super::bounded::{Bounded, Unanswered};
 use crate::{config::SharedServer, outbound};
 
 /// How long anything that is asked may take. A server beside the broker answers within a millisecond; one that forks to write its memory to
@@ -180,6 +181,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 /// A connection, which ends when this is dropped.
 pub(super) struct Link {
     connection: MultiplexedConnection,
+    unanswered: Unanswered,
     _driver: JoinSet<()>,
 }
 
@@ -235,15 +237,17 @@ impl Link {
         }
         // Its own times are turned off: each question here has one.
         let config = AsyncConnectionConfig::new().set_response_timeout(None).set_connection_timeout(None);
+        let (stream, unanswered) = Bounded::new(stream);
         let made = MultiplexedConnection::new_with_config(&info, stream, config).await;
         let (connection, driver) = made.map_err(|error| LinkError::of(&error))?;
         let mut tasks = JoinSet::new();
         tasks.spawn(driver);
-        Ok(Self { connection, _driver: tasks })
+        Ok(Self { connection, unanswered, _driver: tasks })
     }
 
     async fn ask(&self, command: &Cmd) -> Result<Value, LinkError> {
         let answer = self.connection.clone().send_packed_command(command).await;
+        self.unanswered.answered();
         match answer {
             Ok(Value::ServerError(error)) => Err(LinkError::of(&error.into())),
             Ok(value) => Ok(value),

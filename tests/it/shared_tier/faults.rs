@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use token_broker_sandbox::Options;
-use tokio::process::Command;
+use tokio::{process::Command, task::JoinSet, time::sleep};
 
 use super::ground::{Ground, UP, caller, metric, metric_is, numbers, reload, token};
-use crate::support::{MERCHANT, Running, authority::Authority, http, process::BINARY, redis::Redis};
+use crate::support::{MERCHANT, PATIENCE, Running, authority::Authority, http, process::BINARY, redis::Redis};
 
 const WRITTEN: &str = "token_broker_shared_operations_total{operation=\"write\",result=\"done\"}";
 
@@ -43,7 +43,7 @@ async fn a_dead_server_costs_sign_ins_and_comes_back_by_itself() {
     assert!(first < Duration::from_secs(2), "{first:?}");
     metric_is(&replica.admin, UP, 0).await;
     let then = slowest(&replica, &users[2..12]).await;
-    assert!(then < Duration::from_millis(100), "a sign-in, and nothing more: {then:?}");
+    assert!(then < Duration::from_millis(300), "a sign-in, and nothing more: {then:?}");
     let said = status(&replica).await;
     assert_eq!(said["shared_tier"]["usable"], false, "{said}");
     assert!(said["findings"].to_string().contains("shared tier"), "{said}");
@@ -73,11 +73,11 @@ async fn a_stalled_server_holds_nobody_up_for_long() {
     assert!(first < Duration::from_secs(2), "{first:?}");
     metric_is(&replica.admin, UP, 0).await;
     let then = slowest(&replica, &users[2..20]).await;
-    assert!(then < Duration::from_millis(100), "{then:?}");
+    assert!(then < Duration::from_millis(300), "{then:?}");
     // A hit knows nothing of it.
     let began = Instant::now();
     token_of(&replica, &users[0]).await;
-    assert!(began.elapsed() < Duration::from_millis(100));
+    assert!(began.elapsed() < Duration::from_millis(300));
     ground.redis.signal(Signal::CONT);
     metric_is(&replica.admin, UP, 1).await;
     token_of(&replica, &users[30]).await;
@@ -120,6 +120,65 @@ async fn a_full_a_read_only_and_a_locked_server_cost_sign_ins_alone() {
             assert!(began.elapsed() < Duration::from_secs(2), "{options:?} {:?}", began.elapsed());
         }
         assert_eq!(ground.sandbox.sign_ins(), 2, "{options:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_master_that_becomes_a_replica_and_one_again() {
+    let ground = Ground::with_users(4).await;
+    let users = numbers(4);
+    let replica = ground.replica().await;
+    token_of(&replica, &users[0]).await;
+    metric_is(&replica.admin, WRITTEN, 1).await;
+    ground.redis.command("REPLICAOF 127.0.0.1 1");
+    // The lock is refused, and so is every connection from then on.
+    token_of(&replica, &users[1]).await;
+    let began = Instant::now();
+    while status(&replica).await["shared_tier"]["why"] != "it is read-only" {
+        assert!(began.elapsed() < PATIENCE, "{}", status(&replica).await);
+        sleep(Duration::from_millis(20)).await;
+    }
+    ground.redis.command("REPLICAOF NO ONE");
+    metric_is(&replica.admin, UP, 1).await;
+    let other = ground.replica().await;
+    token_of(&other, &users[0]).await;
+    assert_eq!(ground.sandbox.sign_ins(), 2, "what was there is there");
+}
+
+/// Whoever is killed, whenever: callers get tokens from the others, and a user signs in once more for each kill at most.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kills_at_random_cost_a_sign_in_each_at_most() {
+    const USERS: usize = 30;
+    const EACH: usize = 6;
+    let options = Options { delay: Duration::from_millis(60), ..Options::default() };
+    let mut ground = Ground::with_users_and(USERS, options).await;
+    ground.vault = "timeout = \"500ms\"\nmax_concurrent_sign_ins = 4".to_owned();
+    let all = numbers(USERS);
+    let mut random = fastrand::Rng::with_seed(7);
+    let mut replicas = [ground.process().await, ground.process().await, ground.process().await];
+    for users in all.chunks(EACH) {
+        let victim = random.usize(..replicas.len());
+        let mut calls = JoinSet::new();
+        for (n, replica) in replicas.iter().enumerate().filter(|(n, _)| *n != victim) {
+            for number in users {
+                let (client, number) = (caller(&replica.endpoint()), number.clone());
+                calls.spawn(async move { client.token(MERCHANT, &number).await.map(drop).map_err(|error| (n, error)) });
+            }
+        }
+        let client = caller(&replicas[victim].endpoint());
+        let dying: Vec<_> = users.iter().map(|number| client.token(MERCHANT, number)).collect();
+        let killing = async {
+            sleep(Duration::from_millis(random.u64(0..200))).await;
+            replicas[victim].signal(Signal::KILL);
+        };
+        let (_, ()) = tokio::join!(futures_util::future::join_all(dying), killing);
+        for end in calls.join_all().await {
+            end.expect("there is a token");
+        }
+        replicas[victim] = ground.process().await;
+    }
+    for number in &all {
+        assert!((1..=2).contains(&ground.sandbox.sign_ins_of(number)), "{}", ground.sandbox.sign_ins_of(number));
     }
 }
 

@@ -53,9 +53,9 @@ async fn a_large_cold_fleet() {
         println!("{}", told.collect::<Vec<_>>().join("\n"));
         println!("{}", replica.log().lines().filter(|line| line.contains("shared tier")).collect::<Vec<_>>().join("\n"));
     }
-    for n in 0..4 {
-        replicas[n] = ground.process().await;
-        let answered = crowd(&[replicas[n].endpoint()], USERS, 1).await;
+    for replica in &mut replicas {
+        *replica = ground.process().await;
+        let answered = crowd(&[replica.endpoint()], USERS, 1).await;
         println!("a restarted replica answered {answered:?}; {} sign-ins", ground.sandbox.sign_ins());
     }
     assert_eq!(ground.sandbox.sign_ins(), 1_000);
