@@ -133,13 +133,16 @@ impl Shared {
     /// Keeps the connections for ever.
     pub(super) async fn keep(&self, news: &(impl Fn(Arc<KnownUser>) + Send + Sync)) {
         let mut servers = self.server.subscribe();
-        let (mut last, mut is_told) = (None, false);
+        // What the log was told last: whether it can be used.
+        let (mut last, mut told) = (None, None);
         loop {
             let server = Arc::clone(&servers.borrow_and_update());
             let why = match tokio::try_join!(Link::open(&server), Link::open(&server)) {
                 Ok((link, reader)) => {
-                    if std::mem::take(&mut is_told) {
-                        info!("the shared tier can be used again");
+                    match told.replace(true) {
+                        Some(false) => info!("the shared tier can be used again"),
+                        Some(true) => {}
+                        None => info!("the shared tier is used"),
                     }
                     let began = self.clock.now().mono;
                     let connected = Arc::new(Connected { link, turns: Semaphore::new(AT_ONCE), lost: CancellationToken::new() });
@@ -150,7 +153,8 @@ impl Shared {
                         _ = servers.changed() => LinkError::Off,
                     };
                     self.lose(&connected, why);
-                    if self.clock.now().mono.saturating_duration_since(began) >= LASTED {
+                    let lasted = self.clock.now().mono.saturating_duration_since(began);
+                    if lasted >= LASTED || why == LinkError::Off {
                         continue;
                     }
                     why
@@ -158,7 +162,7 @@ impl Shared {
                 Err(why) => why,
             };
             self.state.send_replace(State::Down(why));
-            if !std::mem::replace(&mut is_told, true) {
+            if told.replace(false) != Some(false) {
                 warn!(%why, "the shared tier can't be used, so each replica signs in by itself until it can be");
             }
             tokio::select! {

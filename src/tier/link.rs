@@ -34,10 +34,13 @@ const NEWS_COUNT: usize = 512;
 const NEWS_KEPT: usize = 10_000;
 /// Under which the news stands.
 const NEWS: &str = "tb1:news";
-/// What is written when a connection is made, to see that it can be.
-const PROBE: &str = "tb1:probe";
-/// How long that is kept.
-const PROBE_KEPT_MS: u64 = 1_000;
+/// What is tried when a connection is made, so that it is seen then what the server or its ACL forbids: all that is done later. It leaves
+/// nothing behind.
+const PROBE: &str = "redis.call('SET', KEYS[1], '', 'PX', 1000) redis.call('GET', KEYS[1]) redis.call('DEL', KEYS[1]) \
+    redis.call('XADD', KEYS[2], 'NOMKSTREAM', '*', 'n', '') return 1";
+/// With what.
+const PROBED: &str = "tb1:probe";
+const PROBED_NEWS: &str = "tb1:probe-news";
 /// Before the first news.
 const BEGINNING: &str = "0-0";
 
@@ -196,15 +199,12 @@ impl Link {
     pub(super) async fn open(server: &SharedServer) -> Result<Self, LinkError> {
         let connecting = async {
             let link = Self::connect(server).await?;
-            let mut probe = redis::cmd("SET");
-            probe.arg(PROBE).arg("").arg("PX").arg(PROBE_KEPT_MS);
-            match link.ask(&probe).await {
+            match link.ask(&eval(PROBE, &[PROBED, PROBED_NEWS])).await {
                 // What is there can be read.
                 Ok(_) | Err(LinkError::Full) => {}
                 Err(error) => return Err(error),
             }
-            // As each call asks, so that what an ACL forbids is seen here and once.
-            let nowhere = || PROBE.to_owned();
+            let nowhere = || PROBED.to_owned();
             link.look(&Places { token: nowhere(), stop: nowhere(), merchant: nowhere(), lock: nowhere() }).await?;
             Ok(link)
         };
