@@ -10,6 +10,7 @@ mod entry;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod keeper;
+mod lease;
 mod link;
 mod seal;
 mod watchers;
@@ -26,13 +27,14 @@ use tracing::warn;
 pub use self::{
     entry::{StopEntry, TokenEntry},
     keeper::Condition,
+    lease::{Lease, Publication, lease_of},
     link::LinkError,
     seal::{Name, Subject},
     watchers::Waiter,
 };
 use self::{
     keeper::State,
-    link::{Link, Places, Standing, Stands, Writing},
+    link::{Link, Places, Standing, Stands},
     seal::{Kind, Namer, Sealer, Unopened},
     watchers::Watchers,
 };
@@ -47,8 +49,8 @@ use crate::{
     users::KnownUser,
 };
 
-/// A lock is held for as much longer than a sign-in may take: to ask for it, to write what came of it, and for a busy moment.
-const LEASE_SLACK: Duration = Duration::from_millis(1_500);
+/// So often something is asked where the connection was lost meanwhile: mostly it is there again at once.
+const TRIES: usize = 2;
 /// Entries that can't be opened are told of so often at most: whoever writes to the server writes as many as it likes.
 const UNOPENED_TOLD_EVERY: Duration = Duration::from_secs(60);
 
@@ -75,6 +77,10 @@ struct Shared {
 pub struct Known {
     /// Just before it was asked for: from then on counts how long the server keeps it.
     pub asked: Moment,
+    /// The server's clock then, in seconds since 1970: all replicas have it in common.
+    pub clock: u32,
+    /// Whether a replica has the lock, which is this one if it was won.
+    pub is_locked: bool,
     /// A token, and how long it is kept yet.
     pub token: Option<(TokenEntry, Duration)>,
     /// Why the user is not to sign in, and how long that is kept yet.
@@ -92,17 +98,6 @@ pub enum Leasing {
     Busy(Known),
     /// Nobody can be asked, or the server takes no lock: each is by itself.
     Alone,
-}
-
-/// What is to be told to the other replicas.
-#[derive(Debug, Default)]
-pub struct Publication {
-    /// A new token.
-    pub token: Option<TokenEntry>,
-    /// What stops the user, and for how long that is to be kept.
-    pub stop: Option<(StopEntry, Duration)>,
-    /// What stops the whole merchant, and for how long.
-    pub merchant: Option<(StopEntry, Duration)>,
 }
 
 impl Tier {
@@ -183,38 +178,45 @@ impl Tier {
 
     /// What stands of a subject; none where nobody can be asked.
     pub async fn look(&self, subject: &Subject) -> Option<Known> {
-        let shared = self.0.as_ref()?;
-        let connected = shared.connected(SharedOperation::Look).await?;
-        let asked = shared.clock.now();
-        let places = places(subject);
-        let stands = shared.timed(&connected, SharedOperation::Look, connected.link.look(&places)).await.ok()?;
-        Some(shared.open(subject, stands, asked))
+        let (shared, places) = (self.0.as_ref()?, places(subject));
+        for _ in 0..TRIES {
+            let connected = shared.connected(SharedOperation::Look).await?;
+            match shared.timed(&connected, SharedOperation::Look, connected.link.look(&places)).await {
+                Ok((stands, asked)) => return Some(shared.open(subject, stands, asked)),
+                Err(why) if connected.may_be_asked_anew(why) => {}
+                Err(_) => return None,
+            }
+        }
+        None
     }
 
     /// Asks for the lock, for a sign-in that takes `timeout` at most.
     pub async fn lease(&self, subject: &Subject, timeout: Duration) -> Leasing {
         let Some(shared) = &self.0 else { return Leasing::Alone };
-        let Some(connected) = shared.connected(SharedOperation::Lease).await else { return Leasing::Alone };
         let Some(owner) = random_key().map(|key| hex::text(&hex::of(first(&*key))).to_owned()) else { return Leasing::Alone };
-        let (asked, lasts, places) = (shared.clock.now(), lease_of(timeout), places(subject));
-        let leasing = connected.link.lease(&places, &owner, lasts);
-        // Whatever becomes of the question, the lock may be ours.
-        let lease = Lease {
-            shared: Arc::clone(shared),
-            subject: *subject,
-            owner: owner.clone(),
-            ends: asked.mono + lasts,
-            is_over: false,
-        };
-        match shared.timed(&connected, SharedOperation::Lease, leasing).await {
-            Ok((true, stands)) => Leasing::Won(Box::new(lease), shared.open(subject, stands, asked)),
-            Ok((false, stands)) => {
-                lease.forget();
-                Leasing::Busy(shared.open(subject, stands, asked))
+        let (lasts, places) = (lease_of(timeout), places(subject));
+        // Whatever becomes of the question, the lock may be ours: should it be so all the same, it is given back as this is dropped.
+        let mut lease = Lease::new(shared, subject, owner, shared.clock.now().mono + lasts);
+        for turn in 0..TRIES {
+            let Some(connected) = shared.connected(SharedOperation::Lease).await else { return Leasing::Alone };
+            let leasing = connected.link.lease(&places, lease.owner(), lasts);
+            match shared.timed(&connected, SharedOperation::Lease, leasing).await {
+                Ok(((true, stands), asked)) => {
+                    // Asked for twice, it may be ours since the first time.
+                    if turn == 0 {
+                        lease.lasts_until(asked.mono + lasts);
+                    }
+                    return Leasing::Won(Box::new(lease), shared.open(subject, stands, asked));
+                }
+                Ok(((false, stands), asked)) => {
+                    lease.forget();
+                    return Leasing::Busy(shared.open(subject, stands, asked));
+                }
+                Err(why) if connected.may_be_asked_anew(why) => {}
+                Err(_) => return Leasing::Alone,
             }
-            // Should the lock be ours all the same, it is given back as the lease is dropped.
-            Err(_) => Leasing::Alone,
         }
+        Leasing::Alone
     }
 
     /// Counts what became of an entry that was opened.
@@ -223,12 +225,6 @@ impl Tier {
             shared.metrics.shared.entry(entry);
         }
     }
-}
-
-/// How long a lock lasts for a sign-in that takes `timeout` at most.
-#[must_use]
-pub fn lease_of(timeout: Duration) -> Duration {
-    timeout.saturating_add(LEASE_SLACK)
 }
 
 fn places(subject: &Subject) -> Places {
@@ -245,7 +241,7 @@ impl Shared {
         Arc::clone(&self.sealer.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn open(&self, subject: &Subject, Stands { token, stop, merchant }: Stands, asked: Moment) -> Known {
+    fn open(&self, subject: &Subject, Stands { token, stop, merchant, is_locked, clock }: Stands, asked: Moment) -> Known {
         let sealer = self.sealer();
         if token.is_none() {
             self.metrics.shared.entry(SharedEntry::None);
@@ -253,9 +249,10 @@ impl Shared {
         let token = self.opened(&sealer, subject, Kind::Token, token, TokenEntry::read);
         let stops = |kind, standing| {
             let (stop, kept): (StopEntry, _) = self.opened(&sealer, subject, kind, standing, StopEntry::read)?;
+            let kept = stop.stands(kept);
             Some((stop.aged(kept, asked), kept))
         };
-        Known { asked, token, stop: stops(Kind::Stop, stop), merchant: stops(Kind::Merchant, merchant) }
+        Known { asked, clock, is_locked, token, stop: stops(Kind::Stop, stop), merchant: stops(Kind::Merchant, merchant) }
     }
 
     fn opened<T>(
@@ -297,71 +294,5 @@ impl Shared {
             *told = Some(now);
             warn!(why = text, "an entry of the shared tier can't be opened, and is taken for none");
         }
-    }
-
-    async fn write(&self, lease: &Lease, publication: Publication) {
-        let Some(connected) = self.connected(SharedOperation::Write).await else { return };
-        let (sealer, subject) = (self.sealer(), &lease.subject);
-        let stop = |kind, entry: Option<(StopEntry, Duration)>| {
-            entry.and_then(|(entry, kept)| Some((sealer.seal(subject, kind, entry.write()?)?, kept)))
-        };
-        let token = publication.token.and_then(|entry| Some((sealer.seal(subject, Kind::Token, entry.write())?, entry.left)));
-        let writing =
-            Writing { token, stop: stop(Kind::Stop, publication.stop), merchant: stop(Kind::Merchant, publication.merchant) };
-        let (places, name) = (places(subject), subject.name());
-        let written = connected.link.write(&places, &lease.owner, name.text(), &writing);
-        match self.timed(&connected, SharedOperation::Write, written).await {
-            Ok(true) => {}
-            Ok(false) => self.metrics.shared.entry(SharedEntry::Late),
-            // What can't be written is not waited for by anybody either.
-            Err(_) => self.release(lease).await,
-        }
-    }
-
-    async fn release(&self, lease: &Lease) {
-        let Some(connected) = self.connected(SharedOperation::Release).await else { return };
-        let (lock, name) = (lease.subject.lock(), lease.subject.name());
-        // Else it ends by itself.
-        self.timed(&connected, SharedOperation::Release, connected.link.release(&lock, &lease.owner, name.text())).await.ok();
-    }
-}
-
-/// The lock on a subject, until it is written under, dropped, or too old.
-#[derive(Debug)]
-pub struct Lease {
-    shared: Arc<Shared>,
-    subject: Subject,
-    owner: String,
-    /// By this machine's clock, from before it was asked for: the server's lasts longer.
-    ends: Instant,
-    is_over: bool,
-}
-
-impl Lease {
-    /// Writes what came of it, for the others, and gives the lock back. Too late, it does neither: another replica may have it.
-    pub async fn write(mut self: Box<Self>, publication: Publication) {
-        self.is_over = true;
-        if self.shared.clock.now().mono < self.ends {
-            self.shared.write(&self, publication).await;
-        } else {
-            self.shared.metrics.shared.entry(SharedEntry::Late);
-        }
-    }
-
-    fn forget(mut self) {
-        self.is_over = true;
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        if std::mem::replace(&mut self.is_over, true) {
-            return;
-        }
-        let (owner, shared) = (std::mem::take(&mut self.owner), Arc::clone(&self.shared));
-        let lease = Self { shared, owner, subject: self.subject, ends: self.ends, is_over: true };
-        let shared = Arc::clone(&self.shared);
-        // Nobody waits for it: if it is lost, the lock ends by itself.
-        self.shared.runtime.spawn(async move { shared.release(&lease).await });
     }
 }

@@ -7,7 +7,7 @@
 use std::{
     future::pending,
     sync::{Arc, PoisonError},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use tokio::time::Instant;
@@ -29,10 +29,12 @@ use crate::{
     vault::{Failure, Scope},
 };
 
-/// While another replica signs in, it is looked at this often whether it is done, should its news be lost.
-const LOOK_AGAIN: Duration = Duration::from_millis(500);
+/// While another replica signs in, it is looked at this often whether it is done, should its news be lost, or its holder.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Others may have their turn for so many times as long as a lock lasts; then it says nothing any more.
 const PATIENCE: u32 = 2;
+/// One sign-in surely began before another if it did by so much: that one's beginning is known to a round trip.
+const SURELY: Duration = Duration::from_secs(1);
 /// What people are told of a failure of another replica's.
 const ELSEWHERE: &str = "it could not be used by another replica just now";
 
@@ -59,6 +61,8 @@ pub(super) enum Found {
     Token(Arc<CachedToken>, Theirs),
     /// The user may not sign in, which is noted.
     Stopped(Stop),
+    /// Another replica signs in just now.
+    TheirTurn,
     /// Nothing that changes anything.
     Nothing,
 }
@@ -77,16 +81,21 @@ pub(super) struct Wanted<'a> {
 pub(super) enum Turn {
     /// Ours: with the lock, or without where nobody can be asked.
     Ours(Option<Held>),
-    /// Nobody's any more.
+    /// Another's, or nobody's any more.
     Found(Found),
-    /// Another replica's.
-    Theirs,
 }
 
-/// The lock, and the newest of the user's tokens that is known.
+/// The lock, and what the next token's generation is higher than: the newest of the user's tokens that is known, and the server's clock.
 pub(super) struct Held {
     lease: Box<Lease>,
     generation: u32,
+}
+
+impl Held {
+    /// Whether nobody else has the lock before a sign-in that takes `timeout` is over.
+    pub(super) fn lasts(&self, timeout: Duration, now: Instant) -> bool {
+        self.lease.ends() >= now + timeout
+    }
 }
 
 /// A flight's dealings with other replicas.
@@ -103,21 +112,25 @@ impl Others {
         let FlightContext { shared, user, .. } = flight;
         let Some(subject) = self.subject(flight, version) else { return Found::Nothing };
         shared.parts.tier.follow(&subject, user);
-        match shared.parts.tier.look(&subject).await {
-            Some(known) => judged(flight, version, &known),
-            None => Found::Nothing,
+        let known = shared.parts.tier.look(&subject).await;
+        let found = known.as_ref().map_or(Found::Nothing, |known| judged(flight, version, known));
+        match found {
+            Found::Nothing if known.is_some_and(|known| known.is_locked) && self.has_patience(flight) => Found::TheirTurn,
+            found => found,
         }
     }
 
-    /// Asks whose turn it is.
-    pub(super) async fn turn(&mut self, flight: &FlightContext, version: Version) -> Turn {
+    /// Whether others may still have their turn, from the first time that they are found to have it.
+    fn has_patience(&mut self, FlightContext { shared, .. }: &FlightContext) -> bool {
+        let (now, timeout) = (shared.parts.clock.now().mono, shared.live.load().settings.timeout);
+        let since = *self.waits_since.get_or_insert(now);
+        now.saturating_duration_since(since) <= lease_of(timeout).saturating_mul(PATIENCE)
+    }
+
+    /// Asks whose turn it is, for a sign-in that takes `timeout` at most.
+    pub(super) async fn turn(&mut self, flight: &FlightContext, version: Version, timeout: Duration) -> Turn {
         let shared = &flight.shared;
         let Some(subject) = self.subject(flight, version) else { return Turn::Ours(None) };
-        let (now, timeout) = (shared.parts.clock.now().mono, shared.live.load().settings.timeout);
-        let lasts = |since: Instant| now.saturating_duration_since(since);
-        if self.waits_since.is_some_and(|since| lasts(since) > lease_of(timeout).saturating_mul(PATIENCE)) {
-            return Turn::Ours(None);
-        }
         let (lease, known) = match shared.parts.tier.lease(&subject, timeout).await {
             Leasing::Won(lease, known) => (Some(lease), known),
             Leasing::Busy(known) => (None, known),
@@ -125,11 +138,10 @@ impl Others {
         };
         let generation = known.token.as_ref().map_or(0, |(entry, _)| entry.generation);
         match (judged(flight, version, &known), lease) {
-            (Found::Nothing, Some(lease)) => Turn::Ours(Some(Held { lease, generation })),
-            (Found::Nothing, None) => {
-                self.waits_since.get_or_insert(now);
-                Turn::Theirs
-            }
+            (Found::Nothing, Some(lease)) => Turn::Ours(Some(Held { lease, generation: generation.max(known.clock) })),
+            // A lock that nobody writes under, nor lets go of, says nothing any more.
+            (Found::Nothing, None) if !self.has_patience(flight) => Turn::Ours(None),
+            (Found::Nothing, None) => Turn::Found(Found::TheirTurn),
             // The lock, if it was won, is given back.
             (found, _) => Turn::Found(found),
         }
@@ -178,7 +190,7 @@ pub(super) fn judge(shared: &Shared, wanted: &Wanted<'_>, known: &Known) -> Foun
         return Found::Nothing;
     }
     let rules = &snapshot.settings.rules;
-    if let Some((StopEntry::Merchant { vault_error }, kept)) = &known.merchant {
+    if let Some((StopEntry::Merchant { vault_error, .. }, kept)) = &known.merchant {
         let failure = Failure::Throttled { scope: Scope::Merchant, wait: *kept, vault_error: vault_error.clone() };
         let stop = Stop { failure: Arc::new(failure), until: known.asked.mono + *kept };
         wanted.user.merchant().stop(wanted.version.upstream, stop, now.mono);
@@ -187,11 +199,11 @@ pub(super) fn judge(shared: &Shared, wanted: &Wanted<'_>, known: &Known) -> Foun
     match &known.stop {
         Some((StopEntry::Hold { hold, .. }, _)) => record.holds.told(SavedHold::clone(hold), known.asked, rules),
         // Counted here as well, so that the next pause is longer whoever fails next; but once.
-        Some((StopEntry::Pause, kept)) if !is_pausing => {
+        Some((StopEntry::Pause { .. }, kept)) if !is_pausing => {
             let failure = Failure::Unavailable { cause: ELSEWHERE, wait: Some(*kept), vault_error: String::new() };
             record.holds.failed(wanted.version, failure, circumstances, rules);
         }
-        Some((StopEntry::Pause | StopEntry::Merchant { .. }, _)) | None => {}
+        Some((StopEntry::Pause { .. } | StopEntry::Merchant { .. }, _)) | None => {}
     }
     // A token that is there is taken whatever stops a sign-in.
     let token = known.token.as_ref().map(|(entry, kept)| Offer { entry, left: entry.left_at(*kept, known.asked), kept: *kept });
@@ -237,7 +249,10 @@ impl Offer<'_> {
         let theirs = Theirs { generation: entry.generation, began, gave: entry.gave, doublings: entry.doublings };
         let why = if left.is_zero() {
             SharedEntry::Expired
-        } else if entry.generation < record.generation {
+        // One that was signed in for without others, who could not be asked, has no generation.
+        } else if entry.generation < record.generation
+            || !is_held && record.holds.began().is_some_and(|last| began + SURELY < last)
+        {
             SharedEntry::Replayed
         } else if is_held && !is_newer || left < wanted.min_remaining {
             SharedEntry::Same
@@ -256,7 +271,7 @@ impl Offer<'_> {
             return Some((Arc::new(cached), theirs));
         };
         shared.parts.tier.count(why);
-        if is_newer && why != SharedEntry::Expired {
+        if is_newer && !kept.is_zero() && why != SharedEntry::Replayed {
             record.holds.told_of_sign_in(theirs.began, theirs.gave, theirs.doublings);
             // Should it be given again, that is news.
             record.generation = entry.generation;
@@ -283,9 +298,7 @@ impl Held {
             // What says nothing of what counts by now is nobody's news.
             record.holds.counts(version).then(|| match result {
                 Ok(cached) => {
-                    let since_1970 = at.wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-                    let clock = u32::try_from(since_1970.as_secs()).unwrap_or_default();
-                    record.generation = record.generation.max(generation).saturating_add(1).max(clock);
+                    record.generation = record.generation.max(generation).saturating_add(1);
                     let entry = TokenEntry {
                         generation: record.generation,
                         expires: cached.token.expires.wall,
@@ -298,20 +311,20 @@ impl Held {
                         scope: cached.token.scope.as_str().to_owned(),
                         access_token: cached.token.access_token.clone(),
                     };
-                    Publication { token: Some(entry), ..Publication::default() }
+                    Publication { token: Some(entry), stop: None, merchant: None, at: at.mono }
                 }
                 Err(failure) => {
                     let left = record.holds.stopped(at.mono, rules).map(|stop| stop.left_at(at.mono));
                     let stop = left.map(|left| match record.holds.shown(at, rules) {
                         Some(hold) => StopEntry::hold(hold, left),
-                        None => (StopEntry::Pause, left),
+                        None => StopEntry::pause(left),
                     });
                     let merchant = user.merchant().stopped(at.mono, version.upstream);
                     let merchant = merchant.and_then(|stop| {
                         let Failure::Throttled { scope: Scope::Merchant, vault_error, .. } = &**failure else { return None };
-                        Some((StopEntry::Merchant { vault_error: vault_error.clone() }, stop.left_at(at.mono)))
+                        Some(StopEntry::merchant(vault_error.clone(), stop.left_at(at.mono)))
                     });
-                    Publication { token: None, stop, merchant }
+                    Publication { token: None, stop, merchant, at: at.mono }
                 }
             })
         };

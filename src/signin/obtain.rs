@@ -121,20 +121,26 @@ async fn try_sources(flight: &FlightContext, others: &mut Others, sent: &mut boo
         () = wait_for_floor(flight) => {}
         () = others.news() => return Err(NotNow::WaitAgain),
     }
-    let permit = shared.limit.acquire(urgent, caller.as_ref()).await;
-    // The queue may have been long: what was true at its end may not be now.
-    let now = shared.parts.clock.now();
-    let eligible = eligible(flight, now.mono)?;
-    past_floor(flight, &eligible.snapshot, now.mono)?;
-    let pass = enter(flight, &eligible.snapshot, permit, now.mono)?;
-    let version = eligible.credential.version;
-    let lease = match others.turn(flight, version).await {
-        // Another's sign-in may just have been heard of, with which nothing is to be had here.
-        Turn::Ours(lease) => past_floor(flight, &eligible.snapshot, shared.parts.clock.now().mono).map(|()| lease)?,
-        Turn::Theirs => return Err(NotNow::TheirTurn),
-        Turn::Found(found) => return taken(flight, found, version)?.ok_or(NotNow::WaitAgain),
+    let permit = tokio::select! {
+        biased;
+        permit = shared.limit.acquire(urgent, caller.as_ref()) => permit,
+        () = others.news() => return Err(NotNow::WaitAgain),
     };
-    let mut obtained = sign_in(flight, eligible, pass, shared.parts.clock.now(), sent).await;
+    // The queue may have been long: what was true at its end may not be now.
+    let Eligible { snapshot, credential } = eligible_past_floor(flight)?;
+    let pass = enter(flight, &snapshot, permit, shared.parts.clock.now().mono)?;
+    let lease = match others.turn(flight, credential.version, snapshot.settings.timeout).await {
+        Turn::Ours(lease) => lease,
+        Turn::Found(found) => return taken(flight, found, credential.version)?.ok_or(NotNow::WaitAgain),
+    };
+    // Nor what was true before the others were asked: this is the last look before a password goes on its way.
+    let eligible = eligible_past_floor(flight)?;
+    let (began, timeout) = (shared.parts.clock.now(), eligible.snapshot.settings.timeout);
+    if eligible.credential.version != credential.version || lease.as_ref().is_some_and(|lease| !lease.lasts(timeout, began.mono))
+    {
+        return Err(NotNow::WaitAgain);
+    }
+    let mut obtained = sign_in(flight, eligible, pass, began, sent).await;
     obtained.lease = lease;
     Ok(obtained)
 }
@@ -148,6 +154,7 @@ fn taken(flight: &FlightContext, found: Found, version: Version) -> Result<Optio
             Ok(Some(Obtained { source: Source::Shared(theirs), result: Ok(cached), version, former, lease: None }))
         }
         Found::Stopped(stop) => Err(NotNow::Ended(FlightOutcome::Stopped(stop))),
+        Found::TheirTurn => Err(NotNow::TheirTurn),
         Found::Nothing => Ok(None),
     }
 }
@@ -189,10 +196,12 @@ fn eligible(FlightContext { shared, user, .. }: &FlightContext, now: Instant) ->
     Ok(Eligible { snapshot, credential })
 }
 
-/// The floor may have begun anew while something else was waited for.
-fn past_floor(flight: &FlightContext, snapshot: &Snapshot, now: Instant) -> Result<(), NotNow> {
-    let within = flight.user.record().holds.within_floor(now, &snapshot.settings.rules);
-    within.map_or(Ok(()), |_| Err(NotNow::WaitAgain))
+/// The same, where the floor is over: it may have begun anew while something else was waited for.
+fn eligible_past_floor(flight: &FlightContext) -> Result<Eligible, NotNow> {
+    let now = flight.shared.parts.clock.now().mono;
+    let eligible = eligible(flight, now)?;
+    let within = flight.user.record().holds.within_floor(now, &eligible.snapshot.settings.rules);
+    within.map_or(Ok(eligible), |_| Err(NotNow::WaitAgain))
 }
 
 /// Passes the circuit breaker, alone as a probe or with a permit.

@@ -138,10 +138,15 @@ pub enum StopEntry {
         /// The answer, and what was counted.
         hold: Box<SavedHold>,
     },
-    /// A transient failure: the entry lasts as long as the pause.
-    Pause,
-    /// The vault lets no user of the merchant in: the entry lasts as long as that.
+    /// A transient failure.
+    Pause {
+        /// How long it lasts; the server was told to keep it for as long.
+        kept_ms: u64,
+    },
+    /// The vault lets no user of the merchant in.
     Merchant {
+        /// How long it lasts; the server was told to keep it for as long.
+        kept_ms: u64,
         /// The vault's name for it.
         vault_error: String,
     },
@@ -155,6 +160,24 @@ impl StopEntry {
         (Self::Hold { kept_ms: millis(kept), hold: Box::new(hold) }, kept)
     }
 
+    /// A transient failure, and how long the server is to keep it.
+    #[must_use]
+    pub fn pause(left: Duration) -> (Self, Duration) {
+        (Self::Pause { kept_ms: millis(left) }, left)
+    }
+
+    /// The vault lets no user of the merchant in, and how long the server is to keep that.
+    #[must_use]
+    pub fn merchant(vault_error: String, left: Duration) -> (Self, Duration) {
+        (Self::Merchant { kept_ms: millis(left), vault_error }, left)
+    }
+
+    /// How long it stands yet, where the server keeps it for `kept`: no longer than it was told to.
+    pub(super) fn stands(&self, kept: Duration) -> Duration {
+        let (Self::Hold { kept_ms, .. } | Self::Pause { kept_ms } | Self::Merchant { kept_ms, .. }) = self;
+        kept.min(Duration::from_millis(*kept_ms))
+    }
+
     /// The hold as it is now by this machine's clock, where the server keeps it for `kept` yet.
     pub(super) fn aged(self, kept: Duration, now: Moment) -> Self {
         match self {
@@ -162,7 +185,7 @@ impl StopEntry {
                 let age = Duration::from_millis(kept_ms).saturating_sub(kept);
                 Self::Hold { kept_ms, hold: Box::new(hold.begun(now.wall.checked_sub(age).unwrap_or(now.wall))) }
             }
-            Self::Pause | Self::Merchant { .. } => self,
+            Self::Pause { .. } | Self::Merchant { .. } => self,
         }
     }
 

@@ -14,7 +14,7 @@ use super::{
     link::{ANSWER_TIMEOUT, CONNECT_TIMEOUT, Link, LinkError, patience},
     seal::Name,
 };
-use crate::{telemetry::metrics::SharedOperation, users::KnownUser};
+use crate::{clock::Moment, telemetry::metrics::SharedOperation, users::KnownUser};
 
 /// After a connection could not be made, or did not last.
 const RETRY: Duration = Duration::from_millis(500);
@@ -42,6 +42,13 @@ pub(super) struct Connected {
     /// Who may ask now: what waits in a queue of ours is not the server's to answer in time.
     turns: Semaphore,
     lost: CancellationToken,
+}
+
+impl Connected {
+    /// Whether what failed so may go well on the next connection: this one is lost, and by no silence to this question.
+    pub(super) fn may_be_asked_anew(&self, why: LinkError) -> bool {
+        self.lost.is_cancelled() && matches!(why, LinkError::Broken | LinkError::Off)
+    }
 }
 
 /// How the tier is.
@@ -81,16 +88,18 @@ impl Shared {
         connected
     }
 
-    /// An answer, in time or not at all. Whoever gets none tells the others.
+    /// An answer, in time or not at all, and when it was asked for. Whoever gets none tells the others. What is written waits for no turn: so
+    /// much is not written at once.
     pub(super) async fn timed<T>(
         &self,
         connected: &Arc<Connected>,
         operation: SharedOperation,
         asking: impl Future<Output = Result<T, LinkError>>,
-    ) -> Result<T, LinkError> {
+    ) -> Result<(T, Moment), LinkError> {
+        let in_turn = matches!(operation, SharedOperation::Look | SharedOperation::Lease);
         let turn = tokio::select! {
             biased;
-            turn = connected.turns.acquire() => turn.ok(),
+            turn = connected.turns.acquire_many(u32::from(in_turn)) => turn.ok(),
             () = connected.lost.cancelled() => None,
             () = patience(TURN_TIMEOUT) => None,
         };
@@ -98,21 +107,21 @@ impl Shared {
             self.metrics.shared.off(operation);
             return Err(LinkError::Off);
         };
-        let began = self.clock.now().mono;
+        let asked = self.clock.now();
         let answer = tokio::select! {
             biased;
             answer = asking => answer,
             () = connected.lost.cancelled() => Err(LinkError::Off),
             () = patience(ANSWER_TIMEOUT) => Err(LinkError::Timeout),
         };
-        let took = self.clock.now().mono.saturating_duration_since(began);
+        let took = self.clock.now().mono.saturating_duration_since(asked.mono);
         self.metrics.shared.operation(operation, answer.is_ok(), took);
         if let Err(why) = &answer
             && why.ends()
         {
             self.lose(connected, *why);
         }
-        answer
+        answer.map(|answer| (answer, asked))
     }
 
     /// Has nobody use this connection any more.

@@ -24,8 +24,9 @@ use crate::{config::SharedServer, outbound};
 /// How long anything that is asked may take. A server beside the broker answers within a millisecond; one that forks to write its memory to
 /// disk, or a broker that starts cold on a busy machine, may take hundreds. Once it is over, the tier is off until it answers again.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
-/// How long it may take to connect, with TLS and a password: a few round trips.
-pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_millis(750);
+/// How long it may take to connect, with TLS and a password: a few round trips. With the time for an answer less than a second: by then
+/// nobody waits for a server that is away.
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_millis(450);
 /// How long a question for news waits for some at the server: what is lost without a word is noticed within that and an answer's time.
 const NEWS_WAIT: Duration = Duration::from_millis(1_000);
 /// Most news in one answer.
@@ -44,18 +45,20 @@ const PROBED_NEWS: &str = "tb1:probe-news";
 /// Before the first news.
 const BEGINNING: &str = "0-0";
 
-/// What stands of a subject, and how long it is kept yet. Nothing is changed in between.
-const LOOK: &str = "local v = redis.call('MGET', KEYS[1], KEYS[2], KEYS[3]) \
-    return {v[1], redis.call('PTTL', KEYS[1]), v[2], redis.call('PTTL', KEYS[2]), v[3], redis.call('PTTL', KEYS[3])}";
-/// The same, and takes the lock if nobody has it.
-const LEASE: &str = "local won = redis.call('SET', KEYS[4], ARGV[1], 'NX', 'PX', ARGV[2]) \
+/// What stands of a subject, how long it is kept yet, whether the lock is held, and the time. Nothing is changed in between. With two
+/// arguments it takes the lock if nobody has it, or this owner; then it says whether it is this owner's.
+const LOOK: &str = "local won = 0 \
+    if ARGV[1] then \
+      if redis.call('SET', KEYS[4], ARGV[1], 'NX', 'PX', ARGV[2]) or redis.call('GET', KEYS[4]) == ARGV[1] then won = 1 end \
+    end \
     local v = redis.call('MGET', KEYS[1], KEYS[2], KEYS[3]) \
-    return {v[1], redis.call('PTTL', KEYS[1]), v[2], redis.call('PTTL', KEYS[2]), v[3], redis.call('PTTL', KEYS[3]), won and 1 or 0}";
+    return {v[1], redis.call('PTTL', KEYS[1]), v[2], redis.call('PTTL', KEYS[2]), v[3], redis.call('PTTL', KEYS[3]), \
+      won, redis.call('EXISTS', KEYS[4]), tonumber(redis.call('TIME')[1])}";
 /// Writes what came of it and gives the lock back, if it is still held. A token ends whatever stood against the credential.
 const WRITE: &str = "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end \
     if ARGV[3] ~= '' then redis.call('SET', KEYS[2], ARGV[3], 'PX', ARGV[4]) redis.call('DEL', KEYS[3]) end \
     if ARGV[5] ~= '' then redis.call('SET', KEYS[3], ARGV[5], 'PX', ARGV[6]) end \
-    if ARGV[7] ~= '' then redis.call('SET', KEYS[4], ARGV[7], 'PX', ARGV[8]) end \
+    if ARGV[7] ~= '' and redis.call('PTTL', KEYS[4]) < tonumber(ARGV[8]) then redis.call('SET', KEYS[4], ARGV[7], 'PX', ARGV[8]) end \
     redis.call('DEL', KEYS[1]) \
     redis.call('XADD', KEYS[5], 'MAXLEN', '~', ARGV[9], '*', 'n', ARGV[2]) return 1";
 /// Gives the lock back, if it is still held, and tells those who wait for it; a full server deletes, but takes no news.
@@ -168,6 +171,10 @@ pub(super) struct Stands {
     pub(super) token: Standing,
     pub(super) stop: Standing,
     pub(super) merchant: Standing,
+    /// Whether anybody has the lock.
+    pub(super) is_locked: bool,
+    /// The server's clock, in seconds since 1970.
+    pub(super) clock: u32,
 }
 
 /// What is to be written; what is empty is left as it is.
@@ -257,18 +264,14 @@ impl Link {
 
     /// What stands of a subject.
     pub(super) async fn look(&self, places: &Places) -> Result<Stands, LinkError> {
-        let script = eval(LOOK, &[&places.token, &places.stop, &places.merchant]);
-        let answer = self.ask(&script).await?;
-        stands(&mut list(answer)?.into_iter())
+        Ok(stands(self.ask(&look(places)).await?)?.1)
     }
 
     /// The same, and whether the lock is this owner's now, for so long.
     pub(super) async fn lease(&self, places: &Places, owner: &str, lease: Duration) -> Result<(bool, Stands), LinkError> {
-        let mut script = eval(LEASE, &[&places.token, &places.stop, &places.merchant, &places.lock]);
+        let mut script = look(places);
         script.arg(owner).arg(millis(lease));
-        let mut answer = list(self.ask(&script).await?)?.into_iter();
-        let stands = stands(&mut answer)?;
-        Ok((matches!(answer.next(), Some(Value::Int(1))), stands))
+        stands(self.ask(&script).await?)
     }
 
     /// Writes, and gives the lock back; whether it was still held.
@@ -334,6 +337,10 @@ fn eval(script: &str, keys: &[&str]) -> Cmd {
     command
 }
 
+fn look(places: &Places) -> Cmd {
+    eval(LOOK, &[&places.token, &places.stop, &places.merchant, &places.lock])
+}
+
 fn list(value: Value) -> Result<Vec<Value>, LinkError> {
     if let Value::Array(values) = value { Ok(values) } else { Err(LinkError::Failing) }
 }
@@ -342,12 +349,18 @@ fn text(value: Value) -> Option<Vec<u8>> {
     if let Value::BulkString(bytes) = value { Some(bytes) } else { None }
 }
 
-fn stands(answer: &mut impl Iterator<Item = Value>) -> Result<Stands, LinkError> {
+/// Whether the lock was won, and what stands.
+fn stands(answer: Value) -> Result<(bool, Stands), LinkError> {
+    let mut answer = list(answer)?.into_iter();
     let mut standing = || {
         let (value, kept) = (answer.next().ok_or(LinkError::Failing)?, answer.next().ok_or(LinkError::Failing)?);
         // What is kept for ever was put there by somebody else.
         let kept = if let Value::Int(kept) = kept { u64::try_from(kept).ok().map(Duration::from_millis) } else { None };
         Ok::<Standing, LinkError>(text(value).map(|sealed| (Zeroizing::new(sealed), kept.unwrap_or_default())))
     };
-    Ok(Stands { token: standing()?, stop: standing()?, merchant: standing()? })
+    let (token, stop, merchant) = (standing()?, standing()?, standing()?);
+    let mut number = || if let Some(Value::Int(number)) = answer.next() { Ok(number) } else { Err(LinkError::Failing) };
+    let (won, locked, clock) = (number()?, number()?, number()?);
+    let clock = u32::try_from(clock).map_err(|_beyond| LinkError::Failing)?;
+    Ok((won == 1, Stands { token, stop, merchant, is_locked: locked == 1, clock }))
 }

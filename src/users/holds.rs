@@ -165,6 +165,9 @@ impl Holds {
 
     /// Notes what another replica's sign-in with `version` gave, which began at `began`.
     pub fn succeeded_elsewhere(&mut self, version: Version, began: Instant, gave: Duration, doublings: u32) {
+        if self.is_elsewhere(version) {
+            return;
+        }
         self.told_of_sign_in(began, gave, doublings);
         if self.counts(version) {
             self.current.granted_elsewhere(began);
@@ -195,6 +198,12 @@ impl Holds {
     #[must_use]
     pub fn shown(&self, now: Moment, rules: &Rules) -> Option<SavedHold> {
         self.current.saved(self.version?.mark(), now, rules)
+    }
+
+    /// When the last sign-in that succeeded began, wherever.
+    #[must_use]
+    pub fn began(&self) -> Option<Instant> {
+        self.last.map(|(began, _)| began)
     }
 
     /// How often the floor has doubled.
