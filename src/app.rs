@@ -238,10 +238,9 @@ impl App {
         let (phase, phases) = watch::channel(Phase::Starting);
         let (tasks, shutdown) = (TaskTracker::new(), Shutdown::default());
         // Apart from the connections, whose end is waited for.
-        let (upkeep, broker) = (TaskTracker::new(), Arc::clone(&self.broker));
-        upkeep.spawn(async move { broker.renew_ahead().await });
-        let broker = Arc::clone(&self.broker);
-        upkeep.spawn(async move { broker.hear_of_others().await });
+        let (upkeep, renewing, hearing) = (TaskTracker::new(), Arc::clone(&self.broker), Arc::clone(&self.broker));
+        upkeep.spawn(async move { renewing.renew_ahead().await });
+        upkeep.spawn(async move { hearing.hear_of_others().await });
         upkeep.spawn(self.observer.strangers.clone().tell_every_minute(self.closing.clone()));
         upkeep.spawn(self.keep_holds());
         let reload = self.follow(&upkeep);
@@ -383,6 +382,8 @@ impl App {
             shutdown.abort.cancel();
             tasks.wait().await;
         }
+        // Nobody begins another any more. What comes of one that was sent is to be kept, and told to other replicas.
+        timeout(ends.saturating_duration_since(self.observer.clock.now().mono), self.broker.sign_ins_end()).await.ok();
         // Calls that outlived their connections are told of as they are dropped.
         self.workers.end().await;
         let (now, rules) = (self.observer.clock.now(), self.live.load().settings.rules);

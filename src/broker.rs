@@ -149,6 +149,11 @@ impl Broker {
         self.flights.hear_of_others(self.closing.clone()).await;
     }
 
+    /// Waits until no sign-in is under way at the vault, nor to be told of. For the end: others may begin meanwhile.
+    pub async fn sign_ins_end(&self) {
+        self.flights.sent_end().await;
+    }
+
     /// Takes another configuration over, as one snapshot: a call sees the former or this one, and so does a sign-in.
     pub fn reconfigure(&self, configuration: Configuration) -> Counts {
         // Kept to the end: whoever drops it last frees all that is its alone, which should not be a call.

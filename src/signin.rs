@@ -99,10 +99,10 @@ impl Flights {
             }
             return Join::Joined(FlightHandle::clone(flight));
         }
+        let down = self.shared.upstream().stopped(snapshot.upstream(), now.mono);
         // Where others can be asked, the vault's being away is no reason not to.
-        let alone = self.shared.parts.tier.condition() != Some(Condition::Up);
-        let down = || alone.then(|| self.shared.upstream().stopped(snapshot.upstream(), now.mono)).flatten();
-        if let Some(stop) = stopped(user, &record, &snapshot, now.mono).or_else(down) {
+        let signs_in = down.is_none() || self.shared.parts.tier.condition() != Some(Condition::Up);
+        if let Some(stop) = stopped(user, &record, &snapshot, now.mono).or_else(|| down.filter(|_| signs_in)) {
             return Join::Stopped(stop);
         }
         let mut begins = now.mono;
@@ -112,7 +112,7 @@ impl Flights {
                 return Join::TooSoon(begins.saturating_duration_since(now.mono));
             }
         }
-        let places = match self.enter(user, &request, &snapshot, now) {
+        let places = match self.enter(user, &request, signs_in, &snapshot, now) {
             Ok(places) => places,
             Err((shed, wait)) => return Join::Shed(shed, wait),
         };
@@ -132,6 +132,7 @@ impl Flights {
             caller: request.caller.and_then(CallerId::name).cloned(),
             min_remaining: request.min_remaining,
             rejected: Arc::clone(&handle.rejected),
+            was_told: Arc::clone(&handle.was_told),
             urgent: Arc::clone(&handle.urgent),
             span: handle.span.clone(),
         };
@@ -155,11 +156,13 @@ impl Flights {
         &self,
         user: &KnownUser,
         request: &JoinRequest<'_>,
+        signs_in: bool,
         snapshot: &Snapshot,
         now: Moment,
     ) -> Result<FlightPlaces, (Shed, Option<Duration>)> {
         let places = self.shared.enter(!request.urgent, request.caller).map_err(|shed| (shed, None))?;
-        if let Some(caller) = request.caller {
+        // To ask other replicas costs nobody a sign-in.
+        if let Some(caller) = request.caller.filter(|_| signs_in) {
             let (forced, limits) = (valid_token(user, snapshot, now).is_some(), &snapshot.settings.caller_limits);
             self.shared.caller_rates.take(caller, forced, limits, now.mono).map_err(|wait| (Shed::Rate, Some(wait)))?;
         }
@@ -203,6 +206,12 @@ impl Flights {
         for user in changes.changed.iter().chain(&changes.removed) {
             self.shared.outdate(user, now);
         }
+    }
+
+    /// Waits until what came of all sign-ins that were sent is settled, and told to other replicas.
+    pub async fn sent_end(&self) {
+        self.shared.sent.close();
+        self.shared.sent.wait().await;
     }
 
     /// Hears of other replicas, if there is a tier that they share, until `closing`. To be spawned once.

@@ -24,7 +24,7 @@ use crate::{
     },
     users::{
         KnownUser, Record,
-        holds::{SavedHold, Stop},
+        holds::{Rules, SavedHold, Stop},
     },
     vault::{Failure, Scope},
 };
@@ -207,7 +207,7 @@ pub(super) fn judge(shared: &Shared, wanted: &Wanted<'_>, known: &Known) -> Foun
     }
     // A token that is there is taken whatever stops a sign-in.
     let token = known.token.as_ref().map(|(entry, kept)| Offer { entry, left: entry.left_at(*kept, known.asked), kept: *kept });
-    let found = token.and_then(|offer| offer.judge(shared, wanted, &mut record, known.asked));
+    let found = token.and_then(|offer| offer.judge(shared, wanted, &mut record, rules, known.asked));
     let stop = stopped(wanted.user, &record, &snapshot, now.mono);
     // The file's lock comes before a record's.
     drop(record);
@@ -237,6 +237,7 @@ impl Offer<'_> {
         shared: &Shared,
         wanted: &Wanted<'_>,
         record: &mut Record,
+        rules: &Rules,
         asked: Moment,
     ) -> Option<(Arc<CachedToken>, Theirs)> {
         let Self { entry, left, kept } = self;
@@ -275,6 +276,10 @@ impl Offer<'_> {
             record.holds.told_of_sign_in(theirs.began, theirs.gave, theirs.doublings);
             // Should it be given again, that is news.
             record.generation = entry.generation;
+        }
+        // Of one that is held here, whoever found it so has noted it.
+        if why == SharedEntry::Rejected {
+            record.holds.rejected(id, asked.mono, rules);
         }
         None
     }

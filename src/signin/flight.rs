@@ -2,8 +2,10 @@
 //!
 //! Must never end without freeing its user and its waiters, nor tell anybody before what it brought is stored.
 
+use std::sync::atomic::Ordering;
+
 use super::{
-    obtain::obtain,
+    obtain::{Source, obtain},
     report::{report, report_broken, report_end},
     settle::{settle, settle_broken, settle_without},
     shared::{FlightContext, FlightPlaces},
@@ -26,11 +28,16 @@ impl Flight {
     }
 
     pub(super) async fn run(mut self) {
+        let mut is_theirs = false;
+        // The end of the process waits for this, until the other replicas have heard.
+        let mut _unfinished = None;
         let (outcome, telling) = match obtain(&self.context, &mut self.sent).await {
             Ok(mut obtained) => {
                 let settled = settle(&self.context, &mut obtained);
                 report(&self.context, &obtained, &settled);
                 self.sent = false;
+                _unfinished = obtained.unfinished.take();
+                is_theirs = matches!(obtained.source, Source::Shared(_));
                 let telling = obtained.telling(&self.context, settled.at);
                 (settled.outcome, telling)
             }
@@ -45,6 +52,11 @@ impl Flight {
         drop(self.places.take());
         if let Some(telling) = telling {
             telling.await;
+        }
+        let FlightContext { shared, user, was_told, .. } = &self.context;
+        // It may have been told of a newer one after it had looked.
+        if is_theirs && was_told.load(Ordering::Relaxed) {
+            shared.adopt(user).await;
         }
     }
 }

@@ -1,8 +1,11 @@
 //! News of other replicas' sign-ins, for users whose token is held here: they answer the new one from then on.
 //!
-//! Must never take anything into a flight's hands: a user that has one is left to it. Must never sign in.
+//! Must never take anything out of a flight's hands: a user that has one is left to it, which looks again at its end. Must never sign in.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -55,14 +58,18 @@ impl Shared {
     }
 
     /// Looks what is new of a user, and takes it.
-    async fn adopt(&self, user: &Arc<KnownUser>) {
+    pub(super) async fn adopt(&self, user: &Arc<KnownUser>) {
         let version = {
             let mut record = user.record();
             let (snapshot, now) = (self.live.load(), self.parts.clock.now());
             let configured = configured(user, &mut record, &snapshot, now.mono);
             // Who has no token here is asked for by nobody, has a flight, or waits for a pause to end.
             let waits = record.holds.stopped(now.mono, &snapshot.settings.rules).is_some();
-            if record.flight.is_some() || !waits && valid_token(user, &snapshot, now).is_none() {
+            if let Some(flight) = &record.flight {
+                flight.was_told.store(true, Ordering::Relaxed);
+                return;
+            }
+            if !waits && valid_token(user, &snapshot, now).is_none() {
                 return;
             }
             let Some(configured) = configured else { return };
@@ -74,7 +81,8 @@ impl Shared {
         let Found::Token(cached, theirs) = judge(self, &wanted, &known) else { return };
         let at = self.parts.clock.now();
         let mut locked = lock(self, user, at);
-        if locked.record.flight.is_some() {
+        if let Some(flight) = &locked.record.flight {
+            flight.was_told.store(true, Ordering::Relaxed);
             return;
         }
         theirs.note(&mut locked.record, version);

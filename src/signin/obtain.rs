@@ -6,6 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep_until};
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::{
     circuit_breaker::Circuit,
@@ -40,6 +41,8 @@ pub(super) struct Obtained {
     pub(super) former: Option<Arc<CachedToken>>,
     /// The lock on other replicas' sign-ins, where there is one.
     pub(super) lease: Option<Held>,
+    /// A sign-in that was sent, for as long as this is kept.
+    pub(super) unfinished: Option<TaskTrackerToken>,
 }
 
 impl Obtained {
@@ -151,7 +154,14 @@ fn taken(flight: &FlightContext, found: Found, version: Version) -> Result<Optio
         Found::Token(cached, theirs) => {
             flight.shared.parts.tier.count(SharedEntry::Taken);
             let former = flight.user.token();
-            Ok(Some(Obtained { source: Source::Shared(theirs), result: Ok(cached), version, former, lease: None }))
+            Ok(Some(Obtained {
+                source: Source::Shared(theirs),
+                result: Ok(cached),
+                version,
+                former,
+                lease: None,
+                unfinished: None,
+            }))
         }
         Found::Stopped(stop) => Err(NotNow::Ended(FlightOutcome::Stopped(stop))),
         Found::TheirTurn => Err(NotNow::TheirTurn),
@@ -235,6 +245,7 @@ async fn sign_in(flight: &FlightContext, eligible: Eligible, pass: Pass, began: 
     let former = user.token();
     let span = shared.parts.traces.within(Some(&flight.span), "sign_in", SpanRole::Client);
     *sent = true;
+    let unfinished = Some(shared.sent.token());
     let result = sign_in.sign_in(&user.key, &credential.password, span.context()).await;
     let now = shared.parts.clock.now();
     let (version, took) = (credential.version, now.mono.saturating_duration_since(began.mono));
@@ -246,7 +257,7 @@ async fn sign_in(flight: &FlightContext, eligible: Eligible, pass: Pass, began: 
         if cached.left_at(now).is_zero() { Err(ended) } else { Ok(Arc::new(cached)) }
     });
     let source = Source::Vault(VaultAnswer { kind, bounded, began, took, span, pass: Some(pass) });
-    Obtained { source, result: result.map_err(Arc::new), version, former, lease: None }
+    Obtained { source, result: result.map_err(Arc::new), version, former, lease: None, unfinished }
 }
 
 /// The token that a grant gives, and when it is to be renewed.

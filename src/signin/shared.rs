@@ -4,11 +4,12 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
     time::{Duration, SystemTime},
 };
 
 use tokio::{runtime::Handle, sync::Notify, time::Instant};
+use tokio_util::task::TaskTracker;
 
 use super::{caller_rates::CallerRates, concurrency_limit::ConcurrencyLimit, upstream_state::UpstreamState};
 use crate::{
@@ -91,6 +92,8 @@ pub(super) struct Shared {
     /// The places of calls that wait.
     pub(super) waiters: Arc<Shares>,
     pub(super) caller_rates: CallerRates,
+    /// Sign-ins that were sent, until they are told of.
+    pub(super) sent: TaskTracker,
     random: Mutex<fastrand::Rng>,
 }
 
@@ -104,6 +107,8 @@ pub(super) struct FlightContext {
     pub(super) min_remaining: Duration,
     /// Ids of tokens that are of no use to those who wait.
     pub(super) rejected: Arc<Mutex<Vec<String>>>,
+    /// There was news of the user that it may not have seen.
+    pub(super) was_told: Arc<AtomicBool>,
     /// Whose call began it, where that is known.
     pub(super) caller: Option<CallerName>,
     /// Says that somebody waits now.
@@ -150,6 +155,7 @@ impl Shared {
             renewals: Shares::new(FLIGHTS_MAX / 2),
             waiters: Shares::new(WAITERS_MAX),
             caller_rates: CallerRates::default(),
+            sent: TaskTracker::new(),
             random: Mutex::new(fastrand::Rng::with_seed(parts.seed)),
             parts,
         }

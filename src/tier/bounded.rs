@@ -14,8 +14,9 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Most bytes without an answer: what all that may be asked at once is answered with, and as much again.
-const BYTES_MAX: usize = 32 << 20;
+/// Most bytes without an answer: a few of the longest, since what is asked at once is answered one by one. Parsed, the shortest of answers take
+/// twenty times as much.
+const BYTES_MAX: usize = 4 << 20;
 
 /// How much was read since the last answer.
 #[derive(Clone, Debug, Default)]

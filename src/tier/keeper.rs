@@ -14,12 +14,12 @@ use super::{
     link::{ANSWER_TIMEOUT, CONNECT_TIMEOUT, Link, LinkError, patience},
     seal::Name,
 };
-use crate::{clock::Moment, telemetry::metrics::SharedOperation, users::KnownUser};
+use crate::{backoff::Backoff, clock::Moment, config::SharedServer, telemetry::metrics::SharedOperation, users::KnownUser};
 
-/// After a connection could not be made, or did not last.
-const RETRY: Duration = Duration::from_millis(500);
+/// The pause after a connection could not be made; where they are made, and one after the other does not last, it grows.
+const RETRY: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(8));
 /// One that lasted for less is not made again at once.
-const LASTED: Duration = Duration::from_secs(1);
+const LASTED: Duration = Duration::from_secs(10);
 /// So many questions are asked at once: enough to keep a server busy that is a millisecond away, few enough that none waits there for long.
 const AT_ONCE: usize = 128;
 /// How long a question may wait to be asked: the ten thousand of a bad morning are asked within it.
@@ -119,14 +119,14 @@ impl Shared {
         if let Err(why) = &answer
             && why.ends()
         {
-            self.lose(connected, *why);
+            self.lose(connected);
         }
         answer.map(|answer| (answer, asked))
     }
 
     /// Has nobody use this connection any more.
-    fn lose(&self, connected: &Arc<Connected>, why: LinkError) {
-        let lost = self.state.send_if_modified(|state| {
+    fn lose(&self, connected: &Arc<Connected>) {
+        self.state.send_if_modified(|state| {
             let is_current = matches!(state, State::Up(current) if Arc::ptr_eq(current, connected));
             if is_current {
                 *state = State::Connecting;
@@ -134,20 +134,17 @@ impl Shared {
             is_current
         });
         connected.lost.cancel();
-        if lost {
-            warn!(%why, "the connection to the shared tier is made anew");
-        }
     }
 
     /// Keeps the connections for ever.
     pub(super) async fn keep(&self, news: &(impl Fn(Arc<KnownUser>) + Send + Sync)) {
         let mut servers = self.server.subscribe();
         // What the log was told last: whether it can be used.
-        let (mut last, mut told) = (None, None);
+        let (mut last, mut told, mut short) = (None, None, 0);
         loop {
             let server = Arc::clone(&servers.borrow_and_update());
-            let why = match tokio::try_join!(Link::open(&server), Link::open(&server)) {
-                Ok((link, reader)) => {
+            let why = match open(&server).await {
+                Ok((link, reader, newest)) => {
                     match told.replace(true) {
                         Some(false) => info!("the shared tier can be used again"),
                         Some(true) => {}
@@ -157,25 +154,31 @@ impl Shared {
                     let connected = Arc::new(Connected { link, turns: Semaphore::new(AT_ONCE), lost: CancellationToken::new() });
                     self.state.send_replace(State::Up(Arc::clone(&connected)));
                     let why = tokio::select! {
-                        why = self.read_news(&reader, &mut last, news) => why,
+                        why = self.read_news(&reader, newest, &mut last, news) => why,
                         () = connected.lost.cancelled() => LinkError::Broken,
                         _ = servers.changed() => LinkError::Off,
                     };
-                    self.lose(&connected, why);
+                    self.lose(&connected);
                     let lasted = self.clock.now().mono.saturating_duration_since(began);
                     if lasted >= LASTED || why == LinkError::Off {
+                        warn!(%why, "the connection to the shared tier is made anew");
+                        short = 0;
                         continue;
                     }
+                    short += 1;
                     why
                 }
-                Err(why) => why,
+                Err(why) => {
+                    short = 0;
+                    why
+                }
             };
             self.state.send_replace(State::Down(why));
             if told.replace(false) != Some(false) {
                 warn!(%why, "the shared tier can't be used, so each replica signs in by itself until it can be");
             }
             tokio::select! {
-                () = sleep(RETRY) => {}
+                () = sleep(RETRY.widest(short)) => {}
                 _ = servers.changed() => {}
             }
         }
@@ -185,13 +188,10 @@ impl Shared {
     async fn read_news(
         &self,
         reader: &Link,
+        newest: String,
         last: &mut Option<String>,
         news: &(impl Fn(Arc<KnownUser>) + Send + Sync),
     ) -> LinkError {
-        let newest = match reader.last_news().await {
-            Ok(newest) => newest,
-            Err(why) => return why,
-        };
         // On another server, or one that was emptied and whose clock was set back, all that is there is news.
         let mut from = last.take().filter(|last| !is_before(&newest, last)).unwrap_or(newest);
         loop {
@@ -207,6 +207,13 @@ impl Shared {
             }
         }
     }
+}
+
+/// A connection to ask on, one for news, and the last news that there is: whatever is looked at later is no older.
+async fn open(server: &SharedServer) -> Result<(Link, Link, String), LinkError> {
+    let (link, reader) = tokio::try_join!(Link::open(server), Link::open(server))?;
+    let newest = reader.last_news().await?;
+    Ok((link, reader, newest))
 }
 
 /// Whether one id of the news stands before another: both are two numbers.

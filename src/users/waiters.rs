@@ -4,7 +4,7 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -114,6 +114,8 @@ pub struct FlightHandle {
     pub(crate) span: Span,
     /// Ids of tokens that are of no use to those who wait.
     pub(crate) rejected: Arc<Mutex<Vec<String>>>,
+    /// There was news of the user that the flight may not have seen.
+    pub(crate) was_told: Arc<AtomicBool>,
 }
 
 impl FlightHandle {
@@ -130,6 +132,7 @@ impl FlightHandle {
                 urgent: Arc::default(),
                 span,
                 rejected: Arc::default(),
+                was_told: Arc::default(),
             },
         )
     }
