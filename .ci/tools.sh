@@ -37,6 +37,7 @@ install_debian_packages() {
   python3 -c 'import ensurepip, venv' 2>/dev/null || apt_install python3-venv
   have valgrind || apt_install valgrind # counts instructions
   have h2load || apt_install nghttp2-client
+  have redis-server || apt_install redis-server # the tier that replicas share, in tests
   if ! have node || ! have npm; then apt_install nodejs npm; fi
 }
 

@@ -55,6 +55,7 @@ use crate::{
         metrics::Metrics,
         traces::{Traces, TracesError},
     },
+    tier::Tier,
     tokens::cache::Cache,
     users::{hold_file::HoldFile, refresh_queue::RefreshQueue},
     vault::{self, HttpVault, SignIn},
@@ -162,10 +163,15 @@ impl App {
             Some(path) => HoldFile::open(path, clock.now(), &metrics),
             None => HoldFile::default(),
         };
+        let tier = config
+            .shared
+            .as_ref()
+            .map_or_else(Tier::default, |shared| Tier::new(shared, Arc::clone(&clock), Arc::clone(&metrics), runtime.clone()));
         let parts = Parts {
             clock: Arc::clone(&clock),
             cache,
             hold_file: hold_file.clone(),
+            tier: tier.clone(),
             refresh_queue,
             metrics,
             traces: Traces::new(config.traces.as_ref())?,
@@ -176,7 +182,7 @@ impl App {
         let observer = Arc::new(Observer::new(&parts));
         let closing = CancellationToken::new();
         let configuration = make(&mut config, None, sign_in, &clock, &runtime)?;
-        let live = Live::new(Snapshot::recalling(hold_file.clone(), configuration));
+        let live = Live::new(Snapshot::recalling(hold_file.clone(), tier.versions(), configuration));
         let broker = Arc::new(Broker::new(parts, live.clone(), closing.clone()));
         let health = Health::new();
         let services = Services::all(Arc::clone(&broker), Arc::clone(&observer), &health)?;
@@ -186,6 +192,7 @@ impl App {
             live: live.clone(),
             clock: Arc::clone(&clock),
             runtime,
+            tier,
             level: None,
             audit,
             current: config.clone(),
@@ -231,8 +238,9 @@ impl App {
         let (phase, phases) = watch::channel(Phase::Starting);
         let (tasks, shutdown) = (TaskTracker::new(), Shutdown::default());
         // Apart from the connections, whose end is waited for.
-        let (upkeep, broker) = (TaskTracker::new(), Arc::clone(&self.broker));
-        upkeep.spawn(async move { broker.renew_ahead().await });
+        let (upkeep, renewing, hearing) = (TaskTracker::new(), Arc::clone(&self.broker), Arc::clone(&self.broker));
+        upkeep.spawn(async move { renewing.renew_ahead().await });
+        upkeep.spawn(async move { hearing.hear_of_others().await });
         upkeep.spawn(self.observer.strangers.clone().tell_every_minute(self.closing.clone()));
         upkeep.spawn(self.keep_holds());
         let reload = self.follow(&upkeep);
@@ -374,6 +382,8 @@ impl App {
             shutdown.abort.cancel();
             tasks.wait().await;
         }
+        // Nobody begins another any more. What comes of one that was sent is to be kept, and told to other replicas.
+        timeout(ends.saturating_duration_since(self.observer.clock.now().mono), self.broker.sign_ins_end()).await.ok();
         // Calls that outlived their connections are told of as they are dropped.
         self.workers.end().await;
         let (now, rules) = (self.observer.clock.now(), self.live.load().settings.rules);

@@ -27,7 +27,7 @@ use crate::{
     clock::{Clock, Moment},
     freshness::Freshness,
     live::{Configuration, Live, Snapshot},
-    signin::{FlightHandle, FlightOutcome, Flights, Join, JoinRequest, Parts, Shed, WaitError},
+    signin::{FlightHandle, FlightOutcome, Flights, Join, JoinRequest, Origin, Parts, Shed, WaitError},
     tokens::{cache::Cache, cached_token::CachedToken, token::TokenId},
     user::UserKey,
     users::{Configured, KnownUser, holds::Stop, refresh_queue::RefreshQueue},
@@ -144,6 +144,16 @@ impl Broker {
         }
     }
 
+    /// Hears of other replicas until the broker closes. To be spawned once.
+    pub async fn hear_of_others(&self) {
+        self.flights.hear_of_others(self.closing.clone()).await;
+    }
+
+    /// Waits until no sign-in is under way at the vault, nor to be told of. For the end: others may begin meanwhile.
+    pub async fn sign_ins_end(&self) {
+        self.flights.sent_end().await;
+    }
+
     /// Takes another configuration over, as one snapshot: a call sees the former or this one, and so does a sign-in.
     pub fn reconfigure(&self, configuration: Configuration) -> Counts {
         // Kept to the end: whoever drops it last frees all that is its alone, which should not be a call.
@@ -246,7 +256,7 @@ impl Broker {
             let patience = cached.left_at(now).saturating_sub(request.min_remaining) / 2;
             let until = (now.mono + patience).min(flight.begins + MARGIN_WAIT).min(answer_by(request.deadline, now.mono));
             // Whatever ends the wait, the end of the process too, or if there is no place for it: the cached token is good.
-            if let Ok(Ok(FlightOutcome::Token(next))) = self.wait(flight, caller, until).await {
+            if let Ok(Ok(FlightOutcome::Token(next, _))) = self.wait(flight, caller, until).await {
                 let now = self.clock.now();
                 if next.id() != cached.id() && self.serves(&next, request, now) {
                     return Ok(Answer { user: Arc::clone(&user.key), cached: next, outcome: Outcome::Joined, at: now });
@@ -267,6 +277,7 @@ impl Broker {
             serves: &serves,
             begin_by: Some(request.deadline),
             min_remaining: request.min_remaining,
+            rejected: &request.rejected_token_ids,
             urgent: true,
             span: Some(&request.span),
             caller: Some(caller),
@@ -290,14 +301,16 @@ impl Broker {
         let down = self.flights.vault_is_down();
         let until = if down { by.min(now + DOWN_WAIT) } else { by };
         let error = match self.wait(flight, caller, until).await? {
-            Ok(FlightOutcome::Token(cached)) if self.live.load().takes(&cached) => {
-                return Ok(self.answer(cached, outcome, request)?);
+            Ok(FlightOutcome::Token(cached, origin)) if self.live.load().takes(&cached) => {
+                // Whoever began the flight tells what it was; the others only waited for it.
+                let is_shared = outcome == Outcome::SignedIn && origin == Origin::Shared;
+                return Ok(self.answer(cached, if is_shared { Outcome::Shared } else { outcome }, request)?);
             }
-            Ok(FlightOutcome::Void | FlightOutcome::Token(_)) if first => {
+            Ok(FlightOutcome::Void | FlightOutcome::Token(..)) if first => {
                 let user = self.user(&request.key)?;
                 return Box::pin(self.sign_in(&user, caller, request, false)).await;
             }
-            Ok(FlightOutcome::Void | FlightOutcome::Token(_)) => {
+            Ok(FlightOutcome::Void | FlightOutcome::Token(..)) => {
                 BrokerError::VaultUnavailable { cause: REPLACED, wait: OVERLOADED_WAIT }
             }
             Ok(FlightOutcome::Stopped(stop)) => self.stopped(&stop),
@@ -358,7 +371,7 @@ fn serves(cached: &CachedToken, request: &Request, snapshot: &Snapshot, now: Mom
 
 /// What a renewal wants: any token that is not due. It yields to callers who wait.
 fn renewal(serves: &(dyn Fn(&CachedToken, Moment) -> bool + Sync), begin_by: Option<Instant>) -> JoinRequest<'_> {
-    JoinRequest { serves, begin_by, min_remaining: Duration::ZERO, urgent: false, span: None, caller: None }
+    JoinRequest { serves, begin_by, min_remaining: Duration::ZERO, rejected: &[], urgent: false, span: None, caller: None }
 }
 
 /// Whether this id is among a caller's; hex of either case.

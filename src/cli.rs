@@ -2,6 +2,8 @@
 //!
 //! Must never print a secret that was not asked for: `get` prints the token, on standard output, and nothing else does.
 
+mod checking;
+
 use std::{fs, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
@@ -16,17 +18,13 @@ use tracing::{info, warn};
 
 use crate::{
     app::{App, Listeners, Reloading, StopSignal, descriptors},
-    caller::{CallerId, CallerName},
     client::{Client, ClientError, DEFAULT_ENDPOINT, Query, Security, TIMEOUT_MAX, Token, blocking::BlockingPool},
     clock::{self, Clock as _},
-    config::{self, Config, Fault, Files, Loaded},
-    plain,
-    policy::{Denial, Leave, Policy},
+    config::{Config, Fault, Files, Loaded},
     telemetry::{
         log::{self, Logs},
         output::{self, complain},
     },
-    user::{MerchantId, Number, UserKey},
 };
 
 /// The command line is at fault (clap's own).
@@ -124,76 +122,8 @@ struct Get {
 pub fn run() -> ExitCode {
     match Cli::parse().command {
         Command::Serve(Configured { config }) => serve(&config),
-        Command::Check(asked) => check(asked),
+        Command::Check(asked) => checking::check(asked),
         Command::Get(get) => self::get(get),
-    }
-}
-
-/// Says what was asked. The exit code says it too, so that nothing hangs on its being read.
-fn tell(line: impl std::fmt::Display) {
-    output::print(plain::in_lines(&line.to_string())).ok();
-}
-
-fn check(Check { configured, caller, merchant_id, number }: Check) -> ExitCode {
-    forbid_core_dumps();
-    let path = configured.config;
-    match config::load(&path) {
-        Ok(Loaded { config, warnings }) => {
-            for warning in &warnings {
-                complain(format_args!("warning: {warning}"), None);
-            }
-            if let (Some(caller), Some(merchant_id), Some(number)) = (caller, merchant_id, number) {
-                return explain(&config, &caller, merchant_id, number);
-            }
-            let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
-            let (users, warned) = (count(config.users.len(), "user"), count(warnings.len(), "warning"));
-            tell(format_args!("{}: in order, {users}, {warned}", path.display()));
-            ExitCode::SUCCESS
-        }
-        Err(faults) => {
-            complain(faults, None);
-            ExitCode::from(EXIT_CONFIG)
-        }
-    }
-}
-
-/// Whether a caller may ask for a user, and which entry says so.
-fn explain(config: &Config, caller: &str, merchant_id: String, number: String) -> ExitCode {
-    let parse = || {
-        let caller = CallerName::parse(caller).map_err(|why| format!("--caller {why}"))?;
-        let merchant = MerchantId::parse(merchant_id).map_err(|why| format!("--merchant-id {why}"))?;
-        Ok::<_, String>((caller, merchant, Number::parse(number).map_err(|why| format!("--number {why}"))?))
-    };
-    let (caller, merchant, number) = match parse() {
-        Ok(parsed) => parsed,
-        Err(fault) => {
-            complain(format_args!("error: {fault}"), None);
-            return ExitCode::from(EXIT_USAGE);
-        }
-    };
-    let key = UserKey { merchant, number };
-    let policy = Policy::of(config);
-    let entry = |id: &str, line: usize| format!("[[callers]] {id} in line {line}");
-    let verdict = match policy.decide(&CallerId::Named(caller.clone()), &key) {
-        Ok(Leave::Everyone) => Ok("callers are not asked who they are, and everybody may ask for everybody".to_owned()),
-        Ok(Leave::Entry { id, line }) => Ok(entry(id, line)),
-        Err(Denial::Unlisted) => Err("no [[callers]] has this id".to_owned()),
-        Err(Denial::Merchant { id, line }) => Err(format!("{} has not this merchant", entry(id, line))),
-        Err(Denial::Number { id, line }) => Err(format!("{} has the merchant, but not this number", entry(id, line))),
-    };
-    let known = config.users.iter().any(|user| user.key == key);
-    match verdict {
-        Ok(why) => {
-            tell(format_args!("allowed: {caller} may ask for {key}: {why}"));
-            if !known {
-                tell("but that user is not configured: the answer would be NOT_FOUND");
-            }
-            ExitCode::SUCCESS
-        }
-        Err(why) => {
-            tell(format_args!("denied: {caller} may not ask for {key}: {why}"));
-            ExitCode::FAILURE
-        }
     }
 }
 

@@ -30,6 +30,7 @@ mod patterns;
 mod permissions;
 mod reader;
 mod service_accounts_table;
+mod shared_table;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -45,7 +46,8 @@ pub use self::{
     files::Files,
     values::{
         AdminConfig, AuditConfig, AuthConfig, CallerConfig, Config, GrpcConfig, Hits, Issuer, Kept, KeySource, Loaded, LogConfig,
-        LogFormat, Merchants, Reloaded, Renewal, ServiceAccountsConfig, TlsConfig, TracesConfig, UserConfig, VaultConfig,
+        LogFormat, Merchants, Reloaded, Renewal, SealingKey, ServiceAccountsConfig, SharedConfig, SharedServer, TlsConfig,
+        TracesConfig, UserConfig, VaultConfig,
     },
 };
 pub use crate::outbound::{Authorities, Target};

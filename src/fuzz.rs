@@ -3,14 +3,13 @@
 //!
 //! A target must never be content with "it doesn't panic": each says what has to hold whatever it is given.
 
-use crate::{authn, caller, config, jwks, pem, policy, rpc, telemetry::traces, vault};
+use crate::{authn, caller, config, jwks, pem, policy, rpc, telemetry::traces, tier, vault};
 
 /// What reads some input, and panics where the result is not what it has to be.
 pub type Target = fn(&[u8]);
 
-/// Each target, by the name of its fuzzer and of its directory in `fuzz/corpus`. The sealed entries of the tier that replicas share, once
-/// there is one, belong here too.
-pub const TARGETS: [(&str, Target); 16] = [
+/// Each target, by the name of its fuzzer and of its directory in `fuzz/corpus`.
+pub const TARGETS: [(&str, Target); 17] = [
     ("caller_pattern", caller::fuzz::pattern_and_name),
     ("certificate", authn::certificate::fuzz::certificate),
     ("certificate_names", authn::certificate::fuzz::names),
@@ -23,6 +22,7 @@ pub const TARGETS: [(&str, Target); 16] = [
     ("policy", policy::fuzz::decision),
     ("reply_encoding", rpc::fuzz::reply),
     ("request", rpc::fuzz::request),
+    ("shared_entry", tier::fuzz::entry),
     ("traceparent", traces::fuzz::header),
     ("vault_reply", vault::fuzz::reply),
     ("vault_retry_after", vault::fuzz::retry_after),

@@ -5,6 +5,7 @@
 use std::{
     fmt,
     hash::{BuildHasher as _, RandomState},
+    sync::Arc,
 };
 
 use aws_lc_rs::{hmac, rand};
@@ -15,6 +16,32 @@ pub const KEY_BYTES: usize = 32;
 
 /// A key that can be kept.
 pub type KeyBytes = Zeroizing<[u8; KEY_BYTES]>;
+
+/// A key that is configured, in memory once: clones hold the same bytes.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SecretKey(Arc<KeyBytes>);
+
+impl SecretKey {
+    /// These bytes.
+    #[must_use]
+    pub fn of(bytes: &[u8]) -> Self {
+        let mut key = Zeroizing::new([0; KEY_BYTES]);
+        key.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
+        Self(Arc::new(key))
+    }
+
+    /// The key itself. Each call is a place to look at when secrets are reviewed.
+    #[must_use]
+    pub fn expose(&self) -> &[u8; KEY_BYTES] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for SecretKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
 
 /// Hashes under one key.
 #[derive(Clone)]

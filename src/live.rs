@@ -16,7 +16,10 @@ use crate::{
     config::{self, Renewal},
     net::tls::ServerTls,
     policy::Policy,
-    tokens::{cached_token::CachedToken, version::Upstream},
+    tokens::{
+        cached_token::CachedToken,
+        version::{Upstream, Versions},
+    },
     user::UserKey,
     users::{Changes, Configured, Users, hold_file::HoldFile, holds::Rules},
     vault::SignIn,
@@ -49,6 +52,8 @@ pub struct Settings {
     pub upstream: Arc<str>,
     /// Signs in at the vault.
     pub sign_in: Arc<dyn SignIn>,
+    /// How long a sign-in takes at most.
+    pub timeout: Duration,
     /// When sign-ins may begin.
     pub rules: Rules,
     /// Whether tokens are renewed before they end.
@@ -143,10 +148,14 @@ impl Snapshot {
         Self { users: Users::new(users, &settings.upstream), policy, settings, serving }
     }
 
-    /// The same, with what an earlier process learnt of the users.
+    /// The same, with what an earlier process learnt of the users, and versions as other replicas make them.
     #[must_use]
-    pub fn recalling(hold_file: HoldFile, Configuration { users, policy, settings, serving }: Configuration) -> Self {
-        Self { users: Users::recalling(hold_file, users, &settings.upstream), policy, settings, serving }
+    pub fn recalling(
+        hold_file: HoldFile,
+        versions: Option<Versions>,
+        Configuration { users, policy, settings, serving }: Configuration,
+    ) -> Self {
+        Self { users: Users::recalling(hold_file, versions, users, &settings.upstream), policy, settings, serving }
     }
 
     /// The next, and what became of the users.

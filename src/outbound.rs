@@ -125,7 +125,7 @@ where
         .http1_allow_spaces_after_header_name_in_responses(true)
         .http1_ignore_invalid_headers_in_responses(true)
         .http1_max_headers(HEADERS_MAX)
-        .tls_backend_preconfigured(tls(roots)?))
+        .tls_backend_preconfigured(http_tls(roots)?))
 }
 
 /// Looks names up as the system does, those that were written with a dot at their end with that.
@@ -153,12 +153,17 @@ pub(crate) fn build(builder: ClientBuilder) -> Result<Client, HttpClientError> {
 }
 
 /// Everything about TLS is named here, since a process default could be set by anybody.
-fn tls(roots: Arc<RootCertStore>) -> Result<ClientConfig, HttpClientError> {
-    let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+pub(crate) fn tls(roots: Arc<RootCertStore>) -> Result<ClientConfig, HttpClientError> {
+    let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_protocol_versions(&[&TLS13, &TLS12])
         .map_err(|error| HttpClientError(error.to_string()))?
         .with_root_certificates(roots)
         .with_no_client_auth();
+    Ok(config)
+}
+
+fn http_tls(roots: Arc<RootCertStore>) -> Result<ClientConfig, HttpClientError> {
+    let mut config = tls(roots)?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)
 }

@@ -7,7 +7,9 @@
 mod caller_rates;
 pub mod circuit_breaker;
 mod concurrency_limit;
+mod fleet;
 mod flight;
+mod news;
 mod obtain;
 mod refresh;
 mod report;
@@ -20,6 +22,7 @@ mod upstream_state;
 use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 pub use self::shared::{FLIGHTS_MAX, LastAnswers, Parts, WAITERS_MAX};
 use self::{
@@ -33,6 +36,7 @@ use crate::{
     freshness::Freshness,
     live::{Live, Snapshot},
     telemetry::traces::SpanRole,
+    tier::Condition,
     tokens::{cached_token::CachedToken, token::TokenId},
     users::{Changes, Configured, KnownUser, Record, shares::Place},
 };
@@ -40,7 +44,7 @@ pub use crate::{
     single_flight::WaitError,
     users::{
         shares::Shed,
-        waiters::{FlightHandle, FlightOutcome, Join, JoinRequest, WAITERS_PER_FLIGHT_MAX},
+        waiters::{FlightHandle, FlightOutcome, Join, JoinRequest, Origin, WAITERS_PER_FLIGHT_MAX},
     },
 };
 
@@ -85,6 +89,7 @@ impl Flights {
             if too_late(flight.begins) {
                 return Join::TooSoon(flight.begins.saturating_duration_since(now.mono));
             }
+            flight.reject(request.rejected);
             if request.urgent {
                 flight.hurry();
             }
@@ -94,8 +99,10 @@ impl Flights {
             }
             return Join::Joined(FlightHandle::clone(flight));
         }
-        let down = || self.shared.upstream().stopped(snapshot.upstream(), now.mono);
-        if let Some(stop) = stopped(user, &record, &snapshot, now.mono).or_else(down) {
+        let down = self.shared.upstream().stopped(snapshot.upstream(), now.mono);
+        // Where others can be asked, the vault's being away is no reason not to.
+        let signs_in = down.is_none() || self.shared.parts.tier.condition() != Some(Condition::Up);
+        if let Some(stop) = stopped(user, &record, &snapshot, now.mono).or_else(|| down.filter(|_| signs_in)) {
             return Join::Stopped(stop);
         }
         let mut begins = now.mono;
@@ -105,12 +112,13 @@ impl Flights {
                 return Join::TooSoon(begins.saturating_duration_since(now.mono));
             }
         }
-        let places = match self.enter(user, &request, &snapshot, now) {
+        let places = match self.enter(user, &request, signs_in, &snapshot, now) {
             Ok(places) => places,
             Err((shed, wait)) => return Join::Shed(shed, wait),
         };
         let span = self.shared.parts.traces.within(request.span, "flight", SpanRole::Internal);
         let (leader, handle) = FlightHandle::new(begins, span);
+        handle.reject(request.rejected);
         if request.urgent {
             handle.hurry();
         }
@@ -122,6 +130,9 @@ impl Flights {
             user: Arc::clone(user),
             renewal: !request.urgent,
             caller: request.caller.and_then(CallerId::name).cloned(),
+            min_remaining: request.min_remaining,
+            rejected: Arc::clone(&handle.rejected),
+            was_told: Arc::clone(&handle.was_told),
             urgent: Arc::clone(&handle.urgent),
             span: handle.span.clone(),
         };
@@ -145,11 +156,13 @@ impl Flights {
         &self,
         user: &KnownUser,
         request: &JoinRequest<'_>,
+        signs_in: bool,
         snapshot: &Snapshot,
         now: Moment,
     ) -> Result<FlightPlaces, (Shed, Option<Duration>)> {
         let places = self.shared.enter(!request.urgent, request.caller).map_err(|shed| (shed, None))?;
-        if let Some(caller) = request.caller {
+        // To ask other replicas costs nobody a sign-in.
+        if let Some(caller) = request.caller.filter(|_| signs_in) {
             let (forced, limits) = (valid_token(user, snapshot, now).is_some(), &snapshot.settings.caller_limits);
             self.shared.caller_rates.take(caller, forced, limits, now.mono).map_err(|wait| (Shed::Rate, Some(wait)))?;
         }
@@ -193,6 +206,23 @@ impl Flights {
         for user in changes.changed.iter().chain(&changes.removed) {
             self.shared.outdate(user, now);
         }
+    }
+
+    /// Waits until what came of all sign-ins that were sent is settled, and told to other replicas.
+    pub async fn sent_end(&self) {
+        self.shared.sent.close();
+        self.shared.sent.wait().await;
+    }
+
+    /// Hears of other replicas, if there is a tier that they share, until `closing`. To be spawned once.
+    pub async fn hear_of_others(&self, closing: CancellationToken) {
+        self.shared.hear(closing).await;
+    }
+
+    /// How the tier is that replicas share; none where there is none.
+    #[must_use]
+    pub fn tier(&self) -> Option<Condition> {
+        self.shared.parts.tier.condition()
     }
 
     /// What the vault answered last.

@@ -82,13 +82,18 @@ impl Users {
     /// Takes the configured users over, with clean records.
     #[must_use]
     pub fn new(configured: Vec<config::UserConfig>, upstream: &str) -> Self {
-        Self::recalling(HoldFile::default(), configured, upstream)
+        Self::recalling(HoldFile::default(), None, configured, upstream)
     }
 
-    /// The same, with what an earlier process learnt of them.
+    /// The same, with what an earlier process learnt of them. `versions`: those that other replicas make too, if there are such.
     #[must_use]
-    pub fn recalling(hold_file: HoldFile, configured: Vec<config::UserConfig>, upstream: &str) -> Self {
-        let versions = hold_file.versions();
+    pub fn recalling(
+        hold_file: HoldFile,
+        versions: Option<Versions>,
+        configured: Vec<config::UserConfig>,
+        upstream: &str,
+    ) -> Self {
+        let versions = versions.unwrap_or_else(|| hold_file.versions());
         Self { versions, hold_file, ..Self::default() }.next(configured, upstream, |_| false).0
     }
 
@@ -308,6 +313,9 @@ pub struct Record {
     pub renewal: Option<QueueSlot>,
     /// It had a token when another vault was configured, and is to have one again before somebody asks.
     pub lost_token: bool,
+    /// The newest of its tokens that is known, among all replicas: about when it was issued, in seconds since 1970. 0 where there is no
+    /// tier that they share.
+    pub generation: u32,
 }
 
 #[cfg(test)]

@@ -33,6 +33,8 @@ SOMETIMES = {
     "token_broker_users": {"merchant_id"},
     "token_broker_cached_tokens": {"merchant_id"},
     "token_broker_dry_users": {"merchant_id"},
+    # Where there is no shared tier.
+    "token_broker_shared_up": set(),
     # While there is nothing to tell.
     "token_broker_held_users": {"merchant_id", "reason"},
     "token_broker_failing_users": {"merchant_id", "reason"},

@@ -16,6 +16,7 @@ use crate::{
     reload::ReloadState,
     single_flight::{Follower, Leader},
     telemetry::metrics::gauges::{self, Gauges, Process},
+    tier::Condition,
 };
 
 /// Facts are good for so many times as long as it took to gather them: whoever asks without a pause costs a twentieth of a core.
@@ -162,6 +163,7 @@ impl View {
         Gauges {
             ready: self.phase == Phase::Ready,
             vault_up: !stats.vault_is_down,
+            shared_up: stats.tier.map(|tier| tier == Condition::Up),
             flights: stats.flights,
             waiting: stats.waiting,
             renewals_planned: stats.renewals_planned,

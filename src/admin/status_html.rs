@@ -75,6 +75,14 @@ fn vault(status: &Status) -> Markup {
         ("Last failure", time(vault.last_failure_at.as_deref())),
     ];
     rows.extend(vault.last_failure.clone().map(|what| ("It was", what)));
+    if let Some(tier) = &status.shared_tier {
+        let state = if tier.usable {
+            "is used".to_owned()
+        } else {
+            tier.why.clone().unwrap_or_else(|| "is being connected to".to_owned())
+        };
+        rows.push(("Shared tier", state));
+    }
     card("Vault", &rows)
 }
 

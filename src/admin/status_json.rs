@@ -14,6 +14,7 @@ use crate::{
     broker::{MerchantStats, Stats, Stopped},
     clock,
     reason::Reason,
+    tier::Condition,
 };
 
 /// Most merchants that are listed one by one, those with trouble first.
@@ -44,6 +45,8 @@ pub(super) struct Status {
     pub(super) ready: bool,
     pub(super) phase: &'static str,
     pub(super) vault: Vault,
+    /// None where there is none.
+    pub(super) shared_tier: Option<SharedTier>,
     pub(super) configuration: Configuration,
     pub(super) sign_ins: SignIns,
     pub(super) renewals: Renewals,
@@ -59,6 +62,22 @@ pub(super) struct Vault {
     pub(super) last_token_at: Option<String>,
     pub(super) last_failure_at: Option<String>,
     pub(super) last_failure: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct SharedTier {
+    pub(super) usable: bool,
+    /// Why it is not, where that is known.
+    pub(super) why: Option<String>,
+}
+
+impl SharedTier {
+    fn of(condition: Condition) -> Self {
+        match condition {
+            Condition::Up => Self { usable: true, why: None },
+            Condition::Down(why) => Self { usable: false, why: why.map(|why| why.to_string()) },
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -161,6 +180,7 @@ impl Status {
                 last_failure_at: failed.and_then(|(at, _)| clock::rfc3339(*at)),
                 last_failure: failed.map(|(_, failure)| failure.to_string()),
             },
+            shared_tier: stats.tier.map(SharedTier::of),
             configuration: Configuration {
                 generation: configuration.generation,
                 last_good_at: clock::rfc3339(configuration.last_good),
@@ -213,6 +233,9 @@ fn judge(view: &View, merchants: &[Merchant]) -> (Verdict, Vec<String>) {
     if vault_is_down {
         let text = "the vault is down: one sign-in at a time finds out when it is back, and tokens held are good until they end";
         attention.push(text.to_owned());
+    }
+    if let Some(Condition::Down(Some(why))) = view.stats.tier {
+        attention.push(format!("the shared tier can't be used ({why}): each replica signs in by itself until it can be"));
     }
     for merchant in merchants.iter().filter(|merchant| merchant.all_held.is_some()).take(3) {
         attention.push(format!("the vault lets no user of merchant {} sign in", merchant.merchant_id));

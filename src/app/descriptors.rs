@@ -9,7 +9,7 @@ use tracing::{info, warn};
 
 use crate::{admin, net::memory_budget};
 
-/// Kept beside those for sign-ins: the configuration's files, the trail's, the API server, a collector of traces, name servers, and
+/// Kept beside those for sign-ins: the configuration's files, the trail's, the API server, a collector of traces, name servers, the tier that replicas share, and
 /// sockets of connections that are being accepted or closed.
 const OTHERS: usize = 32;
 /// Where the descriptors in use can't be counted: the outputs, the runtime's own, listeners.

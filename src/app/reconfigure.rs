@@ -21,6 +21,7 @@ use crate::{
         audit::{Audit, Reconfigured},
         log::Level,
     },
+    tier::Tier,
     users::holds::Rules,
     vault::{HttpVault, SignIn},
 };
@@ -47,6 +48,7 @@ pub(super) fn make(
     let settings = Settings {
         upstream: Arc::from(vault.base_url.as_str()),
         sign_in,
+        timeout: vault.timeout,
         rules: Rules { min_sign_in_interval: vault.min_sign_in_interval, refusal_hold: vault.refusal_hold },
         renewal: vault.renewal,
         max_concurrent_sign_ins: vault.max_concurrent_sign_ins,
@@ -102,6 +104,7 @@ fn certificates(config: &Config) -> Vec<(&'static str, std::time::SystemTime)> {
         ("server", tls.map(|tls| tls.not_after)),
         ("client_ca", tls.and_then(|tls| tls.client_ca_not_after)),
         ("vault_ca", config.vault.ca_file.as_ref().and_then(|file| file.not_after)),
+        ("shared_ca", config.shared.as_ref().and_then(|shared| shared.server.ca_file.as_ref()?.not_after)),
     ];
     ends.into_iter().filter_map(|(name, end)| Some((name, end?))).collect()
 }
@@ -114,6 +117,7 @@ pub(super) struct Reconfigure {
     pub(super) clock: Arc<dyn Clock>,
     /// Where requests are made: reloads run on a thread of their own.
     pub(super) runtime: Handle,
+    pub(super) tier: Tier,
     pub(super) level: Option<Level>,
     pub(super) audit: Audit,
     /// What is in force as far as a reload reaches, without the users, whose passwords have their own place.
@@ -137,6 +141,9 @@ impl Reconfigure {
             make(&mut next, Some(&former), Arc::new(sign_in), &self.clock, &self.runtime).map_err(|fault| fault.to_string())?;
         self.say_what_takes_a_restart(&next);
         let counts = self.broker.reconfigure(configuration);
+        if let Some(shared) = &next.shared {
+            self.tier.reconfigure(shared);
+        }
         if let Some(level) = &self.level {
             level.set(next.log.level);
         }
@@ -184,7 +191,10 @@ impl Reconfigure {
     fn say_what_takes_a_restart(&self, next: &Config) {
         let (now, then) = (&self.started, next);
         let admin = |config: &Config| config.admin.as_ref().map(|admin| admin.listen);
+        let names = |config: &Config| config.shared.as_ref().map(|shared| shared.name_key.clone());
         for (key, differs) in [
+            ("shared", now.shared.is_some() != then.shared.is_some()),
+            ("shared.name_key_file", names(now) != names(then)),
             ("state_directory", now.state_directory != then.state_directory),
             ("grpc.listen", now.grpc.listen != then.grpc.listen),
             ("grpc.health_listen", now.grpc.health_listen != then.grpc.health_listen),

@@ -70,6 +70,8 @@ pub enum Outcome {
     Joined,
     /// A sign-in that this call began brought it.
     SignedIn,
+    /// With a token that another replica signed in for.
+    Shared,
     /// It was cached, in its margin; no other came within a second.
     Kept,
     /// No token: a hold, a throttle or a back-off lasts, so no sign-in was tried.
@@ -97,6 +99,7 @@ impl Outcome {
             Self::Due => "due",
             Self::Joined => "joined",
             Self::SignedIn => "signed_in",
+            Self::Shared => "shared",
             Self::Kept => "kept",
             Self::Held => "held",
             Self::Failed => "failed",

@@ -13,6 +13,7 @@ use crate::{
     config::Renewal,
     live::Snapshot,
     signin::{Flights, LastAnswers},
+    tier::Condition,
     user::MerchantId,
     users::{Configured, KnownUser, refresh_queue::RefreshQueue},
     vault::Failure,
@@ -36,6 +37,8 @@ pub struct Stats {
     pub waiting: usize,
     /// Whether the vault counts as down.
     pub vault_is_down: bool,
+    /// How the tier is that replicas share; none where there is none.
+    pub tier: Option<Condition>,
     /// What it answered last.
     pub last_answers: LastAnswers,
     /// Users whose next renewal has its time.
@@ -101,6 +104,7 @@ impl Stats {
             flights: flights.under_way(),
             waiting: flights.waiting(),
             vault_is_down: flights.vault_is_down(),
+            tier: flights.tier(),
             last_answers: flights.last_answers(),
             renewals_planned: refresh_queue.len(),
             renewals_soon: due_by(now + SOON),

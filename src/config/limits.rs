@@ -31,6 +31,10 @@ pub(super) const CA_BYTES: u64 = 1 << 20;
 pub(super) const TOKEN_BYTES: u64 = 16 << 10;
 /// Issuers of callers' tokens: a migration is between two, or three while it is between two others.
 pub(super) const ISSUERS: usize = 8;
+/// Keys of the shared tier: while one takes another's place there are two, or three where a rotation is taken back.
+pub(super) const SEALING_KEYS: usize = 8;
+/// `shared.keys.id`: what a person counts up to.
+pub(super) const SEALING_KEY_ID: Limits<u64> = Limits { default: 1, least: 1, most: u32::MAX as u64 };
 /// Credentials files in all: one a merchant is plenty; a pattern that finds more has strayed into a foreign tree.
 pub(super) const CREDENTIALS_FILES: usize = 10_000;
 /// Extra headers of a sign-in: a gateway wants a few; servers refuse some hundred.

@@ -20,7 +20,7 @@ use super::{
     grpc_tls, limits,
     patterns::Pattern,
     reader::{Found, Reader},
-    traces_table,
+    shared_table, traces_table,
     values::{AdminConfig, Config, GrpcConfig, LogConfig, LogFormat},
     vault_table,
 };
@@ -72,7 +72,7 @@ pub(super) fn read(findings: &Findings<'_>, table: DeTable<'_>) -> Main {
     let access = auth_table::read_auth(root.table("auth", "auth"));
     let has_callers = root.has("callers");
     let callers = auth_table::read_callers(&mut root);
-    root.not_built("shared");
+    let shared = root.table("shared", "shared").and_then(shared_table::read);
     let users = CredentialsFile::collect(&mut root);
     root.finish();
     findings.own_writers();
@@ -93,8 +93,19 @@ pub(super) fn read(findings: &Findings<'_>, table: DeTable<'_>) -> Main {
     );
     let admin = admin.map(|(listen, label_callers)| AdminConfig { listen: listen.value, label_callers });
     let auth = access.auth;
-    let config =
-        vault.map(|vault| Config { state_directory, grpc, admin, log, audit, traces, vault, auth, callers, users: Vec::new() });
+    let config = vault.map(|vault| Config {
+        state_directory,
+        grpc,
+        admin,
+        log,
+        audit,
+        traces,
+        vault,
+        shared,
+        auth,
+        callers,
+        users: Vec::new(),
+    });
     let pattern = |Found { value, at }: Found<Cow<'_, str>>| Pattern { text: value.into_owned(), line: findings.line(at) };
     Main { config, users, trail, patterns: patterns.into_iter().map(pattern).collect() }
 }

@@ -263,15 +263,6 @@ impl<'f, 'i> Reader<'f, 'i> {
         })
     }
 
-    /// Takes a key that the contract has, but this version hasn't; says whether it stands there.
-    pub(super) fn not_built(&mut self, key: &'static str) -> bool {
-        let taken = self.take(key);
-        if let Some(Found { at, .. }) = &taken {
-            self.fault(*at, key, "is not built yet in this version; remove it");
-        }
-        taken.is_some()
-    }
-
     /// Takes every key that is left, for a table whose keys are free: pairs of a key and its value, which must be a string.
     pub(super) fn rest(mut self) -> Vec<(Cow<'i, str>, Found<Cow<'i, str>>)> {
         let table = std::mem::take(&mut self.table);

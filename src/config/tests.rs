@@ -19,6 +19,7 @@ mod credentials;
 mod faulty;
 mod halves;
 mod reload;
+mod shared;
 mod traces;
 mod unseen;
 

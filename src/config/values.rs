@@ -17,6 +17,7 @@ use tracing::Level;
 use super::faults::{Fault, Faults};
 use crate::{
     caller::CallerPattern,
+    keyed_hash::SecretKey,
     outbound::{Authorities, Target},
     secret::Secret,
     user::{MerchantId, Number, UserKey},
@@ -48,6 +49,8 @@ pub struct Config {
     pub traces: Option<TracesConfig>,
     /// `[vault]`
     pub vault: VaultConfig,
+    /// `[shared]`; none: each replica is by itself.
+    pub shared: Option<SharedConfig>,
     /// `[auth]`
     pub auth: AuthConfig,
     /// `[[callers]]`, in their order.
@@ -251,6 +254,45 @@ pub enum KeySource {
     },
     /// In a file, read anew as a URL would be.
     File(PathBuf),
+}
+
+/// `[shared]`: the tier that replicas share.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SharedConfig {
+    /// Where it is.
+    pub server: SharedServer,
+    /// What entries and locks are named with.
+    pub name_key: SecretKey,
+    /// What entries are sealed with: the first seals, all open; at least one.
+    pub keys: Vec<SealingKey>,
+}
+
+/// A server that speaks Redis' protocol.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SharedServer {
+    /// `rediss://`; without, on loopback only.
+    pub tls: bool,
+    /// A name or an address, without brackets.
+    pub host: String,
+    /// Where it listens.
+    pub port: u16,
+    /// Of its ACL; none: its default user.
+    pub user: Option<String>,
+    /// Its number.
+    pub database: u32,
+    /// The user's; there wherever a user is named.
+    pub password: Option<Secret>,
+    /// The only CAs that its certificate may come from, instead of the public ones.
+    pub ca_file: Option<Authorities>,
+}
+
+/// A key that entries are sealed with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SealingKey {
+    /// By which an entry says what it is sealed with.
+    pub id: u32,
+    /// The key.
+    pub key: SecretKey,
 }
 
 /// `[[callers]]`: one caller, and whose tokens it may have.

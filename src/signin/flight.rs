@@ -2,8 +2,10 @@
 //!
 //! Must never end without freeing its user and its waiters, nor tell anybody before what it brought is stored.
 
+use std::sync::atomic::Ordering;
+
 use super::{
-    obtain::obtain,
+    obtain::{Source, obtain},
     report::{report, report_broken, report_end},
     settle::{settle, settle_broken, settle_without},
     shared::{FlightContext, FlightPlaces},
@@ -15,31 +17,47 @@ pub(super) struct Flight {
     context: FlightContext,
     /// A password went on its way, and what became of it is not reported yet.
     sent: bool,
-    _places: FlightPlaces,
+    places: Option<FlightPlaces>,
     /// Dropped last: whoever is woken finds the user free.
     leader: Leader<FlightOutcome>,
 }
 
 impl Flight {
     pub(super) fn new(context: FlightContext, places: FlightPlaces, leader: Leader<FlightOutcome>) -> Self {
-        Self { context, sent: false, _places: places, leader }
+        Self { context, sent: false, places: Some(places), leader }
     }
 
     pub(super) async fn run(mut self) {
-        let outcome = match obtain(&self.context, &mut self.sent).await {
+        let mut is_theirs = false;
+        // The end of the process waits for this, until the other replicas have heard.
+        let mut _unfinished = None;
+        let (outcome, telling) = match obtain(&self.context, &mut self.sent).await {
             Ok(mut obtained) => {
                 let settled = settle(&self.context, &mut obtained);
                 report(&self.context, &obtained, &settled);
                 self.sent = false;
-                settled.outcome
+                _unfinished = obtained.unfinished.take();
+                is_theirs = matches!(obtained.source, Source::Shared(_));
+                let telling = obtained.telling(&self.context, settled.at);
+                (settled.outcome, telling)
             }
             Err(outcome) => {
                 settle_without(&self.context, &outcome);
-                outcome
+                (outcome, None)
             }
         };
         report_end(&self.context, &outcome);
         self.leader.finish(outcome);
+        // Nobody here waits for the other replicas to hear of it.
+        drop(self.places.take());
+        if let Some(telling) = telling {
+            telling.await;
+        }
+        let FlightContext { shared, user, was_told, .. } = &self.context;
+        // It may have been told of a newer one after it had looked.
+        if is_theirs && was_told.load(Ordering::Relaxed) {
+            shared.adopt(user).await;
+        }
     }
 }
 

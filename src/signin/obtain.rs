@@ -1,4 +1,4 @@
-//! Where a flight's token comes from: a sign-in at the vault.
+//! Where a flight's token comes from: another replica, or a sign-in at the vault.
 //!
 //! Must never sign in for a user who is stopped, nor hold a permit for the vault before its floor is over; nor note anything of
 //! what came of it where others look: that is `settle`'s.
@@ -6,16 +6,21 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep_until};
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::{
     circuit_breaker::Circuit,
     concurrency_limit::Permit,
+    fleet::{Found, Held, Others, Theirs, Turn},
     shared::{FlightContext, Probe, configured, stopped},
 };
 use crate::{
     clock::Moment,
     live::Snapshot,
-    telemetry::traces::{Span, SpanRole},
+    telemetry::{
+        metrics::SharedEntry,
+        traces::{Span, SpanRole},
+    },
     tokens::{
         cached_token::CachedToken,
         token::{Token, TokenId},
@@ -34,17 +39,33 @@ pub(super) struct Obtained {
     pub(super) version: Version,
     /// What was cached before.
     pub(super) former: Option<Arc<CachedToken>>,
+    /// The lock on other replicas' sign-ins, where there is one.
+    pub(super) lease: Option<Held>,
+    /// A sign-in that was sent, for as long as this is kept.
+    pub(super) unfinished: Option<TaskTrackerToken>,
+}
+
+impl Obtained {
+    /// What tells other replicas of it, if they wait for that.
+    pub(super) fn telling(&mut self, flight: &FlightContext, at: Moment) -> Option<impl Future<Output = ()> + Send + use<>> {
+        let Source::Vault(answer) = &self.source else { return None };
+        Some(self.lease.take()?.telling(flight, self.version, &self.result, (answer.began, answer.bounded), at))
+    }
 }
 
 /// Where it is from, with what is to be noted and told of that alone.
 pub(super) enum Source {
     Vault(VaultAnswer),
+    /// Another replica signed in.
+    Shared(Theirs),
 }
 
 /// What the vault said to a sign-in.
 pub(super) struct VaultAnswer {
     /// `granted`, or the kind of the failure.
     pub(super) kind: &'static str,
+    /// Whether its token says itself how long it lives.
+    bounded: bool,
     /// From just before it was asked.
     pub(super) began: Moment,
     /// How long that took.
@@ -70,34 +91,82 @@ struct Eligible {
 enum NotNow {
     /// What it waited for does not count any more: it has to wait for something else.
     WaitAgain,
+    /// Another replica signs in.
+    TheirTurn,
     Ended(FlightOutcome),
 }
 
-/// Obtains a token, or a failure, as soon as the user may sign in. `sent` becomes true as a password goes on its way.
+/// Obtains a token, or a failure, as soon as the user may sign in or another replica has. `sent` becomes true as a password goes on its way.
 ///
 /// # Errors
 /// Says how the flight ends if the user may not.
 pub(super) async fn obtain(flight: &FlightContext, sent: &mut bool) -> Result<Obtained, FlightOutcome> {
+    let mut others = Others::default();
     loop {
-        wait_for_floor(flight).await;
-        match try_sources(flight, sent).await {
+        match try_sources(flight, &mut others, sent).await {
             Ok(obtained) => return Ok(obtained),
+            Err(NotNow::TheirTurn) => others.their_turn().await,
             Err(NotNow::WaitAgain) => {}
             Err(NotNow::Ended(outcome)) => return Err(outcome),
         }
     }
 }
 
-async fn try_sources(flight: &FlightContext, sent: &mut bool) -> Result<Obtained, NotNow> {
+async fn try_sources(flight: &FlightContext, others: &mut Others, sent: &mut bool) -> Result<Obtained, NotNow> {
     let FlightContext { shared, urgent, caller, .. } = flight;
-    eligible(flight, shared.parts.clock.now().mono)?;
-    // Whichever source comes before the vault is asked here, for who is eligible: no permit is held yet.
-    let permit = shared.limit.acquire(urgent, caller.as_ref()).await;
+    // What others have is asked for before all that is waited for: no permit is held yet.
+    let version = eligible(flight, shared.parts.clock.now().mono)?.credential.version;
+    if let Some(obtained) = taken(flight, others.look(flight, version).await, version)? {
+        return Ok(obtained);
+    }
+    tokio::select! {
+        biased;
+        () = wait_for_floor(flight) => {}
+        () = others.news() => return Err(NotNow::WaitAgain),
+    }
+    let permit = tokio::select! {
+        biased;
+        permit = shared.limit.acquire(urgent, caller.as_ref()) => permit,
+        () = others.news() => return Err(NotNow::WaitAgain),
+    };
     // The queue may have been long: what was true at its end may not be now.
-    let now = shared.parts.clock.now();
-    let eligible = eligible(flight, now.mono)?;
-    let pass = enter(flight, &eligible.snapshot, permit, now.mono)?;
-    Ok(sign_in(flight, eligible, pass, now, sent).await)
+    let Eligible { snapshot, credential } = eligible_past_floor(flight)?;
+    let pass = enter(flight, &snapshot, permit, shared.parts.clock.now().mono)?;
+    let lease = match others.turn(flight, credential.version, snapshot.settings.timeout).await {
+        Turn::Ours(lease) => lease,
+        Turn::Found(found) => return taken(flight, found, credential.version)?.ok_or(NotNow::WaitAgain),
+    };
+    // Nor what was true before the others were asked: this is the last look before a password goes on its way.
+    let eligible = eligible_past_floor(flight)?;
+    let (began, timeout) = (shared.parts.clock.now(), eligible.snapshot.settings.timeout);
+    if eligible.credential.version != credential.version || lease.as_ref().is_some_and(|lease| !lease.lasts(timeout, began.mono))
+    {
+        return Err(NotNow::WaitAgain);
+    }
+    let mut obtained = sign_in(flight, eligible, pass, began, sent).await;
+    obtained.lease = lease;
+    Ok(obtained)
+}
+
+/// What was found at other replicas, as what the flight brings.
+fn taken(flight: &FlightContext, found: Found, version: Version) -> Result<Option<Obtained>, NotNow> {
+    match found {
+        Found::Token(cached, theirs) => {
+            flight.shared.parts.tier.count(SharedEntry::Taken);
+            let former = flight.user.token();
+            Ok(Some(Obtained {
+                source: Source::Shared(theirs),
+                result: Ok(cached),
+                version,
+                former,
+                lease: None,
+                unfinished: None,
+            }))
+        }
+        Found::Stopped(stop) => Err(NotNow::Ended(FlightOutcome::Stopped(stop))),
+        Found::TheirTurn => Err(NotNow::TheirTurn),
+        Found::Nothing => Ok(None),
+    }
 }
 
 /// Waits until the floor lets the user sign in, by the rules in force.
@@ -134,10 +203,15 @@ fn eligible(FlightContext { shared, user, .. }: &FlightContext, now: Instant) ->
     if let Some(stop) = stopped(user, &record, &snapshot, now) {
         return Err(NotNow::Ended(FlightOutcome::Stopped(stop)));
     }
-    if record.holds.within_floor(now, &snapshot.settings.rules).is_some() {
-        return Err(NotNow::WaitAgain);
-    }
     Ok(Eligible { snapshot, credential })
+}
+
+/// The same, where the floor is over: it may have begun anew while something else was waited for.
+fn eligible_past_floor(flight: &FlightContext) -> Result<Eligible, NotNow> {
+    let now = flight.shared.parts.clock.now().mono;
+    let eligible = eligible(flight, now)?;
+    let within = flight.user.record().holds.within_floor(now, &eligible.snapshot.settings.rules);
+    within.map_or(Ok(eligible), |_| Err(NotNow::WaitAgain))
 }
 
 /// Passes the circuit breaker, alone as a probe or with a permit.
@@ -171,17 +245,19 @@ async fn sign_in(flight: &FlightContext, eligible: Eligible, pass: Pass, began: 
     let former = user.token();
     let span = shared.parts.traces.within(Some(&flight.span), "sign_in", SpanRole::Client);
     *sent = true;
+    let unfinished = Some(shared.sent.token());
     let result = sign_in.sign_in(&user.key, &credential.password, span.context()).await;
     let now = shared.parts.clock.now();
     let (version, took) = (credential.version, now.mono.saturating_duration_since(began.mono));
     let kind = result.as_ref().err().map_or("granted", Failure::kind);
+    let bounded = result.as_ref().is_ok_and(|grant| grant.lifetime_is_bounded);
     let result = result.and_then(|grant| {
         let cached = cached_token(flight, grant, version, (began, now), former.as_deref());
         let ended = Failure::Invalid { cause: "its token had ended before the answer was here", issued: true };
         if cached.left_at(now).is_zero() { Err(ended) } else { Ok(Arc::new(cached)) }
     });
-    let source = Source::Vault(VaultAnswer { kind, began, took, span, pass: Some(pass) });
-    Obtained { source, result: result.map_err(Arc::new), version, former }
+    let source = Source::Vault(VaultAnswer { kind, bounded, began, took, span, pass: Some(pass) });
+    Obtained { source, result: result.map_err(Arc::new), version, former, lease: None, unfinished }
 }
 
 /// The token that a grant gives, and when it is to be renewed.

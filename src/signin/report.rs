@@ -4,7 +4,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tracing::{field, info, warn};
+use tracing::{debug, field, info, warn};
 
 use super::{
     obtain::{Obtained, Source, VaultAnswer},
@@ -23,6 +23,7 @@ use crate::{
 pub(super) fn report(flight: &FlightContext, obtained: &Obtained, settled: &Settled) {
     match &obtained.source {
         Source::Vault(answer) => sign_in(flight, answer, &obtained.result, settled),
+        Source::Shared(_) => taken(flight, &obtained.result, settled),
     }
     if flight.renewal {
         let in_time = || obtained.former.as_ref().is_some_and(|former| !former.left_at(settled.at).is_zero());
@@ -47,11 +48,20 @@ pub(super) fn report_broken(flight: &FlightContext, sent: bool) {
 /// Reports how the flight ended.
 pub(super) fn report_end(flight: &FlightContext, outcome: &FlightOutcome) {
     flight.span.end(match outcome {
-        FlightOutcome::Token(_) => None,
+        FlightOutcome::Token(..) => None,
         FlightOutcome::Stopped(stop) => Some(stop.failure.kind()),
         FlightOutcome::Gone => Some("gone"),
         FlightOutcome::Void => Some("void"),
     });
+}
+
+/// Reports a token of another replica's. That told of the sign-in; whoever is answered with it has a line that says `shared`.
+fn taken(flight: &FlightContext, result: &Result<Arc<CachedToken>, Arc<Failure>>, settled: &Settled) {
+    if let Ok(cached) = result {
+        let (key, token_id) = (&flight.user.key, cached.id());
+        let lifetime_s = cached.left_at(settled.at).as_secs();
+        debug!(merchant_id = %key.merchant, number = %key.number, %token_id, lifetime_s, "another replica signed in");
+    }
 }
 
 /// Reports a sign-in.

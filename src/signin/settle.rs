@@ -11,9 +11,10 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
+    fleet::Theirs,
     obtain::{Obtained, Source, VaultAnswer},
     refresh::valid_token,
-    shared::{FlightContext, configured},
+    shared::{FlightContext, Shared, configured},
 };
 use crate::{
     clock::Moment,
@@ -21,7 +22,11 @@ use crate::{
     live::Look,
     single_flight::Leader,
     tokens::{cached_token::CachedToken, version::Version},
-    users::{Configured, Record, holds::Stop, waiters::FlightOutcome},
+    users::{
+        Configured, KnownUser, Record,
+        holds::Stop,
+        waiters::{FlightOutcome, Origin},
+    },
     vault::{Failure, Scope},
 };
 
@@ -44,10 +49,10 @@ struct Noted {
 }
 
 /// The user's record, locked, and what is in force: whatever is put in force later finds what is noted now.
-struct Locked<'a> {
-    record: MutexGuard<'a, Record>,
-    snapshot: Look,
-    is_configured: bool,
+pub(super) struct Locked<'a> {
+    pub(super) record: MutexGuard<'a, Record>,
+    pub(super) snapshot: Look,
+    pub(super) is_configured: bool,
 }
 
 /// What became of the circuit breaker.
@@ -63,11 +68,19 @@ pub(super) enum BreakerChange {
 pub(super) fn settle(flight: &FlightContext, obtained: &mut Obtained) -> Settled {
     let at = flight.shared.parts.clock.now();
     let Obtained { source, result, version, .. } = obtained;
-    let (locked, Noted { stop, doubled_floor, breaker }) = match source {
+    let (mut locked, Noted { stop, doubled_floor, breaker }) = match source {
         Source::Vault(answer) => note_sign_in(flight, answer, result, *version, at),
+        Source::Shared(theirs) => (note_theirs(flight, theirs, *version, at), Noted::default()),
+    };
+    let origin = match source {
+        Source::Vault(_) => Origin::Vault,
+        Source::Shared(_) => Origin::Shared,
     };
     let outcome = match result {
-        Ok(cached) => store(flight, locked, cached, at),
+        Ok(cached) => {
+            locked.record.flight = None;
+            store(&flight.shared, &flight.user, locked, cached, at, origin)
+        }
         Err(_) => keep_former(flight, locked, stop, at),
     };
     keep_hold(flight, result.as_ref().err());
@@ -107,7 +120,7 @@ pub(super) fn settle_broken(flight: &FlightContext, leader: &Leader<FlightOutcom
     renew_later(flight, &stop);
 }
 
-fn lock(FlightContext { shared, user, .. }: &FlightContext, at: Moment) -> Locked<'_> {
+pub(super) fn lock<'a>(shared: &Shared, user: &'a Arc<KnownUser>, at: Moment) -> Locked<'a> {
     let mut record = user.record();
     let snapshot = shared.live.load();
     // If it was forgotten and has come back, it has another record, whose token is not for this flight to replace.
@@ -117,10 +130,14 @@ fn lock(FlightContext { shared, user, .. }: &FlightContext, at: Moment) -> Locke
 }
 
 /// Stores a token. A user who was removed meanwhile is forgotten; one whose credential changed gets another token soon.
-fn store(flight: &FlightContext, locked: Locked<'_>, cached: &Arc<CachedToken>, at: Moment) -> FlightOutcome {
-    let FlightContext { shared, user, .. } = flight;
-    let Locked { mut record, snapshot, is_configured } = locked;
-    record.flight = None;
+pub(super) fn store(
+    shared: &Shared,
+    user: &KnownUser,
+    Locked { mut record, snapshot, is_configured }: Locked<'_>,
+    cached: &Arc<CachedToken>,
+    at: Moment,
+    origin: Origin,
+) -> FlightOutcome {
     if !snapshot.takes(cached) {
         return FlightOutcome::Void;
     }
@@ -131,7 +148,7 @@ fn store(flight: &FlightContext, locked: Locked<'_>, cached: &Arc<CachedToken>, 
         let due = if counts { cached.due_in(at, snapshot.settings.renewal) } else { Some(Duration::ZERO) };
         shared.plan(&mut record, &user.key, due.map(|due| at.mono + due));
     }
-    FlightOutcome::Token(Arc::clone(cached))
+    FlightOutcome::Token(Arc::clone(cached), origin)
 }
 
 /// Keeps the cached token, which is still good: tries again to renew it once the wait is over, unless nothing will change till then.
@@ -150,6 +167,13 @@ fn keep_former(flight: &FlightContext, locked: Locked<'_>, stop: Option<Stop>, a
     stop.map_or(FlightOutcome::Void, FlightOutcome::Stopped)
 }
 
+/// Notes what another replica's sign-in says of the user. Of the vault, whoever signed in has noted what it says.
+fn note_theirs<'a>(flight: &'a FlightContext, theirs: &Theirs, version: Version, at: Moment) -> Locked<'a> {
+    let mut locked = lock(&flight.shared, &flight.user, at);
+    theirs.note(&mut locked.record, version);
+    locked
+}
+
 /// Notes what a sign-in says of the user and of the vault. Its permit is free afterwards.
 fn note_sign_in<'a>(
     flight: &'a FlightContext,
@@ -165,14 +189,14 @@ fn note_sign_in<'a>(
             shared.took(answer.took);
             // First, since it locks other users' records.
             let breaker = vault_granted(flight, version, at);
-            let mut locked = lock(flight, at);
+            let mut locked = lock(shared, user, at);
             let (rules, gave) = (&locked.snapshot.settings.rules, cached.left_at(at));
             let doubled_floor = locked.record.holds.succeeded(version, answer.began.mono, gave, rules);
             (locked, Noted { doubled_floor, breaker, ..Noted::default() })
         }
         Err(failure) => {
             let circumstances = shared.circumstances(at.mono);
-            let mut locked = lock(flight, at);
+            let mut locked = lock(shared, user, at);
             let rules = &locked.snapshot.settings.rules;
             let stop = locked.record.holds.failed(version, Failure::clone(failure), circumstances, rules);
             if let Failure::Throttled { scope: Scope::Merchant, wait, .. } = **failure {

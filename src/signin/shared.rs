@@ -4,11 +4,12 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
     time::{Duration, SystemTime},
 };
 
 use tokio::{runtime::Handle, sync::Notify, time::Instant};
+use tokio_util::task::TaskTracker;
 
 use super::{caller_rates::CallerRates, concurrency_limit::ConcurrencyLimit, upstream_state::UpstreamState};
 use crate::{
@@ -21,6 +22,7 @@ use crate::{
         metrics::Metrics,
         traces::{Span, Traces},
     },
+    tier::Tier,
     tokens::cache::Cache,
     users::{
         Configured, KnownUser, Record,
@@ -56,6 +58,8 @@ pub struct Parts {
     pub cache: Cache,
     /// Where holds outlive the process.
     pub hold_file: HoldFile,
+    /// What other replicas know.
+    pub tier: Tier,
     /// Where renewals are planned.
     pub refresh_queue: Arc<RefreshQueue>,
     /// What is counted.
@@ -88,6 +92,8 @@ pub(super) struct Shared {
     /// The places of calls that wait.
     pub(super) waiters: Arc<Shares>,
     pub(super) caller_rates: CallerRates,
+    /// Sign-ins that were sent, until they are told of.
+    pub(super) sent: TaskTracker,
     random: Mutex<fastrand::Rng>,
 }
 
@@ -97,6 +103,12 @@ pub(super) struct FlightContext {
     pub(super) user: Arc<KnownUser>,
     /// Nobody waited when it began.
     pub(super) renewal: bool,
+    /// The least life that is wanted, where that is the reason for it.
+    pub(super) min_remaining: Duration,
+    /// Ids of tokens that are of no use to those who wait.
+    pub(super) rejected: Arc<Mutex<Vec<String>>>,
+    /// There was news of the user that it may not have seen.
+    pub(super) was_told: Arc<AtomicBool>,
     /// Whose call began it, where that is known.
     pub(super) caller: Option<CallerName>,
     /// Says that somebody waits now.
@@ -143,6 +155,7 @@ impl Shared {
             renewals: Shares::new(FLIGHTS_MAX / 2),
             waiters: Shares::new(WAITERS_MAX),
             caller_rates: CallerRates::default(),
+            sent: TaskTracker::new(),
             random: Mutex::new(fastrand::Rng::with_seed(parts.seed)),
             parts,
         }

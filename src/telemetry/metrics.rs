@@ -22,11 +22,13 @@ use prometheus_client::{
 
 pub mod gauges;
 mod histogram;
+mod shared_tier;
 #[cfg(test)]
 mod tests;
 mod text_format;
 
-use self::{gauges::Gauges, histogram::Histogram};
+pub use self::shared_tier::{SharedEntry, SharedOperation};
+use self::{gauges::Gauges, histogram::Histogram, shared_tier::SharedTier};
 
 /// Before every name of ours.
 const PREFIX: &str = "token_broker";
@@ -172,6 +174,8 @@ pub struct Metrics {
     reloads: Family<ByResult, Counter>,
     /// Times that a user's floor between sign-ins doubled, since its tokens are rejected soon after their issue.
     pub floor_doublings: Counter,
+    /// What the tier that replicas share is asked and says.
+    pub shared: SharedTier,
     /// Whether `state_directory` is set and can't be used: 1, or 0.
     pub holds_unkept: Gauge,
     /// Lines of the audit trail that were dropped, since whatever takes them is too slow.
@@ -203,6 +207,7 @@ impl Default for Metrics {
             handshakes: Family::default(),
             reloads: Family::default(),
             floor_doublings: Counter::default(),
+            shared: SharedTier::default(),
             holds_unkept: Gauge::default(),
             audit_lines_lost: Counter::default(),
             log_lines_lost: Counter::default(),
@@ -264,6 +269,7 @@ impl Metrics {
         to.register("floor_doublings", help, self.floor_doublings.clone());
         let help = "1 where state_directory is set and can't be used: a restart will forget which users the vault refused";
         to.register("holds_unkept", help, self.holds_unkept.clone());
+        self.shared.register(to);
         let help = "Lines of the audit trail that were lost, since whatever takes them is too slow, or full";
         to.register("audit_lines_lost", help, self.audit_lines_lost.clone());
         let help = "Lines of the log that were dropped, since whatever reads them is too slow";

@@ -30,6 +30,14 @@ const MARK_BYTES: usize = 3;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Mark([u8; MARK_BYTES]);
 
+impl Mark {
+    /// As bytes, to be hashed with others.
+    #[must_use]
+    pub fn bytes(self) -> [u8; MARK_BYTES] {
+        self.0
+    }
+}
+
 impl Version {
     /// Its mark.
     #[must_use]

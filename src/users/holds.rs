@@ -163,6 +163,55 @@ impl Holds {
         doubles.then(|| self.floor(rules).min(gave / 2))
     }
 
+    /// Notes what another replica's sign-in with `version` gave, which began at `began`.
+    pub fn succeeded_elsewhere(&mut self, version: Version, began: Instant, gave: Duration, doublings: u32) {
+        if self.is_elsewhere(version) {
+            return;
+        }
+        self.told_of_sign_in(began, gave, doublings);
+        if self.counts(version) {
+            self.current.granted_elsewhere(began);
+        }
+        if let Some(rare) = self.rare.as_deref_mut() {
+            (rare.failures, rare.rejected) = (0, None);
+        }
+    }
+
+    /// Notes that another replica has signed in, with which nothing is known yet that would do here: the floor counts for all.
+    pub fn told_of_sign_in(&mut self, began: Instant, gave: Duration, doublings: u32) {
+        if self.last.is_none_or(|(known, _)| known < began) {
+            self.last = Some((began, gave));
+            if doublings > 0 || self.doublings() > 0 {
+                self.rare.get_or_insert_default().doublings = doublings;
+            }
+        }
+    }
+
+    /// Notes what another replica knows against the version that counts.
+    pub fn told(&mut self, saved: SavedHold, now: Moment, rules: &Rules) {
+        if self.version.is_some_and(|version| version.mark() == saved.mark) {
+            self.current.told(CredentialHolds::of_saved(saved, now), rules);
+        }
+    }
+
+    /// What is known against the version that counts, for other replicas.
+    #[must_use]
+    pub fn shown(&self, now: Moment, rules: &Rules) -> Option<SavedHold> {
+        self.current.saved(self.version?.mark(), now, rules)
+    }
+
+    /// When the last sign-in that succeeded began, wherever.
+    #[must_use]
+    pub fn began(&self) -> Option<Instant> {
+        self.last.map(|(began, _)| began)
+    }
+
+    /// How often the floor has doubled.
+    #[must_use]
+    pub fn doublings(&self) -> u32 {
+        self.rare.as_ref().map_or(0, |rare| rare.doublings)
+    }
+
     /// Notes a failure of a sign-in with `version`. Returns what it comes to, unless it says nothing of the version that counts,
     /// which may then be tried at once: a judgement of a credential that was replaced while the vault judged it, or whatever another
     /// upstream did. It is remembered, should that version come back.
@@ -277,7 +326,7 @@ impl Holds {
     }
 
     fn floor(&self, rules: &Rules) -> Duration {
-        let doublings = self.rare.as_ref().map_or(0, |rare| rare.doublings);
+        let doublings = self.doublings();
         if doublings == 0 {
             return rules.min_sign_in_interval;
         }

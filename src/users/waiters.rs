@@ -2,7 +2,11 @@
 //!
 //! Must never keep a flight from its end: whoever waits holds nothing that the flight needs.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
+    time::Duration,
+};
 
 use tokio::{sync::Notify, time::Instant};
 
@@ -21,17 +25,29 @@ use crate::{
 /// Most calls waiting for one flight: ten thousand replicas of one caller that report one dead token, and others beside it.
 pub const WAITERS_PER_FLIGHT_MAX: usize = 16_384;
 
+/// Most ids of tokens that a flight is told are of no use: those of a few callers, each with as many as it may name.
+const REJECTED_MAX: usize = 64;
+
 /// How a flight ended.
 #[derive(Clone, Debug)]
 pub enum FlightOutcome {
-    /// With a token, stored already.
-    Token(Arc<CachedToken>),
+    /// With a token, stored already, and where it is from.
+    Token(Arc<CachedToken>, Origin),
     /// Without one.
     Stopped(Stop),
     /// Without a sign-in: the user was removed from the configuration meanwhile.
     Gone,
     /// With what says nothing of the credential and the vault that count by now: those may be tried at once.
     Void,
+}
+
+/// Where a flight's token is from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A sign-in of its own.
+    Vault,
+    /// One of another replica.
+    Shared,
 }
 
 /// What a caller who needs a sign-in gets.
@@ -64,6 +80,8 @@ pub struct JoinRequest<'a> {
     pub begin_by: Option<Instant>,
     /// The least life wanted, where that is the reason for the flight.
     pub min_remaining: Duration,
+    /// Ids of tokens that are of no use to whoever asks: none of them is taken from another replica.
+    pub rejected: &'a [String],
     /// Whether somebody waits; renewals yield to those.
     pub urgent: bool,
     /// Of the call that wants it; none for a renewal.
@@ -94,6 +112,10 @@ pub struct FlightHandle {
     pub(crate) urgent: Arc<Notify>,
     /// The flight's, to which those who wait are linked.
     pub(crate) span: Span,
+    /// Ids of tokens that are of no use to those who wait.
+    pub(crate) rejected: Arc<Mutex<Vec<String>>>,
+    /// There was news of the user that the flight may not have seen.
+    pub(crate) was_told: Arc<AtomicBool>,
 }
 
 impl FlightHandle {
@@ -101,7 +123,28 @@ impl FlightHandle {
     pub(crate) fn new(begins: Instant, span: Span) -> (Leader<FlightOutcome>, Self) {
         let leader = Leader::new();
         let outcome = leader.follower();
-        (leader, Self { outcome, begins, waiters: Shares::new(WAITERS_PER_FLIGHT_MAX), urgent: Arc::default(), span })
+        (
+            leader,
+            Self {
+                outcome,
+                begins,
+                waiters: Shares::new(WAITERS_PER_FLIGHT_MAX),
+                urgent: Arc::default(),
+                span,
+                rejected: Arc::default(),
+                was_told: Arc::default(),
+            },
+        )
+    }
+
+    /// Tells the flight what is of no use to somebody who waits.
+    pub(crate) fn reject(&self, rejected: &[String]) {
+        if !rejected.is_empty() {
+            let mut all = self.rejected.lock().unwrap_or_else(PoisonError::into_inner);
+            let room = REJECTED_MAX.saturating_sub(all.len());
+            let new: Vec<_> = rejected.iter().filter(|id| !all.contains(*id)).take(room).cloned().collect();
+            all.extend(new);
+        }
     }
 
     /// Tells the flight that somebody waits.

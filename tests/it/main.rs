@@ -35,6 +35,7 @@ mod residues;
 mod restarts;
 mod service_accounts;
 mod shared_out;
+mod shared_tier;
 mod shutdown;
 mod sign_in_panics;
 mod simulation;

@@ -5,6 +5,7 @@ pub(crate) mod bare;
 pub(crate) mod broker_in_memory;
 pub(crate) mod plain_http;
 pub(crate) mod process;
+pub(crate) mod redis;
 pub(crate) mod said;
 pub(crate) mod scripted_vault;
 pub(crate) mod stage;

@@ -1,10 +1,12 @@
 """The faults, one by one: what is done, and which alerts fire and resolve."""
 
+import base64
 import signal
+import subprocess
 
 from callers import MERCHANT, number
 from certificates import authority, certificate
-from common import PASSWORD, PATIENCE, SCALE, Failed, alert, pause, wait_until
+from common import PASSWORD, PATIENCE, SCALE, Failed, alert, free_port, pause, wait_until
 from programs import Broker
 from stage import Stage
 
@@ -261,6 +263,22 @@ def holds_can_not_be_kept(stage: Stage) -> None:
     stage.resolve()
 
 
+def the_shared_tier_is_away(stage: Stage) -> None:
+    """Callers get their tokens all the same."""
+    keys = [stage.directory / name for name in ("names", "key")]
+    for byte, key in enumerate(keys):
+        key.write_text(base64.b64encode(bytes([byte]) * 32).decode())
+        key.chmod(0o600)
+    port = free_port()
+    table = f'shared = {{ url = "redis://127.0.0.1:{port}", name_key_file = "{keys[0]}", keys = [{{ id = 1, file = "{keys[1]}" }}] }}'
+    broker = stage.broker(stage.vault(), top=table)
+    stage.scrape(broker)
+    stage.fire(alert("SharedTierDown"))
+    command = ["redis-server", "--bind", "127.0.0.1", "--port", str(port), "--save", "", "--dir", str(stage.directory)]
+    stage.started(subprocess.Popen(command, stdout=subprocess.DEVNULL))
+    stage.resolve()
+
+
 def replicas_have_other_users(stage: Stage) -> None:
     vault = stage.vault()
     brokers = [stage.broker(vault, users=2), stage.broker(vault, users=0)]
@@ -386,6 +404,7 @@ SCENARIOS = [
     the_configuration_is_at_fault,
     the_audit_trail_has_no_room,
     holds_can_not_be_kept,
+    the_shared_tier_is_away,
     replicas_have_other_users,
     one_replica_is_cut_off_from_the_vault,
     something_breaks_inside,

@@ -154,11 +154,6 @@ fn a_state_directory_is_one_or_can_be_made() {
 }
 
 #[test]
-fn what_is_not_built_is_refused_once_a_table() {
-    expect_faults(&format!("{VAULT}[shared]\nx = 1\n"), &[(3, "shared", "is not built yet in this version; remove it")]);
-}
-
-#[test]
 fn tables_that_contradict_each_other_are_refused() {
     let remedies = "auth.allow_unauthenticated = true";
     for (text, expected) in [

@@ -24,6 +24,8 @@ pub struct Gauges {
     pub ready: bool,
     /// Whether the vault counts as reachable.
     pub vault_up: bool,
+    /// Whether the tier that replicas share can be used; none where there is none.
+    pub shared_up: Option<bool>,
     /// Sign-ins under way or queued.
     pub flights: usize,
     /// Calls that wait for one.
@@ -125,6 +127,9 @@ impl Gauges {
         gauge("ready", "1 while this process answers callers, which says nothing of the vault", usize::from(self.ready));
         let help = "0 while the vault counts as down: the last sign-ins of three users found none, or none that makes sense";
         gauge("vault_up", help, usize::from(self.vault_up));
+        if let Some(up) = self.shared_up {
+            gauge("shared_up", "0 while the shared tier can't be used, and each replica signs in by itself", usize::from(up));
+        }
         gauge("flights", "Sign-ins under way or queued", self.flights);
         gauge("waiting_calls", "Calls that wait for a sign-in", self.waiting);
         gauge("renewals_planned", "Users whose next renewal has its time", self.renewals_planned);

@@ -62,7 +62,7 @@ impl Disk {
     fn start(&self, now: Moment, configured: Vec<UserConfig>) -> Process {
         let (path, metrics) = (self.directory(), Arc::<Metrics>::default());
         let hold_file = HoldFile::open(&path, now, &metrics);
-        Process { users: Users::recalling(hold_file.clone(), configured, "a"), hold_file, metrics }
+        Process { users: Users::recalling(hold_file.clone(), None, configured, "a"), hold_file, metrics }
     }
 }
 

@@ -139,6 +139,26 @@ impl CredentialHolds {
         Stop { failure: Arc::clone(&pause.failure), until: pause.until(rules) }
     }
 
+    /// Another replica's sign-in, which began then, gave a token: what was known before is over.
+    pub(super) fn granted_elsewhere(&mut self, began: Instant) {
+        if self.pause().is_none_or(|(pause, _)| pause.since < began) {
+            *self = Self::default();
+        }
+    }
+
+    /// What another replica knows: the longer wait counts, and the higher counts.
+    pub(super) fn told(&mut self, theirs: Self, rules: &Rules) {
+        let Some(theirs) = theirs.0 else { return };
+        let known = self.0.get_or_insert_default();
+        let until = |pause: &Option<Pause>| pause.as_ref().map(|pause| pause.until(rules));
+        if until(&theirs.pause) > until(&known.pause) {
+            known.pause = theirs.pause;
+        }
+        known.undocumented = known.undocumented.max(theirs.undocumented);
+        known.ungranted = known.ungranted.max(theirs.ungranted);
+        known.forgiven |= theirs.forgiven;
+    }
+
     /// Forgets the undocumented answers, and what stopped the credential for them, once.
     pub(super) fn forgive(&mut self) {
         let Some(known) = self.0.as_deref_mut().filter(|known| known.undocumented > 0 && !known.forgiven) else { return };

@@ -31,6 +31,14 @@ pub struct SavedHold {
     pub(super) forgiven: bool,
 }
 
+impl SavedHold {
+    /// The same, begun at another instant.
+    #[must_use]
+    pub fn begun(self, since: SystemTime) -> Self {
+        Self { since, ..self }
+    }
+}
+
 /// What the vault said.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]

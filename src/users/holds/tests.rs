@@ -1,5 +1,7 @@
 //! Floors, back-offs and holds, by table and property.
 
+mod elsewhere;
+
 use proptest::prelude::*;
 
 use super::*;

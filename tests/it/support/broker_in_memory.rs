@@ -16,6 +16,7 @@ use token_broker::{
         metrics::Metrics,
         traces::{Span, Traces},
     },
+    tier::Tier,
     tokens::cache::Cache,
     user::{MerchantId, Number, UserKey},
     users::{hold_file::HoldFile, holds::Rules, refresh_queue::RefreshQueue},
@@ -44,6 +45,7 @@ pub(crate) fn settings(upstream: &str, sign_in: Arc<dyn SignIn>) -> Settings {
     Settings {
         upstream: Arc::from(upstream),
         sign_in,
+        timeout: Duration::from_secs(10),
         rules: RULES,
         renewal: Renewal::Ahead,
         max_concurrent_sign_ins: 64,
@@ -62,6 +64,7 @@ pub(crate) fn parts(clock: Arc<dyn Clock>, users: usize, seed: u64) -> Parts {
         clock: Arc::clone(&clock),
         cache: Cache::new(users),
         hold_file: HoldFile::default(),
+        tier: Tier::default(),
         refresh_queue: Arc::new(RefreshQueue::new(clock)),
         metrics: Arc::default(),
         traces: Traces::default(),

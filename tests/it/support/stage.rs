@@ -6,8 +6,10 @@ use tempfile::TempDir;
 use token_broker::{
     app::{App, Listeners, Reloading, StopSignal},
     client::{Client, ClientError, Query, Token},
+    clock::{Clock, SystemClock},
     config::Files,
     telemetry::audit::Audit,
+    vault::HttpVault,
 };
 use token_broker_sandbox::{Options, Sandbox};
 use tokio::{net::TcpListener, sync::Notify};
@@ -50,13 +52,20 @@ pub(crate) struct Running {
 impl Running {
     /// Starts a broker with the configuration at `path`, on free ports.
     pub(crate) async fn start(path: &Path) -> Self {
+        Self::start_by(path, Arc::new(SystemClock)).await
+    }
+
+    /// The same by a clock of its own.
+    pub(crate) async fn start_by(path: &Path, clock: Arc<dyn Clock>) -> Self {
         let (files, loaded) = Files::open(path).expect("the configuration is in order");
         let grpc = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let admin = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = |listener: &TcpListener| listener.local_addr().expect("is bound").to_string();
         let (endpoint, at) = (format!("http://{}", address(&grpc)), address(&admin));
         let (stop, hup) = (StopSignal::default(), Arc::new(Notify::new()));
-        let app = App::new(loaded.config, Audit::default()).expect("the broker can be wired");
+        let vault = HttpVault::new(&loaded.config.vault, Arc::clone(&clock)).expect("there is TLS");
+        let app = App::with_sign_in(loaded.config, Audit::default(), Arc::new(vault), clock, fastrand::u64(..));
+        let app = app.expect("the broker can be wired");
         let app = app.reloading(Reloading { files, warnings: loaded.warnings, hup: Arc::clone(&hup), level: None });
         stop.hurry.cancel();
         let listeners = Listeners { grpc: vec![grpc], admin: vec![admin], ..Listeners::default() };

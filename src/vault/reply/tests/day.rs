@@ -98,6 +98,7 @@ async fn a_day(vault: Arc<Closed>, users: usize, seed: u64) {
         clock: clock.clone(),
         cache: Cache::new(users),
         hold_file: HoldFile::default(),
+        tier: crate::tier::Tier::default(),
         refresh_queue: Arc::new(RefreshQueue::new(clock)),
         metrics: Arc::default(),
         traces: Traces::default(),
@@ -108,6 +109,7 @@ async fn a_day(vault: Arc<Closed>, users: usize, seed: u64) {
     let settings = Settings {
         upstream: Arc::from("the vault"),
         sign_in: vault,
+        timeout: Duration::from_secs(10),
         rules: Rules { min_sign_in_interval: Duration::from_secs(5), refusal_hold: DAY },
         renewal: Renewal::Ahead,
         max_concurrent_sign_ins: 64,

@@ -1,0 +1,342 @@
+//! What a flight has to do with other replicas: it takes the token that one of them signed in for, obeys what the vault told one of them,
+//! has its turn to sign in when none of them does, and tells them what came of it.
+//!
+//! Must never keep a flight from signing in because nobody can be asked; nor take a token that is older than one that is known, that has
+//! ended, or that whoever waits was refused with.
+
+use std::{
+    future::pending,
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::shared::{FlightContext, Shared, configured, stopped};
+use crate::{
+    clock::Moment,
+    telemetry::metrics::SharedEntry,
+    tier::{Known, Lease, Leasing, Name, Publication, StopEntry, Subject, TokenEntry, Waiter, lease_of},
+    tokens::{
+        cached_token::CachedToken,
+        token::{Token, TokenId},
+        version::Version,
+    },
+    users::{
+        KnownUser, Record,
+        holds::{Rules, SavedHold, Stop},
+    },
+    vault::{Failure, Scope},
+};
+
+/// While another replica signs in, it is looked at this often whether it is done, should its news be lost, or its holder.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// Others may have their turn for so many times as long as a lock lasts; then it says nothing any more.
+const PATIENCE: u32 = 2;
+/// One sign-in surely began before another if it did by so much: that one's beginning is known to a round trip.
+const SURELY: Duration = Duration::from_secs(1);
+/// What people are told of a failure of another replica's.
+const ELSEWHERE: &str = "it could not be used by another replica just now";
+
+/// What another replica's sign-in was like.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Theirs {
+    generation: u32,
+    began: Instant,
+    gave: Duration,
+    doublings: u32,
+}
+
+impl Theirs {
+    /// Notes that its token is taken.
+    pub(super) fn note(&self, record: &mut Record, version: Version) {
+        record.generation = record.generation.max(self.generation);
+        record.holds.succeeded_elsewhere(version, self.began, self.gave, self.doublings);
+    }
+}
+
+/// What was found at other replicas.
+pub(super) enum Found {
+    /// A token that does, which is not stored yet.
+    Token(Arc<CachedToken>, Theirs),
+    /// The user may not sign in, which is noted.
+    Stopped(Stop),
+    /// Another replica signs in just now.
+    TheirTurn,
+    /// Nothing that changes anything.
+    Nothing,
+}
+
+/// What is wanted of them.
+pub(super) struct Wanted<'a> {
+    pub(super) user: &'a Arc<KnownUser>,
+    /// What was asked for.
+    pub(super) version: Version,
+    pub(super) min_remaining: Duration,
+    /// Ids that are of no use.
+    pub(super) rejected: &'a [String],
+}
+
+/// Whose turn it is to sign in.
+pub(super) enum Turn {
+    /// Ours: with the lock, or without where nobody can be asked.
+    Ours(Option<Held>),
+    /// Another's, or nobody's any more.
+    Found(Found),
+}
+
+/// The lock, and what the next token's generation is higher than: the newest of the user's tokens that is known, and the server's clock.
+pub(super) struct Held {
+    lease: Box<Lease>,
+    generation: u32,
+}
+
+impl Held {
+    /// Whether nobody else has the lock before a sign-in that takes `timeout` is over.
+    pub(super) fn lasts(&self, timeout: Duration, now: Instant) -> bool {
+        self.lease.ends() >= now + timeout
+    }
+}
+
+/// A flight's dealings with other replicas.
+#[derive(Default)]
+pub(super) struct Others {
+    waiter: Option<(Name, Waiter)>,
+    /// Since when it waits for others.
+    waits_since: Option<Instant>,
+}
+
+impl Others {
+    /// Looks what they know.
+    pub(super) async fn look(&mut self, flight: &FlightContext, version: Version) -> Found {
+        let FlightContext { shared, user, .. } = flight;
+        let Some(subject) = self.subject(flight, version) else { return Found::Nothing };
+        shared.parts.tier.follow(&subject, user);
+        let known = shared.parts.tier.look(&subject).await;
+        let found = known.as_ref().map_or(Found::Nothing, |known| judged(flight, version, known));
+        match found {
+            Found::Nothing if known.is_some_and(|known| known.is_locked) && self.has_patience(flight) => Found::TheirTurn,
+            found => found,
+        }
+    }
+
+    /// Whether others may still have their turn, from the first time that they are found to have it.
+    fn has_patience(&mut self, FlightContext { shared, .. }: &FlightContext) -> bool {
+        let (now, timeout) = (shared.parts.clock.now().mono, shared.live.load().settings.timeout);
+        let since = *self.waits_since.get_or_insert(now);
+        now.saturating_duration_since(since) <= lease_of(timeout).saturating_mul(PATIENCE)
+    }
+
+    /// Asks whose turn it is, for a sign-in that takes `timeout` at most.
+    pub(super) async fn turn(&mut self, flight: &FlightContext, version: Version, timeout: Duration) -> Turn {
+        let shared = &flight.shared;
+        let Some(subject) = self.subject(flight, version) else { return Turn::Ours(None) };
+        let (lease, known) = match shared.parts.tier.lease(&subject, timeout).await {
+            Leasing::Won(lease, known) => (Some(lease), known),
+            Leasing::Busy(known) => (None, known),
+            Leasing::Alone => return Turn::Ours(None),
+        };
+        let generation = known.token.as_ref().map_or(0, |(entry, _)| entry.generation);
+        match (judged(flight, version, &known), lease) {
+            (Found::Nothing, Some(lease)) => Turn::Ours(Some(Held { lease, generation: generation.max(known.clock) })),
+            // A lock that nobody writes under, nor lets go of, says nothing any more.
+            (Found::Nothing, None) if !self.has_patience(flight) => Turn::Ours(None),
+            (Found::Nothing, None) => Turn::Found(Found::TheirTurn),
+            // The lock, if it was won, is given back.
+            (found, _) => Turn::Found(found),
+        }
+    }
+
+    /// Waits for news of the user.
+    pub(super) async fn news(&self) {
+        match &self.waiter {
+            Some((_, waiter)) => waiter.wait(Duration::MAX).await,
+            None => pending().await,
+        }
+    }
+
+    /// Waits for what comes of another replica's turn.
+    pub(super) async fn their_turn(&self) {
+        if let Some((_, waiter)) = &self.waiter {
+            waiter.wait(LOOK_AGAIN).await;
+        }
+    }
+
+    /// Who is meant. News of it is listened to before it is looked what there is, so that none falls in between.
+    fn subject(&mut self, FlightContext { shared, user, .. }: &FlightContext, version: Version) -> Option<Subject> {
+        let subject = shared.parts.tier.subject(&user.key, version)?;
+        if self.waiter.as_ref().is_none_or(|(name, _)| *name != subject.name()) {
+            self.waiter = shared.parts.tier.waiter(&subject).map(|waiter| (subject.name(), waiter));
+        }
+        Some(subject)
+    }
+}
+
+fn judged(flight: &FlightContext, version: Version, known: &Known) -> Found {
+    let rejected = flight.rejected.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let wanted = Wanted { user: &flight.user, version, min_remaining: flight.min_remaining, rejected: &rejected };
+    judge(&flight.shared, &wanted, known)
+}
+
+/// What others know, and what it means here; what it says of when the user may sign in is noted.
+pub(super) fn judge(shared: &Shared, wanted: &Wanted<'_>, known: &Known) -> Found {
+    let now = shared.parts.clock.now();
+    let circumstances = shared.circumstances(now.mono);
+    let mut record = wanted.user.record();
+    let snapshot = shared.live.load();
+    let is_current = configured(wanted.user, &mut record, &snapshot, now.mono)
+        .is_some_and(|configured| configured.credential.version == wanted.version);
+    if !is_current {
+        return Found::Nothing;
+    }
+    let rules = &snapshot.settings.rules;
+    if let Some((StopEntry::Merchant { vault_error, .. }, kept)) = &known.merchant {
+        let failure = Failure::Throttled { scope: Scope::Merchant, wait: *kept, vault_error: vault_error.clone() };
+        let stop = Stop { failure: Arc::new(failure), until: known.asked.mono + *kept };
+        wanted.user.merchant().stop(wanted.version.upstream, stop, now.mono);
+    }
+    let is_pausing = record.holds.stopped(now.mono, rules).is_some();
+    match &known.stop {
+        Some((StopEntry::Hold { hold, .. }, _)) => record.holds.told(SavedHold::clone(hold), known.asked, rules),
+        // Counted here as well, so that the next pause is longer whoever fails next; but once.
+        Some((StopEntry::Pause { .. }, kept)) if !is_pausing => {
+            let failure = Failure::Unavailable { cause: ELSEWHERE, wait: Some(*kept), vault_error: String::new() };
+            record.holds.failed(wanted.version, failure, circumstances, rules);
+        }
+        Some((StopEntry::Pause { .. } | StopEntry::Merchant { .. }, _)) | None => {}
+    }
+    // A token that is there is taken whatever stops a sign-in.
+    let token = known.token.as_ref().map(|(entry, kept)| Offer { entry, left: entry.left_at(*kept, known.asked), kept: *kept });
+    let found = token.and_then(|offer| offer.judge(shared, wanted, &mut record, rules, known.asked));
+    let stop = stopped(wanted.user, &record, &snapshot, now.mono);
+    // The file's lock comes before a record's.
+    drop(record);
+    if matches!(known.stop, Some((StopEntry::Hold { .. }, _))) {
+        shared.parts.hold_file.note(wanted.user);
+    }
+    match (found, stop) {
+        (Some((cached, theirs)), _) => Found::Token(cached, theirs),
+        (None, Some(stop)) => Found::Stopped(stop),
+        (None, None) => Found::Nothing,
+    }
+}
+
+/// A token that another replica signed in for.
+struct Offer<'a> {
+    entry: &'a TokenEntry,
+    /// What is left of it.
+    left: Duration,
+    /// How long the server keeps it yet.
+    kept: Duration,
+}
+
+impl Offer<'_> {
+    /// The token, if it does; counts what becomes of it, and notes that somebody signed in, since the floor counts for all.
+    fn judge(
+        self,
+        shared: &Shared,
+        wanted: &Wanted<'_>,
+        record: &mut Record,
+        rules: &Rules,
+        asked: Moment,
+    ) -> Option<(Arc<CachedToken>, Theirs)> {
+        let Self { entry, left, kept } = self;
+        let id = TokenId::of(entry.access_token.expose());
+        let former = wanted.user.token();
+        let is_held = former.as_ref().is_some_and(|former| former.id() == id);
+        let is_newer = entry.generation > record.generation;
+        let ago = entry.began_ago(kept);
+        let began = asked.mono.checked_sub(ago).unwrap_or(asked.mono);
+        let theirs = Theirs { generation: entry.generation, began, gave: entry.gave, doublings: entry.doublings };
+        let why = if left.is_zero() {
+            SharedEntry::Expired
+        // One that was signed in for without others, who could not be asked, has no generation.
+        } else if entry.generation < record.generation
+            || !is_held && record.holds.began().is_some_and(|last| began + SURELY < last)
+        {
+            SharedEntry::Replayed
+        } else if is_held && !is_newer || left < wanted.min_remaining {
+            SharedEntry::Same
+        } else if !is_held && wanted.rejected.iter().any(|rejected| rejected.eq_ignore_ascii_case(id.as_str())) {
+            SharedEntry::Rejected
+        } else {
+            let due_left = shared.quiet_due_left(began, entry.lifetime, shared.lead(Duration::ZERO));
+            let token = Token {
+                access_token: entry.access_token.clone(),
+                id,
+                scope: shared.scope(entry.scope.clone()),
+                expires: asked.plus(left),
+                lifetime: entry.lifetime,
+            };
+            let cached = CachedToken::new(token, wanted.version, entry.bounded, former.as_deref(), due_left, asked);
+            return Some((Arc::new(cached), theirs));
+        };
+        shared.parts.tier.count(why);
+        if is_newer && !kept.is_zero() && why != SharedEntry::Replayed {
+            record.holds.told_of_sign_in(theirs.began, theirs.gave, theirs.doublings);
+            // Should it be given again, that is news.
+            record.generation = entry.generation;
+        }
+        // Of one that is held here, whoever found it so has noted it.
+        if why == SharedEntry::Rejected {
+            record.holds.rejected(id, asked.mono, rules);
+        }
+        None
+    }
+}
+
+impl Held {
+    /// Tells the others what came of the turn, which is settled. Does not wait for anything until it is polled.
+    pub(super) fn telling(
+        self,
+        FlightContext { shared, user, .. }: &FlightContext,
+        version: Version,
+        result: &Result<Arc<CachedToken>, Arc<Failure>>,
+        (began, bounded): (Moment, bool),
+        at: Moment,
+    ) -> impl Future<Output = ()> + Send + use<> {
+        let Self { lease, generation } = self;
+        let publication = {
+            let mut record = user.record();
+            let snapshot = shared.live.load();
+            let rules = &snapshot.settings.rules;
+            // What says nothing of what counts by now is nobody's news.
+            record.holds.counts(version).then(|| match result {
+                Ok(cached) => {
+                    record.generation = record.generation.max(generation).saturating_add(1);
+                    let entry = TokenEntry {
+                        generation: record.generation,
+                        expires: cached.token.expires.wall,
+                        left: cached.left_at(at),
+                        age: at.mono.saturating_duration_since(began.mono),
+                        lifetime: cached.token.lifetime,
+                        gave: cached.left_at(at),
+                        doublings: record.holds.doublings(),
+                        bounded,
+                        scope: cached.token.scope.as_str().to_owned(),
+                        access_token: cached.token.access_token.clone(),
+                    };
+                    Publication { token: Some(entry), stop: None, merchant: None, at: at.mono }
+                }
+                Err(failure) => {
+                    let left = record.holds.stopped(at.mono, rules).map(|stop| stop.left_at(at.mono));
+                    let stop = left.map(|left| match record.holds.shown(at, rules) {
+                        Some(hold) => StopEntry::hold(hold, left),
+                        None => StopEntry::pause(left),
+                    });
+                    let merchant = user.merchant().stopped(at.mono, version.upstream);
+                    let merchant = merchant.and_then(|stop| {
+                        let Failure::Throttled { scope: Scope::Merchant, vault_error, .. } = &**failure else { return None };
+                        Some(StopEntry::merchant(vault_error.clone(), stop.left_at(at.mono)))
+                    });
+                    Publication { token: None, stop, merchant, at: at.mono }
+                }
+            })
+        };
+        async move {
+            if let Some(publication) = publication {
+                lease.write(publication).await;
+            }
+        }
+    }
+}

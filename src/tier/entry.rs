@@ -1,0 +1,278 @@
+//! Pure: what entries hold, byte for byte, and how much of it still counts when it is read.
+//!
+//! Must never give a token more life than the server, its own entry and this machine's clock all grant it; nor read what no vault gives.
+
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use super::seal::Sealer;
+use crate::{clock::Moment, secret::Secret, tokens::lifetime::LIFETIME_MAX, users::holds::SavedHold};
+
+/// The longest token that is taken, as of the vault.
+const TOKEN_BYTES_MAX: usize = 16 << 10;
+/// The longest scope; the vault's answers are no longer in all.
+const SCOPE_BYTES_MAX: usize = 64 << 10;
+/// The numbers before the texts: six of eight bytes, one of four, one byte, and the scope's length.
+const NUMBERS_BYTES: usize = 6 * 8 + 4 + 1 + 4;
+/// What is known of a user's failures is kept for so long beyond their wait: as in memory, where they are counted a day.
+const STOP_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A token, as one replica gives it to the others. Its age is told by the server's clock (what is left of the time that the entry was given
+/// there), so that no two machines need agree on theirs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenEntry {
+    /// Which of the user's tokens it is: the next has a higher one, whoever signs in.
+    pub generation: u32,
+    /// When it ends by the wall clock of who signed in.
+    pub expires: SystemTime,
+    /// What was left of its life as the entry was written, which is how long the server was told to keep it.
+    pub left: Duration,
+    /// How long before that the sign-in began.
+    pub age: Duration,
+    /// How long it was to live when the sign-in began.
+    pub lifetime: Duration,
+    /// What was left of its life when it arrived.
+    pub gave: Duration,
+    /// How often the user's floor has doubled.
+    pub doublings: u32,
+    /// Whether the token itself says how long it lives in all.
+    pub bounded: bool,
+    /// What it is good for.
+    pub scope: String,
+    /// The secret itself.
+    pub access_token: Secret,
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl TokenEntry {
+    /// As bytes that are to be sealed.
+    pub(super) fn write(&self) -> Zeroizing<Vec<u8>> {
+        let token = self.access_token.expose();
+        let mut bytes = Sealer::room(NUMBERS_BYTES + self.scope.len() + token.len());
+        let expires = self.expires.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        for number in [
+            u64::from(self.generation),
+            millis(expires),
+            millis(self.left),
+            millis(self.age),
+            millis(self.lifetime),
+            millis(self.gave),
+        ] {
+            bytes.extend_from_slice(&number.to_be_bytes());
+        }
+        bytes.extend_from_slice(&self.doublings.to_be_bytes());
+        bytes.push(u8::from(self.bounded));
+        bytes.extend_from_slice(&u32::try_from(self.scope.len()).unwrap_or(u32::MAX).to_be_bytes());
+        bytes.extend_from_slice(self.scope.as_bytes());
+        bytes.extend_from_slice(token.as_bytes());
+        bytes
+    }
+
+    /// What was written; none where that is no token that a vault gives.
+    pub(super) fn read(bytes: &[u8]) -> Option<Self> {
+        let mut rest = bytes;
+        let mut numbers = [0; 6];
+        for number in &mut numbers {
+            *number = u64::from_be_bytes(take(&mut rest)?);
+        }
+        let [generation, expires, left, age, lifetime, gave] = numbers;
+        let duration = |millis: u64| Some(Duration::from_millis(millis)).filter(|duration| *duration <= LIFETIME_MAX);
+        let doublings = u32::from_be_bytes(take(&mut rest)?);
+        let bounded = match take::<1>(&mut rest)? {
+            [0] => false,
+            [1] => true,
+            [_] => return None,
+        };
+        let scope = usize::try_from(u32::from_be_bytes(take(&mut rest)?)).ok().filter(|length| *length <= SCOPE_BYTES_MAX)?;
+        let (scope, token) = rest.split_at_checked(scope)?;
+        let (scope, token) = (str::from_utf8(scope).ok()?, str::from_utf8(token).ok()?);
+        let fits = (1..=TOKEN_BYTES_MAX).contains(&token.len()) && token.bytes().all(|byte| byte.is_ascii_graphic());
+        fits.then_some(())?;
+        Some(Self {
+            generation: u32::try_from(generation).ok()?,
+            expires: SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(expires))?,
+            left: duration(left)?,
+            age: duration(age)?,
+            lifetime: duration(lifetime)?,
+            gave: duration(gave)?,
+            doublings,
+            bounded,
+            scope: scope.to_owned(),
+            access_token: Secret::from(token),
+        })
+    }
+
+    /// What is left of it for whoever asked at `asked`, and was told that the server keeps it for `kept` yet: the least that any clock says.
+    #[must_use]
+    pub fn left_at(&self, kept: Duration, asked: Moment) -> Duration {
+        let by_wall = self.expires.duration_since(asked.wall).unwrap_or_default();
+        kept.min(self.left).min(by_wall)
+    }
+
+    /// How long ago the sign-in began, by the server's clock.
+    #[must_use]
+    pub fn began_ago(&self, kept: Duration) -> Duration {
+        self.age + self.left.saturating_sub(kept)
+    }
+}
+
+fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
+    let (taken, left) = rest.split_first_chunk()?;
+    *rest = left;
+    Some(*taken)
+}
+
+/// Why nobody is to sign in for a while.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum StopEntry {
+    /// The vault's answer counts against this version of the credential.
+    Hold {
+        /// How long the server was told to keep it.
+        kept_ms: u64,
+        /// The answer, and what was counted.
+        hold: Box<SavedHold>,
+    },
+    /// A transient failure.
+    Pause {
+        /// How long it lasts; the server was told to keep it for as long.
+        kept_ms: u64,
+    },
+    /// The vault lets no user of the merchant in.
+    Merchant {
+        /// How long it lasts; the server was told to keep it for as long.
+        kept_ms: u64,
+        /// The vault's name for it.
+        vault_error: String,
+    },
+}
+
+impl StopEntry {
+    /// What counts against a credential, and how long the server is to keep it: `wait` is what is left of the pause.
+    #[must_use]
+    pub fn hold(hold: SavedHold, wait: Duration) -> (Self, Duration) {
+        let kept = wait.saturating_add(STOP_KEPT);
+        (Self::Hold { kept_ms: millis(kept), hold: Box::new(hold) }, kept)
+    }
+
+    /// A transient failure, and how long the server is to keep it.
+    #[must_use]
+    pub fn pause(left: Duration) -> (Self, Duration) {
+        (Self::Pause { kept_ms: millis(left) }, left)
+    }
+
+    /// The vault lets no user of the merchant in, and how long the server is to keep that.
+    #[must_use]
+    pub fn merchant(vault_error: String, left: Duration) -> (Self, Duration) {
+        (Self::Merchant { kept_ms: millis(left), vault_error }, left)
+    }
+
+    /// How long it stands yet, where the server keeps it for `kept`: no longer than it was told to.
+    pub(super) fn stands(&self, kept: Duration) -> Duration {
+        let (Self::Hold { kept_ms, .. } | Self::Pause { kept_ms } | Self::Merchant { kept_ms, .. }) = self;
+        kept.min(Duration::from_millis(*kept_ms))
+    }
+
+    /// The hold as it is now by this machine's clock, where the server keeps it for `kept` yet.
+    pub(super) fn aged(self, kept: Duration, now: Moment) -> Self {
+        match self {
+            Self::Hold { kept_ms, hold } => {
+                let age = Duration::from_millis(kept_ms).saturating_sub(kept);
+                Self::Hold { kept_ms, hold: Box::new(hold.begun(now.wall.checked_sub(age).unwrap_or(now.wall))) }
+            }
+            Self::Pause { .. } | Self::Merchant { .. } => self,
+        }
+    }
+
+    pub(super) fn write(&self) -> Option<Zeroizing<Vec<u8>>> {
+        let text = Zeroizing::new(serde_json::to_vec(self).ok()?);
+        let mut bytes = Sealer::room(text.len());
+        bytes.extend_from_slice(&text);
+        Some(bytes)
+    }
+
+    pub(super) fn read(bytes: &[u8]) -> Option<Self> {
+        serde_json::from_slice(bytes).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::clock::{Clock as _, SystemClock};
+
+    fn secs(secs: u64) -> Duration {
+        Duration::from_secs(secs)
+    }
+
+    fn entry(expires: SystemTime) -> TokenEntry {
+        TokenEntry {
+            generation: 7,
+            expires,
+            left: secs(90),
+            age: secs(10),
+            lifetime: secs(100),
+            gave: secs(95),
+            doublings: 2,
+            bounded: true,
+            scope: "a b".to_owned(),
+            access_token: Secret::from("to\"k\\en"),
+        }
+    }
+
+    #[test]
+    fn the_least_that_any_clock_says_is_left() {
+        let now = SystemClock.now();
+        for (kept, by_wall, left, began_ago) in [
+            (secs(90), 90, secs(90), secs(10)),
+            (secs(50), 50, secs(50), secs(50)),
+            // Its clock is behind that of who signed in, or ahead.
+            (secs(50), 350, secs(50), secs(50)),
+            (secs(50), 20, secs(20), secs(50)),
+            // The server keeps it for longer than it was told.
+            (secs(5_000), 350, secs(90), secs(10)),
+            (secs(0), 350, secs(0), secs(100)),
+        ] {
+            let entry = entry(now.wall + secs(by_wall));
+            assert_eq!((entry.left_at(kept, now), entry.began_ago(kept)), (left, began_ago), "{kept:?} {by_wall}");
+        }
+        assert_eq!(entry(now.wall - secs(1)).left_at(secs(50), now), Duration::ZERO, "past by the wall clock is past");
+    }
+
+    #[test]
+    fn what_no_vault_gives_is_no_token() {
+        let good = entry(SystemTime::UNIX_EPOCH + secs(1_800_000_000));
+        assert_eq!(TokenEntry::read(&good.write()), Some(good.clone()));
+        let spoilt = [
+            TokenEntry { access_token: Secret::from(""), ..good.clone() },
+            TokenEntry { access_token: Secret::from("a b"), ..good.clone() },
+            TokenEntry { access_token: Secret::from("a\nb"), ..good.clone() },
+            TokenEntry { access_token: Secret::from("x".repeat(TOKEN_BYTES_MAX + 1)), ..good.clone() },
+            TokenEntry { left: LIFETIME_MAX + secs(1), ..good.clone() },
+            TokenEntry { lifetime: LIFETIME_MAX + secs(1), ..good.clone() },
+        ];
+        for spoilt in spoilt {
+            assert_eq!(TokenEntry::read(&spoilt.write()), None);
+        }
+        let bytes = good.write();
+        for length in 0..NUMBERS_BYTES + good.scope.len() + 1 {
+            assert_eq!(TokenEntry::read(&bytes[..length]), None, "{length}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_read_is_what_was_written(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            if let Some(entry) = TokenEntry::read(&bytes) {
+                prop_assert_eq!(entry.write().to_vec(), bytes);
+            }
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! A lock on a user's sign-ins, and what is written under it.
+//!
+//! Must never write when the lock may be another replica's, nor let go of it where what came of the sign-in could not be told: the
+//! next would do the same again.
+
+use std::{mem, sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+
+use super::{
+    Shared, TRIES,
+    entry::{StopEntry, TokenEntry},
+    link::{ANSWER_TIMEOUT, LinkError, Writing},
+    places,
+    seal::{Kind, Subject},
+};
+use crate::telemetry::metrics::{SharedEntry, SharedOperation};
+
+/// A lock is held for as much longer than a sign-in may take: to ask for it, to write what came of it, and for a busy moment.
+const LEASE_SLACK: Duration = Duration::from_millis(1_500);
+/// A token is kept for so much less than it lives: the server counts from when it has it.
+const WAY: Duration = ANSWER_TIMEOUT;
+
+/// How long a lock lasts for a sign-in that takes `timeout` at most.
+#[must_use]
+pub fn lease_of(timeout: Duration) -> Duration {
+    timeout.saturating_add(LEASE_SLACK)
+}
+
+/// What is to be told to the other replicas.
+#[derive(Debug)]
+pub struct Publication {
+    /// A new token.
+    pub token: Option<TokenEntry>,
+    /// What stops the user, and for how long that is to be kept.
+    pub stop: Option<(StopEntry, Duration)>,
+    /// What stops the whole merchant, and for how long.
+    pub merchant: Option<(StopEntry, Duration)>,
+    /// When all this was so.
+    pub at: Instant,
+}
+
+/// The lock on a subject, until it is written under, dropped, or too old.
+#[derive(Debug)]
+pub struct Lease {
+    shared: Arc<Shared>,
+    subject: Subject,
+    owner: String,
+    /// By this machine's clock, from before it was asked for: the server's lasts longer.
+    ends: Instant,
+    is_over: bool,
+}
+
+impl Lease {
+    pub(super) fn new(shared: &Arc<Shared>, subject: &Subject, owner: String, ends: Instant) -> Self {
+        Self { shared: Arc::clone(shared), subject: *subject, owner, ends, is_over: false }
+    }
+
+    pub(super) fn owner(&self) -> &str {
+        &self.owner
+    }
+
+    pub(super) fn lasts_until(&mut self, ends: Instant) {
+        self.ends = ends;
+    }
+
+    /// It is another's.
+    pub(super) fn forget(mut self) {
+        self.is_over = true;
+    }
+
+    /// Until when nobody else has it.
+    #[must_use]
+    pub fn ends(&self) -> Instant {
+        self.ends
+    }
+
+    /// Writes what came of it, for the others, and gives the lock back. Too late, it does neither: another replica may have it.
+    pub async fn write(mut self: Box<Self>, publication: Publication) {
+        self.is_over = true;
+        let shared = Arc::clone(&self.shared);
+        for _ in 0..TRIES {
+            if shared.clock.now().mono >= self.ends {
+                shared.metrics.shared.entry(SharedEntry::Late);
+                return;
+            }
+            let Some(connected) = shared.connected(SharedOperation::Write).await else { return };
+            let (places, name) = (places(&self.subject), self.subject.name());
+            let writing = self.sealed(&publication);
+            let written = connected.link.write(&places, &self.owner, name.text(), &writing);
+            match shared.timed(&connected, SharedOperation::Write, written).await {
+                Ok((true, _)) => return,
+                Ok((false, _)) => {
+                    shared.metrics.shared.entry(SharedEntry::Late);
+                    return;
+                }
+                // A full server goes on being full: others need not wait for what it can't hold, unless it is a no.
+                Err(LinkError::Full) if publication.stop.is_none() => return shared.release(&self).await,
+                // Written twice it is the same, and only as long as the lock is still held.
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn sealed(&self, publication: &Publication) -> Writing {
+        let (sealer, subject) = (self.shared.sealer(), &self.subject);
+        let stop = |kind, entry: Option<&(StopEntry, Duration)>| {
+            entry.and_then(|(entry, kept)| Some((sealer.seal(subject, kind, entry.write()?)?, *kept)))
+        };
+        let passed = self.shared.clock.now().mono.saturating_duration_since(publication.at);
+        let token = publication.token.as_ref().and_then(|entry| {
+            let left = entry.left.saturating_sub(passed + WAY);
+            let entry = TokenEntry { left, age: entry.age + passed, ..entry.clone() };
+            (!left.is_zero()).then_some((sealer.seal(subject, Kind::Token, entry.write())?, left))
+        });
+        Writing {
+            token,
+            stop: stop(Kind::Stop, publication.stop.as_ref()),
+            merchant: stop(Kind::Merchant, publication.merchant.as_ref()),
+        }
+    }
+}
+
+impl Shared {
+    async fn release(&self, lease: &Lease) {
+        let Some(connected) = self.connected(SharedOperation::Release).await else { return };
+        let (lock, name) = (lease.subject.lock(), lease.subject.name());
+        // Else it ends by itself.
+        self.timed(&connected, SharedOperation::Release, connected.link.release(&lock, &lease.owner, name.text())).await.ok();
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if mem::replace(&mut self.is_over, true) {
+            return;
+        }
+        let (owner, shared) = (mem::take(&mut self.owner), Arc::clone(&self.shared));
+        let lease = Self { shared, owner, subject: self.subject, ends: self.ends, is_over: true };
+        let shared = Arc::clone(&self.shared);
+        // Nobody waits for it: if it is lost, the lock ends by itself.
+        self.shared.runtime.spawn(async move { shared.release(&lease).await });
+    }
+}

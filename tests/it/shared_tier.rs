@@ -1,0 +1,8 @@
+//! The tier that replicas share: real Redis, several brokers, one vault that counts.
+
+mod faults;
+mod figures;
+mod ground;
+mod sharing;
+mod stops;
+mod strangers_entries;
