@@ -247,6 +247,13 @@ mod tests {
     }
 
     #[test]
+    fn a_wait_is_believed_no_further_than_it_was_sealed_for() {
+        let hold = |kept| StopEntry::pause(kept).0.stands(secs(3_600));
+        assert_eq!((hold(secs(5)), StopEntry::merchant(String::new(), secs(7)).0.stands(secs(3_600))), (secs(5), secs(7)));
+        assert_eq!(StopEntry::pause(secs(5)).0.stands(secs(2)), secs(2), "as the server counts");
+    }
+
+    #[test]
     fn what_no_vault_gives_is_no_token() {
         let good = entry(SystemTime::UNIX_EPOCH + secs(1_800_000_000));
         assert_eq!(TokenEntry::read(&good.write()), Some(good.clone()));

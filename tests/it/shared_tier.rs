@@ -3,6 +3,7 @@
 mod faults;
 mod figures;
 mod ground;
+mod interrupted;
 mod sharing;
 mod stops;
 mod strangers_entries;
