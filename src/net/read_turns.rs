@@ -97,7 +97,10 @@ mod tests {
         sync::atomic::{AtomicUsize, Ordering},
     };
 
-    use tokio::{runtime::Builder, task::yield_now};
+    use tokio::{
+        runtime::Builder,
+        task::{JoinSet, yield_now},
+    };
 
     use super::*;
 
@@ -115,9 +118,10 @@ mod tests {
         Builder::new_current_thread().build().expect("a runtime").block_on(async {
             let turns = Arc::new(ReadTurns::default());
             let taken: Vec<Arc<AtomicUsize>> = (0..50).map(|_| Arc::default()).collect();
-            taken.iter().for_each(|taken| drop(tokio::spawn(greedy(Arc::clone(&turns), Arc::clone(taken)))));
+            let mut tasks = JoinSet::new();
+            taken.iter().for_each(|taken| drop(tasks.spawn(greedy(Arc::clone(&turns), Arc::clone(taken)))));
             let giving = Arc::clone(&turns);
-            tokio::spawn(async move { giving.give().await });
+            tasks.spawn(async move { giving.give().await });
             let each = || taken.iter().map(|taken| taken.load(Ordering::Relaxed));
             for _ in 0..500 {
                 let before: usize = each().sum();
