@@ -36,13 +36,19 @@ def contents(volume, config, pair):
     if name.startswith("credentials-"):
         return {"users.toml": USER.replace("1234Qwerty", name).replace("9999", f"{sum(name.encode()):04}")}
     if name == "tls":
-        return {"tls.crt": certificate, "tls.key": key, "ca.crt": certificate}
+        return {"tls.crt": certificate, "tls.key": key, "ca.crt": certificate, "tls.pem": key + certificate}
+    if name in {"client-ca", "vault-ca"} and "projected" in volume:
+        return {volume["projected"]["sources"][0]["clusterTrustBundle"]["path"]: certificate}
     if name in {"client-ca", "vault-ca"}:
         source = volume.get("secret") or volume["configMap"]
         return {item["path"]: certificate for item in source["items"]}
-    return {"jwks": {"jwks.json": '{"keys": []}'}, "api-server": {"token": "t", "ca.crt": certificate}, "audit": {}, "state": {}}[
-        name
-    ]
+    return {
+        "jwks": {"jwks.json": '{"keys": []}'},
+        "api-server": {"token": "t", "ca.crt": certificate},
+        "audit": {},
+        "state": {},
+        "scratch": {},
+    }[name]
 
 
 def lay_out(documents, root, pair):
@@ -102,7 +108,8 @@ def test_the_policy_is_that_of_the_values(tmp_path, pair):
 
 
 def test_a_fault_would_be_found(tmp_path, pair):
-    documents = render({"vault": {"timeout": "3m"}})
-    done = check(lay_out(documents, tmp_path, pair))
+    path = lay_out(render(), tmp_path, pair)
+    path.write_text(path.read_text().replace('timeout = "10s"', 'timeout = "3m"'))
+    done = check(path)
     assert done.returncode == 78
     assert "vault.timeout" in done.stderr

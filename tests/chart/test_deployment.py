@@ -54,11 +54,11 @@ def test_a_new_replica_is_ready_before_an_old_one_goes():
     spec = one(render(), "Deployment")["spec"]
     assert spec["strategy"] == {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
     assert spec["replicas"] == 2
-    assert pod(render())["terminationGracePeriodSeconds"] == 35
+    assert pod(render())["terminationGracePeriodSeconds"] == 60
 
 
 def test_the_autoscaler_has_the_say_on_replicas():
-    assert "replicas" not in one(render({"autoscaling": {"enabled": True}}), "Deployment")["spec"]
+    assert one(render({"autoscaling": {"enabled": True}}), "Deployment")["spec"]["replicas"] == 2
     assert one(render({"replicaCount": 0}), "Deployment")["spec"]["replicas"] == 0
 
 
@@ -71,6 +71,18 @@ def test_probes_are_native_and_on_the_plaintext_port():
     assert "command" not in container
     without = broker(render(variant="offline-keys"))
     assert [port["name"] for port in without["ports"]] == ["grpc", "health"]
+
+
+def test_why_a_pod_did_not_start_is_seen_and_a_hung_one_is_not_waited_for():
+    container = broker(render())
+    assert container["terminationMessagePolicy"] == "FallbackToLogsOnError"
+    probe = container["livenessProbe"]
+    assert probe["terminationGracePeriodSeconds"] == 5
+    # From the last answer to SIGKILL.
+    assert (
+        probe["periodSeconds"] * probe["failureThreshold"] + probe["timeoutSeconds"] + probe["terminationGracePeriodSeconds"]
+        <= 45
+    )
 
 
 def test_replicas_are_spread_over_zones_and_nodes():
@@ -111,7 +123,7 @@ def test_what_is_set_for_the_pod_arrives():
     assert spec["priorityClassName"] == "high"
     assert spec["imagePullSecrets"] == [{"name": "registry"}]
     assert spec["serviceAccountName"] == "tokens-account"
-    assert [part["name"] for part in spec["containers"]] == ["token-broker", "ship-audit"]
+    assert [part["name"] for part in spec["containers"]] == ["token-broker", "beside"]
     assert broker(render(variant="everything"))["imagePullPolicy"] == "Always"
     assert broker(render())["resources"] == {"requests": {"cpu": "100m", "memory": "64Mi"}, "limits": {"memory": "512Mi"}}
     metadata = template(variant="everything")["metadata"]
@@ -122,6 +134,23 @@ def test_what_is_set_for_the_pod_arrives():
         "team": "identity",
         "tier": "backend",
     }
+
+
+def test_a_sidecar_starts_before_the_broker_and_ends_after_it():
+    documents = render(variant="everything")
+    (sidecar,) = pod(documents)["initContainers"]
+    assert (sidecar["name"], sidecar["restartPolicy"]) == ("ship-audit", "Always")
+    mounted = {part["name"] for part in sidecar["volumeMounts"]}
+    assert mounted == {"audit"} <= {part["name"] for part in pod(documents)["volumes"]}
+    assert "initContainers" not in pod(render())
+
+
+def test_variables_and_volumes_arrive():
+    container = broker(render(variant="everything"))
+    assert container["env"] == [{"name": "RUST_BACKTRACE", "value": "1"}]
+    assert {"name": "scratch", "mountPath": "/scratch", "readOnly": True} in container["volumeMounts"]
+    assert {"name": "scratch", "emptyDir": {"sizeLimit": "1Mi"}} in pod(render(variant="everything"))["volumes"]
+    assert "env" not in broker(render())
 
 
 def test_labels_of_ours_are_not_replaced():

@@ -56,8 +56,10 @@ def test_nothing_is_mounted_as_a_single_file(variant):
 @every
 def test_no_environment_variable_takes_a_secret(variant):
     for container in containers(documents(variant)):
-        assert "env" not in container
         assert "envFrom" not in container
+        for variable in container.get("env", []):
+            assert variant == "everything"
+            assert "valueFrom" not in variable
 
 
 def containers(parts):

@@ -8,7 +8,7 @@ from rendering import VARIANTS, broker, find, one, render
 @pytest.mark.parametrize("variant", sorted(VARIANTS))
 def test_off_unless_asked_for_and_never_both(variant):
     found = find(render(variant=variant), "PodMonitor") + find(render(variant=variant), "ServiceMonitor")
-    assert len(found) == (variant in {"everything", "reviewed", "ha"})
+    assert len(found) == (variant in {"everything", "reviewed"})
 
 
 def test_the_pods_are_scraped():

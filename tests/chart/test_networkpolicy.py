@@ -89,6 +89,18 @@ def test_the_vaults_and_the_api_servers_addresses_can_be_named():
     assert out[2]["to"] == [{"ipBlock": {"cidr": "10.96.0.1/32"}}, {"ipBlock": {"cidr": "10.1.0.10/32"}}]
 
 
+def test_while_the_vault_moves_both_ports_are_open():
+    values = {"vault": {"baseUrl": "https://vault.example.org:8443"}, "networkPolicy": {"vaultPorts": [443, 8443]}}
+    assert ways(policy(values)["egress"])[1] == [("TCP", 443), ("TCP", 8443)]
+
+
+def test_keys_from_a_file_leave_the_way_to_the_api_server_unless_it_is_closed():
+    offline = {"auth": {"serviceAccounts": {"jwksConfigMap": {"name": "keys"}}}}
+    assert ways(policy(offline)["egress"])[-1] == [("TCP", 443), ("TCP", 6443)]
+    closed = offline | {"networkPolicy": {"apiServer": {"cidrs": []}}}
+    assert ways(policy(closed)["egress"]) == [[("TCP", 53), ("UDP", 53)], [("TCP", 443)]]
+
+
 @pytest.mark.parametrize("address", PRIVATE)
 def test_without_them_the_vault_is_never_in_a_private_range(address):
     for peer in policy()["egress"][1]["to"]:
@@ -103,7 +115,7 @@ def test_without_them_the_vault_is_never_in_a_private_range(address):
     ("url", "port"),
     [
         ("https://vault.example.org", 443),
-        ("https://vault.example.org/v1:8", 443),
+        ("https://vault.example.org/v1/8", 443),
         ("https://vault.example.org:8443", 8443),
         ("https://vault.example.org:8443/v1", 8443),
         ("https://[2001:db8::1]", 443),

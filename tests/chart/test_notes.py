@@ -42,5 +42,6 @@ def test_an_open_one_is_warned_about():
 def test_the_alerts_that_matter_are_named():
     assert "Set monitoring.rules.enabled" in notes()
     assert "Nothing scrapes the broker yet" in notes()
-    assert "The alerts are in the PrometheusRule tb-token-broker" in notes("ha")
-    assert "Nothing scrapes" not in notes("ha")
+    watched = notes("ha", {"monitoring": {"podMonitor": {"enabled": True}, "rules": {"enabled": True}}})
+    assert "The alerts are in the PrometheusRule tb-token-broker" in watched
+    assert "Nothing scrapes" not in watched

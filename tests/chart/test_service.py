@@ -34,5 +34,7 @@ def test_either_can_be_left_out_and_annotated():
         "tb-token-broker"
     ]
     documents = render(variant="everything")
+    assert one(documents, "Service", "tokens")["spec"]["trafficDistribution"] == "PreferClose"
+    assert "trafficDistribution" not in one(render(), "Service", "tb-token-broker")["spec"]
     assert one(documents, "Service", "tokens")["metadata"]["annotations"] == {"example.org/note": "one"}
     assert one(documents, "Service", "tokens-headless")["metadata"]["annotations"] == {"example.org/note": "each"}

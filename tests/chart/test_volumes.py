@@ -1,6 +1,7 @@
 """templates/_volumes.tpl: what is mounted, as directories that kubelet swaps, readable by the broker alone."""
 
 from rendering import broker, pod, render
+from test_configmap import config
 
 
 def volumes(values=None, variant="service-accounts"):
@@ -71,6 +72,32 @@ def test_certificates_come_from_a_secret_or_a_driver():
     attributes = {"csi.cert-manager.io/issuer-name": "internal"}
     other = volumes({"tls": {"csi": {"driver": "csi.cert-manager.io", "volumeAttributes": attributes}}}, "spiffe")
     assert other["/etc/token-broker/tls"]["csi"]["volumeAttributes"] == attributes
+
+
+def test_a_certificate_of_the_pods_own_is_one_file_for_both_keys():
+    mounted = volumes(variant="pod-certificate")
+    (source,) = mounted["/etc/token-broker/tls"]["projected"]["sources"]
+    assert source == {
+        "podCertificate": {
+            "signerName": "example.org/internal",
+            "keyType": "ECDSAP256",
+            "maxExpirationSeconds": 86400,
+            "credentialBundlePath": "tls.pem",
+        }
+    }
+    configured = config(variant="pod-certificate")["grpc"]["tls"]
+    assert configured["certificate_file"] == configured["key_file"] == "/etc/token-broker/tls/tls.pem"
+    assert configured["client_ca_file"] == "/etc/token-broker/client-ca/ca.crt"
+
+
+def test_bundles_of_the_cluster_are_by_name_or_all_of_a_signers():
+    mounted = volumes(variant="pod-certificate")
+    assert mounted["/etc/token-broker/client-ca"]["projected"]["sources"] == [
+        {"clusterTrustBundle": {"name": "example.org:internal:callers", "path": "ca.crt"}}
+    ]
+    assert mounted["/etc/token-broker/vault-ca"]["projected"]["sources"] == [
+        {"clusterTrustBundle": {"signerName": "example.org/vaults", "labelSelector": {}, "path": "ca.crt"}}
+    ]
 
 
 def test_the_clusters_keys_come_from_a_config_map():

@@ -43,8 +43,14 @@ max_connection_age = {{ .maxConnectionAge | toJson }}
 {{- if include "token-broker.tls" . }}
 
 [grpc.tls]
+{{- if .Values.tls.podCertificate.enabled }}
+# One file has both.
+certificate_file = "{{ $files }}/tls/tls.pem"
+key_file = "{{ $files }}/tls/tls.pem"
+{{- else }}
 certificate_file = "{{ $files }}/tls/tls.crt"
 key_file = "{{ $files }}/tls/tls.key"
+{{- end }}
 {{- if include "token-broker.clientCa" . }}
 client_ca_file = {{ printf "%s/client-ca/%s" $files .Values.tls.clientCa.key | toJson }}
 {{- else if .Values.tls.csi.enabled }}
@@ -87,7 +93,7 @@ sample_ratio = {{ .sampleRatio | float64 | printf "%f" }}
 
 [vault]
 base_url = {{ .baseUrl | toJson }}
-{{- if or .ca.secretName .ca.configMapName }}
+{{- if include "token-broker.hasCa" .ca }}
 ca_file = {{ printf "%s/vault-ca/%s" $files .ca.key | toJson }}
 {{- end }}
 timeout = {{ .timeout | toJson }}

@@ -60,11 +60,18 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 
 {{/* "yes" or nothing, each: what of TLS and of the API server is in use. */}}
 {{- define "token-broker.tls" -}}
-{{- if or .Values.tls.secretName .Values.tls.certManager.enabled .Values.tls.csi.enabled }}yes{{ end }}
+{{- with .Values.tls }}
+{{- if or .secretName .certManager.enabled .csi.enabled .podCertificate.enabled }}yes{{ end }}
+{{- end }}
 {{- end }}
 
 {{- define "token-broker.clientCa" -}}
-{{- if or .Values.tls.clientCa.secretName .Values.tls.clientCa.configMapName }}yes{{ end }}
+{{- include "token-broker.hasCa" .Values.tls.clientCa }}
+{{- end }}
+
+{{/* Whether a CA is named, in any of its ways. */}}
+{{- define "token-broker.hasCa" -}}
+{{- if or .secretName .configMapName .clusterTrustBundle.name .clusterTrustBundle.signerName }}yes{{ end }}
 {{- end }}
 
 {{- define "token-broker.mutualTls" -}}
@@ -75,6 +82,22 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- with .Values.auth.serviceAccounts }}
 {{- if and .enabled (or .tokenReview (not .jwksConfigMap.name)) }}yes{{ end }}
 {{- end }}
+{{- end }}
+
+{{- define "token-broker.reviews" -}}
+{{- with .Values.auth.serviceAccounts }}
+{{- if and .enabled .tokenReview }}yes{{ end }}
+{{- end }}
+{{- end }}
+
+{{/*
+How many replicas a Deployment with an autoscaler is given: as many as it has, and never fewer than the least. Left out, Kubernetes would
+take one, until the autoscaler looks. Where no cluster is asked (`helm template`), it is the least.
+*/}}
+{{- define "token-broker.scaledReplicas" -}}
+{{- $least := int .Values.autoscaling.minReplicas }}
+{{- $live := lookup "apps/v1" "Deployment" .Release.Namespace (include "token-broker.fullname" .) }}
+{{- min (max (dig "spec" "replicas" $least $live | int) $least) (int .Values.autoscaling.maxReplicas) }}
 {{- end }}
 
 {{/* The port at the end of a URL's host; the default's otherwise: (list URL DEFAULT). */}}

@@ -22,7 +22,7 @@ change, while the broker takes up what kubelet swaps. Secrets are 0440: with fsG
   mountPath: /etc/token-broker/client-ca
   readOnly: true
 {{- end }}
-{{- if or .Values.vault.ca.secretName .Values.vault.ca.configMapName }}
+{{- if include "token-broker.hasCa" .Values.vault.ca }}
 - name: vault-ca
   mountPath: /etc/token-broker/vault-ca
   readOnly: true
@@ -74,6 +74,21 @@ change, while the broker takes up what kubelet swaps. Secrets are 0440: with fsG
     volumeAttributes:
       {{- toYaml . | nindent 6 }}
     {{- end }}
+{{- else if .Values.tls.podCertificate.enabled }}
+# kubelet makes the key, asks the signer, and renews what comes of it; key and chain are in one file.
+- name: tls
+  projected:
+    defaultMode: 0440
+    sources:
+      {{- with .Values.tls.podCertificate }}
+      - podCertificate:
+          signerName: {{ .signerName }}
+          keyType: {{ .keyType }}
+          {{- with .maxExpirationSeconds }}
+          maxExpirationSeconds: {{ int . }}
+          {{- end }}
+          credentialBundlePath: tls.pem
+      {{- end }}
 {{- else if include "token-broker.tls" . }}
 - name: tls
   secret:
@@ -84,7 +99,7 @@ change, while the broker takes up what kubelet swaps. Secrets are 0440: with fsG
 - name: client-ca
   {{- include "token-broker.caSource" .Values.tls.clientCa | nindent 2 }}
 {{- end }}
-{{- if or .Values.vault.ca.secretName .Values.vault.ca.configMapName }}
+{{- if include "token-broker.hasCa" .Values.vault.ca }}
 - name: vault-ca
   {{- include "token-broker.caSource" .Values.vault.ca | nindent 2 }}
 {{- end }}
@@ -124,6 +139,20 @@ change, while the broker takes up what kubelet swaps. Secrets are 0440: with fsG
 
 {{/* The volume with a CA: its key alone, so that a Secret's private key stays outside the pod. */}}
 {{- define "token-broker.caSource" -}}
+{{- if or .clusterTrustBundle.name .clusterTrustBundle.signerName -}}
+projected:
+  defaultMode: 0440
+  sources:
+    - clusterTrustBundle:
+        {{- if .clusterTrustBundle.name }}
+        name: {{ .clusterTrustBundle.name }}
+        {{- else }}
+        signerName: {{ .clusterTrustBundle.signerName }}
+        # All of the signer's: without it, none.
+        labelSelector: {}
+        {{- end }}
+        path: {{ .key }}
+{{- else -}}
 {{- if .secretName -}}
 secret:
   secretName: {{ .secretName }}
@@ -135,4 +164,5 @@ configMap:
   items:
     - key: {{ .key }}
       path: {{ .key }}
+{{- end }}
 {{- end }}
