@@ -34,7 +34,7 @@ format:
 # Shell, Python and this file: shellcheck, ruff and just's own format.
 scripts:
     {{ just_executable() }} --fmt --check
-    source .ci/tools.sh; install_debian_packages; shellcheck --external-sources .ci/run .ci/*.sh deploy/*.sh deploy/kubernetes/render.sh tests/kubernetes/run.sh
+    source .ci/tools.sh; install_debian_packages; shellcheck --external-sources .ci/run .ci/*.sh deploy/*.sh deploy/kubernetes/render.sh tests/kubernetes/*.sh
     source .ci/tools.sh; install_python_tools; "$venv/bin/ruff" check --no-cache .ci tests examples/callers benches deploy/monitoring
     source .ci/tools.sh; install_python_tools; "$venv/bin/ruff" format --no-cache --check .ci tests examples/callers benches deploy/monitoring
 
