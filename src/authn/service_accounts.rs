@@ -6,6 +6,7 @@
 
 mod api;
 mod keys;
+mod other_issuers;
 mod presented;
 mod review;
 mod token_digest;
@@ -28,6 +29,7 @@ use tokio::{runtime::Handle, task::JoinSet};
 use self::{
     api::Api,
     keys::{Found, Keys},
+    other_issuers::OtherIssuers,
     presented::{Presented, Rules},
     review::Reviews,
     token_digest::TokenDigest,
@@ -60,6 +62,7 @@ pub enum Unverified {
 pub struct ServiceAccounts {
     trusted: Vec<Trusted>,
     verified: VerifiedTokens,
+    others: OtherIssuers,
     reviews: Option<Reviews>,
     clock: Arc<dyn Clock>,
 }
@@ -104,7 +107,7 @@ impl ServiceAccounts {
             let (url, audience) = (target.url().clone(), config.audience.clone());
             Reviews::new(api, url, audience, Arc::clone(&clock), timeouts, runtime.clone())
         });
-        Self { trusted, verified: VerifiedTokens::default(), reviews, clock }
+        Self { trusted, verified: VerifiedTokens::default(), others: OtherIssuers::default(), reviews, clock }
     }
 
     /// Whose token this is. `bearer` is the text behind `Bearer `. Dropping the future loses nothing that others wait for.
@@ -136,7 +139,11 @@ impl ServiceAccounts {
         let presented = Presented::parse(bearer)?;
         // What the token says of its issuer only chooses by whose keys and rules it is judged.
         let named = self.trusted.iter().enumerate().find(|(_, trusted)| trusted.rules.issuer() == presented.issuer());
-        let (issuer, Trusted { rules, keys }) = named.ok_or(Unverified::Refused(presented::OTHER_ISSUER))?;
+        let Some((issuer, Trusted { rules, keys })) = named else {
+            let configured = self.trusted.iter().map(|trusted| trusted.rules.issuer());
+            self.others.seen(presented.issuer(), configured, self.clock.now());
+            return Err(Unverified::Refused(presented::OTHER_ISSUER));
+        };
         let Found { key, generation } = keys.find(presented.kid()).await?;
         let now = self.clock.now();
         let (account, validity) = presented.check(&key, rules, now.wall)?;

@@ -16,6 +16,7 @@ use tonic::Code;
 use crate::support::{
     MERCHANT, NUMBER, PASSWORD, PATIENCE, Said, Setting, Stage,
     authority::{Authority, Name},
+    process::Process,
     user,
 };
 
@@ -99,6 +100,29 @@ async fn a_projected_token_is_its_service_account() {
     let said = Said::of(stage.token().await.expect_err("nothing is shown"));
     assert!(said.check(Code::Unauthenticated, "CALLER_UNAUTHENTICATED").error.to_string().contains("authorization"));
     assert_eq!(stage.sandbox.sign_ins(), 1);
+}
+
+/// The default issuer is wrong on managed clusters, and whoever installs the broker there is to find that out from its log.
+#[tokio::test]
+async fn the_log_names_an_issuer_that_is_not_configured_once_a_minute() {
+    let config = "grpc.listen = \"127.0.0.1:0\"\n[vault]\nbase_url = \"http://127.0.0.1:1\"\n";
+    let broker = Process::serve(&format!("{config}{}", accounts("")), &[]).await;
+    let files = tempfile::tempdir().expect("a directory");
+    let token = Cluster::new().token(|claims| claims["iss"] = json!("https://oidc.eks.example.org/id/\u{1b}[2J"));
+    let path = files.path().join("token");
+    fs::write(&path, &token).expect("is written");
+    let security = Security { token_file: Some(path), ..Security::default() };
+    let client = Client::with_security(&broker.endpoint(), security).expect("is an endpoint").timeout(PATIENCE);
+    for _ in 0..3 {
+        let said = Said::of(client.token(MERCHANT, NUMBER).await.map(drop).expect_err("nobody knows that issuer"));
+        said.check(Code::Unauthenticated, "CALLER_UNAUTHENTICATED");
+    }
+    let line = broker.line_like("callers' tokens are of an issuer that is not configured").await;
+    assert_eq!((&line["level"], &line["configured"], &line["tokens"]), (&json!("WARN"), &json!(ISSUER), &json!(1)));
+    assert_eq!(line["came"], json!("https://oidc.eks.example.org/id/\u{1b}[2J"));
+    let log = broker.log();
+    assert_eq!(log.matches("not configured").count(), 1, "{log}");
+    assert!(!log.contains(token.split('.').nth(2).expect("a signature")), "{log}");
 }
 
 #[tokio::test]
