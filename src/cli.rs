@@ -1,8 +1,9 @@
-//! The command line: `serve`, `check`, `get`.
+//! The command line: `serve`, `check`, `get`, `health`.
 //!
 //! Must never print a secret that was not asked for: `get` prints the token, on standard output, and nothing else does.
 
 mod checking;
+mod readiness;
 
 use std::{fs, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
@@ -56,6 +57,8 @@ enum Command {
     Check(Check),
     /// Ask a running broker for a token.
     Get(Get),
+    /// Ask a running broker whether it is ready; needs no identity.
+    Health(readiness::Health),
 }
 
 #[derive(Debug, Args)]
@@ -124,6 +127,7 @@ pub fn run() -> ExitCode {
         Command::Serve(Configured { config }) => serve(&config),
         Command::Check(asked) => checking::check(asked),
         Command::Get(get) => self::get(get),
+        Command::Health(asked) => readiness::run(asked),
     }
 }
 

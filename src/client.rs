@@ -213,6 +213,16 @@ impl Client {
         Ok(token)
     }
 
+    /// The connection to the one broker that this is a client of, once it has shown life.
+    #[cfg(feature = "server")]
+    pub(crate) async fn channel(&self) -> Result<Channel, ClientError> {
+        let reached = match &self.route {
+            Route::Single(one) => one.reached().await.map(|reached| reached.channel.inner),
+            Route::Balanced(_) => Err(Status::unimplemented("a client of several replicas has no one connection")),
+        };
+        reached.map_err(|status| ClientError::Status(Box::new(status)))
+    }
+
     /// Notes that the vault's API answered this token of the user's with 401. Every later call for the user, of this client and
     /// of its clones, names it, for as long as it would have lived: the next may be answered by a replica that does not know of
     /// it. So one caller of N replicas whose tokens have all ended has a good one after N + 1 calls at most.

@@ -35,6 +35,6 @@ cat <<'END'
 # (the ports, [audit], state_directory, log.format, [traces], and [grpc.tls] as a whole).
 END
 # Without what is said of Helm, which has no part in it.
-"${HELM:-helm}" template token-broker . --namespace token-broker --values values-plain.yaml 2> >(grep -v 'symbolic link' >&2) |
+"${HELM:-helm}" template token-broker . --skip-tests --namespace token-broker --values values-plain.yaml 2> >(grep -v 'symbolic link' >&2) |
   grep -v -e '^# Source: ' -e '^ *helm.sh/chart: ' -e '^ *app.kubernetes.io/managed-by: ' |
   cat -s

@@ -11,7 +11,14 @@ from rendering import CHART, ROOT, notes, one, render
 from test_broker import BROKER, check
 
 KUBECTL = os.environ.get("TOKEN_BROKER_KUBECTL")
-PAGES = ["README.md", "deploy/charts/token-broker/README.md", "docs/callers.md", "docs/runbook.md", "docs/authentication.md"]
+PAGES = [
+    "README.md",
+    "deploy/charts/token-broker/README.md",
+    "docs/callers.md",
+    "docs/runbook.md",
+    "docs/authentication.md",
+    "sandbox/README.md",
+]
 # What is a matter of this project, in the place where a command begins.
 PROGRAMS = r"kubectl|helm|grpcurl|docker|skopeo|cosign|gh|ctr|curl|awk|token-broker|/token-broker|deploy/\S+\.sh"
 WITH_A_VALUE = {"-n", "--namespace", "-l", "--selector", "-o", "--output"}
@@ -76,7 +83,7 @@ def test_each_command_is_in_the_table():
 
 def test_the_table_says_of_each_where():
     for row, where in rows():
-        assert re.search(r"\b(CI|API server|cluster|not)\b", where), row
+        assert re.search(r"\b(CI|API server|cluster|by hand|not)\b", where), row
     found = {words[0] for _, words in commands()}
     assert {"kubectl", "helm", "grpcurl", "token-broker"} <= found
 

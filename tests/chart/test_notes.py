@@ -8,7 +8,15 @@ from rendering import VARIANTS, notes
 @pytest.mark.parametrize("variant", sorted(VARIANTS))
 def test_every_variant_says_the_four_things(variant):
     told = notes(variant)
-    for word in ("1. Add users", "2. Let callers in", "3. Call it", "4. Be told", "[[users]]", ":50051", "--merchant-id"):
+    for word in (
+        "1. Add users",
+        "2. Let callers in",
+        "3. See whether it is ready",
+        "4. Be told",
+        "[[users]]",
+        ":50051",
+        "--merchant-id",
+    ):
         assert word in told
     # What a template did not know would show.
     assert "<no value>" not in told

@@ -1,4 +1,4 @@
-//! `check`, `serve` and `get` as a person meets them.
+//! `check`, `serve`, `get` and `health` as a person meets them.
 
 use std::{
     process::Output,
@@ -186,6 +186,40 @@ async fn nothing_that_is_written_shows_a_secret_and_no_proxy_sees_a_password() {
     }
     assert!(all.contains("+44…9999") && all.contains("request_id") && all.contains("\"signed in\""), "{all}");
     assert!(tokio::time::timeout(std::time::Duration::from_millis(10), proxy.accept()).await.is_err(), "the proxy heard nothing");
+}
+
+#[tokio::test]
+async fn health_says_whether_a_broker_is_ready_and_asks_for_no_secret() {
+    let ca = Authority::new();
+    let (issued, pem) = (ca.server(), ca.pem.clone());
+    let prepare = move |directory: &std::path::Path| {
+        issued.write(directory);
+        std::fs::write(directory.join("ca.crt"), &pem).expect("is written");
+    };
+    let grpc = "[grpc.tls]\ncertificate_file = \"tls.crt\"\nkey_file = \"tls.key\"\nclient_ca_file = \"ca.crt\"\n";
+    let rest = format!("[[callers]]\nid = \"cards.example.org\"\nmerchants = [\"*\"]\n{}", user(NUMBER, PASSWORD));
+    let stage = Setting { grpc: grpc.to_owned(), rest, prepare: Some(Box::new(prepare)), ..Setting::default() }.start().await;
+    let ca_file = stage.files.path().join("ca.crt");
+    let ca_file = ca_file.to_str().expect("is UTF-8");
+    let (code, stdout, stderr) = run(&["health", "--endpoint", &stage.secure_endpoint(), "--ca-file", ca_file]).await;
+    assert_eq!((code, stdout.as_str(), stderr.as_str()), (Some(0), "ready\n", ""));
+
+    let config = "[grpc]\nlisten = \"127.0.0.1:0\"\nlame_duck = \"60s\"\n[vault]\nbase_url = \"http://127.0.0.1:1\"\n";
+    let mut broker = Process::serve(config, &[]).await;
+    let endpoint = broker.endpoint();
+    assert_eq!(run(&["health", "--endpoint", &endpoint]).await.0, Some(0));
+    broker.signal(rustix::process::Signal::TERM);
+    broker.line_like("shutting down: not ready any more").await;
+    let (code, _, stderr) = run(&["health", "--endpoint", &endpoint]).await;
+    assert!(code == Some(75) && stderr.contains("is not ready"), "{code:?} {stderr}");
+    broker.signal(rustix::process::Signal::INT);
+    assert!(broker.ended(PATIENCE).await.success());
+    let (code, _, stderr) = run(&["health", "--endpoint", &endpoint]).await;
+    assert!(code == Some(75) && stderr.contains("can't be reached"), "{code:?} {stderr}");
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let endpoint = format!("http://{}", silent.local_addr().expect("is bound"));
+    let (code, _, stderr) = run(&["health", "--endpoint", &endpoint, "--timeout", "300ms"]).await;
+    assert!(code == Some(75) && stderr.contains("no answer within 300ms"), "{code:?} {stderr}");
 }
 
 #[tokio::test]
