@@ -10,10 +10,26 @@ install_image_tools() {
   have buildah || apt_install buildah
   have openssl || apt_install openssl
   have readelf || apt_install binutils
-  local target
-  target=$(rustc -vV | sed -n 's/^host: \([^-]*\)-.*/\1/p')-unknown-linux-musl
-  [ -d "$(rustc --print target-libdir --target "$target")" ] || rustup target add "$target"
+  install_musl_target "$(uname -m)"
   install_cargo_auditable
+}
+
+# What it takes to build for arm64 on another machine, and to run what was built.
+install_arm64_tools() {
+  have aarch64-linux-gnu-gcc || apt_install gcc-aarch64-linux-gnu
+  have qemu-aarch64-static || apt_install qemu-user-static
+  if [ ! -d /usr/include/aarch64-linux-musl ]; then
+    # The headers of a foreign architecture come from its own packages.
+    as_root dpkg --add-architecture arm64
+    as_root apt-get update -qq
+    apt_install musl-dev:arm64
+  fi
+  install_musl_target aarch64
+}
+
+install_musl_target() {
+  local target="$1-unknown-linux-musl"
+  [ -d "$(rustc --print target-libdir --target "$target")" ] || rustup target add "$target"
 }
 
 install_cargo_auditable() {
@@ -31,19 +47,38 @@ install_cargo_auditable() {
 # takes minutes, and the image twice from it. That the binary has the same bytes wherever it is built was shown by hand; that
 # it names no path of the machine, which is what would break it, is looked at here.
 image() {
-  local target_dir made again binaries
+  local target_dir made again
   target_dir=$(realpath -m "${CARGO_TARGET_DIR:-target}")
-  made="$target_dir/image" again="$target_dir/image-again" binaries="$target_dir/debug"
-  grep -q "cargo-auditable@$cargo_auditable_version\$" deploy/Dockerfile ||
-    { echo "deploy/Dockerfile has another cargo-auditable than $cargo_auditable_version" && return 1; }
-  local directory
+  made="$target_dir/image" again="$target_dir/image-again"
+  local dockerfile directory
+  for dockerfile in deploy/Dockerfile sandbox/Dockerfile; do
+    grep -q "cargo-auditable@$cargo_auditable_version\$" "$dockerfile" ||
+      { echo "$dockerfile has another cargo-auditable than $cargo_auditable_version" && return 1; }
+  done
   for directory in "$made" "$again"; do
     SYFT="${venv:?}/bin/syft" PATH="$cargo_auditable:$PATH" deploy/image.sh "$directory" | tee "$target_dir/$(basename "$directory").txt"
   done
   [ "$(tail -n 1 "$made.txt")" = "$(tail -n 1 "$again.txt")" ] || { echo 'Two builds, two digests.' && return 1; }
   rm -r "$again" "$again.txt"
 
-  as_root "$venv/bin/python" tests/image/run.py --image "$made/token-broker.oci.tar" --sbom "$made/token-broker.cdx.json" \
-    --sandbox "$binaries/token-broker-sandbox" \
-    --not-in-it "$PWD" --not-in-it "$target_dir" --not-in-it "${CARGO_HOME:-$HOME/.cargo}"
+  look_into "$made" "$(uname -m | sed 's/x86_64/amd64/; s/aarch64/arm64/')"
+}
+
+# look_into DIRECTORY ARCHITECTURE [OPTION…]: what image.sh made there is run.
+look_into() {
+  local target_dir
+  target_dir=$(realpath -m "${CARGO_TARGET_DIR:-target}")
+  as_root "$venv/bin/python" tests/image/run.py --image "$1/token-broker.oci.tar" --sbom "$1/token-broker.$2.cdx.json" \
+    --architecture "$2" --sandbox "$target_dir/debug/token-broker-sandbox" \
+    --not-in-it "$PWD" --not-in-it "$target_dir" --not-in-it "${CARGO_HOME:-$HOME/.cargo}" "${@:3}"
+}
+
+# As it is released: for both architectures, in one archive; the other one's runs in an emulator. Takes as long again as `image`, and so is
+# no part of every run.
+image_for_all() {
+  local made
+  made=$(realpath -m "${CARGO_TARGET_DIR:-target}")/image-for-all
+  ARCHITECTURES="x86_64 aarch64" SYFT="${venv:?}/bin/syft" PATH="$cargo_auditable:$PATH" deploy/image.sh "$made"
+  look_into "$made" amd64
+  look_into "$made" arm64 --emulator "$(command -v qemu-aarch64-static)"
 }

@@ -25,6 +25,7 @@ expect benches/echo/Cargo.toml "^rust-version = \"$promised\"\$"
 expect README.md "^Rust $promised or later"
 expect CONTRIBUTING.md "Rust $promised (by rustup)"
 expect deploy/Dockerfile "^FROM rust:$promised\.[0-9]*-"
+expect sandbox/Dockerfile "^FROM rust:$promised\.[0-9]*-"
 
 compiler=$(rustc --version | cut -d' ' -f2)
 case "$compiler" in

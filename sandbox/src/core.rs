@@ -17,6 +17,7 @@ use crate::{
     script::Script,
     seen::{MAX_SEEN, Seen, Stats},
     shapes::Answer,
+    tls::Tls,
     vault::Vault,
 };
 
@@ -59,6 +60,8 @@ impl State {
 
 pub(crate) struct Core {
     state: Mutex<State>,
+    /// What the port shows to those who connect; none: it speaks plaintext.
+    pub(crate) tls: Option<Tls>,
     /// The counters, and the bell that rings whenever one changes.
     pub(crate) stats: watch::Sender<Stats>,
     /// Rings when all connections are to be closed.
@@ -72,7 +75,7 @@ pub(crate) struct Core {
 impl Core {
     pub(crate) fn new(options: Options) -> Self {
         let numbers: Vec<String> = options.users.iter().map(|user| user.number.clone()).collect();
-        let delay = options.delay;
+        let (delay, tls) = (options.delay, options.tls.clone());
         let mut state = State {
             vault: Vault::new(options),
             script: Script::default(),
@@ -84,6 +87,7 @@ impl Core {
         numbers.iter().for_each(|number| state.know(number));
         Self {
             state: Mutex::new(state),
+            tls,
             stats: watch::Sender::default(),
             hang_up: watch::Sender::default(),
             stop: watch::Sender::default(),

@@ -22,6 +22,7 @@ mod script;
 mod seen;
 mod server;
 mod shapes;
+mod tls;
 mod tokens;
 mod vault;
 mod wire;
@@ -33,6 +34,7 @@ pub use crate::{
     script::MAX_SCRIPT,
     seen::{MAX_SEEN, Seen, Stats},
     shapes::{DOCUMENTED, Refusal},
+    tls::Tls,
 };
 
 /// Reads a duration as the program and its control interface take it: `"250ms"`, `"90s"`, `"5m"`, `"24h"`, `"7d"`.

@@ -2,10 +2,16 @@
 //!
 //! Only reads the command line: everything it serves is the library's.
 
-use std::{net::SocketAddr, process::ExitCode, time::Duration};
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
 use clap::Parser;
-use token_broker_sandbox::{DEFAULT_WRONG_PASSWORDS, Mode, Options, Sandbox, User, parse_duration};
+use token_broker_sandbox::{DEFAULT_WRONG_PASSWORDS, Mode, Options, Sandbox, Tls, User, parse_duration};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// A development vault: the documented sign-in API with made-up users, and faults on demand.
@@ -33,6 +39,12 @@ struct Args {
     /// Mint tokens of `sub`, `exp` and `iat` alone, as documented: two of one second are then the same
     #[arg(long)]
     plain_tokens: bool,
+    /// A certificate in PEM, with those that lead to its CA: the port then speaks TLS alone. Read once, at the start
+    #[arg(long, value_name = "FILE", requires = "key_file", env = "SANDBOX_CERTIFICATE_FILE")]
+    certificate_file: Option<PathBuf>,
+    /// Its key, in PEM
+    #[arg(long, value_name = "FILE", requires = "certificate_file", env = "SANDBOX_KEY_FILE")]
+    key_file: Option<PathBuf>,
 }
 
 fn user(text: &str) -> Result<User, String> {
@@ -68,6 +80,7 @@ async fn run(args: Args) -> Result<(), String> {
         delay: args.delay,
         unique_tokens: !args.plain_tokens,
         wrong_passwords_to_lock: args.lock_after,
+        tls: args.certificate_file.zip(args.key_file).map(tls).transpose()?,
     };
     let mut terminated = signal(SignalKind::terminate()).map_err(|error| format!("can't listen for SIGTERM: {error}"))?;
     let sandbox = Sandbox::listen(args.listen, options).await;
@@ -81,6 +94,11 @@ async fn run(args: Args) -> Result<(), String> {
     sandbox.stop().await;
     println!("\n{} sign-ins: {} granted, {} refused, {} faults", stats.sign_ins, stats.granted, stats.refused, stats.faults);
     Ok(())
+}
+
+fn tls((certificate, key): (PathBuf, PathBuf)) -> Result<Tls, String> {
+    let read = |path: &Path| fs::read(path).map_err(|why| format!("{} can't be read: {why}", path.display()));
+    Tls::from_pem(&read(&certificate)?, &read(&key)?)
 }
 
 fn print(url: &str, mode: Mode, lifetime: Duration, users: &[User]) {

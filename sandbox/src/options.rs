@@ -6,6 +6,8 @@ use std::{fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
+use crate::tls::Tls;
+
 /// What `exp − iat` was in every sample of 2024.
 pub const DOCUMENTED_LIFETIME: Duration = Duration::from_secs(86_400);
 
@@ -73,6 +75,8 @@ pub struct Options {
     /// Wrong passwords in a row that lock the account (default 5). The last of them is still answered as a wrong password,
     /// whatever comes after it as `CUSTOMER_STATUS_INCORRECT`. 0: never.
     pub wrong_passwords_to_lock: u32,
+    /// A certificate for the port, which then speaks TLS alone. Default: none.
+    pub tls: Option<Tls>,
 }
 
 impl Default for Options {
@@ -84,6 +88,7 @@ impl Default for Options {
             delay: Duration::ZERO,
             unique_tokens: true,
             wrong_passwords_to_lock: DEFAULT_WRONG_PASSWORDS,
+            tls: None,
         }
     }
 }

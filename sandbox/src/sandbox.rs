@@ -74,10 +74,11 @@ impl Sandbox {
         self.addr
     }
 
-    /// `http://127.0.0.1:PORT`, without a slash at its end.
+    /// `http://127.0.0.1:PORT`, without a slash at its end; `https://` where it has a certificate.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("http://{}", self.addr)
+        let scheme = if self.core.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.addr)
     }
 
     /// Adds a user, or puts a new one in its place (unlocked, and its tokens stay as they are).

@@ -16,6 +16,7 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use serde_json::json;
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::watch,
     task::JoinSet,
@@ -70,17 +71,30 @@ async fn connection(stream: TcpStream, open: Open, mut hang_up: watch::Receiver<
     stream.set_nodelay(true).ok();
     let ending = Arc::<Ending>::default();
     let wire = Wire { stream, ending: Arc::clone(&ending) };
-    let service = service_fn(move |request| {
-        let (core, ending) = (Arc::clone(&core), Arc::clone(&ending));
-        async move { route(&core, ending, request).await }
-    });
-    let served = http1::Builder::new().serve_connection(TokioIo::new(wire), service);
+    let served = async {
+        match &core.tls {
+            None => serve(wire, ending, &core).await,
+            Some(tls) => {
+                // Whoever speaks no TLS here, or doesn't trust the certificate, is gone.
+                let Ok(stream) = tls.acceptor().accept(wire).await else { return };
+                serve(stream, ending, &core).await;
+            }
+        }
+    };
     tokio::select! {
-        // How a connection ends is the client's affair, or was scripted.
-        _ = served => {}
+        () = served => {}
         _ = hang_up.changed() => {}
     }
     drop(open);
+}
+
+/// How a connection ends is the client's affair, or was scripted.
+async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, ending: Arc<Ending>, core: &Arc<Core>) {
+    let service = service_fn(move |request| {
+        let (core, ending) = (Arc::clone(core), Arc::clone(&ending));
+        async move { route(&core, ending, request).await }
+    });
+    http1::Builder::new().serve_connection(TokioIo::new(stream), service).await.ok();
 }
 
 async fn route(core: &Arc<Core>, ending: Arc<Ending>, request: Request<Incoming>) -> Result<Response<ReplyBody>, Cut> {

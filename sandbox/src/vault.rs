@@ -66,7 +66,7 @@ pub(crate) struct Vault {
 
 impl Vault {
     pub(crate) fn new(options: Options) -> Self {
-        let Options { users, lifetime, mode, delay: _, unique_tokens, wrong_passwords_to_lock } = options;
+        let Options { users, lifetime, mode, delay: _, unique_tokens, wrong_passwords_to_lock, tls: _ } = options;
         let (merchants, tokens, mint) = (HashMap::new(), Tokens::default(), Mint::new());
         let mut vault = Self { merchants, tokens, mint, lifetime, mode, unique_tokens, wrong_passwords_to_lock };
         users.into_iter().for_each(|user| vault.add_user(user));

@@ -20,6 +20,7 @@ BASE = "service-accounts"
 VARIANTS = {path.name.removesuffix("-values.yaml"): (path,) for path in sorted(CHART.glob("ci/*-values.yaml"))} | {
     "ha": (CHART / "ci" / f"{BASE}-values.yaml", CHART / "values-ha.yaml"),
     "plain": (CHART / "values-plain.yaml",),
+    "trial": (ROOT / "deploy" / "kubernetes" / "trial-values.yaml",),
 }
 
 

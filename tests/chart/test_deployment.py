@@ -1,8 +1,11 @@
 """templates/deployment.yaml: what runs, and what makes it restart."""
 
 import pytest
+import yaml
 
-from rendering import broker, one, pod, render
+from rendering import CHART, broker, one, pod, render
+
+VERSION = yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"]
 
 RESTARTS = {
     "grpc.listen and health_listen": {"grpc": {"listenAddress": "[::]"}},
@@ -105,8 +108,8 @@ def test_replicas_are_spread_over_zones_and_nodes():
 @pytest.mark.parametrize(
     ("image", "expected"),
     [
-        ({}, "token-broker:0.1.0"),
-        ({"repository": "r.example.org/b"}, "r.example.org/b:0.1.0"),
+        ({}, f"token-broker:{VERSION}"),
+        ({"repository": "r.example.org/b"}, f"r.example.org/b:{VERSION}"),
         ({"tag": "1.2"}, "token-broker:1.2"),
         ({"tag": "1.2", "digest": "sha256:" + "a" * 64}, "token-broker@sha256:" + "a" * 64),
     ],

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Looks into an image that deploy/image.sh made, and runs what is in it: as root, since it makes mounts, and the broker as 65532.
 
-    run.py --image token-broker.oci.tar --sbom token-broker.cdx.json --sandbox SANDBOX [--not-in-it PATH]...
+    run.py --image token-broker.oci.tar --sbom token-broker.amd64.cdx.json --sandbox SANDBOX [--not-in-it PATH]...
+        [--architecture arm64 --emulator /usr/bin/qemu-aarch64-static]
 
 The image's one file is unpacked into an empty directory, which becomes the root of what runs, read-only, with the configuration
 mounted beside it: no shell, no libraries, not even /proc. There it must do its work: print its version, judge configurations,
@@ -11,13 +12,13 @@ A line for each thing that was shown, on standard output. Exit code 1 at the fir
 """
 
 import argparse
-import asyncio
 import hashlib
 import json
 import os
 import queue
 import shutil
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -74,12 +75,20 @@ def show(what, so, otherwise=""):
 
 
 class Image:
-    """An image with one platform, as an OCI archive."""
+    """The image of one architecture in an OCI archive."""
 
-    def __init__(self, path):
+    def __init__(self, path, architecture):
         with tarfile.open(path) as archive:
             self.blobs = {member.name: archive.extractfile(member).read() for member in archive if member.isfile()}
         (listed,) = json.loads(self.blobs["index.json"])["manifests"]
+        self.names = listed["annotations"]
+        if listed["mediaType"].endswith("index.v1+json"):
+            # Several architectures, of which whoever pulls takes one.
+            listed = next(
+                part
+                for part in json.loads(self.blob(listed["digest"]))["manifests"]
+                if part["platform"] == {"architecture": architecture, "os": "linux"}
+            )
         self.digest = listed["digest"]
         manifest = json.loads(self.blob(self.digest))
         self.config = json.loads(self.blob(manifest["config"]["digest"]))
@@ -105,7 +114,7 @@ class Image:
 
 
 class Vault:
-    """The sandbox vault behind TLS, with a certificate of a CA that nobody else knows."""
+    """The sandbox vault over TLS, with a certificate of a CA that nobody else knows."""
 
     def __init__(self, sandbox, scratch):
         self.ca_file = scratch / "ca.crt"
@@ -117,50 +126,35 @@ class Vault:
         by_ca = ["-CA", self.ca_file, "-CAkey", ca_key]
         subprocess.run([*new, *by_ca, "-subj", "/CN=a vault", *names, "-keyout", key, "-out", certificate], **quietly)
 
-        self.process = subprocess.Popen([sandbox, "--listen", "127.0.0.1:0"], stdout=subprocess.PIPE, text=True)
-        first = self.process.stdout.readline()
-        self.plain = first.split("http://", 1)[1].split()[0]
-        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        tls.load_cert_chain(certificate, key)
-        self.loop = asyncio.new_event_loop()
-        host, port = self.plain.split(":")
-        relay = self._relay(host, int(port))
-        self.server = self.loop.run_until_complete(asyncio.start_server(relay, "127.0.0.1", 0, ssl=tls))
-        self.url = f"https://{VAULT_NAME}:{self.server.sockets[0].getsockname()[1]}"
-        threading.Thread(target=self.loop.run_forever, daemon=True).start()
+        shown = ["--certificate-file", certificate, "--key-file", key]
+        self.process = subprocess.Popen([sandbox, "--listen", "127.0.0.1:0", *shown], stdout=subprocess.PIPE, text=True)
+        self.port = int(self.process.stdout.readline().split("https://127.0.0.1:", 1)[1].split()[0])
+        self.url = f"https://{VAULT_NAME}:{self.port}"
 
     def stats(self):
-        with urllib.request.urlopen(f"http://{self.plain}/_sandbox/stats", timeout=PATIENCE) as reply:
-            return json.load(reply)
+        tls = ssl.create_default_context(cafile=self.ca_file).wrap_socket(
+            socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE), server_hostname=VAULT_NAME
+        )
+        with tls:
+            tls.sendall(b"GET /_sandbox/stats HTTP/1.1\r\nHost: vault\r\nConnection: close\r\n\r\n")
+            reply = b"".join(iter(lambda: tls.recv(65_536), b""))
+        return json.loads(reply.partition(b"\r\n\r\n")[2])
 
     def stop(self):
         self.process.kill()
         self.process.wait()
 
-    @staticmethod
-    def _relay(host, port):
-        async def pipe(reader, writer):
-            try:
-                while chunk := await reader.read(65_536):
-                    writer.write(chunk)
-                    await writer.drain()
-            except OSError:
-                pass
-            finally:
-                writer.close()
-
-        async def relay(reader, writer):
-            inward, outward = await asyncio.open_connection(host, port)
-            await asyncio.gather(pipe(reader, outward), pipe(inward, writer))
-
-        return relay
-
 
 class Container:
     """An empty root with the image's file in it, and a configuration."""
 
-    def __init__(self, image, root, etc):
+    def __init__(self, image, root, etc, emulator):
         self.command, self.root, self.etc = image.config["config"], root, etc
+        self.emulator = []
+        if emulator:
+            # Where the image's own file system has no place: it is static as well.
+            shutil.copy(emulator, etc / "emulator")
+            self.emulator = ["/etc/emulator"]
         # Runtimes make the places that they mount on.
         (root / "etc").mkdir()
 
@@ -173,7 +167,7 @@ class Container:
         path.chmod(0o440)
 
     def arguments(self, *arguments):
-        inside = [*self.command["Entrypoint"], *(arguments or self.command["Cmd"])]
+        inside = [*self.emulator, *self.command["Entrypoint"], *(arguments or self.command["Cmd"])]
         return ["unshare", "--mount", "--propagation", "private", "sh", "-c", ENTER, "sh", self.root, self.etc, *inside]
 
     def run(self, *arguments, **environment):
@@ -224,8 +218,13 @@ class Broker:
         return {name: value.split() for name, value in status.items()}, mounts
 
 
-def check_config(image):
+def check_config(image, architecture):
     config = image.config["config"]
+    show(f"is for linux/{architecture}", (image.config["os"], image.config["architecture"]) == ("linux", architecture))
+    version = config["Labels"]["org.opencontainers.image.version"]
+    tag, whole = (image.names.get(f"{name}.name") for name in ("org.opencontainers.image.ref", "io.containerd.image"))
+    named = (tag, whole) == (version, f"docker.io/library/token-broker:{version}")
+    show(f"the archive names it, {whole}: by its tag, and as containerd does", named, image.names)
     show(f"runs as {USER}", config.get("User") == f"{USER}:{USER}", config.get("User"))
     show("has an entry point and a command", config["Entrypoint"] == ["/token-broker"] and config["Cmd"][0] == "serve")
     labels = config["Labels"]
@@ -302,9 +301,9 @@ def check_end(broker):
 
 
 def run(arguments, scratch):
-    image = Image(arguments.image)
+    image = Image(arguments.image, arguments.architecture)
     print(f"{image.digest}: {image.bytes:,} bytes")
-    check_config(image)
+    check_config(image, arguments.architecture)
     root, etc = scratch / "root", scratch / "etc"
     root.mkdir()
     etc.mkdir()
@@ -319,7 +318,7 @@ def run(arguments, scratch):
     vault = Vault(arguments.sandbox, scratch)
     broker = None
     try:
-        container = Container(image, root, etc)
+        container = Container(image, root, etc, arguments.emulator)
         (etc / "hosts").write_text(f"127.0.0.1 {VAULT_NAME}\n")
         shutil.copy(vault.ca_file, etc / "vault-ca.crt")
         container.configure(f"""
@@ -349,6 +348,8 @@ def main():
     parser.add_argument("--image", type=Path, required=True, help="an OCI archive")
     parser.add_argument("--sbom", type=Path, required=True, help="in CycloneDX's JSON")
     parser.add_argument("--sandbox", type=Path, required=True, help="the sandbox vault's program")
+    parser.add_argument("--architecture", default="amd64", choices=["amd64", "arm64"], help="which of the archive's")
+    parser.add_argument("--emulator", type=Path, help="a static program that runs the file of another architecture")
     parser.add_argument("--not-in-it", action="append", default=[], metavar="PATH", help="what the binary must not name")
     arguments = parser.parse_args()
     if os.geteuid() != 0:

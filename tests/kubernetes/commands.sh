@@ -96,6 +96,10 @@ so "the manifests" kubectl apply --filename manifests.yaml
 so "the manifests again" kubectl apply --filename manifests.yaml
 kubectl delete --filename manifests.yaml >/dev/null
 
+# sandbox/README.md: the trial's manifests, as far as a server without nodes takes them.
+so "the sandbox" kubectl apply --filename "$repository/deploy/kubernetes/sandbox.yaml"
+so "the trial's caller" kubectl apply --filename "$repository/deploy/kubernetes/trial-caller.yaml"
+
 # docs/runbook.md: a token for a question from outside.
 so "the caller's namespace" kubectl create namespace cards
 so "the caller's service account" kubectl --namespace cards create serviceaccount cards

@@ -15,5 +15,6 @@ mod faults;
 mod handle;
 mod program;
 mod raw;
+mod tls;
 mod tokens;
 mod vault;

@@ -58,6 +58,8 @@ async fn a_wrong_command_line_is_explained() {
         (vec!["--user", "merchant:4478:secret"], "write MERCHANT:NUMBER:PASSWORD, the number with its +"),
         (vec!["--lifetime", "5"], "`5` is not a duration"),
         (vec!["--mode", "stale"], "fresh, same-token, revoke-old"),
+        (vec!["--certificate-file", "a"], "--key-file"),
+        (vec!["--certificate-file", "/nowhere/tls.crt", "--key-file", "a"], "/nowhere/tls.crt can't be read"),
         (vec!["--listen", "192.0.2.1:1"], "can't listen on 192.0.2.1:1"),
     ] {
         let output = tokio::time::timeout(Duration::from_secs(20), program().args(&args).output()).await.unwrap().unwrap();
