@@ -103,6 +103,9 @@ so "the trial's caller" kubectl apply --filename "$repository/deploy/kubernetes/
 # docs/runbook.md: a token for a question from outside.
 so "the caller's namespace" kubectl create namespace cards
 so "the caller's service account" kubectl --namespace cards create serviceaccount cards
+so "the broker's CA or certificate" kubectl -n token-broker get secret token-broker-tls -o jsonpath='{.data.tls\.crt}'
+base64 -d out | cmp - tls.crt
+so "its pods, of which none run here" kubectl -n token-broker get pods -l app.kubernetes.io/name=token-broker
 so "a token of the caller's account" kubectl --namespace cards create token cards --audience token-broker --duration 10m
 grep -q '^eyJ' out
 
