@@ -114,8 +114,11 @@ impl Others {
         shared.parts.tier.follow(&subject, user);
         let known = shared.parts.tier.look(&subject).await;
         let found = known.as_ref().map_or(Found::Nothing, |known| judged(flight, version, known));
-        let is_locked = matches!(found, Found::Nothing) && known.is_some_and(|known| known.is_locked);
-        if is_locked && self.has_patience(flight) { Found::TheirTurn } else { found }
+        if !known.is_some_and(|known| known.is_locked) {
+            self.waits_since = None;
+            return found;
+        }
+        if matches!(found, Found::Nothing) && self.has_patience(flight) { Found::TheirTurn } else { found }
     }
 
     /// Whether others may still have their turn, from the first time that they are found to have it.

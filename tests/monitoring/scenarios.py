@@ -270,7 +270,8 @@ def the_shared_tier_is_away(stage: Stage) -> None:
         key.write_text(base64.b64encode(bytes([byte]) * 32).decode())
         key.chmod(0o600)
     port = free_port()
-    table = f'shared = {{ url = "redis://127.0.0.1:{port}", name_key_file = "{keys[0]}", keys = [{{ id = 1, file = "{keys[1]}" }}] }}'
+    seals = f'keys = [{{ id = 1, file = "{keys[1]}" }}]'
+    table = f'shared = {{ url = "redis://127.0.0.1:{port}", name_key_file = "{keys[0]}", {seals} }}'
     broker = stage.broker(stage.vault(), top=table)
     stage.scrape(broker)
     stage.fire(alert("SharedTierDown"))
