@@ -11,7 +11,7 @@ use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus,
 
 use super::{EXIT_TEMPORARY, failed, read_security};
 use crate::{
-    client::{Client, ClientError, DEFAULT_ENDPOINT},
+    client::{Client, ClientError, DEFAULT_ENDPOINT, blocking::BlockingPool},
     proto::v1::token_broker_service_server::SERVICE_NAME,
     telemetry::output::{self, complain},
 };
@@ -56,7 +56,11 @@ pub(super) fn run(asked: Health) -> ExitCode {
 }
 
 async fn ask(asked: Health) -> Result<ServingStatus, ClientError> {
-    let security = read_security((asked.ca_file, None, None), None)?;
+    let files = (asked.ca_file, None, None);
+    // It may be a pipe with nobody at its other end.
+    let reading = BlockingPool::default();
+    let read = reading.run(move || Ok(read_security(files, None))).await;
+    let security = read.map_err(|error| ClientError::Security(error.to_string()))??;
     let channel = Client::with_security(&asked.endpoint, security)?.channel().await?;
     let request = HealthCheckRequest { service: SERVICE_NAME.to_owned() };
     let answer = HealthClient::new(channel).check(request).await.map_err(|status| ClientError::Status(Box::new(status)))?;

@@ -218,8 +218,14 @@ async fn health_says_whether_a_broker_is_ready_and_asks_for_no_secret() {
     assert!(code == Some(75) && stderr.contains("can't be reached"), "{code:?} {stderr}");
     let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     let endpoint = format!("http://{}", silent.local_addr().expect("is bound"));
-    let (code, _, stderr) = run(&["health", "--endpoint", &endpoint, "--timeout", "300ms"]).await;
-    assert!(code == Some(75) && stderr.contains("no answer within 300ms"), "{code:?} {stderr}");
+    let files = tempfile::tempdir().expect("a directory");
+    let pipe = files.path().join("pipe").to_str().expect("is UTF-8").to_owned();
+    assert!(Command::new("mkfifo").arg(&pipe).status().await.expect("there is mkfifo").success());
+    let secure = endpoint.replace("http://", "https://");
+    for more in [&["--endpoint", &endpoint][..], &["--endpoint", &secure, "--ca-file", &pipe]] {
+        let (code, _, stderr) = run(&[&["health", "--timeout", "300ms"], more].concat()).await;
+        assert!(code == Some(75) && stderr.contains("no answer within 300ms"), "{more:?}: {code:?} {stderr}");
+    }
 }
 
 #[tokio::test]
