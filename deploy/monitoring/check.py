@@ -35,6 +35,7 @@ SOMETIMES = {
     "token_broker_dry_users": {"merchant_id"},
     # Where there is no shared tier.
     "token_broker_shared_up": set(),
+    "token_broker_shared_operation_duration_seconds_bucket": {"operation", "le"},
     # While there is nothing to tell.
     "token_broker_held_users": {"merchant_id", "reason"},
     "token_broker_failing_users": {"merchant_id", "reason"},
