@@ -1,6 +1,8 @@
 """The broker's own word on each rendered configuration, with its volumes laid out as the Deployment mounts them."""
 
+import base64
 import os
+import re
 import subprocess
 
 import pytest
@@ -9,6 +11,7 @@ import yaml
 from rendering import VARIANTS, broker, one, pod, render
 from test_every_variant import MANIFESTS
 
+NO_SERVER = 75
 BROKER = os.environ.get("TOKEN_BROKER_BINARY")
 USER = '[[users]]\nmerchant_id = "bece038f-2e46-49f4-b25e-89cd38d6dc16"\nnumber = "+447871239999"\npassword = "1234Qwerty"\n'
 
@@ -27,6 +30,13 @@ def pair(tmp_path_factory):
     return certificate.read_text(), key.read_text()
 
 
+CAS = {"client-ca", "vault-ca", "shared-ca"}
+
+
+def random_key(byte):
+    return base64.b64encode(bytes([byte]) * 32).decode() + "\n"
+
+
 def contents(volume, config, pair):
     """The files of a volume, by name."""
     certificate, key = pair
@@ -37,9 +47,14 @@ def contents(volume, config, pair):
         return {"users.toml": USER.replace("1234Qwerty", name).replace("9999", f"{sum(name.encode()):04}")}
     if name == "tls":
         return {"tls.crt": certificate, "tls.key": key, "ca.crt": certificate, "tls.pem": key + certificate}
-    if name in {"client-ca", "vault-ca"} and "projected" in volume:
+    if name.startswith("shared-keys-"):
+        files = re.findall(rf'^file = ".*/shared-keys/{name.removeprefix("shared-keys-")}/(.*)"$', config, re.MULTILINE)
+        return {file: random_key(number) for number, file in enumerate(files)}
+    if name in {"shared-password", "shared-names"}:
+        return {item["path"]: random_key(255) for item in volume["secret"]["items"]}
+    if name in CAS and "projected" in volume:
         return {volume["projected"]["sources"][0]["clusterTrustBundle"]["path"]: certificate}
-    if name in {"client-ca", "vault-ca"}:
+    if name in CAS:
         source = volume.get("secret") or volume["configMap"]
         return {item["path"]: certificate for item in source["items"]}
     return {
@@ -81,6 +96,12 @@ def test_is_in_order(variant, tmp_path, pair):
     documents = list(yaml.safe_load_all(MANIFESTS.read_text())) if variant == "manifests" else render(variant=variant)
     done = check(lay_out(documents, tmp_path, pair))
     told = done.stdout + done.stderr
+    if variant == "shared":
+        # Said after all the rest: the server isn't there.
+        assert done.returncode == NO_SERVER, told
+        assert "[shared] is in order, but its server can't be used from here" in told
+        assert "warning" not in told
+        return
     assert done.returncode == 0, told
     # Nothing to look at, but what the values have spelled out.
     assert (", 1 warning" if variant in {"open", "traces"} else ", 0 warnings") in told

@@ -88,6 +88,26 @@ def test_every_other_value_arrives():
     assert "service_accounts" not in told["auth"]
 
 
+def test_what_replicas_share_is_off_unless_it_is_set():
+    assert "shared" not in config()
+    keys = "/etc/token-broker/shared-keys/token-broker-shared-keys"
+    assert config(variant="shared")["shared"] == {
+        "url": "rediss://broker@valkey.valkey.svc.cluster.local:6380/1",
+        "password_file": "/etc/token-broker/shared-password/password",
+        "ca_file": "/etc/token-broker/shared-ca/ca.crt",
+        "name_key_file": "/etc/token-broker/shared-names/names",
+        # In their order: the first seals.
+        "keys": [{"id": 2, "file": f"{keys}/2"}, {"id": 1, "file": f"{keys}/1"}],
+    }
+    bare = {"url": "rediss://valkey", "passwordSecret": {"name": ""}, "ca": {"configMapName": ""}}
+    most = [{"id": 4_294_967_295, "secretName": "a", "key": "b"}]
+    assert config({"shared": bare | {"keys": most}}, "shared")["shared"] == {
+        "url": "rediss://valkey",
+        "name_key_file": "/etc/token-broker/shared-names/names",
+        "keys": [{"id": 4_294_967_295, "file": "/etc/token-broker/shared-keys/a/b"}],
+    }
+
+
 def test_holds_are_kept_in_a_directory_of_the_brokers_own():
     assert config()["state_directory"] == "/var/lib/token-broker/state"
     assert "state_directory" not in config({"state": {"enabled": False}})

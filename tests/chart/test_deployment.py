@@ -43,6 +43,20 @@ def test_what_is_reloaded_leaves_the_pods_alone(key):
     assert template(RELOADS[key]) == template()
 
 
+def test_sharing_and_its_names_roll_the_pods_and_its_keys_and_server_do_not():
+    def shared(values):
+        return one(render({"shared": values}, "shared"), "Deployment")["spec"]["template"]
+
+    def checksum_of(part):
+        return part["metadata"]["annotations"]["checksum/restarts"]
+
+    assert checksum_of(shared({})) != checksum()
+    assert checksum_of(shared({"nameKeySecret": {"key": "other"}})) != checksum_of(shared({}))
+    # One more, from the same Secret.
+    keys = [{"id": number, "secretName": "token-broker-shared-keys", "key": str(number)} for number in (3, 2, 1)]
+    assert shared({"url": "rediss://broker@other.example.org", "keys": keys}) == shared({})
+
+
 def test_tls_set_or_removed_rolls_the_pods_and_another_secret_is_another_volume():
     opened = {
         "tls": {"secretName": ""},

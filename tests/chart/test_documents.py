@@ -123,6 +123,22 @@ def test_the_parts_of_a_file_fit_into_secrets_and_are_all_of_it(parts):
     assert {f"credentials-{file.stem}" for file in files} <= {part["name"] for part in mounted}
 
 
+def test_what_the_readme_shares_is_of_the_secrets_that_it_makes():
+    section = read(PAGES[1]).partition("## Tokens that replicas share")[2].partition("\n## ")[0]
+    (example,) = re.findall(r"```yaml\n(.*?)```", section, re.DOTALL)
+    made = {
+        (secret, key)
+        for secret, files in re.findall(r"create secret generic (\S+)((?: --from-file=\S+)+)", section)
+        for key in re.findall(r"--from-file=(\S+)", files)
+    }
+    values = yaml.safe_load(example)
+    assert render(values)
+    shared = yaml.safe_load((CHART / "values.yaml").read_text())["shared"]
+    sources = [shared[name] | values["shared"][name] for name in ("passwordSecret", "nameKeySecret")]
+    used = {(source["name"], source["key"]) for source in sources}
+    assert used | {(key["secretName"], key["key"]) for key in values["shared"]["keys"]} == made
+
+
 @pytest.mark.skipif(not BROKER, reason="TOKEN_BROKER_BINARY names no broker")
 def test_the_broker_takes_the_parts(parts):
     directory, _ = parts

@@ -56,7 +56,7 @@ def test_without_admin_or_monitoring_callers_alone_get_in():
 
 
 def test_each_rule_names_its_peers_and_ports():
-    for variant in ("service-accounts", "reviewed", "traces", "open", "everything"):
+    for variant in ("service-accounts", "reviewed", "traces", "open", "everything", "shared"):
         spec = policy(variant=variant)
         for rule in spec["ingress"]:
             assert rule["from"]
@@ -124,6 +124,37 @@ def test_without_them_the_vault_is_never_in_a_private_range(address):
 )
 def test_the_vaults_port_is_that_of_its_url(url, port):
     assert ways(policy({"vault": {"baseUrl": url}})["egress"])[1] == [("TCP", port)]
+
+
+SERVERS = [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "valkey"}}}]
+
+
+def test_what_replicas_share_is_reached_where_it_is_said_to_be_and_by_its_port():
+    rule = policy(variant="shared")["egress"][-1]
+    assert rule == {"to": SERVERS, "ports": [{"port": 6380}]}
+    block = [{"ipBlock": {"cidr": "10.9.8.7/32"}}]
+    assert policy({"networkPolicy": {"shared": block}}, "shared")["egress"][-1]["to"] == block
+    # Peers alone open nothing.
+    assert policy({"networkPolicy": {"shared": block}}) == policy()
+
+
+@pytest.mark.parametrize(
+    ("url", "port"),
+    [
+        ("rediss://valkey.example.org", 6379),
+        ("rediss://broker@valkey.example.org/8", 6379),
+        ("rediss://broker@valkey.example.org:6380/8", 6380),
+        ("rediss://[2001:db8::1]", 6379),
+        ("rediss://[2001:db8::1]:6380", 6380),
+    ],
+)
+def test_the_shared_servers_port_is_that_of_its_url(url, port):
+    assert ways(policy({"shared": {"url": url}}, "shared")["egress"])[-1] == [("TCP", port)]
+
+
+def test_one_beside_the_broker_needs_no_way_out():
+    values = {"shared": {"url": "redis://127.0.0.1:6379", "ca": {"configMapName": ""}}, "networkPolicy": {"shared": []}}
+    assert policy(values, "shared") == policy()
 
 
 def test_traces_get_out_to_their_collector():

@@ -47,6 +47,16 @@ def test_an_open_one_is_warned_about():
     assert "WARNING" not in notes()
 
 
+def test_those_who_share_are_told_of_the_keys_and_of_the_server():
+    told = notes("shared")
+    assert "through rediss://broker@valkey.valkey.svc.cluster.local:6380/1" in told
+    assert (
+        "token-broker-shared (password), token-broker-shared (names), token-broker-shared-keys (2), token-broker-shared-keys (1)"
+        in told
+    )
+    assert "share" not in notes()
+
+
 def test_the_alerts_that_matter_are_named():
     assert "Set monitoring.rules.enabled" in notes()
     assert "Nothing scrapes the broker yet" in notes()

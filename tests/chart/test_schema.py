@@ -9,6 +9,7 @@ from rendering import CHART, refusal, render
 
 SECRET = {"name": "a", "secretName": "b"}
 STORE = {"name": "a", "secretStoreRef": {"name": "b"}}
+SEALING = {"id": 1, "secretName": "a", "key": "1"}
 CALLER = {"id": "a.example.org", "merchants": ["*"]}
 WRONG = {
     "a key nobody knows": ({"replicas": 2}, "replicas"),
@@ -79,6 +80,20 @@ WRONG = {
     "a signer without a domain": ({"tls": {"podCertificate": {"signerName": "internal"}}}, "/tls/podCertificate/signerName"),
     "traffic to nowhere": ({"service": {"trafficDistribution": "Far"}}, "/service/trafficDistribution"),
     "traces over TLS without a CA": ({"traces": {"endpoint": "https://c:4317"}}, "/traces/endpoint"),
+    "a password in the URL": ({"shared": {"url": "rediss://broker:word@valkey"}}, "/shared/url"),
+    "tokens in plaintext": ({"shared": {"url": "redis://valkey"}}, "/shared/url"),
+    "a password among the values": ({"shared": {"password": "p"}}, "password"),
+    "a key among the values": ({"shared": {"keys": [{**SEALING, "value": "a"}]}}, "/shared/keys/0"),
+    "a key from nowhere": ({"shared": {"keys": [{"id": 1, "key": "1"}]}}, "secretName"),
+    "a key without an id": ({"shared": {"keys": [{"secretName": "a", "key": "1"}]}}, "id"),
+    "an id below the least": ({"shared": {"keys": [{**SEALING, "id": 0}]}}, "/shared/keys/0/id"),
+    "a key by another path": ({"shared": {"keys": [{**SEALING, "key": "../a"}]}}, "/shared/keys/0/key"),
+    "a Secret too long for a volume's name": (
+        {"shared": {"keys": [{**SEALING, "secretName": "a" * 51}]}},
+        "/shared/keys/0/secretName",
+    ),
+    "more keys than ever": ({"shared": {"keys": [{**SEALING, "id": number + 1} for number in range(9)]}}, "/shared/keys"),
+    "no peer for the shared tier": ({"networkPolicy": {"shared": [{}]}}, "/networkPolicy/shared/0"),
     "no port for the vault": ({"networkPolicy": {"vaultPorts": [0]}}, "/networkPolicy/vaultPorts/0"),
     "a peer that is everybody": ({"networkPolicy": {"callers": [{}]}}, "/networkPolicy/callers/0"),
     "a peer with a typing error": ({"networkPolicy": {"callers": [{"podSelektor": {}}]}}, "podSelektor"),

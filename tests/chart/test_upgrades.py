@@ -36,6 +36,8 @@ STATES = {
     "scraped by service": (BASE, {"monitoring": {"serviceMonitor": {"enabled": True}}}),
     "labelled": (BASE, {"podLabels": {"tier": "backend"}, "commonLabels": {"team": "identity"}}),
     "traced": (BASE, {"traces": {"endpoint": "http://c:4317"}}),
+    "sharing tokens": ("shared", {}),
+    "sharing them elsewhere": ("shared", {"shared": {"url": "rediss://valkey.example.org"}}),
     "more credentials": (
         BASE,
         {
@@ -112,6 +114,18 @@ def ports_out(there, labels, address):
     return {port["port"] for rule in rules if any(leads_to(peer, address) for peer in rule["to"]) for port in rule["ports"]}
 
 
+def ways_to_servers(there, labels):
+    """The rules by which pods with these labels reach the server that replicas share, by its namespace."""
+    server = {"kubernetes.io/metadata.name": "valkey"}
+    return [
+        rule
+        for part in find(there, "NetworkPolicy")
+        if part["spec"]["podSelector"]["matchLabels"].items() <= labels.items()
+        for rule in part["spec"]["egress"]
+        if any(peer.get("namespaceSelector", {}).get("matchLabels") == server for peer in rule["to"])
+    ]
+
+
 def port_of(url):
     found = re.match(r"https://[^/]+?:(\d+)(/|$)", url)
     return int(found[1]) if found else 443
@@ -134,6 +148,9 @@ def faults(pods_of, configured_by, there):
     out = ports_out(there, labels, VAULT)
     if out is not None and port_of(told["vault"]["base_url"]) not in out:
         missing.append("the way to the vault")
+    # Where sharing ends, pods of before sign in by themselves: README.md says so. Where it goes on, there is a way.
+    if "shared" in told and "shared" in config(there) and not ways_to_servers(there, labels):
+        missing.append("a way to what replicas share")
     out = ports_out(there, labels, API_SERVER)
     if out is not None and "token_file" in accounts and not {443, 6443} <= out:
         missing.append("the way to the API server")

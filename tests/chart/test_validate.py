@@ -4,6 +4,8 @@ import pytest
 
 from rendering import refusal, render
 
+KEY = {"id": 1, "secretName": "keys", "key": "1"}
+SHARED = {"url": "rediss://valkey", "nameKeySecret": {"name": "names"}, "keys": [KEY]}
 SECRETS = [{"name": "users", "secretName": "a"}]
 FAULTS = {
     "no image": ({"image": {"repository": ""}}, "image.repository is empty", "say where the image is"),
@@ -168,6 +170,64 @@ FAULTS = {
         "networkPolicy.collector is empty",
         "name the collector's pods",
     ),
+    "no way to what replicas share": (
+        {"shared": SHARED},
+        "networkPolicy.shared is empty",
+        "name its pods and namespace, or its addresses",
+    ),
+    "no name key": (
+        {"shared": SHARED | {"nameKeySecret": {"name": ""}}},
+        "shared.nameKeySecret.name is missing",
+        "name a Secret with 32 random bytes in base64",
+    ),
+    "no sealing key": ({"shared": SHARED | {"keys": []}}, "shared.keys are missing", "give one at least"),
+    "a user who can't prove itself": (
+        {"shared": SHARED | {"url": "rediss://broker@valkey"}},
+        "shared.passwordSecret.name is missing",
+        "name the Secret with its password",
+    ),
+    "a CA for plaintext": (
+        {"shared": SHARED | {"url": "redis://localhost", "ca": {"secretName": "a"}}},
+        "shared.ca has no effect",
+        "write rediss://",
+    ),
+    "the shared tier's CA twice": (
+        {"shared": SHARED | {"ca": {"secretName": "a", "configMapName": "b"}}},
+        "shared.ca has configMapName and secretName",
+        "keep one of them",
+    ),
+    "two keys with one id": (
+        {"shared": SHARED | {"keys": [KEY, KEY | {"key": "2"}]}},
+        "shared.keys has the id 1 twice",
+        "give each its own",
+    ),
+    "one key with two ids": (
+        {"shared": SHARED | {"keys": [KEY, KEY | {"id": 2}]}},
+        "shared.keys has keys/1, which is another key already",
+        "make each with openssl rand -base64 32",
+    ),
+    "the name key to seal with": (
+        {"shared": SHARED | {"nameKeySecret": {"name": "keys", "key": "1"}}},
+        "shared.keys has keys/1, which is another key already",
+        "make each with openssl rand -base64 32",
+    ),
+    "a password for no server": (
+        {"shared": {"passwordSecret": {"name": "a"}}},
+        "shared.passwordSecret has no effect without shared.url",
+        "or unset it",
+    ),
+    "a CA for no server": ({"shared": {"ca": {"configMapName": "a"}}}, "shared.ca has no effect without shared.url", "unset it"),
+    "names at no server": (
+        {"shared": {"nameKeySecret": {"name": "a"}}},
+        "shared.nameKeySecret has no effect without shared.url",
+        "give the server's address",
+    ),
+    "keys for no server": ({"shared": {"keys": [KEY]}}, "shared.keys has no effect without shared.url", "unset it"),
+    "a volume like one for sealing keys": (
+        {"extraVolumes": [{"name": "shared-keys-a", "emptyDir": {}}]},
+        'extraVolumes has the name "shared-keys-a"',
+        "choose another",
+    ),
     "no way to the API server": (
         {"networkPolicy": {"apiServer": {"cidrs": []}}},
         "networkPolicy.apiServer.cidrs is empty",
@@ -195,5 +255,9 @@ def test_what_is_just_enough_is_taken():
     render({"terminationGracePeriodSeconds": 30})
     render({"vault": {"renewal": "at_expiry"}, "replicaCount": 1})
     render({"autoscaling": {"enabled": True, "minReplicas": 6}})
+    # Who share tokens revoke none of each other's.
+    render({"vault": {"renewal": "at_expiry"}}, "shared")
+    render({"shared": SHARED | {"url": "redis://localhost"}})
+    render({"shared": SHARED, "networkPolicy": {"enabled": False}})
     render({"networkPolicy": {"enabled": False, "callers": [], "dns": []}})
     render({"credentials": {"secrets": [*SECRETS, {"name": "more", "secretName": "a"}]}})

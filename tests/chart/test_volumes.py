@@ -111,6 +111,31 @@ def test_the_clusters_keys_come_from_a_config_map():
     assert "/etc/token-broker/jwks" not in volumes(closed)
 
 
+def test_what_replicas_share_is_sealed_with_secrets_that_the_broker_alone_can_read():
+    def only(name, key):
+        return {"secret": {"secretName": name, "defaultMode": 0o440, "items": [{"key": key, "path": key}]}}
+
+    def shared(values=None):
+        return {path: source for path, source in volumes(values, "shared").items() if "/shared-" in path}
+
+    assert shared() == {
+        "/etc/token-broker/shared-password": only("token-broker-shared", "password"),
+        "/etc/token-broker/shared-ca": {
+            "configMap": {"name": "valkey-ca", "defaultMode": 0o440, "items": [{"key": "ca.crt", "path": "ca.crt"}]}
+        },
+        "/etc/token-broker/shared-names": only("token-broker-shared", "names"),
+        # Whole, so that a key which is added to it arrives in pods that run.
+        "/etc/token-broker/shared-keys/token-broker-shared-keys": {
+            "secret": {"secretName": "token-broker-shared-keys", "defaultMode": 0o440}
+        },
+    }
+    keys = [{"id": number, "secretName": name, "key": "k"} for number, name in enumerate("ba", start=1)]
+    assert [path[-2:] for path in shared({"shared": {"keys": keys}}) if "shared-keys" in path] == ["/a", "/b"]
+    bare = {"url": "rediss://valkey", "passwordSecret": {"name": ""}, "ca": {"configMapName": ""}}
+    assert set(shared({"shared": bare})) == set(shared()) - {f"/etc/token-broker/shared-{what}" for what in ("password", "ca")}
+    assert all(part["readOnly"] for part in broker(render({"state": {"enabled": False}}, "shared"))["volumeMounts"])
+
+
 def test_only_the_audit_trail_and_holds_are_written():
     documents = render(variant="everything")
     assert volumes(variant="everything")["/var/log/token-broker"] == {"emptyDir": {"sizeLimit": "1Gi"}}

@@ -12,6 +12,8 @@ What takes a restart: the pods carry its checksum. The broker takes up everythin
       "log.format" .Values.log.format
       "state_directory" .Values.state.enabled
       "traces" .Values.traces
+      "shared" (include "token-broker.shares" .)
+      "shared.name_key_file" .Values.shared.nameKeySecret
       "grpc.tls" (include "token-broker.tls" .)
     | toJson }}
 {{- end }}
@@ -110,6 +112,26 @@ caller_forced_sign_ins_per_minute = {{ int .callerForcedSignInsPerMinute }}
 [vault.headers]
 {{- range $name, $value := . }}
 {{ $name | toJson }} = {{ $value | toJson }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- with .Values.shared }}
+{{- if .url }}
+
+[shared]
+url = {{ .url | toJson }}
+{{- if .passwordSecret.name }}
+password_file = {{ printf "%s/shared-password/%s" $files .passwordSecret.key | toJson }}
+{{- end }}
+{{- if include "token-broker.hasCa" .ca }}
+ca_file = {{ printf "%s/shared-ca/%s" $files .ca.key | toJson }}
+{{- end }}
+name_key_file = {{ printf "%s/shared-names/%s" $files .nameKeySecret.key | toJson }}
+{{- range .keys }}
+
+[[shared.keys]]
+id = {{ int64 .id }}
+file = {{ printf "%s/shared-keys/%s/%s" $files .secretName .key | toJson }}
 {{- end }}
 {{- end }}
 {{- end }}

@@ -78,6 +78,10 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- if or (include "token-broker.clientCa" .) .Values.tls.csi.enabled }}yes{{ end }}
 {{- end }}
 
+{{- define "token-broker.shares" -}}
+{{- if .Values.shared.url }}yes{{ end }}
+{{- end }}
+
 {{- define "token-broker.asksApiServer" -}}
 {{- with .Values.auth.serviceAccounts }}
 {{- if and .enabled (or .tokenReview (not .jwksConfigMap.name)) }}yes{{ end }}
@@ -98,6 +102,17 @@ take one, until the autoscaler looks. Where no cluster is asked (`helm template`
 {{- $least := int .Values.autoscaling.minReplicas }}
 {{- $live := lookup "apps/v1" "Deployment" .Release.Namespace (include "token-broker.fullname" .) }}
 {{- min (max (dig "spec" "replicas" $least $live | int) $least) (int .Values.autoscaling.maxReplicas) }}
+{{- end }}
+
+{{/* The Secrets with the shared tier's sealing keys, each once, as a JSON list. */}}
+{{- define "token-broker.sharedKeySecrets" -}}
+{{- $names := list }}
+{{- if .Values.shared.url }}
+{{- range .Values.shared.keys }}
+{{- $names = append $names .secretName }}
+{{- end }}
+{{- end }}
+{{- $names | uniq | sortAlpha | toJson }}
 {{- end }}
 
 {{/* The port at the end of a URL's host; the default's otherwise: (list URL DEFAULT). */}}

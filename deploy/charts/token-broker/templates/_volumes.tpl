@@ -27,6 +27,26 @@ change, while the broker takes up what kubelet swaps. Secrets are 0440: with fsG
   mountPath: /etc/token-broker/vault-ca
   readOnly: true
 {{- end }}
+{{- if include "token-broker.shares" . }}
+{{- if .Values.shared.passwordSecret.name }}
+- name: shared-password
+  mountPath: /etc/token-broker/shared-password
+  readOnly: true
+{{- end }}
+{{- if include "token-broker.hasCa" .Values.shared.ca }}
+- name: shared-ca
+  mountPath: /etc/token-broker/shared-ca
+  readOnly: true
+{{- end }}
+- name: shared-names
+  mountPath: /etc/token-broker/shared-names
+  readOnly: true
+{{- range include "token-broker.sharedKeySecrets" . | fromJsonArray }}
+- name: shared-keys-{{ . }}
+  mountPath: /etc/token-broker/shared-keys/{{ . }}
+  readOnly: true
+{{- end }}
+{{- end }}
 {{- if and .Values.auth.serviceAccounts.enabled .Values.auth.serviceAccounts.jwksConfigMap.name }}
 - name: jwks
   mountPath: /etc/token-broker/jwks
@@ -103,6 +123,27 @@ change, while the broker takes up what kubelet swaps. Secrets are 0440: with fsG
 - name: vault-ca
   {{- include "token-broker.caSource" .Values.vault.ca | nindent 2 }}
 {{- end }}
+{{- if include "token-broker.shares" . }}
+{{- with .Values.shared }}
+{{- if .passwordSecret.name }}
+- name: shared-password
+  {{- include "token-broker.secretKey" .passwordSecret | nindent 2 }}
+{{- end }}
+{{- if include "token-broker.hasCa" .ca }}
+- name: shared-ca
+  {{- include "token-broker.caSource" .ca | nindent 2 }}
+{{- end }}
+- name: shared-names
+  {{- include "token-broker.secretKey" .nameKeySecret | nindent 2 }}
+{{- end }}
+{{- /* Whole Secrets: a key that is added to one arrives in pods that run. */}}
+{{- range include "token-broker.sharedKeySecrets" . | fromJsonArray }}
+- name: shared-keys-{{ . }}
+  secret:
+    secretName: {{ . | quote }}
+    defaultMode: 0440
+{{- end }}
+{{- end }}
 {{- with .Values.auth.serviceAccounts }}
 {{- if and .enabled .jwksConfigMap.name }}
 - name: jwks
@@ -137,6 +178,16 @@ change, while the broker takes up what kubelet swaps. Secrets are 0440: with fsG
 {{- end }}
 {{- end }}
 
+{{/* The volume with one key of a Secret, and nothing that lies beside it. */}}
+{{- define "token-broker.secretKey" -}}
+secret:
+  secretName: {{ .name | quote }}
+  defaultMode: 0440
+  items:
+    - key: {{ .key | quote }}
+      path: {{ .key | quote }}
+{{- end }}
+
 {{/* The volume with a CA: its key alone, so that a Secret's private key stays outside the pod. */}}
 {{- define "token-broker.caSource" -}}
 {{- if or .clusterTrustBundle.name .clusterTrustBundle.signerName -}}
@@ -162,7 +213,7 @@ configMap:
 {{- end }}
   defaultMode: 0440
   items:
-    - key: {{ .key }}
-      path: {{ .key }}
+    - key: {{ .key | quote }}
+      path: {{ .key | quote }}
 {{- end }}
 {{- end }}
