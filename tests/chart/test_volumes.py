@@ -9,6 +9,9 @@ def volumes(values=None, variant="service-accounts"):
     mounts = {part["name"]: part["mountPath"] for part in broker(documents)["volumeMounts"]}
     sources = {part["name"]: {key: value for key, value in part.items() if key != "name"} for part in pod(documents)["volumes"]}
     assert set(mounts) == set(sources)
+    # Each name once, or the API server refuses the pod.
+    assert len(mounts) == len(broker(documents)["volumeMounts"])
+    assert len(sources) == len(pod(documents)["volumes"])
     return {mounts[name]: source for name, source in sources.items()}
 
 
