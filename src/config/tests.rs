@@ -349,6 +349,14 @@ fn piece() -> impl Strategy<Value = String> {
     prop_oneof![8 => fixed.prop_map(str::to_owned), 1 => any::<char>().prop_map(String::from)]
 }
 
+/// As a key, or a part of one, it may be shown: it is no secret there.
+fn without_unknown_keys(faults: &str) -> String {
+    let mut parts: Vec<_> = faults.split(": is not a known").collect();
+    let last = parts.pop().unwrap_or_default();
+    let kept = parts.iter().map(|part| part.rsplit_once(char::is_whitespace).map_or("", |(before, _key)| before));
+    kept.chain([last]).collect()
+}
+
 proptest! {
     #[test]
     fn no_file_panics_or_gives_its_secret_away(pieces in prop::collection::vec(piece(), 0..40)) {
@@ -356,8 +364,7 @@ proptest! {
             Ok(Loaded { config, warnings }) => format!("{config:?} {warnings:?}"),
             Err(faults) => format!("{faults}\n{faults:?}"),
         };
-        // As a key it may be shown: it is no secret there.
-        prop_assert!(!faults.replace("S3CRET-pass: is not a known", "").contains("S3CRET-pass"), "{}", faults);
+        prop_assert!(!without_unknown_keys(&faults).contains("S3CRET-pass"), "{}", faults);
     }
 
     #[test]

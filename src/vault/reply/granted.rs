@@ -72,6 +72,7 @@ fn scope(fields: &Fields<'_>, token: &str, asked: &Asked<'_>) -> String {
             && scope.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic())
             && !echoes(scope, asked.password)
             && !echoes(scope, token)
+            && !echoes(scope, asked.number.trim_start_matches('+'))
     };
     fields.string("scope").filter(usable).unwrap_or_default()
 }
