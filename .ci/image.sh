@@ -20,11 +20,29 @@ install_arm64_tools() {
   have qemu-aarch64-static || apt_install qemu-user-static
   if [ ! -d /usr/include/aarch64-linux-musl ]; then
     # The headers of a foreign architecture come from its own packages.
+    sources_for_arm64 /etc/apt/sources.list.d
     as_root dpkg --add-architecture arm64
     as_root apt-get update -qq
     apt_install musl-dev:arm64
   fi
   install_musl_target aarch64
+}
+
+# sources_for_arm64 DIRECTORY: Debian's servers have all architectures. Of Ubuntu's some have amd64 and others arm64, and apt-get fails
+# where it looks for one on the others.
+sources_for_arm64() {
+  if [ ! -e "$1/ubuntu.sources" ] || [ -e "$1/ubuntu-arm64.sources" ]; then return; fi
+  local codename
+  codename=$(sed -n 's/^Suites: *\([a-z]*\).*/\1/p' "$1/ubuntu.sources" | head -n 1)
+  as_root sed -i "/^Architectures:/d; s/^Types:.*/&\nArchitectures: $(dpkg --print-architecture)/" "$1/ubuntu.sources"
+  as_root tee "$1/ubuntu-arm64.sources" >/dev/null <<END
+Types: deb
+URIs: http://ports.ubuntu.com/ubuntu-ports
+Suites: $codename $codename-updates $codename-security
+Components: main universe
+Architectures: arm64
+Signed-By: /usr/share/keyrings/ubuntu-archive-keyring.gpg
+END
 }
 
 install_musl_target() {
