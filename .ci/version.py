@@ -3,7 +3,8 @@
 
 version.py                  fails where a file names another, or where CHANGELOG.md's sections are not in the order of time
 version.py 0.2.0            sets it everywhere; the rest of CONTRIBUTING.md's "Releasing" is by hand
-version.py --tag v0.2.0     besides, that this is what the tag releases: the version, and its section of CHANGELOG.md with a date
+version.py --tag v0.2.0     besides, that this is what the tag releases: the version, and its section of CHANGELOG.md with a date;
+                            and that what is shipped names the project's own address, not a placeholder
 """
 
 import re
@@ -14,7 +15,8 @@ VERSION = r"(\d+\.\d+\.\d+(?:-[0-9A-Za-z.-]+)?)"
 # By file: where it stands, and how often at least. The lock files have it once for each of our packages that they know.
 PLACES = {
     "Cargo.toml": (rf'^version = "{VERSION}"$', 1),
-    "README.md": (rf"ghcr\.io/OWNER/(?:charts/)?token-broker:{VERSION}", 4),
+    "README.md": (rf"(?:ghcr\.io/OWNER/(?:charts/)?token-broker:|refs/tags/v){VERSION}", 7),
+    "docs/operations.md": (rf"registry\.example\.org/token-broker:{VERSION}", 1),
     "deploy/Dockerfile": (rf"^ARG VERSION={VERSION}$", 1),
     "sandbox/Dockerfile": (rf"^ARG VERSION={VERSION}$", 1),
     "deploy/charts/token-broker/Chart.yaml": (rf'^(?:version: |appVersion: "| +image: token-broker:){VERSION}"?$', 3),
@@ -24,6 +26,13 @@ PLACES = {
     "Cargo.lock": (rf'^name = "token-broker(?:-sandbox)?"\nversion = "{VERSION}"$', 2),
     "fuzz/Cargo.lock": (rf'^name = "token-broker"\nversion = "{VERSION}"$', 1),
 }
+# What is released and says where the project lives; and what stands there until somebody has a place for it.
+SHIPPED = (
+    "deploy/charts/token-broker/Chart.yaml",
+    "deploy/charts/token-broker/templates/_names.tpl",
+    "deploy/monitoring/rules.yaml",
+)
+PLACEHOLDER = "https://example.org/"
 SECTION = re.compile(rf"^## \[(?:{VERSION}|Unreleased)\](?: - (\d{{4}}-\d{{2}}-\d{{2}}))?$", re.MULTILINE)
 
 
@@ -57,6 +66,13 @@ def wrong_changelog(text, version, tag):
             yield f"CHANGELOG.md has no section of {version}: give what is under Unreleased its version and its date"
 
 
+def placeholders(root):
+    """What would be released with an address that is nobody's."""
+    for name in SHIPPED:
+        if PLACEHOLDER in (root / name).read_text():
+            yield f"{name} has {PLACEHOLDER}, a placeholder: put the project's own address there"
+
+
 def replace(root, version):
     """Sets the version in each place."""
     for name, (pattern, _) in PLACES.items():
@@ -79,6 +95,8 @@ def main():
             sys.exit(__doc__)
     version = re.search(PLACES["Cargo.toml"][0], (root / "Cargo.toml").read_text(), re.MULTILINE)[1]
     wrong = [*wrong_places(root, version), *wrong_changelog((root / "CHANGELOG.md").read_text(), version, tag)]
+    if tag is not None:
+        wrong += placeholders(root)
     if wrong:
         sys.exit("\n".join(wrong))
     print(f"{version} everywhere.")

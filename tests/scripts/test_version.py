@@ -1,4 +1,4 @@
-"""`.ci/version.py` on a copy of what it looks at: each place broken once and found, and set again by it."""
+"""`.ci/version.py` on a copy of what it looks at: each place broken once and found, and set again by it, none left out."""
 
 import re
 import shutil
@@ -11,12 +11,14 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / ".ci" / "version.py"
 PLACES = re.findall(r'^    "(.*?)": \(r', SCRIPT.read_text(), re.MULTILINE)
+# What is shipped with the project's address in it.
+SHIPPED = re.findall(r'"(.*?)"', re.search(r"^SHIPPED = \((.*?)\)$", SCRIPT.read_text(), re.MULTILINE | re.DOTALL)[1])
 OTHER = "9.8.7"
 
 
 @pytest.fixture
 def tree(tmp_path):
-    for name in [*PLACES, "CHANGELOG.md"]:
+    for name in {*PLACES, *SHIPPED, "CHANGELOG.md"}:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     return tmp_path
@@ -59,6 +61,23 @@ def test_a_new_version_is_set_everywhere_and_nothing_else_is(tree):
     assert all((tree / place).read_text() == (ROOT / place).read_text() for place in PLACES)
 
 
+def test_nothing_else_names_a_release(tree):
+    # Set everywhere that the script knows, the former version stands nowhere else in what people read, copy or apply.
+    before = version(tree)
+    assert run(tree, OTHER).returncode == 0
+    names_it = re.compile(rf"(?:token-broker(?:-sandbox)?:|refs/tags/v|\bv){re.escape(before)}(?![0-9.])")
+    read = [
+        path.relative_to(ROOT)
+        for pattern in ("*.md", "docs/**/*.md", "sandbox/**/*", "deploy/**/*", "examples/**/*", ".github/**/*")
+        for path in ROOT.glob(pattern)
+        if path.is_file() and path.name != "CHANGELOG.md"
+    ]
+    assert Path("docs/operations.md") in read
+    for name in read:
+        path = tree / name if (tree / name).exists() else ROOT / name
+        assert not names_it.search(path.read_text(errors="replace")), f"{name} names a release, and .ci/version.py doesn't set it"
+
+
 CHANGELOG = "# Changelog\n\n## [Unreleased]\n\n## [0.2.0] - 2026-11-27\n\n### Added\n\n## [0.1.0] - 2026-10-01\n"
 WRONG = {
     "nothing unreleased": (CHANGELOG.replace("## [Unreleased]\n\n", ""), "comes first"),
@@ -77,13 +96,34 @@ def test_sections_of_the_changelog_out_of_order_are_found(tree, wrong):
     assert why in done.stderr
 
 
+def put_the_address(tree):
+    for name in SHIPPED:
+        path = tree / name
+        path.write_text(path.read_text().replace("https://example.org/", "https://code.example.com/"))
+
+
 def test_a_tag_is_the_version_and_has_its_section(tree):
     run(tree, "0.2.0")
+    put_the_address(tree)
     (tree / "CHANGELOG.md").write_text(CHANGELOG)
     assert run(tree, "--tag", "v0.2.0").returncode == 0
     assert "is not v0.2.0" in run(tree, "--tag", "v0.3.0").stderr
     (tree / "CHANGELOG.md").write_text(CHANGELOG.replace("0.2.0", "0.1.9"))
     assert "no section of 0.2.0" in run(tree, "--tag", "v0.2.0").stderr
+
+
+@pytest.mark.parametrize("shipped", SHIPPED)
+def test_a_placeholder_is_not_released(tree, shipped):
+    run(tree, "0.2.0")
+    (tree / "CHANGELOG.md").write_text(CHANGELOG)
+    before = (tree / shipped).read_text()
+    put_the_address(tree)
+    # As it will be, once somebody has put the address into the repository.
+    (tree / shipped).write_text(before + "# https://example.org/token-broker\n")
+    done = run(tree, "--tag", "v0.2.0")
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"{shipped} has https://example.org/")
+    assert run(tree).returncode == 0
 
 
 def test_wrong_usage_is_explained(tree):
