@@ -72,7 +72,7 @@ impl Number {
                 "does not begin with `+`: write it in E.164, such as +447871239999"
             });
         };
-        if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        if !plain::all_bytes(digits, |byte| byte.is_ascii_digit()) {
             Err("has something other than digits after the `+`: write it without spaces, dashes or brackets")
         } else if digits.starts_with('0') {
             Err("begins with 0 after the `+`: a country code comes first")
