@@ -56,6 +56,21 @@ FAULTS = {
         "auth.serviceAccounts.tokenReview has no effect",
         "or unset it",
     ),
+    "reviews by every pod of the namespace": (
+        {"auth": {"serviceAccounts": {"tokenReview": True}}, "serviceAccount": {"create": False}},
+        "serviceAccount is the namespace's account default",
+        "name another in serviceAccount.name",
+    ),
+    "reviews by every pod of the namespace, by its name": (
+        {"auth": {"serviceAccounts": {"tokenReview": True}}, "serviceAccount": {"create": False, "name": "default"}},
+        "permitted what auth.serviceAccounts.tokenReview needs",
+        "serviceAccount.create",
+    ),
+    "certificates for every pod of the namespace": (
+        {"tls": {"secretName": "", "csi": {"enabled": True}}, "serviceAccount": {"create": False}},
+        "permitted what tls.csi.enabled needs",
+        "name another",
+    ),
     "two certificates": (
         {"tls": {"certManager": {"enabled": True, "issuerRef": {"name": "a"}}}},
         "tls.certManager.enabled, tls.secretName name several certificates",
