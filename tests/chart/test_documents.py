@@ -40,7 +40,7 @@ def shell(page):
 def texts():
     for page in PAGES:
         yield page, shell(page)
-    for variant in ("service-accounts", "open", "spiffe", "reviewed"):
+    for variant in ("service-accounts", "open", "spiffe", "reviewed", "offline-keys"):
         told = re.sub(r"\\\n\s*", " ", notes(variant))
         yield f"NOTES.txt ({variant})", "\n".join(line.strip() for line in told.splitlines() if line.startswith("     "))
     head = read("deploy/kubernetes/token-broker.yaml").partition("# Then apply:")[2].splitlines()

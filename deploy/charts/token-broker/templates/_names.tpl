@@ -111,6 +111,22 @@ take one, until the autoscaler looks. Where no cluster is asked (`helm template`
 {{- merge (include "token-broker.selector" . | fromYaml) .Values.podLabels .Values.commonLabels | toYaml }}
 {{- end }}
 
+{{/* The CA of the broker's certificate, for `helm test`: Secrets of certificates mostly have their CA's beside them. */}}
+{{- define "token-broker.healthTestCa" -}}
+{{- $ca := .Values.healthTest.ca }}
+{{- $secret := include "token-broker.tlsSecret" . }}
+{{- if and $secret (not (include "token-broker.hasCa" $ca)) }}
+{{- $ca = merge (dict "secretName" $secret) $ca }}
+{{- end }}
+{{- toYaml $ca }}
+{{- end }}
+
+{{/* Whether there is a `helm test`: it asks by the Service's name, and over TLS only with a CA. */}}
+{{- define "token-broker.hasHealthTest" -}}
+{{- $verified := or (not (include "token-broker.tls" .)) (include "token-broker.hasCa" (include "token-broker.healthTestCa" . | fromYaml)) }}
+{{- if and .Values.healthTest.enabled .Values.service.enabled $verified }}yes{{ end }}
+{{- end }}
+
 {{/* What every runbook_url in files/rules.yaml begins with; monitoring.rules.runbookUrl replaces it. */}}
 {{- define "token-broker.runbook" -}}
 https://example.org/token-broker/docs/runbook.md
