@@ -22,11 +22,13 @@ cat <<'END'
 #
 #   kubectl create namespace token-broker
 #   kubectl label namespace token-broker pod-security.kubernetes.io/enforce=restricted
-#   kubectl --namespace token-broker create secret tls token-broker-tls --cert=tls.crt --key=tls.key
+#   kubectl --namespace token-broker create secret generic token-broker-tls --type=kubernetes.io/tls \
+#     --from-file=tls.crt --from-file=tls.key --from-file=ca.crt
 #   kubectl --namespace token-broker create secret generic token-broker-credentials --from-file=users.toml
 #   kubectl apply --filename token-broker.yaml
 #
-# where users.toml holds the [[users]] with their passwords. To change them later:
+# where ca.crt has the CA of tls.crt, for whoever calls and verifies it (kubectl create secret tls would leave it out), and users.toml the
+# [[users]] with their passwords. To change them later:
 #
 #   kubectl --namespace token-broker create secret generic token-broker-credentials --from-file=users.toml \
 #     --dry-run=client --output=yaml | kubectl apply --server-side --force-conflicts --filename=-

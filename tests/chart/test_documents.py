@@ -154,6 +154,23 @@ def test_the_manifests_head_has_the_names_that_cert_manager_would_be_given():
     assert sorted(listed) == sorted(name.replace(".broker-ns", ".token-broker") for name in names)
 
 
+@pytest.mark.skipif(not KUBECTL, reason="TOKEN_BROKER_KUBECTL names no kubectl")
+def test_the_manifests_head_makes_the_keys_that_are_read(tmp_path):
+    head = dict(texts())["the manifests' head"]
+    (command,) = [line for line in head.splitlines() if "token-broker-tls" in line]
+    for name in ("tls.crt", "tls.key", "ca.crt"):
+        (tmp_path / name).write_text("PEM")
+    arguments = [*command.split()[1:], "--dry-run=client", "--output=yaml"]
+    done = subprocess.run([KUBECTL, *arguments], cwd=tmp_path, capture_output=True, text=True, check=True)
+    secret = yaml.load(done.stdout, yaml.CSafeLoader)
+    assert secret["type"] == "kubernetes.io/tls"
+    # The broker's own, those of `helm test`, and those that the runbook asks for.
+    read_by_test = one(render(), "Pod")["spec"]["volumes"][0]["secret"]["items"][0]["key"]
+    asked_for = re.findall(r"get secret token-broker-tls -o jsonpath='\{\.data\.(.*?)\}'", shell("docs/runbook.md"))
+    assert {"tls.crt", "tls.key", read_by_test} | {key.replace("\\", "") for key in asked_for} == set(secret["data"])
+    assert asked_for
+
+
 def test_the_callers_token_is_in_the_same_place_everywhere():
     callers = read("docs/callers.md")
     place = re.search(r"mountPath: (\S+)", callers)[1] + "/" + re.search(r"path: (\w+)\n", callers)[1]
