@@ -2,7 +2,9 @@
 
 import os
 import re
+import socket
 import subprocess
+from pathlib import Path
 
 import pytest
 import yaml
@@ -51,7 +53,7 @@ def texts():
 def commands():
     """Each command as its program and the words after it, without options."""
     for where, text in texts():
-        for part in re.split(r"\n|\||&&|;| -- ", text):
+        for part in re.split(r"\n|\||&&|;| -- |\$\(", text):
             found = re.match(rf"\s*(?:[A-Z_]+=\S+ )*({PROGRAMS})(?=\s|$)(.*)", part)
             if not found:
                 continue
@@ -92,6 +94,37 @@ def test_what_runs_in_the_image_is_named_by_its_path():
     for where, text in texts():
         for command in re.findall(r"kubectl .*? exec .*? -- (\S+)", text):
             assert command == "/token-broker", where
+
+
+# In the place of kubectl and grpcurl. The port is open some time after its command began, as in a cluster.
+STAND_INS = r"""
+kubectl() {
+  case "$*" in
+  *"create token"*) echo a-token ;;
+  *"get secret"*) echo Y2E= ;;
+  *port-forward*) exec python3 -c '
+import os, pathlib, socket, time
+pathlib.Path("forwarded").write_text(str(os.getpid()))
+time.sleep(0.5)
+listener = socket.create_server(("127.0.0.1", 50051))
+time.sleep(60)' ;;
+  esac
+}
+grpcurl() { : </dev/tcp/127.0.0.1/50051 && [ "$TOKEN" = a-token ] && [ "$(cat ca.crt)" = ca ]; }
+"""
+
+
+def test_the_runbooks_question_from_outside_waits_for_its_port_and_leaves_nothing(tmp_path):
+    (block,) = (part for part in re.findall(r"```sh\n(.*?)```", read("docs/runbook.md"), re.DOTALL) if "create token" in part)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    script = (STAND_INS + block + 'wait; echo "left: $TOKEN"').replace("50051", port)
+    done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=30, check=True)
+    assert done.stdout == "yes\nleft: \n", done.stderr
+    # The CA is no secret; the token stands in no file.
+    assert {file.name for file in tmp_path.iterdir()} == {"ca.crt", "forwarded"}
+    assert not Path("/proc", (tmp_path / "forwarded").read_text()).exists()
 
 
 @pytest.fixture(scope="module")
