@@ -17,7 +17,7 @@
 
 {{- define "token-broker.selector" -}}
 app.kubernetes.io/name: {{ include "token-broker.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
 {{/* The labels of every object: commonLabels can add to our own, and replace none. */}}
