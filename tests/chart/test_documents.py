@@ -17,6 +17,7 @@ PAGES = [
     "README.md",
     "deploy/charts/token-broker/README.md",
     "docs/callers.md",
+    "docs/operations.md",
     "docs/runbook.md",
     "docs/authentication.md",
     "sandbox/README.md",
@@ -81,6 +82,14 @@ def test_each_command_is_in_the_table():
         if not any(row == [word for word in words if word in row][: len(row)] and row[0] == words[0] for row in listed)
     }
     assert not missing
+
+
+def test_the_table_names_its_pages_and_programs():
+    head = read("docs/commands.md").partition("- **CI**")[0]
+    for page in (page for page in PAGES if page.startswith("docs/") and page != "docs/runbook.md"):
+        assert f"]({page.removeprefix('docs/')})" in head
+    for program in PROGRAMS.split("|"):
+        assert program.lstrip("/") in head or program in {"token-broker", "/token-broker", r"deploy/\S+\.sh"}
 
 
 def test_the_table_says_of_each_where():
