@@ -91,8 +91,8 @@ app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
 {{/*
-How many replicas a Deployment with an autoscaler is given: as many as it has, and never fewer than the least. Left out, Kubernetes would
-take one, until the autoscaler looks. Where no cluster is asked (`helm template`), it is the least.
+How many replicas a Deployment with an autoscaler is given: as many as it has, and never fewer than the least. Left out, Kubernetes
+would take one, until the autoscaler looks. Where no cluster is asked (`helm template`), it is the least.
 */}}
 {{- define "token-broker.scaledReplicas" -}}
 {{- $least := int .Values.autoscaling.minReplicas }}
@@ -123,7 +123,8 @@ take one, until the autoscaler looks. Where no cluster is asked (`helm template`
 
 {{/* Whether there is a `helm test`: it asks by the Service's name, and over TLS only with a CA. */}}
 {{- define "token-broker.hasHealthTest" -}}
-{{- $verified := or (not (include "token-broker.tls" .)) (include "token-broker.hasCa" (include "token-broker.healthTestCa" . | fromYaml)) }}
+{{- $ca := include "token-broker.healthTestCa" . | fromYaml }}
+{{- $verified := or (not (include "token-broker.tls" .)) (include "token-broker.hasCa" $ca) }}
 {{- if and .Values.healthTest.enabled .Values.service.enabled $verified }}yes{{ end }}
 {{- end }}
 
