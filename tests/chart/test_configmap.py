@@ -158,7 +158,8 @@ def test_keys_from_a_file_need_no_token():
         "jwks_file": "/etc/token-broker/jwks/jwks.json",
         "token_review": False,
     }
-    accounts = config({"auth": {"serviceAccounts": {"tokenReview": True}}}, "offline-keys")["auth"]["service_accounts"]
+    reviewed = {"auth": {"serviceAccounts": {"tokenReview": True}}, "serviceAccount": {"name": "given"}}
+    accounts = config(reviewed, "offline-keys")["auth"]["service_accounts"]
     assert accounts["token_review"] is True
     assert accounts["jwks_file"] == "/etc/token-broker/jwks/jwks.json"
     assert {"ca_file", "token_file"} <= set(accounts)

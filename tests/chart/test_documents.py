@@ -2,7 +2,9 @@
 
 import os
 import re
+import socket
 import subprocess
+from pathlib import Path
 
 import pytest
 import yaml
@@ -15,6 +17,7 @@ PAGES = [
     "README.md",
     "deploy/charts/token-broker/README.md",
     "docs/callers.md",
+    "docs/operations.md",
     "docs/runbook.md",
     "docs/authentication.md",
     "sandbox/README.md",
@@ -40,7 +43,7 @@ def shell(page):
 def texts():
     for page in PAGES:
         yield page, shell(page)
-    for variant in ("service-accounts", "open", "spiffe", "reviewed"):
+    for variant in ("service-accounts", "open", "spiffe", "reviewed", "offline-keys"):
         told = re.sub(r"\\\n\s*", " ", notes(variant))
         yield f"NOTES.txt ({variant})", "\n".join(line.strip() for line in told.splitlines() if line.startswith("     "))
     head = read("deploy/kubernetes/token-broker.yaml").partition("# Then apply:")[2].splitlines()
@@ -51,7 +54,7 @@ def texts():
 def commands():
     """Each command as its program and the words after it, without options."""
     for where, text in texts():
-        for part in re.split(r"\n|\||&&|;| -- ", text):
+        for part in re.split(r"\n|\||&&|;| -- |\$\(", text):
             found = re.match(rf"\s*(?:[A-Z_]+=\S+ )*({PROGRAMS})(?=\s|$)(.*)", part)
             if not found:
                 continue
@@ -81,6 +84,14 @@ def test_each_command_is_in_the_table():
     assert not missing
 
 
+def test_the_table_names_its_pages_and_programs():
+    head = read("docs/commands.md").partition("- **CI**")[0]
+    for page in (page for page in PAGES if page.startswith("docs/") and page != "docs/runbook.md"):
+        assert f"]({page.removeprefix('docs/')})" in head
+    for program in PROGRAMS.split("|"):
+        assert program.lstrip("/") in head or program in {"token-broker", "/token-broker", r"deploy/\S+\.sh"}
+
+
 def test_the_table_says_of_each_where():
     for row, where in rows():
         assert re.search(r"\b(CI|API server|cluster|by hand|not)\b", where), row
@@ -92,6 +103,37 @@ def test_what_runs_in_the_image_is_named_by_its_path():
     for where, text in texts():
         for command in re.findall(r"kubectl .*? exec .*? -- (\S+)", text):
             assert command == "/token-broker", where
+
+
+# In the place of kubectl and grpcurl. The port is open some time after its command began, as in a cluster.
+STAND_INS = r"""
+kubectl() {
+  case "$*" in
+  *"create token"*) echo a-token ;;
+  *"get secret"*) echo Y2E= ;;
+  *port-forward*) exec python3 -c '
+import os, pathlib, socket, time
+pathlib.Path("forwarded").write_text(str(os.getpid()))
+time.sleep(0.5)
+listener = socket.create_server(("127.0.0.1", 50051))
+time.sleep(60)' ;;
+  esac
+}
+grpcurl() { : </dev/tcp/127.0.0.1/50051 && [ "$TOKEN" = a-token ] && [ "$(cat ca.crt)" = ca ]; }
+"""
+
+
+def test_the_runbooks_question_from_outside_waits_for_its_port_and_leaves_nothing(tmp_path):
+    (block,) = (part for part in re.findall(r"```sh\n(.*?)```", read("docs/runbook.md"), re.DOTALL) if "create token" in part)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    script = (STAND_INS + block + 'wait; echo "left: $TOKEN"').replace("50051", port)
+    done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=30, check=True)
+    assert done.stdout == "yes\nleft: \n", done.stderr
+    # The CA is no secret; the token stands in no file.
+    assert {file.name for file in tmp_path.iterdir()} == {"ca.crt", "forwarded"}
+    assert not Path("/proc", (tmp_path / "forwarded").read_text()).exists()
 
 
 @pytest.fixture(scope="module")
@@ -168,6 +210,23 @@ def test_the_manifests_head_has_the_names_that_cert_manager_would_be_given():
         r"(?<=\s)token-broker(?:-headless)?(?:\.[-.a-z]+)?(?=\s|$)", head.partition("since callers ask")[2].partition("Then")[0]
     )
     assert sorted(listed) == sorted(name.replace(".broker-ns", ".token-broker") for name in names)
+
+
+@pytest.mark.skipif(not KUBECTL, reason="TOKEN_BROKER_KUBECTL names no kubectl")
+def test_the_manifests_head_makes_the_keys_that_are_read(tmp_path):
+    head = dict(texts())["the manifests' head"]
+    (command,) = [line for line in head.splitlines() if "token-broker-tls" in line]
+    for name in ("tls.crt", "tls.key", "ca.crt"):
+        (tmp_path / name).write_text("PEM")
+    arguments = [*command.split()[1:], "--dry-run=client", "--output=yaml"]
+    done = subprocess.run([KUBECTL, *arguments], cwd=tmp_path, capture_output=True, text=True, check=True)
+    secret = yaml.load(done.stdout, yaml.CSafeLoader)
+    assert secret["type"] == "kubernetes.io/tls"
+    # The broker's own, those of `helm test`, and those that the runbook asks for.
+    read_by_test = one(render(), "Pod")["spec"]["volumes"][0]["secret"]["items"][0]["key"]
+    asked_for = re.findall(r"get secret token-broker-tls -o jsonpath='\{\.data\.(.*?)\}'", shell("docs/runbook.md"))
+    assert {"tls.crt", "tls.key", read_by_test} | {key.replace("\\", "") for key in asked_for} == set(secret["data"])
+    assert asked_for
 
 
 def test_the_callers_token_is_in_the_same_place_everywhere():

@@ -6,7 +6,7 @@ import tomllib
 import pytest
 import yaml
 
-from rendering import CHART, NAMESPACE, ROOT, VARIANTS, find, pod, render, text
+from rendering import BASE, CHART, NAMESPACE, ROOT, VARIANTS, find, helm, pod, render, text
 
 MANIFESTS = ROOT / "deploy" / "kubernetes" / "token-broker.yaml"
 # What Pod Security's restricted profile lets a pod mount.
@@ -131,6 +131,30 @@ def test_long_names_are_cut_to_what_kubernetes_takes():
     for part in render({"fullnameOverride": "n" * 63}):
         if not part["kind"].startswith("ClusterRole"):
             assert len(part["metadata"]["name"]) <= 63
+
+
+def test_names_of_digits_alone_stay_names():
+    digits = "1234567"
+    ca = {"secretName": digits, "key": digits}
+    names = {
+        "serviceAccount": {"name": digits},
+        "priorityClassName": digits,
+        "credentials": {"secrets": [{"name": digits, "secretName": digits}]},
+        "tls": {"secretName": digits, "clientCa": ca},
+        "vault": {"ca": {"configMapName": digits, "key": digits}},
+        "auth": {"serviceAccounts": {"tokenReview": True, "jwksConfigMap": {"name": digits, "key": digits}}},
+        "healthTest": {"ca": ca},
+    }
+    bundles = {"clusterTrustBundle": {"name": digits}}
+    for values in (
+        names,
+        names | {"vault": {"ca": bundles}, "tls": {"csi": {"enabled": True, "driver": digits}, "secretName": ""}},
+    ):
+        done = helm("template", digits, CHART, "--namespace", digits, files=VARIANTS[BASE], values=values)
+        assert done.returncode == 0, done.stderr
+        for part in everywhere(list(yaml.safe_load_all(done.stdout))):
+            for key, value in part.items():
+                assert int(digits) not in (key, value), part
 
 
 def test_the_manifests_are_secure_by_default():

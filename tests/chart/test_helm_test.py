@@ -1,6 +1,9 @@
 """templates/tests/ready.yaml: `helm test` asks whether a broker is ready, and has nothing that is secret."""
 
+import re
+
 import pytest
+import yaml
 
 from rendering import CHART, VARIANTS, broker, find, notes, one, render
 
@@ -58,5 +61,10 @@ def test_the_network_policy_lets_it_in_and_the_manifests_have_none():
     labels = pod_of()["metadata"]["labels"].items()
     (peer,) = one(render(), "NetworkPolicy")["spec"]["ingress"][0]["from"]
     assert peer["podSelector"]["matchLabels"].items() <= labels
+    example = yaml.safe_load(re.search(r"```yaml\n(image:.*?)```", (CHART / "README.md").read_text(), re.DOTALL)[1])
+    peers = one(render(example | {"tls": example["tls"] | {"secretName": ""}}), "NetworkPolicy")["spec"]["ingress"][0]["from"]
+    assert any("namespaceSelector" not in peer and peer["podSelector"]["matchLabels"].items() <= labels for peer in peers), (
+        "the README's example keeps its own test out"
+    )
     assert "helm.sh/hook" not in (CHART.parents[1] / "kubernetes" / "token-broker.yaml").read_text()
     assert "helm test tb --namespace broker-ns" in notes()

@@ -8,6 +8,11 @@ def test_off_by_default():
     assert not find(render(variant="ha"), "HorizontalPodAutoscaler")
 
 
+def test_three_replicas_become_nine_once_it_is_asked_for():
+    spec = one(render({"autoscaling": {"enabled": True}}, "ha"), "HorizontalPodAutoscaler")["spec"]
+    assert (spec["minReplicas"], spec["maxReplicas"]) == (3, 9)
+
+
 def test_scales_the_deployment_by_cpu_and_down_slowly():
     documents = render(variant="everything")
     spec = one(documents, "HorizontalPodAutoscaler")["spec"]

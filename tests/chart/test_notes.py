@@ -1,8 +1,10 @@
 """templates/NOTES.txt: what to do next."""
 
+import re
+
 import pytest
 
-from rendering import VARIANTS, notes
+from rendering import VARIANTS, find, notes, render
 
 
 @pytest.mark.parametrize("variant", sorted(VARIANTS))
@@ -39,6 +41,23 @@ def test_how_to_call_it_fits_the_values():
     assert "--caller ID" in notes()
     assert "--caller ID" not in notes("open")
     assert "dns:///tb-token-broker-headless" in notes()
+
+
+@pytest.mark.parametrize("values", [{}, {"healthTest": {"enabled": False}}, {"service": {"enabled": False}}])
+@pytest.mark.parametrize("variant", sorted(VARIANTS))
+def test_what_is_named_is_there(variant, values):
+    documents, told = render(values, variant), notes(variant, values)
+    assert ("helm test" in told) == bool(find(documents, "Pod"))
+    assert ("rollout status" in told) != ("helm test" in told)
+    named = set(re.findall(r"(?:///?|^ +)([-a-z]+)\.broker-ns\.svc", told, re.MULTILINE))
+    services = {part["metadata"]["name"] for part in find(documents, "Service")}
+    assert named == services
+
+
+def test_without_a_service_it_says_so():
+    told = notes(values={"service": {"enabled": False}, "headlessService": {"enabled": False}})
+    assert "of its pods, and has no name: service.enabled and headlessService.enabled are off.\n" in told
+    assert ".svc." not in told
 
 
 def test_an_open_one_is_warned_about():

@@ -1,8 +1,10 @@
 """templates/rbac.yaml: no permission but the two that a way of proving identity needs."""
 
+import re
+
 import pytest
 
-from rendering import NAMESPACE, VARIANTS, find, one, pod, render
+from rendering import CHART, NAMESPACE, VARIANTS, find, one, pod, render
 
 KINDS = ("ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding")
 
@@ -26,6 +28,22 @@ def test_reviews_of_tokens_and_nothing_else():
     account = pod(documents)["serviceAccountName"]
     assert binding["subjects"] == [{"kind": "ServiceAccount", "name": account, "namespace": NAMESPACE}]
     assert not find(documents, "Role")
+
+
+def test_the_readme_names_what_reviews_leave_behind():
+    told = re.sub(r"\s+", " ", (CHART / "README.md").read_text())
+    reviews = {"auth": {"serviceAccounts": {"tokenReview": True}}}
+    for account, name in (("", "NAMESPACE-FULLNAME-tokenreviews"), ("other", "NAMESPACE-FULLNAME-tokenreviews-ACCOUNT")):
+        documents = render(reviews | {"serviceAccount": {"name": account}})
+        fullname = one(documents, "Deployment")["metadata"]["name"]
+        made = one(documents, "ClusterRoleBinding")["metadata"]["name"]
+        assert made == name.replace("NAMESPACE", NAMESPACE).replace("FULLNAME", fullname).replace("ACCOUNT", account)
+        assert f"`{name}`" in told
+        for kind in ("ClusterRole", "ClusterRoleBinding", "ServiceAccount"):
+            assert one(documents, kind)["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
+    assert "former account and its binding" in told
+    # What the README selects them by.
+    assert one(documents, "ClusterRole")["metadata"]["labels"]["app.kubernetes.io/name"] == "token-broker"
 
 
 def test_the_spiffe_driver_asks_for_certificates_in_the_pods_name():

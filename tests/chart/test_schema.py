@@ -74,6 +74,32 @@ WRONG = {
         {"extraVolumeMounts": [{"name": "c", "mountPath": "/etc/token-broker/credentials"}]},
         "/extraVolumeMounts/0/mountPath",
     ),
+    **{
+        f"the broker would not see what is at {place}": (
+            {"extraVolumes": [{"name": "c", "emptyDir": {}}], "extraVolumeMounts": [{"name": "c", "mountPath": place}]},
+            "/extraVolumeMounts/0/mountPath",
+        )
+        for place in [
+            *(
+                "/",
+                "//",
+                "relative",
+                "/etc",
+                "/etc/",
+                "/var",
+                "/var/lib",
+                "/var/log",
+                "/var//log/token-broker",
+                "/a/./b",
+                "/a/../etc",
+            ),
+            *("/token-broker", "/var/lib/token-broker", "/var/log/token-broker/a", "/etc/token-broker", "/proc", "/a:b"),
+        ]
+    },
+    "a name that is none": ({"fullnameOverride": "Bad Name"}, "/fullnameOverride"),
+    "a name of digits": ({"fullnameOverride": "1"}, "/fullnameOverride"),
+    "a name for the label that is none": ({"nameOverride": "Bad Name"}, "/nameOverride"),
+    "the checksum given by hand": ({"podAnnotations": {"checksum/restarts": "a"}}, "/podAnnotations"),
     "a sidecar without a name": ({"sidecars": [{"image": "a"}]}, "/sidecars/0"),
     "a volume without a name": ({"extraVolumes": [{"emptyDir": {}}]}, "/extraVolumes/0"),
     "an unknown key type": ({"tls": {"podCertificate": {"keyType": "RSA1024"}}}, "/tls/podCertificate/keyType"),
@@ -130,6 +156,11 @@ def test_callers_that_the_broker_takes_are_taken(caller):
 @pytest.mark.parametrize("duration", ["0s", "90s", "1h 30m", "1h30m", "5000ms", "7days", "2 min", "1day"])
 def test_durations_that_the_broker_takes_are_taken(duration):
     render({"vault": {"minSignInInterval" if duration == "0s" else "idleAfter": duration}})
+
+
+@pytest.mark.parametrize("place", ["/scratch", "/etc/ssl/certs", "/var/lib/other", "/token-broker-more", "/.cache", "/a/..b"])
+def test_places_beside_the_brokers_own_are_taken(place):
+    render({"extraVolumes": [{"name": "c", "emptyDir": {}}], "extraVolumeMounts": [{"name": "c", "mountPath": place}]})
 
 
 def closed(schema, path=""):

@@ -58,6 +58,21 @@ FAULTS = {
         "auth.serviceAccounts.tokenReview has no effect",
         "or unset it",
     ),
+    "reviews by every pod of the namespace": (
+        {"auth": {"serviceAccounts": {"tokenReview": True}}, "serviceAccount": {"create": False}},
+        "serviceAccount is the namespace's account default",
+        "name another in serviceAccount.name",
+    ),
+    "reviews by every pod of the namespace, by its name": (
+        {"auth": {"serviceAccounts": {"tokenReview": True}}, "serviceAccount": {"create": False, "name": "default"}},
+        "permitted what auth.serviceAccounts.tokenReview needs",
+        "serviceAccount.create",
+    ),
+    "certificates for every pod of the namespace": (
+        {"tls": {"secretName": "", "csi": {"enabled": True}}, "serviceAccount": {"create": False}},
+        "permitted what tls.csi.enabled needs",
+        "name another",
+    ),
     "two certificates": (
         {"tls": {"certManager": {"enabled": True, "issuerRef": {"name": "a"}}}},
         "tls.certManager.enabled, tls.secretName name several certificates",
@@ -103,6 +118,37 @@ FAULTS = {
         'extraVolumes has the name "credentials-users"',
         "choose another",
     ),
+    "a volume twice": (
+        {"extraVolumes": [{"name": "a", "emptyDir": {}}] * 2},
+        'extraVolumes has the name "a" twice',
+        "choose another",
+    ),
+    "a mount of nothing": (
+        {"extraVolumeMounts": [{"name": "a", "mountPath": "/a"}]},
+        'extraVolumeMounts mounts "a", and no volume has that name',
+        "add it to extraVolumes",
+    ),
+    "a sidecar's mount of nothing": (
+        {"sidecars": [{"name": "b", "image": "c", "volumeMounts": [{"name": "audit", "mountPath": "/a"}]}]},
+        'sidecars: b mounts "audit", and no volume has that name',
+        "add it to extraVolumes",
+    ),
+    "two mounts at one place": (
+        {
+            "extraVolumes": [{"name": "a", "emptyDir": {}}],
+            "extraVolumeMounts": [{"name": "a", "mountPath": "/a"}, {"name": "a", "mountPath": "/a"}],
+        },
+        "extraVolumeMounts mounts two volumes at /a",
+        "choose another place",
+    ),
+    **{
+        f"a secret in the header {name}": (
+            {"vault": {"headers": {name: "Bearer a"}}},
+            f'vault.headers has "{name}", which sounds like a secret',
+            "remove it",
+        )
+        for name in ("Authorization", "Proxy-Authorization", "COOKIE", "X-Api-Key", "X-Auth-Token", "apikey")
+    },
     "tokens for the issuer": (
         {"auth": {"serviceAccounts": {"issuer": ["https://a", "https://b"], "audience": "https://b"}}},
         "auth.serviceAccounts.audience is an issuer's",

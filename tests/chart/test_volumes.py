@@ -49,7 +49,9 @@ def test_the_api_servers_token_is_there_only_where_it_is_asked():
     assert path not in volumes(variant="open")
     assert path not in volumes(variant="spiffe")
     assert path not in volumes(variant="offline-keys")
-    assert path in volumes({"auth": {"serviceAccounts": {"tokenReview": True}}}, "offline-keys")
+    assert path in volumes(
+        {"auth": {"serviceAccounts": {"tokenReview": True}}, "serviceAccount": {"name": "given"}}, "offline-keys"
+    )
 
 
 def test_cas_are_mounted_without_what_lies_beside_them():

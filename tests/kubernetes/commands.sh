@@ -62,12 +62,14 @@ number = "+447871239999"
 password = "1234Qwerty"
 END
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=broker -keyout tls.key -out tls.crt 2>/dev/null
+cp tls.crt ca.crt
 
 # README.md, docs/operations.md, the chart's README, and the head of the manifests.
 so "a namespace" kubectl create namespace token-broker
 so "its label" kubectl label namespace token-broker pod-security.kubernetes.io/enforce=restricted
 so "the users' Secret" kubectl --namespace token-broker create secret generic token-broker-credentials --from-file=users.toml
-so "the certificate's Secret" kubectl --namespace token-broker create secret tls token-broker-tls --cert=tls.crt --key=tls.key
+so "the certificate's Secret" kubectl --namespace token-broker create secret generic token-broker-tls --type=kubernetes.io/tls \
+  --from-file=tls.crt --from-file=tls.key --from-file=ca.crt
 so "the issuer" kubectl get --raw /.well-known/openid-configuration
 jq -e --arg issuer "$issuer" '.issuer == $issuer' out >/dev/null || { echo "FAILED: another issuer" && exit 1; }
 
@@ -103,8 +105,8 @@ so "the trial's caller" kubectl apply --filename "$repository/deploy/kubernetes/
 # docs/runbook.md: a token for a question from outside.
 so "the caller's namespace" kubectl create namespace cards
 so "the caller's service account" kubectl --namespace cards create serviceaccount cards
-so "the broker's CA or certificate" kubectl -n token-broker get secret token-broker-tls -o jsonpath='{.data.tls\.crt}'
-base64 -d out | cmp - tls.crt
+so "the broker's CA" kubectl -n token-broker get secret token-broker-tls -o jsonpath='{.data.ca\.crt}'
+base64 -d out | cmp - ca.crt
 so "its pods, of which none run here" kubectl -n token-broker get pods -l app.kubernetes.io/name=token-broker
 so "a token of the caller's account" kubectl --namespace cards create token cards --audience token-broker --duration 10m
 grep -q '^eyJ' out

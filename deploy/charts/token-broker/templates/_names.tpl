@@ -17,7 +17,7 @@
 
 {{- define "token-broker.selector" -}}
 app.kubernetes.io/name: {{ include "token-broker.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
 {{/* The labels of every object: commonLabels can add to our own, and replace none. */}}
@@ -95,8 +95,8 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
 {{/*
-How many replicas a Deployment with an autoscaler is given: as many as it has, and never fewer than the least. Left out, Kubernetes would
-take one, until the autoscaler looks. Where no cluster is asked (`helm template`), it is the least.
+How many replicas a Deployment with an autoscaler is given: as many as it has, and never fewer than the least. Left out, Kubernetes
+would take one, until the autoscaler looks. Where no cluster is asked (`helm template`), it is the least.
 */}}
 {{- define "token-broker.scaledReplicas" -}}
 {{- $least := int .Values.autoscaling.minReplicas }}
@@ -124,6 +124,23 @@ take one, until the autoscaler looks. Where no cluster is asked (`helm template`
 {{/* The pods' labels: the selector's can't be replaced. */}}
 {{- define "token-broker.podLabels" -}}
 {{- merge (include "token-broker.selector" . | fromYaml) .Values.podLabels .Values.commonLabels | toYaml }}
+{{- end }}
+
+{{/* The CA of the broker's certificate, for `helm test`: Secrets of certificates mostly have their CA's beside them. */}}
+{{- define "token-broker.healthTestCa" -}}
+{{- $ca := .Values.healthTest.ca }}
+{{- $secret := include "token-broker.tlsSecret" . }}
+{{- if and $secret (not (include "token-broker.hasCa" $ca)) }}
+{{- $ca = merge (dict "secretName" $secret) $ca }}
+{{- end }}
+{{- toYaml $ca }}
+{{- end }}
+
+{{/* Whether there is a `helm test`: it asks by the Service's name, and over TLS only with a CA. */}}
+{{- define "token-broker.hasHealthTest" -}}
+{{- $ca := include "token-broker.healthTestCa" . | fromYaml }}
+{{- $verified := or (not (include "token-broker.tls" .)) (include "token-broker.hasCa" $ca) }}
+{{- if and .Values.healthTest.enabled .Values.service.enabled $verified }}yes{{ end }}
 {{- end }}
 
 {{/* What every runbook_url in files/rules.yaml begins with; monitoring.rules.runbookUrl replaces it. */}}

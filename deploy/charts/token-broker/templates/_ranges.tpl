@@ -33,6 +33,9 @@
 {{- if has $lower $ranges.reservedHeaders }}
 {{- $faults = append $faults (printf "vault.headers has %q, which the broker sets itself: remove it" $name) }}
 {{- end }}
+{{- if regexMatch $ranges.secretHeaders $lower }}
+{{- $faults = append $faults (printf "vault.headers has %q, which sounds like a secret, and everybody who reads ConfigMaps would have it: remove it" $name) }}
+{{- end }}
 {{- if has $lower $seen }}
 {{- $faults = append $faults (printf "vault.headers has %q twice, since upper and lower case don't matter: remove one" $name) }}
 {{- end }}

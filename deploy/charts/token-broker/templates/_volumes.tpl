@@ -76,7 +76,7 @@ change, while the broker takes up what kubelet swaps. Secrets are 0440: with fsG
 {{- range .Values.credentials.secrets }}
 - name: credentials-{{ .name }}
   secret:
-    secretName: {{ .secretName }}
+    secretName: {{ .secretName | quote }}
     defaultMode: 0440
 {{- end }}
 {{- range .Values.credentials.externalSecrets }}
@@ -88,7 +88,7 @@ change, while the broker takes up what kubelet swaps. Secrets are 0440: with fsG
 {{- if .Values.tls.csi.enabled }}
 - name: tls
   csi:
-    driver: {{ .Values.tls.csi.driver }}
+    driver: {{ .Values.tls.csi.driver | quote }}
     readOnly: true
     {{- with .Values.tls.csi.volumeAttributes }}
     volumeAttributes:
@@ -112,7 +112,7 @@ change, while the broker takes up what kubelet swaps. Secrets are 0440: with fsG
 {{- else if include "token-broker.tls" . }}
 - name: tls
   secret:
-    secretName: {{ include "token-broker.tlsSecret" . }}
+    secretName: {{ include "token-broker.tlsSecret" . | quote }}
     defaultMode: 0440
 {{- end }}
 {{- if include "token-broker.clientCa" . }}
@@ -148,7 +148,7 @@ change, while the broker takes up what kubelet swaps. Secrets are 0440: with fsG
 {{- if and .enabled .jwksConfigMap.name }}
 - name: jwks
   configMap:
-    name: {{ .jwksConfigMap.name }}
+    name: {{ .jwksConfigMap.name | quote }}
     defaultMode: 0440
 {{- end }}
 {{- end }}
@@ -196,20 +196,20 @@ projected:
   sources:
     - clusterTrustBundle:
         {{- if .clusterTrustBundle.name }}
-        name: {{ .clusterTrustBundle.name }}
+        name: {{ .clusterTrustBundle.name | quote }}
         {{- else }}
         signerName: {{ .clusterTrustBundle.signerName }}
         # All of the signer's: without it, none.
         labelSelector: {}
         {{- end }}
-        path: {{ .key }}
+        path: {{ .key | quote }}
 {{- else -}}
 {{- if .secretName -}}
 secret:
-  secretName: {{ .secretName }}
+  secretName: {{ .secretName | quote }}
 {{- else -}}
 configMap:
-  name: {{ .configMapName }}
+  name: {{ .configMapName | quote }}
 {{- end }}
   defaultMode: 0440
   items:
