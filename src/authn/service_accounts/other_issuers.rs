@@ -54,8 +54,11 @@ impl OtherIssuers {
     }
 }
 
-/// As much of it as is shown.
+/// As much of it as is shown: each cluster's is a URL, and what is none helps nobody.
 fn shown(issuer: &str) -> &str {
+    if !["https://", "http://"].iter().any(|scheme| issuer.starts_with(scheme)) {
+        return "no URL";
+    }
     issuer.char_indices().nth(SHOWN_MAX).map_or(issuer, |(end, _)| issuer.get(..end).unwrap_or_default())
 }
 
@@ -78,8 +81,8 @@ mod tests {
     #[test]
     fn a_strangers_text_is_cut_between_characters() {
         assert_eq!(shown("https://a"), "https://a");
-        let long = "ä".repeat(SHOWN_MAX + 1);
-        assert_eq!(shown(&long), "ä".repeat(SHOWN_MAX));
-        assert_eq!(shown(""), "");
+        let long = format!("https://{}", "ä".repeat(SHOWN_MAX));
+        assert_eq!(shown(&long), format!("https://{}", "ä".repeat(SHOWN_MAX - 8)));
+        assert_eq!((shown(""), shown("a\nforged")), ("no URL", "no URL"));
     }
 }
