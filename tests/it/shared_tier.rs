@@ -1,7 +1,6 @@
 //! The tier that replicas share: real Redis, several brokers, one vault that counts.
 
 mod faults;
-mod figures;
 mod ground;
 mod interrupted;
 mod sharing;
