@@ -121,14 +121,16 @@ impl fmt::Debug for SharedTier {
 impl Default for SharedTier {
     fn default() -> Self {
         let (operations, entries) = (Family::<ByOperationAndResult, Counter>::default(), Family::<ByEntry, Counter>::default());
+        let durations = Durations::<ByOperation>::new_with_constructor(ByDuration);
         // There from the start, so that the first of a kind shows as an increase.
         for operation in SharedOperation::ALL.map(SharedOperation::as_str) {
             for result in ["done", "failed", "off"] {
                 drop(operations.get_or_create(&ByOperationAndResult { operation, result }));
             }
+            drop(durations.get_or_create(&ByOperation { operation }));
         }
         SharedEntry::ALL.iter().for_each(|entry| drop(entries.get_or_create(&ByEntry { result: entry.as_str() })));
-        Self { operations, durations: Family::new_with_constructor(ByDuration), entries }
+        Self { operations, durations, entries }
     }
 }
 
