@@ -77,6 +77,15 @@ mod tests {
         assert_eq!(refused, Err(Unverified::Refused(certificate::UNREADABLE)));
     }
 
+    #[tokio::test]
+    async fn a_certificate_that_proves_nothing_is_never_passed_over_for_a_token() {
+        let authenticator = Authenticator { required: true, service_accounts: None };
+        let mut headers = HeaderMap::new();
+        headers.append(AUTHORIZATION, "Bearer abc".parse().expect("is a value"));
+        let refused = authenticator.identify(&Peer::unproven("it has ended"), &headers, SystemTime::UNIX_EPOCH).await;
+        assert_eq!(refused, Err(Unverified::Refused("it has ended")));
+    }
+
     #[test]
     fn one_bearer_token_is_taken() {
         let headers = |values: &[&str]| {

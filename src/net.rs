@@ -12,6 +12,7 @@ pub mod memory_budget;
 pub mod read_turns;
 pub mod tls;
 mod transport;
+mod vouch;
 pub mod workers;
 
 use std::{
@@ -39,7 +40,7 @@ const LATE_MESSAGE: Duration = Duration::from_millis(500);
 pub struct Session {
     /// What it says of its client.
     pub peer: Peer,
-    /// Who vouched for its client's certificate; none where it showed none.
+    /// Who vouched for its client's certificate; none where it showed none, or one that nobody vouched for.
     pub trust: Option<Trust>,
     /// Its slot, and what is under way on it.
     pub connection: Arc<Connection>,

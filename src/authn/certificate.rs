@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// What a client is told whose certificate is malformed in a way that the handshake lets pass.
-pub(super) const UNREADABLE: &str =
+pub const UNREADABLE: &str =
     "your certificate can't be read: have it issued with dates, serial number and extensions as RFC 5280 has them";
 /// And where that is so of its names only.
 const NAMES_UNREADABLE: &str =
@@ -32,7 +32,7 @@ pub struct Peer {
 #[derive(Clone, Debug)]
 struct Certificate {
     caller: Result<CallerId, &'static str>,
-    /// None where that can't be read; then there is no caller either.
+    /// None where that can't be read, or nobody vouches for it; then there is no caller either.
     not_after: Option<SystemTime>,
 }
 
@@ -55,6 +55,12 @@ impl Peer {
             Err(_) => Certificate { not_after: None, caller: Err(UNREADABLE) },
         });
         Self { certificate, private: true }
+    }
+
+    /// A client over TLS whose certificate proves nothing, for this reason: nobody, whatever else it shows.
+    #[must_use]
+    pub fn unproven(why: &'static str) -> Self {
+        Self { certificate: Some(Certificate { caller: Err(why), not_after: None }), private: true }
     }
 
     /// Whom the client's certificate names at this time, or why nobody; none where it showed none.

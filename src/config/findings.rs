@@ -2,13 +2,21 @@
 //!
 //! Must never repeat a value of the file.
 
-use std::{cell::RefCell, sync::Arc};
+use std::{
+    cell::RefCell,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use super::{
     faults::{Fault, Report},
     permissions::{Permissions, Writers},
     source::Source,
 };
+use crate::clock::{self, Clock as _, SystemClock};
+
+/// A certificate that ends within this is told of, as it is by the alert: a week of work to get another.
+const ENDING_WITHIN: Duration = Duration::from_secs(7 * 24 * 3_600);
 
 /// Where in a file: at a byte, or nowhere in particular. Becomes a line only once there is something to say about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,6 +103,13 @@ impl<'s> Findings<'s> {
         }
     }
 
+    /// Says that a file which is named here has a certificate that has ended, or does within a week.
+    pub(super) fn end_of(&self, at: At, key: &str, not_after: Option<SystemTime>) {
+        if let Some(message) = not_after.and_then(|end| ending(end, SystemClock.now().wall)) {
+            self.warn(at, key, message);
+        }
+    }
+
     /// What was found.
     pub(super) fn into_report(self) -> Report {
         self.report.into_inner()
@@ -107,5 +122,41 @@ impl<'s> Findings<'s> {
 
     fn place(&self, at: At, key: String, message: String) -> Fault {
         Fault { file: Arc::clone(self.source.path()), line: self.line(at), key, message }
+    }
+}
+
+/// What is to be said of a certificate that ends then.
+fn ending(not_after: SystemTime, now: SystemTime) -> Option<String> {
+    let ends = match not_after.duration_since(now) {
+        Ok(left) if left > ENDING_WITHIN => return None,
+        Ok(_) => "ends within a week",
+        Err(_past) => "has ended",
+    };
+    let at = clock::rfc3339(not_after).map(|at| format!(" ({at})")).unwrap_or_default();
+    Some(format!(
+        "names a file with a certificate that {ends}{at}: put the next one there, or take it out if others have replaced it"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_is_told_of_a_week_before_and_from_then_on() {
+        let (day, end) = (Duration::from_secs(24 * 3_600), SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000));
+        for (now, words) in [
+            (end - 8 * day, None),
+            (end - 7 * day, Some("ends within a week (2027-01-15T08:00:00Z)")),
+            (end, Some("ends within a week")),
+            (end + Duration::from_secs(1), Some("has ended (2027-01-15T08:00:00Z)")),
+        ] {
+            let said = ending(end, now);
+            assert!(
+                said.as_deref().is_some_and(|said| words.is_some_and(|words| said.contains(words)))
+                    || said.is_none() && words.is_none(),
+                "{said:?}"
+            );
+        }
     }
 }

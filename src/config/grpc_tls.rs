@@ -52,7 +52,11 @@ fn put_together(
     let (at, key_at) = (certificate_file.as_ref().map(|found| found.at), key_file.as_ref().map(|found| found.at));
     let chain = certificate_file.and_then(|found| chain(table, &found));
     let key = key_file.and_then(|found| private_key(table, &found));
-    let client_ca = client_ca_file.map(|found| read_pem(table, CLIENT_CA, &found, |contents| client_ca::read(&contents.bytes)));
+    let client_ca = client_ca_file.map(|found| {
+        let authorities = read_pem(table, CLIENT_CA, &found, |contents| client_ca::read(&contents.bytes));
+        table.findings().end_of(found.at, &table.key(CLIENT_CA), authorities.as_ref().and_then(|read| read.not_after));
+        authorities
+    });
     let ((chain, not_after), key, at, key_at) = (chain?, key?, at?, key_at?);
     let fault = |message: &str| table.fault(at, CERTIFICATE, message);
     if let Err(stray) = chain.goes_with(&key) {
@@ -91,6 +95,7 @@ fn put_together(
         Some(authorities) => authorities.map(|Authorities { roots, not_after }| (Some(roots), not_after))?,
         None => (None, None),
     };
+    table.findings().end_of(at, &table.key(CERTIFICATE), Some(not_after));
     Some(TlsConfig { certificate: Arc::new(certified), not_after, client_ca, client_ca_not_after })
 }
 

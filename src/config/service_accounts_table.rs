@@ -240,7 +240,9 @@ fn audience_fault(audience: &str, issuers: &[String]) -> Option<&'static str> {
 fn authorities(table: &Reader<'_, '_>, path: &Path) -> Result<(), String> {
     let unreadable = |why| format!("that {why}: give the API server's CA in PEM, by a path relative to this file");
     let contents = read_named(table, "ca_file", path, limits::CA_BYTES).map_err(unreadable)?;
-    outbound::authorities(&contents.bytes).map(drop).map_err(|fault| fault.to_string())
+    let authorities = outbound::authorities(&contents.bytes).map_err(|fault| fault.to_string())?;
+    table.findings().end_of(table.at(), &table.key("ca_file"), authorities.not_after);
+    Ok(())
 }
 
 /// Whether the broker's own token can be sent as it is now. It need not be there yet, and is read anew for each request.

@@ -96,7 +96,9 @@ pub(super) fn ca_file(table: &Reader<'_, '_>, Found { value, at }: Found<Cow<'_,
     let contents = table.findings().source().read_beside(&value, limits::CA_BYTES);
     let contents = contents.map_err(|why| fault(format!("that {why}: give a PEM file, by a path relative to this one"))).ok()?;
     table.findings().writers_of(at, &table.key("ca_file"), contents.permissions);
-    outbound::authorities(&contents.bytes).map_err(|why| fault(why.to_string())).ok()
+    let authorities = outbound::authorities(&contents.bytes).map_err(|why| fault(why.to_string())).ok()?;
+    table.findings().end_of(at, &table.key("ca_file"), authorities.not_after);
+    Some(authorities)
 }
 
 /// Reads the extra headers.

@@ -124,7 +124,7 @@ where
         };
         let secured = tokio::select! {
             () = self.shutdown.goaway.cancelled() => return,
-            secured = tls.handshake(stream) => secured,
+            secured = tls.handshake(stream, from.ip().to_canonical()) => secured,
         };
         let Some(Secured { stream, peer, trust }) = secured else { return };
         let streams = if trust.is_some() { STREAMS_MAX } else { STREAMS_OF_STRANGER_MAX };

@@ -1,12 +1,13 @@
 //! TLS for callers: handshakes, the certificate shown, and whom the CAs vouch for.
 //!
 //! Must never resume a session (the certificate would not be looked at again), wait for a client without end, nor go on serving a
-//! connection whose client no CA vouches for any more.
+//! connection whose client no CA vouches for any more; nor take one for whom none ever did for more than a stranger.
 
 use std::{
     fmt,
     future::{pending, poll_fn},
     io,
+    net::IpAddr,
     num::NonZero,
     pin::pin,
     sync::{Arc, Mutex, PoisonError},
@@ -18,8 +19,8 @@ use std::{
 use rustls::{
     ServerConfig,
     crypto::aws_lc_rs,
-    pki_types::{CertificateDer, UnixTime},
-    server::{Acceptor, NoServerSessionStorage, WebPkiClientVerifier, danger::ClientCertVerifier},
+    pki_types::CertificateDer,
+    server::{Acceptor, NoServerSessionStorage, WebPkiClientVerifier},
     sign::SingleCertAndKey,
     version::{TLS12, TLS13},
 };
@@ -32,6 +33,7 @@ use tokio::{
 use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 use tracing::debug;
 
+use super::vouch::{Unproven, Voucher};
 use crate::{
     authn::certificate::Peer,
     clock::Clock,
@@ -42,9 +44,11 @@ use crate::{
 /// A handshake takes two round trips and, on a busy machine, some milliseconds of CPU. Whoever stops in the middle has nothing
 /// but its place on the listener, and gives that up first.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// One core in so many works on handshakes at a time, about 0.3 ms on each, so that calls don't wait behind all of them: a thousand
-/// pods that come at once are through in a second. Whoever is waited for holds none.
+/// One core in so many works on handshakes at a time, about 0.3 ms on each, so that calls don't wait behind all of them: a
+/// thousand pods that come at once are through in a second. Whoever is waited for holds none.
 const ONE_CORE_IN: usize = 2;
+/// What the owner of a certificate is told that nobody asked for; TLS has no way to show one.
+const NOT_ASKED: &str = "the broker asks for no certificate: connect without one";
 /// HTTP/2, and nothing else, is spoken here.
 const ALPN: &[u8] = b"h2";
 
@@ -55,6 +59,7 @@ pub struct TlsAcceptor {
     cores: Arc<Semaphore>,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
+    unproven: Arc<Unproven>,
 }
 
 impl fmt::Debug for TlsAcceptor {
@@ -82,7 +87,7 @@ impl fmt::Debug for TlsSource {
 pub struct ServerTls {
     server: Arc<ServerConfig>,
     /// None where callers aren't asked for a certificate.
-    verifier: Option<Arc<dyn ClientCertVerifier>>,
+    voucher: Option<Voucher>,
 }
 
 impl fmt::Debug for ServerTls {
@@ -104,35 +109,43 @@ impl ServerTls {
     pub fn new(tls: &config::TlsConfig) -> Result<Self, TlsError> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let fault = |why: &dyn fmt::Display| TlsError(why.to_string());
-        let verifier = match &tls.client_ca {
-            // Without a certificate too: probes of health have none, and whoever else has none is told so, instead of being cut off.
-            Some(roots) => Some(
-                WebPkiClientVerifier::builder_with_provider(Arc::clone(roots), Arc::clone(&provider))
-                    .allow_unauthenticated()
-                    .build()
-                    .map_err(|error| fault(&error))?,
-            ),
+        let voucher = match &tls.client_ca {
+            // Without a certificate too: probes of health have none, and whoever else has none is told so, instead of being cut
+            // off.
+            Some(roots) => {
+                let verifier =
+                    WebPkiClientVerifier::builder_with_provider(Arc::clone(roots), Arc::clone(&provider)).allow_unauthenticated();
+                Some(Voucher::new(verifier.build().map_err(|error| fault(&error))?))
+            }
             None => None,
         };
         let builder = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&TLS13, &TLS12])
             .map_err(|error| fault(&error))?;
-        let builder = match &verifier {
-            Some(verifier) => builder.with_client_cert_verifier(Arc::clone(verifier)),
+        let builder = match &voucher {
+            Some(voucher) => builder.with_client_cert_verifier(voucher.at_handshake()),
             None => builder.with_no_client_auth(),
         };
         let mut server = builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(&tls.certificate))));
         server.alpn_protocols = vec![ALPN.to_vec()];
         server.session_storage = Arc::new(NoServerSessionStorage {});
         server.send_tls13_tickets = 0;
-        Ok(Self { server: Arc::new(server), verifier })
+        Ok(Self { server: Arc::new(server), voucher })
     }
 
-    /// Whether its CAs vouch for this client at this time.
-    fn vouches(&self, certificate: &CertificateDer<'_>, others: &[CertificateDer<'_>], now: SystemTime) -> bool {
-        let since = UnixTime::since_unix_epoch(now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default());
-        self.verifier.as_ref().is_some_and(|verifier| verifier.verify_client_cert(certificate, others, since).is_ok())
+    /// Whether its CAs vouch for this client at this time, or why not.
+    fn judge(&self, chain: &[CertificateDer<'_>], now: SystemTime) -> Result<(), &'static str> {
+        self.voucher.as_ref().map_or(Err(NOT_ASKED), |voucher| voucher.judge(chain, now))
     }
+}
+
+/// What a client proved.
+enum Shown {
+    Nothing,
+    /// Its certificate, which the CAs vouch for.
+    Certificate(Vec<CertificateDer<'static>>),
+    /// One that they don't vouch for, and so nothing either; its owner is told why.
+    Unproven(&'static str),
 }
 
 /// A connection after its handshake.
@@ -142,7 +155,7 @@ pub struct Secured {
     pub stream: TlsStream<TcpStream>,
     /// Who is at the other end, as far as the certificate says.
     pub peer: Peer,
-    /// Who vouched for its certificate; none where it showed none.
+    /// Who vouched for its certificate; none where it showed none, or one that nobody vouches for.
     pub trust: Option<Trust>,
 }
 
@@ -151,25 +164,52 @@ impl TlsAcceptor {
     #[must_use]
     pub fn new(source: TlsSource, clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Self {
         let all = thread::available_parallelism().map_or(1, NonZero::get);
-        Self { source, cores: Arc::new(Semaphore::new((all / ONE_CORE_IN).max(1))), clock, metrics }
+        let (cores, unproven) = (Semaphore::new((all / ONE_CORE_IN).max(1)), Unproven::new(Arc::clone(&clock)));
+        Self { source, cores: Arc::new(cores), clock, metrics, unproven: Arc::new(unproven) }
     }
 
-    /// Shakes hands; none where the client doesn't, in time, or can't be trusted.
-    pub async fn handshake(&self, stream: TcpStream) -> Option<Secured> {
+    /// Shakes hands with a client at this address; none where it doesn't, or not in time. One whose certificate can't be trusted
+    /// is taken, and proves nothing.
+    pub async fn handshake(&self, stream: TcpStream, from: IpAddr) -> Option<Secured> {
         let current = (self.source.current)()?;
         // Counted also where its place is wanted, and this is dropped in the middle.
         let mut counted = Counted { metrics: &self.metrics, became: HandshakeResult::TimedOut };
-        let shaken = timeout(HANDSHAKE_TIMEOUT, self.shake(stream, Arc::clone(&current.server))).await.ok()?;
-        counted.became = if shaken.is_ok() { HandshakeResult::Completed } else { HandshakeResult::Refused };
+        let shaken = timeout(HANDSHAKE_TIMEOUT, self.shake_and_judge(stream, &current)).await.ok()?;
+        counted.became = match &shaken {
+            Ok((_, Shown::Nothing | Shown::Certificate(_))) => HandshakeResult::Completed,
+            Ok((_, Shown::Unproven(_))) => HandshakeResult::Untrusted,
+            Err(_) => HandshakeResult::Refused,
+        };
         drop(counted);
-        let stream = shaken.map_err(|error| debug!(%error, "no handshake")).ok()?;
-        let chain: Vec<_> =
-            stream.get_ref().1.peer_certificates().unwrap_or_default().iter().map(|der| der.clone().into_owned()).collect();
-        let peer = Peer::over_tls(chain.first());
-        let clock = Arc::clone(&self.clock);
-        let trust =
-            (!chain.is_empty()).then(|| Trust { chain, clock, verified: Mutex::new(Verified { by: current, vouched: true }) });
+        let (stream, shown) = shaken.map_err(|error| debug!(%error, "no handshake")).ok()?;
+        let (peer, trust) = match shown {
+            Shown::Nothing => (Peer::over_tls(None), None),
+            Shown::Certificate(chain) => {
+                let (peer, clock) = (Peer::over_tls(chain.first()), Arc::clone(&self.clock));
+                (peer, Some(Trust { chain, clock, verified: Mutex::new(Verified { by: current, vouched: true }) }))
+            }
+            Shown::Unproven(why) => {
+                self.unproven.tell(from, why);
+                (Peer::unproven(why), None)
+            }
+        };
         Some(Secured { stream, peer, trust })
+    }
+
+    /// Shakes hands, and judges what the client showed.
+    async fn shake_and_judge(&self, stream: TcpStream, current: &ServerTls) -> io::Result<(TlsStream<TcpStream>, Shown)> {
+        let stream = self.shake(stream, Arc::clone(&current.server)).await?;
+        let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
+        let chain: Vec<_> = certificates.iter().map(|der| der.clone().into_owned()).collect();
+        if chain.is_empty() {
+            return Ok((stream, Shown::Nothing));
+        }
+        let _core = self.cores.acquire().await.map_err(io::Error::other)?;
+        let shown = match current.judge(&chain, self.clock.now().wall) {
+            Ok(()) => Shown::Certificate(chain),
+            Err(why) => Shown::Unproven(why),
+        };
+        Ok((stream, shown))
     }
 
     /// Ends when the CAs in force don't vouch for a client any more: never for one without a certificate.
@@ -231,14 +271,15 @@ struct Verified {
 }
 
 impl Trust {
-    /// Whether they do: looked at anew whenever others are in force, so that no call is answered on the word of those that were before.
+    /// Whether they do: looked at anew whenever others are in force, so that no call is answered on the word of those that were
+    /// before.
     #[must_use]
     pub fn holds(&self, current: &Arc<ServerTls>) -> bool {
         let mut verified = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
         // Most reloads change something else.
         if !Arc::ptr_eq(current, &verified.by) {
-            let Some((first, others)) = self.chain.split_first() else { return false };
-            *verified = Verified { by: Arc::clone(current), vouched: current.vouches(first, others, self.clock.now().wall) };
+            let vouched = current.judge(&self.chain, self.clock.now().wall).is_ok();
+            *verified = Verified { by: Arc::clone(current), vouched };
         }
         verified.vouched
     }
@@ -258,7 +299,7 @@ mod tests {
         let builder = ServerConfig::builder_with_provider(provider).with_protocol_versions(&[&TLS13]).expect("is known");
         let server =
             builder.with_no_client_auth().with_cert_resolver(Arc::new(rustls::server::ResolvesServerCertUsingSni::new()));
-        Arc::new(ServerTls { server: Arc::new(server), verifier: Some(verifier) })
+        Arc::new(ServerTls { server: Arc::new(server), voucher: Some(Voucher::new(verifier)) })
     }
 
     fn ca() -> (rcgen::Certificate, rcgen::Issuer<'static, rcgen::KeyPair>) {

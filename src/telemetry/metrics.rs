@@ -129,7 +129,9 @@ pub enum RenewalResult {
 pub enum HandshakeResult {
     /// There is a connection.
     Completed,
-    /// The two could not agree, or no CA vouches for the client's certificate.
+    /// There is one, but no CA vouches for the client's certificate: it proves nothing.
+    Untrusted,
+    /// The two could not agree.
     Refused,
     /// The client did not say enough in time.
     TimedOut,
@@ -217,9 +219,9 @@ impl Default for Metrics {
         };
         // There from the start, so that the first of a kind shows as an increase.
         for (family, results) in [
-            (&metrics.renewals, ["ahead", "late", "failed"]),
-            (&metrics.handshakes, ["done", "refused", "timed_out"]),
-            (&metrics.reloads, ["taken", "kept", "refused"]),
+            (&metrics.renewals, &["ahead", "late", "failed"][..]),
+            (&metrics.handshakes, &["done", "untrusted", "refused", "timed_out"]),
+            (&metrics.reloads, &["taken", "kept", "refused"]),
         ] {
             results.iter().for_each(|result| drop(family.get_or_create(&ByResult { result })));
         }
@@ -325,6 +327,7 @@ impl Metrics {
     pub fn handshake(&self, result: HandshakeResult) {
         let result = match result {
             HandshakeResult::Completed => "done",
+            HandshakeResult::Untrusted => "untrusted",
             HandshakeResult::Refused => "refused",
             HandshakeResult::TimedOut => "timed_out",
         };

@@ -2,7 +2,7 @@
 
 use std::{
     process::Output,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use token_broker_sandbox::{Fault, Options, Sandbox};
@@ -10,7 +10,7 @@ use tokio::process::Command;
 
 use crate::support::{
     MERCHANT, NUMBER, PASSWORD, PATIENCE, Setting,
-    authority::Authority,
+    authority::{Authority, Name},
     process::{BINARY, Process, written},
     user,
 };
@@ -48,6 +48,36 @@ async fn check_accepts_what_serve_would_run() {
     let (code, _, stderr) = run(&["check", "--config", "/nowhere/config.toml"]).await;
     assert_eq!(code, Some(78));
     assert!(stderr.contains("/nowhere/config.toml"), "{stderr}");
+}
+
+#[tokio::test]
+async fn check_and_serve_warn_of_certificates_that_end_within_a_week() {
+    let (now, day) = (SystemTime::now(), Duration::from_secs(24 * 3_600));
+    for (left, words) in [(Some(6 * day), "ends within a week"), (None, "has ended"), (Some(8 * day), "")] {
+        let (ca, files) = (Authority::new(), tempfile::tempdir().expect("a directory"));
+        let end = left.map_or(now - day, |left| now + left);
+        ca.issue(&[Name::Dns("localhost")], now - 2 * day, end).write(files.path());
+        let path = |name: &str| files.path().join(name).display().to_string();
+        std::fs::write(path("ca.crt"), Authority::until(end).pem).expect("is written");
+        let config = format!(
+            "[grpc]\nlisten = \"127.0.0.1:0\"\n[grpc.tls]\ncertificate_file = \"{}\"\nkey_file = \"{}\"\nclient_ca_file = \"{}\"\n\
+             [vault]\nbase_url = \"https://127.0.0.1:1\"\nca_file = \"{}\"\n[[callers]]\nid = \"a.example.org\"\nmerchants = [\"*\"]\n{}",
+            path("tls.crt"),
+            path("tls.key"),
+            path("ca.crt"),
+            path("ca.crt"),
+            user(NUMBER, PASSWORD)
+        );
+        let (_files, path) = written(&config);
+        let (code, _, stderr) = run(&["check", "--config", path.to_str().expect("is UTF-8")]).await;
+        assert_eq!(code, Some(0), "{stderr}");
+        let broker = Process::serve(&config, &[]).await;
+        for key in ["grpc.tls.certificate_file", "grpc.tls.client_ca_file", "vault.ca_file"] {
+            let warned = |line: &str| line.contains(key) && line.contains(words);
+            assert_eq!(stderr.lines().any(warned), !words.is_empty(), "{key}: {stderr}");
+            assert_eq!(broker.log().lines().any(warned), !words.is_empty(), "{key}: {}", broker.log());
+        }
+    }
 }
 
 #[tokio::test]

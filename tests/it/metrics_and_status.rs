@@ -236,7 +236,9 @@ async fn handshakes_certificates_and_callers_are_shown_where_there_are_any() {
     )
     .await;
     let text = http(&stage.admin, "/metrics").await;
-    assert!(text.contains("token_broker_tls_handshakes_total{result=\"refused\"}"), "{text}");
+    for (result, times) in [("untrusted", 1), ("refused", 0), ("timed_out", 0)] {
+        assert!(text.contains(&format!("token_broker_tls_handshakes_total{{result=\"{result}\"}} {times}\n")), "{text}");
+    }
     for kind in ["server", "client_ca"] {
         assert!(
             text.contains(&format!("token_broker_certificate_not_after_timestamp_seconds{{certificate=\"{kind}\"}} ")),

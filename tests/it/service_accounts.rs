@@ -3,55 +3,20 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
-use rcgen::KeyPair;
-use serde_json::{Value, json};
+use serde_json::json;
 use token_broker::client::{Client, ClientError, Security};
 use tonic::Code;
 
 use crate::support::{
     MERCHANT, NUMBER, PASSWORD, PATIENCE, Said, Setting, Stage,
     authority::{Authority, Name},
+    cluster::{Cluster, ISSUER, SUBJECT},
     process::Process,
     user,
 };
-
-const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
-const SUBJECT: &str = "system:serviceaccount:cards:cards";
-
-/// A cluster's signing key.
-struct Cluster {
-    key: KeyPair,
-}
-
-impl Cluster {
-    fn new() -> Self {
-        Self { key: KeyPair::generate().expect("keys can be made") }
-    }
-
-    /// What it publishes (RFC 7517): a P-256 key.
-    fn jwks(&self) -> String {
-        let point = self.key.public_key_raw();
-        let (x, y) = point[1..].split_at(32);
-        let text = |bytes| URL_SAFE_NO_PAD.encode(bytes);
-        json!({ "keys": [{ "kty": "EC", "crv": "P-256", "use": "sig", "alg": "ES256", "kid": "one", "x": text(x), "y": text(y) }] })
-            .to_string()
-    }
-
-    /// A projected token, but for what `change` does to its claims.
-    fn token(&self, change: impl FnOnce(&mut Value)) -> String {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("is later").as_secs();
-        let mut claims =
-            json!({ "iss": ISSUER, "aud": ["token-broker"], "sub": SUBJECT, "nbf": now - 60, "iat": now - 60, "exp": now + 600 });
-        change(&mut claims);
-        let header = Header { kid: Some("one".to_owned()), ..Header::new(Algorithm::ES256) };
-        encode(&header, &claims, &EncodingKey::from_ec_der(&self.key.serialize_der())).expect("it can be signed")
-    }
-}
 
 fn accounts(rest: &str) -> String {
     let callers = format!("[[callers]]\nid = \"{SUBJECT}\"\nmerchants = [\"{MERCHANT}\"]\n");

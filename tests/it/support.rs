@@ -3,11 +3,13 @@
 pub(crate) mod authority;
 pub(crate) mod bare;
 pub(crate) mod broker_in_memory;
+pub(crate) mod cluster;
 pub(crate) mod plain_http;
 pub(crate) mod process;
 pub(crate) mod redis;
 pub(crate) mod said;
 pub(crate) mod scripted_vault;
+pub(crate) mod secured;
 pub(crate) mod stage;
 
 use std::time::Duration;

@@ -43,6 +43,16 @@ impl Authority {
         Self { issuer: Issuer::new(params, key), pem }
     }
 
+    /// A CA that ends then.
+    pub(crate) fn until(end: SystemTime) -> Self {
+        let key = KeyPair::generate().expect("keys can be made");
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.not_after = end.into();
+        let pem = params.self_signed(&key).expect("the parameters are good").pem();
+        Self { issuer: Issuer::new(params, key), pem }
+    }
+
     /// A CA whose certificate is signed by this one.
     pub(crate) fn intermediate(&self) -> Self {
         let key = KeyPair::generate().expect("keys can be made");
@@ -81,6 +91,13 @@ impl Authority {
         let mut params = CertificateParams::new([name.to_owned()]).expect("the name is good");
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         params.serial_number = Some(rcgen::SerialNumber::from_slice(&[0x7f; 40]));
+        self.sign(params)
+    }
+
+    /// One that holds now, and that no client may show.
+    pub(crate) fn of_servers_alone(&self, name: &str) -> Issued {
+        let mut params = CertificateParams::new([name.to_owned()]).expect("the name is good");
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         self.sign(params)
     }
 
