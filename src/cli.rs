@@ -1,26 +1,24 @@
 //! The command line: `serve`, `check`, `get`, `health`.
 //!
-//! Must never print a secret that was not asked for: `get` prints the token, on standard output, and nothing else does.
+//! Must never print a secret that was not asked for: `get` prints the token if it is told to, on standard output, and nothing else does.
 
 mod checking;
+mod diagnosis;
+mod getting;
 mod readiness;
 
-use std::{fs, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 use tokio::{
     runtime::Builder,
     signal::unix::{SignalKind, signal},
     sync::Notify,
-    time::timeout_at,
 };
-use tonic::Status;
 use tracing::{info, warn};
 
 use crate::{
     app::{App, Listeners, Reloading, StopSignal, descriptors},
-    client::{Client, ClientError, DEFAULT_ENDPOINT, Query, Security, TIMEOUT_MAX, Token, blocking::BlockingPool},
-    clock::{self, Clock as _},
     config::{Config, Fault, Files, Loaded},
     telemetry::{
         log::{self, Logs},
@@ -56,7 +54,7 @@ enum Command {
     /// Report every fault of a configuration, with file, line, key and remedy; or explain whether a caller may ask for a user.
     Check(Check),
     /// Ask a running broker for a token.
-    Get(Get),
+    Get(getting::Get),
     /// Ask a running broker whether it is ready; needs no identity.
     Health(readiness::Health),
 }
@@ -83,50 +81,13 @@ struct Check {
     number: Option<String>,
 }
 
-#[derive(Debug, Args)]
-struct Get {
-    /// Where the broker listens.
-    #[arg(long, value_name = "URL", env = "TOKEN_BROKER_ENDPOINT", default_value = DEFAULT_ENDPOINT)]
-    endpoint: String,
-    /// The merchant, as the vault's X-Merchant-ID.
-    #[arg(long, value_name = "ID")]
-    merchant_id: String,
-    /// The user's phone number in E.164, such as +447871239999.
-    #[arg(long)]
-    number: String,
-    /// The token must live at least this long, such as 90s.
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
-    min_remaining: Option<Duration>,
-    /// The token_id of a token that the vault's API answered with 401; may be given up to 16 times.
-    #[arg(long = "rejected-token-id", value_name = "TOKEN_ID")]
-    rejected_token_ids: Vec<String>,
-    /// Take at most this long, from the look-up of the broker's name to the answer.
-    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
-    timeout: Duration,
-    /// Print the token alone.
-    #[arg(long)]
-    raw: bool,
-    /// The CA of the broker's certificate, in PEM, for https://.
-    #[arg(long, value_name = "FILE", env = "TOKEN_BROKER_CA_FILE")]
-    ca_file: Option<PathBuf>,
-    /// Our certificate, in PEM.
-    #[arg(long, value_name = "FILE", requires = "key_file", requires = "ca_file")]
-    certificate_file: Option<PathBuf>,
-    /// Its key, in PEM.
-    #[arg(long, value_name = "FILE", requires = "certificate_file")]
-    key_file: Option<PathBuf>,
-    /// A projected service-account token.
-    #[arg(long, value_name = "FILE", env = "TOKEN_BROKER_TOKEN_FILE")]
-    token_file: Option<PathBuf>,
-}
-
 /// Parses the command line, runs it, and says how it ended.
 #[must_use]
 pub fn run() -> ExitCode {
     match Cli::parse().command {
         Command::Serve(Configured { config }) => serve(&config),
         Command::Check(asked) => checking::check(asked),
-        Command::Get(get) => self::get(get),
+        Command::Get(asked) => getting::get(asked),
         Command::Health(asked) => readiness::run(asked),
     }
 }
@@ -252,76 +213,4 @@ fn no_core_dumps() -> Result<(), rustix::io::Errno> {
 fn failed(error: &dyn std::error::Error) -> ExitCode {
     complain(format_args!("error: {error}"), Some(output::PATIENCE));
     ExitCode::FAILURE
-}
-
-fn get(get: Get) -> ExitCode {
-    let runtime = match Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return failed(&error),
-    };
-    let raw = get.raw;
-    let asked = runtime.block_on(ask(get));
-    // Whatever is still under way: nobody waits for it any more.
-    runtime.shutdown_background();
-    match asked {
-        Ok(token) => print(&token, raw),
-        Err(error) => {
-            complain(error.in_words(), None);
-            if error.is_temporary() { ExitCode::from(EXIT_TEMPORARY) } else { ExitCode::FAILURE }
-        }
-    }
-}
-
-async fn ask(get: Get) -> Result<Token, ClientError> {
-    let end = clock::SystemClock.now().mono + get.timeout.min(TIMEOUT_MAX);
-    let late = || {
-        let text = "the CA, the certificate or the key could not be read in time";
-        ClientError::Status(Box::new(Status::deadline_exceeded(text)))
-    };
-    let files = (get.ca_file, get.certificate_file, get.key_file);
-    // Any of them may be a pipe with nobody at its other end.
-    let reading = BlockingPool::default();
-    let reading = reading.run(move || Ok(read_security(files, get.token_file)));
-    let security = match timeout_at(end, reading).await {
-        Ok(Ok(security)) => security?,
-        Ok(Err(error)) => return Err(ClientError::Security(error.to_string())),
-        Err(_elapsed) => return Err(late()),
-    };
-    let left = end.saturating_duration_since(clock::SystemClock.now().mono);
-    let client = Client::with_security(&get.endpoint, security)?.timeout(left);
-    let query = Query { min_remaining: get.min_remaining, rejected_token_ids: get.rejected_token_ids };
-    client.token_with(&get.merchant_id, &get.number, query).await
-}
-
-fn read_security(
-    (ca, certificate, key): (Option<PathBuf>, Option<PathBuf>, Option<PathBuf>),
-    token_file: Option<PathBuf>,
-) -> Result<Security, ClientError> {
-    let read = |path: PathBuf| fs::read(&path).map_err(|error| ClientError::Security(format!("{}: {error}", path.display())));
-    let identity_pem = match (certificate, key) {
-        (Some(certificate), Some(key)) => Some((read(certificate)?, read(key)?)),
-        _ => None,
-    };
-    Ok(Security { ca_pem: ca.map(read).transpose()?, identity_pem, token_file })
-}
-
-fn print(token: &Token, raw: bool) -> ExitCode {
-    let text = if raw {
-        token.access_token.clone()
-    } else {
-        let expires_at = token.expires_at.and_then(|at| std::time::SystemTime::try_from(at).ok());
-        let json = serde_json::json!({
-            "access_token": token.access_token,
-            "token_type": token.token_type,
-            "expires_at": expires_at.and_then(clock::rfc3339),
-            "expires_in": token.expires_in.map(|left| left.seconds),
-            "scope": token.scope,
-            "token_id": token.token_id,
-        });
-        format!("{json:#}")
-    };
-    match output::print(text) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => failed(&error),
-    }
 }

@@ -1,4 +1,5 @@
-//! `check`: whether a configuration is in order, who may ask for whom by it, and whether the server that replicas share can be used.
+//! `check`: whether a configuration is in order, who may ask for whom by it, and whether the server that replicas share can be
+//! used.
 //!
 //! Must never ask a server for anything but whether it can be used, nor wait for that for long.
 

@@ -9,7 +9,10 @@ use tokio::{runtime::Builder, time::timeout};
 use tonic::Status;
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 
-use super::{EXIT_TEMPORARY, failed, read_security};
+use super::{
+    EXIT_TEMPORARY, failed,
+    getting::{exit_code, read_security},
+};
 use crate::{
     client::{Client, ClientError, DEFAULT_ENDPOINT, blocking::BlockingPool},
     proto::v1::token_broker_service_server::SERVICE_NAME,
@@ -50,7 +53,7 @@ pub(super) fn run(asked: Health) -> ExitCode {
         }
         Err(error) => {
             complain(error.in_words(), None);
-            if error.is_temporary() { ExitCode::from(EXIT_TEMPORARY) } else { ExitCode::FAILURE }
+            exit_code(&error, true)
         }
     }
 }
@@ -68,5 +71,5 @@ async fn ask(asked: Health) -> Result<ServingStatus, ClientError> {
 }
 
 fn late(within: Duration) -> ClientError {
-    ClientError::Status(Box::new(Status::unavailable(format!("no answer within {}", humantime::format_duration(within)))))
+    ClientError::Status(Box::new(Status::deadline_exceeded(format!("no answer within {}", humantime::format_duration(within)))))
 }
