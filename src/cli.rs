@@ -20,12 +20,13 @@ use tracing::{info, warn};
 use crate::{
     app::{App, Listeners, Reloading, StopSignal, descriptors},
     client::{Client, ClientError, DEFAULT_ENDPOINT, Query, Security, TIMEOUT_MAX, Token, blocking::BlockingPool},
-    clock::{self, Clock as _},
+    clock::{Clock as _, SystemClock},
     config::{Config, Fault, Files, Loaded},
     telemetry::{
         log::{self, Logs},
         output::{self, complain},
     },
+    timestamp,
 };
 
 /// The command line is at fault (clap's own).
@@ -273,7 +274,7 @@ fn get(get: Get) -> ExitCode {
 }
 
 async fn ask(get: Get) -> Result<Token, ClientError> {
-    let end = clock::SystemClock.now().mono + get.timeout.min(TIMEOUT_MAX);
+    let end = SystemClock.now().mono + get.timeout.min(TIMEOUT_MAX);
     let late = || {
         let text = "the CA, the certificate or the key could not be read in time";
         ClientError::Status(Box::new(Status::deadline_exceeded(text)))
@@ -287,7 +288,7 @@ async fn ask(get: Get) -> Result<Token, ClientError> {
         Ok(Err(error)) => return Err(ClientError::Security(error.to_string())),
         Err(_elapsed) => return Err(late()),
     };
-    let left = end.saturating_duration_since(clock::SystemClock.now().mono);
+    let left = end.saturating_duration_since(SystemClock.now().mono);
     let client = Client::with_security(&get.endpoint, security)?.timeout(left);
     let query = Query { min_remaining: get.min_remaining, rejected_token_ids: get.rejected_token_ids };
     client.token_with(&get.merchant_id, &get.number, query).await
@@ -313,7 +314,7 @@ fn print(token: &Token, raw: bool) -> ExitCode {
         let json = serde_json::json!({
             "access_token": token.access_token,
             "token_type": token.token_type,
-            "expires_at": expires_at.and_then(clock::rfc3339),
+            "expires_at": expires_at.and_then(timestamp::rfc3339),
             "expires_in": token.expires_in.map(|left| left.seconds),
             "scope": token.scope,
             "token_id": token.token_id,
