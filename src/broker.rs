@@ -106,7 +106,9 @@ impl Broker {
             let cached = cached.filter(|cached| serves(cached, request, &snapshot, now));
             let freshness = cached.as_ref().map(|cached| cached.freshness(now, credential.version, snapshot.settings.renewal));
             if let (Some(cached), Some(Freshness::Fresh)) = (&cached, freshness) {
-                return Ok(Answer { user: Arc::clone(&user.key), cached: Arc::clone(cached), outcome: Outcome::Hit, at: now });
+                let renew_in = cached.renew_in(now, credential.version, snapshot.settings.renewal, fastrand::f64());
+                let (user, cached) = (Arc::clone(&user.key), Arc::clone(cached));
+                return Ok(Answer { user, cached, outcome: Outcome::Hit, at: now, renew_in });
             }
             (Arc::clone(user), cached, freshness, now)
         };
@@ -114,7 +116,7 @@ impl Broker {
         match cached {
             Some(cached) if freshness == Some(Freshness::Due) => {
                 self.renew(&user, request, false);
-                Ok(Answer { user: Arc::clone(&user.key), cached, outcome: Outcome::Due, at: now })
+                Ok(self.answered(&user.key, cached, Outcome::Due, now))
             }
             // Boxed, so that a hit has no room to make for waits. An expired token serves nobody, so it is not here.
             Some(cached) => Box::pin(self.at_the_margin(&user, cached, caller, request)).await,
@@ -259,13 +261,13 @@ impl Broker {
             if let Ok(Ok(FlightOutcome::Token(next, _))) = self.wait(flight, caller, until).await {
                 let now = self.clock.now();
                 if next.id() != cached.id() && self.serves(&next, request, now) {
-                    return Ok(Answer { user: Arc::clone(&user.key), cached: next, outcome: Outcome::Joined, at: now });
+                    return Ok(self.answered(&user.key, next, Outcome::Joined, now));
                 }
             }
         }
         let now = self.clock.now();
         if self.serves(&cached, request, now) {
-            return Ok(Answer { user: Arc::clone(&user.key), cached, outcome: Outcome::Kept, at: now });
+            return Ok(self.answered(&user.key, cached, Outcome::Kept, now));
         }
         self.sign_in(user, caller, request, true).await
     }
@@ -350,7 +352,15 @@ impl Broker {
         if left < request.min_remaining {
             return Err(BrokerError::MinRemainingUnattainable { longest: left });
         }
-        Ok(Answer { user: Arc::clone(&request.key), cached, outcome, at: now })
+        Ok(self.answered(&request.key, cached, outcome, now))
+    }
+
+    /// A token that is no hit: when to ask again is said by what is in force now.
+    fn answered(&self, key: &Arc<UserKey>, cached: Arc<CachedToken>, outcome: Outcome, at: Moment) -> Answer {
+        let snapshot = self.live.load();
+        let version = snapshot.user(key).map_or(cached.version, |configured| configured.credential.version);
+        let renew_in = cached.renew_in(at, version, snapshot.settings.renewal, fastrand::f64());
+        Answer { user: Arc::clone(key), cached, outcome, at, renew_in }
     }
 
     fn stopped(&self, stop: &Stop) -> BrokerError {

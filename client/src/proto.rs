@@ -25,6 +25,7 @@ pub mod v1 {
                 .field("scope", &self.scope)
                 .field("token_id", &self.token_id)
                 .field("expires_in", &self.expires_in)
+                .field("renew_in", &self.renew_in)
                 .finish()
         }
     }

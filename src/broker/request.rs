@@ -38,8 +38,10 @@ pub struct Answer {
     pub cached: Arc<CachedToken>,
     /// How it was come by.
     pub outcome: Outcome,
-    /// When it was judged valid; `expires_in` counts from here.
+    /// When it was judged valid; `expires_in` and `renew_in` count from here.
     pub at: Moment,
+    /// When a caller that keeps it should ask again: never more than is left of it.
+    pub renew_in: Duration,
 }
 
 /// No token: why, and how far the call got.

@@ -37,6 +37,8 @@ pub(super) struct Reply {
     expires_at: prost_types::Timestamp,
     /// None where it is too long for the wire, which no token's life is.
     expires_in: Option<prost_types::Duration>,
+    /// None where the former is.
+    renew_in: Option<prost_types::Duration>,
 }
 
 impl fmt::Debug for Reply {
@@ -48,10 +50,10 @@ impl fmt::Debug for Reply {
 impl Reply {
     /// The reply that gives this answer, whose token has so much of its life left.
     pub(super) fn new(answer: Answer, left: Duration) -> Self {
-        let Answer { cached, at, .. } = answer;
+        let Answer { cached, at, renew_in, .. } = answer;
         // By what is left: a wall clock that was set back since the sign-in must not make it look longer than it is.
         let expires_at = at.wall.checked_add(left).unwrap_or(cached.token.expires.wall);
-        Self { cached, expires_at: expires_at.into(), expires_in: left.try_into().ok() }
+        Self { cached, expires_at: expires_at.into(), expires_in: left.try_into().ok(), renew_in: renew_in.try_into().ok() }
     }
 
     /// Writes it (<https://protobuf.dev/programming-guides/encoding/>): fields in the order of their tags, none that is empty.
@@ -62,9 +64,10 @@ impl Reply {
         let scope = Text { tag: 4, text: &token.scope };
         let token_id = Text { tag: 5, text: token.id.as_str() };
         let texts = [&access_token, &token_type, &scope, &token_id].into_iter().map(Text::length).sum::<usize>();
-        let expires_in = self.expires_in.as_ref().map_or(0, |left| message::encoded_len(6, left));
+        let durations = [(6, &self.expires_in), (7, &self.renew_in)];
+        let durations = durations.map(|(tag, duration)| duration.as_ref().map_or(0, |left| message::encoded_len(tag, left)));
         encode_key(TOKEN, WireType::LengthDelimited, to);
-        encode_varint(length(texts + message::encoded_len(3, &self.expires_at) + expires_in), to);
+        encode_varint(length(texts + message::encoded_len(3, &self.expires_at) + durations.iter().sum::<usize>()), to);
         access_token.encode(to);
         token_type.encode(to);
         message::encode(3, &self.expires_at, to);
@@ -72,6 +75,9 @@ impl Reply {
         token_id.encode(to);
         if let Some(left) = &self.expires_in {
             message::encode(6, left, to);
+        }
+        if let Some(wait) = &self.renew_in {
+            message::encode(7, wait, to);
         }
     }
 }
@@ -172,7 +178,7 @@ mod tests {
             lifetime,
         };
         let cached = Arc::new(CachedToken::new(token, Version::default(), false, None, Duration::ZERO, at));
-        Answer { user, cached, outcome: Outcome::Hit, at }
+        Answer { user, cached, outcome: Outcome::Hit, at, renew_in: lifetime / 2 }
     }
 
     proptest! {
@@ -191,6 +197,7 @@ mod tests {
                     scope,
                     token_id: answer.cached.id().to_string(),
                     expires_in: prost_types::Duration::try_from(lifetime).ok(),
+                    renew_in: prost_types::Duration::try_from(lifetime / 2).ok(),
                 }),
             };
             let mut written = Vec::new();

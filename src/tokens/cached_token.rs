@@ -11,7 +11,7 @@ use super::{
 use crate::{
     clock::Moment,
     config::Renewal,
-    freshness::{Freshness, Points},
+    freshness::{Freshness, Points, ask_again_in},
 };
 
 /// A token, where it is from, and the points in its life that were fixed when it was first seen.
@@ -79,6 +79,18 @@ impl CachedToken {
     pub fn due_in(&self, now: Moment, renewal: Renewal) -> Option<Duration> {
         let due = self.due_left(renewal);
         (!due.is_zero()).then(|| self.left_at(now).saturating_sub(due))
+    }
+
+    /// When a caller that keeps the token should ask again, where `version` counts and tokens are renewed like this: `jitter` is
+    /// 0 to 1, anew for each answer. Never more than what is left.
+    #[must_use]
+    pub fn renew_in(&self, now: Moment, version: Version, renewal: Renewal, jitter: f64) -> Duration {
+        let left = self.left_at(now);
+        match renewal {
+            Renewal::AtExpiry => left,
+            Renewal::Ahead if self.version == version => self.points.renew_in(left, jitter),
+            Renewal::Ahead => ask_again_in(left, jitter),
+        }
     }
 
     /// The token's id.
@@ -162,6 +174,11 @@ mod tests {
             assert_eq!(cached.freshness(sent.plus(secs(280)), other, renewal), Freshness::Margin);
             assert_eq!(cached.freshness(sent.plus(secs(300)), other, renewal), Freshness::Expired);
         }
+        let renew_in = |version, renewal| cached.renew_in(sent, version, renewal, 1.0);
+        assert_eq!(renew_in(Version::default(), Renewal::Ahead), secs(270), "before its margin");
+        assert_eq!(renew_in(other, Renewal::Ahead), secs(60), "the next is being fetched");
+        assert_eq!(renew_in(Version::default(), Renewal::AtExpiry), secs(300));
+        assert_eq!(renew_in(other, Renewal::AtExpiry), secs(300));
     }
 
     #[test]

@@ -2,7 +2,10 @@
 
 use std::time::{Duration, SystemTime};
 
-use token_broker::proto::v1::{GetTokenRequest, token_broker_service_client::TokenBrokerServiceClient};
+use token_broker::{
+    client::Reason,
+    proto::v1::{ErrorReason, GetTokenRequest, token_broker_service_client::TokenBrokerServiceClient},
+};
 use token_broker_sandbox::Fault;
 use tonic::{Code, Request, Status};
 use tonic_types::StatusExt as _;
@@ -33,6 +36,38 @@ async fn a_cold_user_is_signed_in_exactly_as_documented_and_then_answered_from_t
     }
     assert!(seen.header("user-agent").is_some_and(|agent| agent.starts_with("token-broker/")));
     assert_eq!(seen.header("authorization"), None);
+}
+
+#[test]
+fn the_contract_names_the_reasons_that_are_sent() {
+    let named: Vec<_> = (1..).map_while(|number| ErrorReason::try_from(number).ok()).map(|reason| reason.as_str_name()).collect();
+    assert_eq!(named, Reason::ALL.map(Reason::as_str));
+    assert_eq!(ErrorReason::default().as_str_name(), "ERROR_REASON_UNSPECIFIED");
+}
+
+#[tokio::test]
+async fn each_answer_says_anew_when_to_ask_again_and_not_so_late_that_one_would_wait() {
+    // Due with a tenth of its life before the margin at most, the jitter's, or twice what a sign-in takes here.
+    let stage = Setting::default().lifetime(Duration::from_secs(1_000)).start().await;
+    let mut left_then = Vec::new();
+    for _ in 0..20 {
+        let token = stage.good_token().await;
+        let renew_in = Duration::try_from(token.renew_in.expect("is set")).expect("is positive");
+        left_then.push(left(&token).checked_sub(renew_in).expect("is before its end"));
+    }
+    assert_eq!(stage.sandbox.sign_ins(), 1);
+    let (margin, earliest) = (Duration::from_secs(30), Duration::from_secs(80));
+    assert!(left_then.iter().all(|left| (margin..=earliest).contains(left)), "{left_then:?}");
+    assert!(left_then.iter().any(|left| *left != left_then[0]), "all callers would come at once: {left_then:?}");
+}
+
+#[tokio::test]
+async fn a_token_that_is_kept_to_its_end_is_to_be_asked_for_again_at_its_end() {
+    let stage = Setting::vault("renewal = \"at_expiry\"").start().await;
+    for _ in 0..2 {
+        let token = stage.good_token().await;
+        assert_eq!(token.renew_in, token.expires_in);
+    }
 }
 
 #[tokio::test]

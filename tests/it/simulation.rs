@@ -93,6 +93,8 @@ fn simulate(seed: u64) -> Arc<World> {
 
 async fn run(seed: u64) -> Arc<World> {
     let mut random = fastrand::Rng::with_seed(seed);
+    // The jitter of answers is this thread's.
+    fastrand::seed(seed);
     let force = Force::draw(&mut random, 0);
     let world = Arc::new(World::new(force));
     let clock = Arc::new(SimulatedClock::new(Arc::clone(&world)));

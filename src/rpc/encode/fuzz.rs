@@ -45,9 +45,10 @@ pub(crate) fn reply(input: &[u8]) {
         scope: scope.to_owned(),
         token_id: token.id.to_string(),
         expires_in: prost_types::Duration::try_from(left).ok(),
+        renew_in: prost_types::Duration::try_from(left / 3).ok(),
     };
     let cached = Arc::new(CachedToken::new(token, Version::default(), false, None, Duration::ZERO, at));
-    let answer = Answer { user: Arc::new(UserKey { merchant, number }), cached, outcome: Outcome::Hit, at };
+    let answer = Answer { user: Arc::new(UserKey { merchant, number }), cached, outcome: Outcome::Hit, at, renew_in: left / 3 };
     let mut written = Vec::new();
     Reply::new(answer, left).encode(&mut written);
     let expected = GetTokenResponse { token: Some(expected) };

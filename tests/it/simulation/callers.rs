@@ -149,6 +149,11 @@ fn check(world: &World, request: &Request, answer: &Answer, now: token_broker::c
     let left = end.map_or(Duration::ZERO, |end| end.left_at(now));
     world.check(!left.is_zero(), || format!("{} got an expired token", request.key));
     world.check(left >= request.min_remaining, || format!("{} got {left:?} instead of {:?}", request.key, request.min_remaining));
+    let lasts = answer.cached.left_at(answer.at);
+    let in_a_loop = answer.renew_in < lasts.min(Duration::from_secs(1)) && matches!(answer.outcome, Outcome::Due | Outcome::Kept);
+    world.check(answer.renew_in <= lasts && !in_a_loop, || {
+        format!("{} is told to ask again in {:?}, with {lasts:?} left: {:?}", request.key, answer.renew_in, answer.outcome)
+    });
     let id = answer.cached.id().to_string();
     let complained = request.rejected_token_ids.contains(&id);
     // The token complained of comes back only as the vault's last word, never from the cache.
