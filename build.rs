@@ -1,4 +1,4 @@
-//! Generates the messages and services from `proto/` without a `protoc` on the machine.
+//! Generates the broker's service from `proto/` without a `protoc` on the machine; its messages are the client crate's.
 //!
 //! Writes the descriptor set beside the code, for gRPC reflection.
 
@@ -16,21 +16,13 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
-    tonic_prost_build::configure()
-        .build_transport(false)
-        // It holds the secret: `proto.rs` writes a `Debug` that doesn't show it.
-        .skip_debug(["tokenbroker.v1.Token"])
-        .compile_fds(descriptors.clone())?;
-    // The broker's own service answers with what it holds, instead of copies in a message: see `rpc::encode`.
-    let service = out.join("service");
-    fs::create_dir_all(&service)?;
+    // It answers with what it holds, instead of copies in a message: see `rpc::encode`.
     tonic_prost_build::configure()
         .build_client(false)
         .build_transport(false)
-        .extern_path(".tokenbroker.v1", "crate::proto::v1")
+        .extern_path(".tokenbroker.v1", "::token_broker_client::proto::v1")
         .extern_path(".tokenbroker.v1.GetTokenResponse", "crate::rpc::encode::Reply")
         .codec_path("crate::rpc::encode::ReplyCodec")
-        .out_dir(service)
         .compile_fds(descriptors)?;
     Ok(())
 }

@@ -19,12 +19,15 @@ What is allowed stands in ARCHITECTURE.md, and nowhere else, below the heading "
     | --- | --- |
     | tonic, tonic_* | rpc, client |
 
+The crate in client/, whose name ends in `-client`, is a room of the same tree, `client`; each of its own modules is a room, as
+`client::clock`. A module that src/lib.rs passes on under a name of its own counts as what it is.
+
 Fails also where modules side by side (in whatever room, at whatever depth) import each other, directly or in a circle, and where
 two files have the same name. Says how many modules import from a parent that imports from them, which is no failure.
 
 Read are all `use` declarations and all paths in code, outside of tests (`#[cfg(test)]`, `#[cfg(any(test, fuzzing))]`, files named
-`tests.rs`, and what is below `tests/`). src/lib.rs, which only declares, may name everything. Not seen: paths that macros put
-together, and what a re-export leads to. `--root DIRECTORY` names another tree.
+`tests.rs`, and what is below `tests/`). src/lib.rs and client/src/lib.rs, which only declare, may name everything. Not seen: paths that macros put
+together, and what any other re-export leads to. `--root DIRECTORY` names another tree.
 """
 
 import argparse
@@ -47,6 +50,9 @@ BLOCK_ITEMS = {"fn", "impl", "mod", "struct", "enum", "trait", "unsafe", "async"
 # Compiled for tests and for fuzzers: `#[cfg(any(test, fuzzing))]`.
 FUZZED = ["cfg", "(", "any", "(", "test", ",", "fuzzing", ")", ")"]
 STATEMENTS = {"use", "let", "const", "static", "type"}
+# The crate beside, as a room; and what both crates' own roots are.
+CLIENT = ("client",)
+ROOTS = {(), CLIENT}
 
 
 class Import(NamedTuple):
@@ -164,33 +170,38 @@ def use_tree(tokens, index, prefix=()):
 
 
 class Tree:
-    """The modules of a source directory, and what they import."""
+    """The modules of both crates, and what they import."""
 
     def __init__(self, root, package):
         self.root, self.package = root, package
         self.files, self.imports, self.names = {}, [], defaultdict(list)
-        sources = {path: without_tests(tokens_of(path.read_text())) for path in sorted((root / "src").rglob("*.rs"))}
+        self.reexported = {}
+        paths = sorted(path for crate in ("src", "client/src") for path in (root / crate).rglob("*.rs"))
+        sources = {path: without_tests(tokens_of(path.read_text())) for path in paths}
         tests = {(*self.module(path), name) for path, (_, declared) in sources.items() for name in declared}
         for path, (tokens, _) in sources.items():
             module = self.module(path)
             if "tests" in module or any(module[: len(test)] == test for test in tests):
                 continue
             self.files[module] = (path.relative_to(root), tokens)
-            self.names[path.parent.name if path.stem == "mod" else path.stem].append(path.relative_to(root))
+            if module not in ROOTS:
+                self.names[path.parent.name if path.stem == "mod" else path.stem].append(path.relative_to(root))
         self.modules = set(self.files)
-        for module, (path, tokens) in self.files.items():
+        # The roots first: what they pass on is what others name.
+        for module, (path, tokens) in sorted(self.files.items(), key=lambda item: item[0] not in ROOTS):
             self.read(module, path, tokens)
 
     def module(self, path):
-        parts = path.relative_to(self.root / "src").with_suffix("").parts
-        if parts == ("lib",):
-            return ()
-        return parts[:-1] if parts[-1] == "mod" else parts
+        crate, *parts = path.relative_to(self.root).with_suffix("").parts
+        prefix = () if crate == "src" else CLIENT
+        parts = (*prefix, *parts[len(prefix) :])
+        return parts[:-1] if parts[-1] in ("mod", "lib") else parts
 
     def read(self, module, path, tokens):
         """Notes what a file names; inline modules are modules too."""
         scopes, index, depth, reexport = [(module, 0)], 0, 0, False
         self.aliases = {}
+        self.crate = CLIENT if path.parts[0] == "client" else ()
         while index < len(tokens):
             word, line = tokens[index]
             here = scopes[-1][0]
@@ -229,8 +240,9 @@ class Tree:
         """Keeps a path: one of our modules, resolved, or a crate's name."""
         segments = segments[1:] if segments[0] == "::" else segments
         first, path = segments[0], None
-        if first in ("crate", "self", "super") or first == self.package:
-            path = here if first in ("self", "super") else ()
+        ours = {"crate": self.crate, "self": here, "super": here, self.package: (), f"{self.package}_client": CLIENT}
+        if first in ours:
+            path = ours[first]
             rest = list(segments if first in ("self", "super") else segments[1:])
             while rest and rest[0] in ("self", "super"):
                 path = path[:-1] if rest.pop(0) == "super" else path
@@ -249,8 +261,13 @@ class Tree:
                 self.aliases[here, alias] = crate
             return
         whole = tuple(segment for segment in path if segment not in ("self", "*"))
+        passed_on = next((end for end in (1, 2) if whole[:end] in self.reexported), None)
+        if passed_on and whole[:passed_on] not in self.modules:
+            whole = (*self.reexported[whole[:passed_on]], *whole[passed_on:])
         if alias:
             self.aliases[here, alias] = whole
+            if here in ROOTS:
+                self.reexported[*here, alias] = whole
         target = whole
         while target and target not in self.modules:
             target = target[:-1]
@@ -286,14 +303,15 @@ def room_of(module, ranks):
 
 
 def wrong_ranks(tree, ranks):
-    for name in sorted({module[0] for module in tree.files if module}):
+    for name in sorted({"::".join(module[: 2 if module[:1] == CLIENT else 1]) for module in tree.files if module not in ROOTS}):
         if not any(room == name or room.startswith(f"{name}::") for room in ranks):
-            yield f"src/{name}: no line of the order names this room"
+            where = f"client/src/{name.removeprefix('client::')}" if name.startswith("client::") else f"src/{name}"
+            yield f"{where}: no line of the order names this room"
     for name in sorted(name for name in ranks if tuple(name.split("::")) not in tree.modules):
         yield f"ARCHITECTURE.md: the order names {name}, which is no module"
     told = set()
     for one in tree.imports:
-        if not isinstance(one.target, tuple) or not one.source or not one.target or one[:2] in told:
+        if not isinstance(one.target, tuple) or {one.source, one.target} & ROOTS or one[:2] in told:
             continue
         told.add(one[:2])
         source, target = room_of(one.source, ranks), room_of(one.target, ranks)
@@ -346,8 +364,8 @@ def wrong_siblings(tree):
         common = 0
         while common < min(len(one.source), len(one.target)) and one.source[common] == one.target[common]:
             common += 1
-        # The root's children are the rooms: their order is a matter of ranks.
-        if 0 < common < min(len(one.source), len(one.target)):
+        # A root's children are the rooms: their order is a matter of ranks.
+        if one.source[:common] not in ROOTS and common < min(len(one.source), len(one.target)):
             pair = one.source[: common + 1], one.target[: common + 1]
             edges[one.source[:common]][pair[0]].add(pair[1])
             places.setdefault(pair, one.place)

@@ -23,8 +23,8 @@ PLACES = {
     "deploy/kubernetes/token-broker.yaml": (rf'(?:app\.kubernetes\.io/version: |image: "token-broker:){VERSION}"?$', 2),
     "deploy/kubernetes/sandbox.yaml": (rf"image: token-broker-sandbox:{VERSION}$", 1),
     "deploy/kubernetes/trial-caller.yaml": (rf"image: token-broker:{VERSION}$", 1),
-    "Cargo.lock": (rf'^name = "token-broker(?:-sandbox)?"\nversion = "{VERSION}"$', 2),
-    "fuzz/Cargo.lock": (rf'^name = "token-broker"\nversion = "{VERSION}"$', 1),
+    "Cargo.lock": (rf'^name = "token-broker(?:-client|-sandbox)?"\nversion = "{VERSION}"$', 3),
+    "fuzz/Cargo.lock": (rf'^name = "token-broker(?:-client)?"\nversion = "{VERSION}"$', 2),
 }
 # What is released and says where the project lives; and what stands there until somebody has a place for it.
 SHIPPED = (

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use token_broker::client::Client;
+use token_broker_client::Client;
 
 #[tokio::main]
 async fn main() -> ExitCode {

@@ -24,5 +24,5 @@ mod generated {
     #![allow(missing_docs, unreachable_pub, reason = "generated")]
     #![allow(clippy::all, clippy::allow_attributes_without_reason, clippy::missing_errors_doc, reason = "generated")]
 
-    include!(concat!(env!("OUT_DIR"), "/service/tokenbroker.v1.rs"));
+    include!(concat!(env!("OUT_DIR"), "/tokenbroker.v1.rs"));
 }

@@ -12,9 +12,9 @@ use serde::Serialize;
 use super::overview::{Phase, View};
 use crate::{
     broker::{MerchantStats, Stats, Stopped},
-    clock,
     reason::Reason,
     tier::Condition,
+    timestamp,
 };
 
 /// Most merchants that are listed one by one, those with trouble first.
@@ -176,14 +176,14 @@ impl Status {
             phase: phase(view.phase),
             vault: Vault {
                 reachable: !stats.vault_is_down,
-                last_token_at: stats.last_answers.granted.and_then(clock::rfc3339),
-                last_failure_at: failed.and_then(|(at, _)| clock::rfc3339(*at)),
+                last_token_at: stats.last_answers.granted.and_then(timestamp::rfc3339),
+                last_failure_at: failed.and_then(|(at, _)| timestamp::rfc3339(*at)),
                 last_failure: failed.map(|(_, failure)| failure.to_string()),
             },
             shared_tier: stats.tier.map(SharedTier::of),
             configuration: Configuration {
                 generation: configuration.generation,
-                last_good_at: clock::rfc3339(configuration.last_good),
+                last_good_at: timestamp::rfc3339(configuration.last_good),
                 users: stats.merchants.values().map(|merchant| merchant.users).sum(),
                 callers: view.callers,
                 faults: configuration.faults.clone(),
@@ -213,7 +213,7 @@ fn certificate((certificate, not_after): &(&'static str, SystemTime), now: Syste
     const DAY: u64 = 24 * 3_600;
     let days = |time: Duration| i64::try_from(time.as_secs() / DAY).unwrap_or(i64::MAX);
     let days_left = not_after.duration_since(now).map_or_else(|past| -1 - days(past.duration()), days);
-    Certificate { certificate, not_after: clock::rfc3339(*not_after), days_left }
+    Certificate { certificate, not_after: timestamp::rfc3339(*not_after), days_left }
 }
 
 /// Whether tokens flow, and what wants looking at.

@@ -12,7 +12,7 @@ use super::BuildError;
 use crate::{
     authn::{Authenticator, service_accounts::ServiceAccounts},
     broker::Broker,
-    clock::{self, Clock},
+    clock::Clock,
     config::Config,
     live::{CallerLimits, Configuration, Live, Serving, Settings},
     net::tls::ServerTls,
@@ -22,6 +22,7 @@ use crate::{
         log::Level,
     },
     tier::Tier,
+    timestamp,
     users::holds::Rules,
     vault::{HttpVault, SignIn},
 };
@@ -168,8 +169,8 @@ impl Reconfigure {
         if let (Some(former), Some(now), Some(tls)) = (former, &now.serving.tls, &next.grpc.tls)
             && !Arc::ptr_eq(former, now)
         {
-            info!(not_after = clock::rfc3339(tls.not_after), "another certificate or client CA is in force");
-            self.audit.certificate(self.clock.now().wall, clock::rfc3339(tls.not_after));
+            info!(not_after = timestamp::rfc3339(tls.not_after), "another certificate or client CA is in force");
+            self.audit.certificate(self.clock.now().wall, timestamp::rfc3339(tls.not_after));
         }
     }
 

@@ -19,8 +19,8 @@ use tokio_rustls::TlsConnector;
 
 use crate::{
     client::blocking::BlockingPool,
-    clock::{self, Clock as _, SystemClock},
-    host, outbound, plain,
+    clock::{Clock as _, SystemClock},
+    host, outbound, plain, timestamp,
     x509::Facts,
 };
 
@@ -178,7 +178,7 @@ fn tls_fault(error: &io::Error, host: &str) -> (String, bool) {
 fn certificate(der: &CertificateDer<'_>) -> String {
     let Ok(Facts { not_after, names, .. }) = Facts::read(der) else { return String::new() };
     let names = names.map(|names| [names.uris, names.dns_names].concat().join(", ")).unwrap_or_default();
-    let until = clock::rfc3339(not_after).unwrap_or_default();
+    let until = timestamp::rfc3339(not_after).unwrap_or_default();
     format!(", with a certificate for {names} until {until}")
 }
 

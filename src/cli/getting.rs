@@ -17,11 +17,12 @@ use super::{
     failed,
 };
 use crate::{
-    client::{Client, ClientError, DEFAULT_ENDPOINT, Query, Reason, Security, TIMEOUT_MAX, Token, blocking::BlockingPool},
-    clock::{self, Clock as _, SystemClock},
+    client::{Client, ClientError, DEFAULT_ENDPOINT, Query, Reason, Security, TIMEOUT_MAX, blocking::BlockingPool},
+    clock::{Clock as _, SystemClock},
     pem,
+    proto::v1::Token,
     telemetry::output::{self, complain},
-    x509,
+    timestamp, x509,
 };
 
 /// Where a call got no answer, so long is looked for the cause at most.
@@ -186,7 +187,7 @@ fn has_ended(certificate: &[u8]) -> Option<String> {
     let chain = pem::Chain::read(certificate).ok()?;
     let end = x509::Facts::read(&chain.certificates.first()?.der).ok()?.not_after;
     let past = SystemClock.now().wall > end;
-    past.then(|| format!("your certificate ended on {}: give the next one", clock::rfc3339(end).unwrap_or_default()))
+    past.then(|| format!("your certificate ended on {}: give the next one", timestamp::rfc3339(end).unwrap_or_default()))
 }
 
 fn print(token: &Token, raw: bool, show: bool) -> ExitCode {
@@ -196,7 +197,7 @@ fn print(token: &Token, raw: bool, show: bool) -> ExitCode {
         let expires_at = token.expires_at.and_then(|at| std::time::SystemTime::try_from(at).ok());
         let mut json = serde_json::json!({
             "token_type": token.token_type,
-            "expires_at": expires_at.and_then(clock::rfc3339),
+            "expires_at": expires_at.and_then(timestamp::rfc3339),
             "expires_in": token.expires_in.map(|left| left.seconds),
             "renew_in": token.renew_in.map(|wait| wait.seconds),
             "scope": token.scope,

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     client::{Client, ClientError, DEFAULT_ENDPOINT, blocking::BlockingPool},
-    proto::v1::token_broker_service_server::SERVICE_NAME,
+    rpc::services::SERVICE,
     telemetry::output::{self, complain},
 };
 
@@ -65,7 +65,7 @@ async fn ask(asked: Health) -> Result<ServingStatus, ClientError> {
     let read = reading.run(move || Ok(read_security(files, None))).await;
     let security = read.map_err(|error| ClientError::Security(error.to_string()))??;
     let channel = Client::with_security(&asked.endpoint, security)?.channel().await?;
-    let request = HealthCheckRequest { service: SERVICE_NAME.to_owned() };
+    let request = HealthCheckRequest { service: SERVICE.to_owned() };
     let answer = HealthClient::new(channel).check(request).await.map_err(|status| ClientError::Status(Box::new(status)))?;
     Ok(answer.into_inner().status())
 }

@@ -13,7 +13,10 @@ use super::{
     permissions::{Permissions, Writers},
     source::Source,
 };
-use crate::clock::{self, Clock as _, SystemClock};
+use crate::{
+    clock::{Clock as _, SystemClock},
+    timestamp,
+};
 
 /// A certificate that ends within this is told of, as it is by the alert: a week of work to get another.
 const ENDING_WITHIN: Duration = Duration::from_secs(7 * 24 * 3_600);
@@ -132,7 +135,7 @@ fn ending(not_after: SystemTime, now: SystemTime) -> Option<String> {
         Ok(_) => "ends within a week",
         Err(_past) => "has ended",
     };
-    let at = clock::rfc3339(not_after).map(|at| format!(" ({at})")).unwrap_or_default();
+    let at = timestamp::rfc3339(not_after).map(|at| format!(" ({at})")).unwrap_or_default();
     Some(format!(
         "names a file with a certificate that {ends}{at}: put the next one there, or take it out if others have replaced it"
     ))

@@ -66,10 +66,13 @@ const FIRST_CALL_TIMEOUT: Duration = Duration::from_secs(30);
 const UNREAD_PERIOD: Duration = Duration::from_millis(100);
 /// Where some were left unread for so many periods, 5 s, their connection ends.
 const UNREAD_PERIODS: u32 = 50;
-/// After GOAWAY a connection without calls is given this long to close by itself.
-const IDLE_CLOSE: Duration = Duration::from_millis(500);
+/// However little time a connection has, GOAWAY and a last answer leave within this.
+const CLOSE_MIN: Duration = Duration::from_millis(500);
+/// After GOAWAY a connection without calls is given twice this to close by itself. One that lives does so at once; one whose machine is so
+/// busy that it does not run would lose the answers that the kernel holds for it, since what it sends later is met by a reset (RFC 9293, 3.10.7.1).
+const IDLE_CLOSE: Duration = Duration::from_millis(1_500);
 /// And one whose calls all have their answers is given so many times as long to read them: some clients never do.
-const UNREAD_CLOSE: u32 = 4;
+const UNREAD_CLOSE: u32 = 2;
 /// A connection whose client nobody vouches for any more is closed within this, whatever is under way: its calls get no token.
 const UNTRUSTED_CLOSE: Duration = Duration::from_secs(1);
 
@@ -181,7 +184,7 @@ where
         serving.as_mut().graceful_shutdown();
         let end = async {
             match close_within {
-                Some(within) => sleep(within.max(IDLE_CLOSE)).await,
+                Some(within) => sleep(within.max(CLOSE_MIN)).await,
                 None => pending().await,
             }
         };
@@ -219,7 +222,7 @@ async fn has_nothing_to_do(connection: &Connection) {
         sleep(IDLE_CLOSE).await;
         let was_idle = std::mem::replace(&mut idle, connection.is_idle());
         unread = if connection.is_answered() { unread + 1 } else { 0 };
-        if idle && was_idle || unread > UNREAD_CLOSE {
+        if idle && was_idle || unread >= UNREAD_CLOSE {
             return;
         }
     }

@@ -29,13 +29,15 @@ use crate::{
         CountedBody, Session,
         connection_limit::{OpenCall, WaitKind},
     },
-    proto,
     request_id::{self, RequestId},
     telemetry::audit::Verdict,
 };
 
 /// The method of health that goes on.
 const WATCH: &str = "Watch";
+
+/// The messages and services with comments and imports, for reflection.
+const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
 /// The full name of the service, as health knows it.
 pub const SERVICE: &str = <TokenBrokerServiceServer<Call> as NamedService>::NAME;
@@ -76,7 +78,7 @@ impl Services {
     pub fn all(broker: Arc<Broker>, observer: Arc<Observer>, health: &Health) -> Result<Self, ReflectionError> {
         let reflection = || {
             tonic_reflection::server::Builder::configure()
-                .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
+                .register_encoded_file_descriptor_set(DESCRIPTORS)
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
                 // So that a client that shows errors knows their details.
                 .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)

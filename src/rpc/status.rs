@@ -10,9 +10,9 @@ use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
 
 use crate::{
     broker::{BrokerError, FieldFault},
-    clock,
     reason::{DOMAIN, Reason},
     request_id::RequestId,
+    timestamp,
 };
 
 /// The trailer that gRPC's own retry policy reads (gRFC A6): milliseconds, or −1 for "don't".
@@ -77,7 +77,7 @@ fn wait(error: &BrokerError) -> Option<Duration> {
 fn details_metadata(error: &BrokerError) -> HashMap<String, String> {
     let pairs = match error {
         BrokerError::Refused { vault_error, held_until, .. } => {
-            vec![("vault_error", vault_error.clone()), ("held_until", clock::rfc3339(*held_until).unwrap_or_default())]
+            vec![("vault_error", vault_error.clone()), ("held_until", timestamp::rfc3339(*held_until).unwrap_or_default())]
         }
         BrokerError::MinRemainingUnattainable { longest } => vec![("longest_seconds", longest.as_secs().to_string())],
         BrokerError::Throttled { vault_error, .. } if !vault_error.is_empty() => vec![("vault_error", vault_error.clone())],

@@ -76,7 +76,7 @@ def find_programs(options):
         if options.sandbox is None:
             cargo("--release", "--package", "token-broker-sandbox")
         if options.examples is None:
-            cargo("--no-default-features", "--features", "client", "--example", "caller", "--example", "steady")
+            cargo("--package", "token-broker-client", "--example", "caller", "--example", "steady")
     options.broker = (options.broker or target / "release/token-broker").resolve(strict=True)
     options.sandbox = (options.sandbox or target / "release/token-broker-sandbox").resolve(strict=True)
     os.environ[EXAMPLES] = str((options.examples or target / "debug/examples").resolve(strict=True))

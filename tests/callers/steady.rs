@@ -13,7 +13,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use token_broker::client::{Client, Security};
+use token_broker_client::{Client, Security};
 use tokio::{
     task::{JoinSet, spawn_blocking},
     time::{Instant, sleep_until},

@@ -23,7 +23,7 @@ const PIECE: usize = 24;
 /// How much of a process's memory is read at once.
 const CHUNK: usize = 64 << 10;
 
-/// How many copies there are, whole or in part.
+/// How many copies there are, whole or for the most part.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Copies {
     access_token: usize,
@@ -63,10 +63,11 @@ impl Secrets {
     fn within(&self, memory: &Memory) -> (Copies, String) {
         let mut places = String::new();
         let mut count = |name: &str, secret: &str| {
-            // A copy that lacks its head, or its tail, is one too.
+            // A copy that lacks its head, or its tail, is one too; some bytes that a register left on a stack are none.
             let pieces = [0, (secret.len() - PIECE) / 2, secret.len() - PIECE];
-            let found = pieces.map(|at| memory.find(&secret.as_bytes()[at..at + PIECE]));
-            let most = found.iter().max_by_key(|places| places.len()).expect("there are some");
+            let mut found = pieces.map(|at| memory.find(&secret.as_bytes()[at..at + PIECE]));
+            found.sort_by_key(Vec::len);
+            let [_, most, _] = found;
             most.iter().for_each(|place| writeln!(places, "{name}: {place}").expect("is text"));
             most.len()
         };

@@ -162,6 +162,62 @@ def test_tests_comments_and_literals_are_passed_over(check, text):
     assert (code, faults) == (0, [])
 
 
+CLIENT_MAP = MAP.replace("clock text ", "client::instant\nclient::call\nclock text ").replace("| rpc |", "| rpc, client::call |")
+CLIENT = {
+    "lib.rs": "pub mod clock; pub mod text; pub mod config; pub mod rpc; pub use token_broker_client::{self as calls, instant as time};",
+    "rpc.rs": "mod wire; use crate::time::Time; use token_broker_client::Call; pub struct Api;",
+    "../client/src/lib.rs": "pub mod instant; mod call; pub use self::call::Call;",
+    "../client/src/instant.rs": "pub struct Time;",
+    "../client/src/call.rs": "use crate::instant::Time; use tonic::Status; pub struct Call;",
+}
+
+
+def test_the_client_crate_is_a_room_below(check):
+    code, faults, _ = check(CLIENT, CLIENT_MAP)
+    assert (code, faults) == (0, [])
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "fault"),
+    [
+        (
+            "../client/src/instant.rs",
+            "use crate::call::Call;",
+            "client/src/instant.rs:1: client::instant imports client::call, which",
+        ),
+        ("../client/src/instant.rs", "use crate::Call;", "client/src/instant.rs:1: client::instant imports client::call, which"),
+        (
+            "../client/src/instant.rs",
+            "use token_broker::rpc;",
+            "client/src/instant.rs:1: client::instant imports rpc, which stands above",
+        ),
+        (
+            "../client/src/instant.rs",
+            "use tonic::Code;",
+            "client/src/instant.rs:1: client::instant names tonic, which belongs in rpc, ",
+        ),
+        ("../client/src/more.rs", "", "client/src/more: no line of the order names this room"),
+        ("../client/src/rpc.rs", "", "client/src/rpc: no line of the order names this room"),
+        ("../client/src/call/config.rs", "", "client/src/call/config.rs: 2 files have this name"),
+    ],
+)
+def test_the_client_crate_keeps_to_its_place(check, name, text, fault):
+    code, faults, _ = check(CLIENT | {name: text}, CLIENT_MAP)
+    assert code == 1
+    assert faults[0].startswith(fault)
+
+
+def test_what_is_passed_on_counts_as_what_it_is(check):
+    order = (
+        CLIENT_MAP.replace("client::instant\n", "")
+        .replace("\nrpc\n", "\nrpc\nclient::instant\n")
+        .replace("client::call\n", "", 1)
+    )
+    code, faults, _ = check(CLIENT | {"../client/src/call.rs": ""}, order.replace("\nrpc\n", "\nclient::call\nrpc\n"))
+    assert code == 1
+    assert faults == ["src/rpc.rs:1: rpc imports client::instant, which stands above it"]
+
+
 def test_a_document_without_the_map_is_refused(check):
     code, faults, _ = check(document="# Architecture\n")
     assert code == 1

@@ -8,7 +8,7 @@ use serde::{Serialize, Serializer};
 use serde_json::ser::Formatter;
 
 use super::{Decision, Rare, Reconfigured, Record, SignInResult, SummedCalls, sums::Sum};
-use crate::{clock, plain, user::Number};
+use crate::{plain, timestamp, user::Number};
 
 /// By which these lines are told from the log's, where both are on standard output.
 const TARGET: &str = "audit";
@@ -101,12 +101,12 @@ fn in_force(at: SystemTime, Reconfigured { users, added, changed, removed, calle
 }
 
 impl Stamp {
-    /// Adds an instant as [`clock::rfc3339_micros`] has it, which is asked once a second.
+    /// Adds an instant as [`timestamp::rfc3339_micros`] has it, which is asked once a second.
     fn write(&mut self, at: SystemTime, to: &mut Vec<u8>) {
-        let at = clock::with_a_text(at);
+        let at = timestamp::with_a_text(at);
         let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         if self.second.replace(since.as_secs()) != Some(since.as_secs()) {
-            self.head = clock::rfc3339_micros(at).to_string();
+            self.head = timestamp::rfc3339_micros(at).to_string();
             self.head.truncate(self.head.find('.').unwrap_or(self.head.len()));
         }
         to.extend_from_slice(self.head.as_bytes());
@@ -163,7 +163,7 @@ impl<'o> Line<'o> {
     /// Ends a line that stands for so many calls.
     fn counted(&mut self, count: u64, first: SystemTime, last: SystemTime) {
         self.put("count", count);
-        self.put("first", Shown(clock::rfc3339_micros(first))).put("last", Shown(clock::rfc3339_micros(last))).end();
+        self.put("first", Shown(timestamp::rfc3339_micros(first))).put("last", Shown(timestamp::rfc3339_micros(last))).end();
     }
 
     fn end(&mut self) {
@@ -327,7 +327,7 @@ mod tests {
         for at in same.into_iter().chain(absurd) {
             let mut text = Vec::new();
             stamp.write(at, &mut text);
-            assert_eq!(String::from_utf8(text).expect("is text"), clock::rfc3339_micros(at).to_string());
+            assert_eq!(String::from_utf8(text).expect("is text"), timestamp::rfc3339_micros(at).to_string());
         }
     }
 

@@ -11,7 +11,7 @@ use super::{BEGIN, Block, DASHES, END, Kind};
 const LINE: usize = 64;
 
 /// The blocks as text; a library that reads them may pass over what it doesn't understand in the text that they came from.
-pub(crate) fn write<'b>(blocks: impl IntoIterator<Item = &'b Block>) -> Zeroizing<Vec<u8>> {
+pub fn write<'b>(blocks: impl IntoIterator<Item = &'b Block>) -> Zeroizing<Vec<u8>> {
     let mut text = Zeroizing::new(Vec::new());
     for block in blocks {
         let label: &[u8] = match block.kind {

@@ -23,9 +23,9 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Response, transport::Server};
 
 use super::{liveness::ANSWER_TIMEOUT, *};
-use crate::proto::v1::{
-    GetTokenResponse,
-    token_broker_service_server::{TokenBrokerService, TokenBrokerServiceServer},
+use crate::proto::{
+    server::token_broker_service_server::{TokenBrokerService, TokenBrokerServiceServer},
+    v1::GetTokenResponse,
 };
 
 /// No call of the ones here takes nearly as long, however busy the machine is.

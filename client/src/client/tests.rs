@@ -54,11 +54,9 @@ async fn says_so_at_once_where_no_replica_can_be_reached() {
 }
 
 /// A function that connects.
-#[cfg(feature = "server")]
 #[derive(Clone)]
 struct Connect<F>(F);
 
-#[cfg(feature = "server")]
 impl<F, S> tower_service::Service<Uri> for Connect<F>
 where
     F: Fn(Uri) -> std::future::Ready<std::io::Result<S>>,
@@ -77,7 +75,6 @@ where
 }
 
 /// The name that is looked up, the one that the handshake asks for, and the one that the call is for.
-#[cfg(feature = "server")]
 #[tokio::test]
 async fn a_dot_at_the_end_of_a_host_is_for_the_look_up_alone() {
     use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -144,9 +141,9 @@ mod replicas_of_a_vault_that_ended_all_tokens {
     use tonic::{Response, transport::Server};
 
     use super::*;
-    use crate::proto::v1::{
-        GetTokenResponse,
-        token_broker_service_server::{TokenBrokerService, TokenBrokerServiceServer},
+    use crate::proto::{
+        server::token_broker_service_server::{TokenBrokerService, TokenBrokerServiceServer},
+        v1::GetTokenResponse,
     };
 
     struct Broker {

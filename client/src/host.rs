@@ -3,7 +3,7 @@
 //! Must never let that dot into a certificate's name, SNI or a `Host`: there names have none (RFC 6066, 3), and servers compare.
 
 /// A URL without the dot at the end of its host, and that host; `None` where there is no dot.
-pub(crate) fn without_dot(url: &str) -> Option<(String, &str)> {
+pub fn without_dot(url: &str) -> Option<(String, &str)> {
     let authority = url.find("://").map(|scheme| scheme + "://".len())?;
     let (before, rest) = url.split_at_checked(authority)?;
     let end = rest.find([':', '/', '?', '#']).unwrap_or(rest.len());

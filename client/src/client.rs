@@ -3,15 +3,14 @@
 //! Must never repeat a call that the broker's answer says no repeat helps against, nor print a token.
 //!
 //! ```no_run
-//! # async fn example() -> Result<(), token_broker::client::ClientError> {
-//! let broker = token_broker::client::Client::new("http://127.0.0.1:50051")?;
+//! # async fn example() -> Result<(), token_broker_client::ClientError> {
+//! let broker = token_broker_client::Client::new("http://127.0.0.1:50051")?;
 //! let token = broker.token("bece038f-2e46-49f4-b25e-89cd38d6dc16", "+447871239999").await?;
 //! let header = format!("Bearer {}", token.access_token);
 //! # Ok(())
 //! # }
 //! ```
 
-pub(crate) mod blocking;
 mod client_error;
 mod connect;
 mod key_files;
@@ -32,16 +31,16 @@ use tonic::{
 
 pub use self::client_error::ClientError;
 use self::{
-    blocking::BlockingPool,
     connect::Connector,
     rejected::Rejected,
     replicas::Replicas,
     retry::{Retry, is_late},
     single::Single,
 };
-pub use crate::proto::v1::Token;
-use crate::proto::v1::{GetTokenRequest, token_broker_service_client::TokenBrokerServiceClient};
-pub use crate::reason::Reason;
+use crate::{
+    blocking::BlockingPool,
+    proto::v1::{GetTokenRequest, Token, token_broker_service_client::TokenBrokerServiceClient},
+};
 
 /// Where a broker on this machine listens by default.
 pub const DEFAULT_ENDPOINT: &str = "http://127.0.0.1:50051";
@@ -214,8 +213,8 @@ impl Client {
     }
 
     /// The connection to the one broker that this is a client of, once it has shown life.
-    #[cfg(feature = "server")]
-    pub(crate) async fn channel(&self) -> Result<Channel, ClientError> {
+    #[doc(hidden)]
+    pub async fn channel(&self) -> Result<Channel, ClientError> {
         let reached = match &self.route {
             Route::Single(one) => one.reached().await.map(|reached| reached.channel.inner),
             Route::Balanced(_) => Err(Status::unimplemented("a client of several replicas has no one connection")),

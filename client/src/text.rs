@@ -7,14 +7,13 @@
 use std::fmt;
 
 /// U+FEFF in UTF-8: what some editors begin a file with, and nobody sees.
-pub(crate) const MARK: &[u8] = b"\xef\xbb\xbf";
+pub const MARK: &[u8] = b"\xef\xbb\xbf";
 /// How much is looked at to tell UTF-16 without a mark: no text begins with so many NULs by chance.
 const WIDE_LOOKED_AT: usize = 64;
 
 /// Why a text isn't taken. Its display fits behind "a file that", and ends with the remedy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(not(feature = "server"), expect(dead_code, reason = "what passwords can have is the server's to see"))]
-pub(crate) enum Flaw {
+pub enum Flaw {
     /// Two or four bytes a character.
     Wide,
     /// A byte-order mark, at the beginning or, where files were put together, elsewhere.
@@ -52,7 +51,7 @@ impl fmt::Display for Flaw {
 }
 
 /// The text, if it is UTF-8; a mark at its beginning is passed over only by those for whom it means nothing.
-pub(crate) fn utf8(bytes: &[u8]) -> Result<&str, Flaw> {
+pub fn utf8(bytes: &[u8]) -> Result<&str, Flaw> {
     if is_wide(bytes) {
         return Err(Flaw::Wide);
     }
@@ -63,8 +62,7 @@ pub(crate) fn utf8(bytes: &[u8]) -> Result<&str, Flaw> {
 }
 
 /// The secret that a file holds: all of it, but for one line break at its end, which is the file's. Spaces are the secret's.
-#[cfg(feature = "server")]
-pub(crate) fn secret(bytes: &[u8]) -> Result<&str, Flaw> {
+pub fn secret(bytes: &[u8]) -> Result<&str, Flaw> {
     let text = utf8(bytes)?;
     // Editors and `echo` end a file with a line break.
     let secret = text.strip_suffix('\n').map_or(text, |line| line.strip_suffix('\r').unwrap_or(line));
@@ -72,8 +70,7 @@ pub(crate) fn secret(bytes: &[u8]) -> Result<&str, Flaw> {
 }
 
 /// Whether a secret, from wherever, is what somebody meant. Empty is for its owner to judge.
-#[cfg(feature = "server")]
-pub(crate) fn is_one_line(secret: &str) -> Result<(), Flaw> {
+pub fn is_one_line(secret: &str) -> Result<(), Flaw> {
     for char in secret.chars() {
         return Err(match char {
             '\u{feff}' => Flaw::Mark,
@@ -88,8 +85,7 @@ pub(crate) fn is_one_line(secret: &str) -> Result<(), Flaw> {
 }
 
 /// Whether a secret has a character that nobody sees, as copying from a page leaves it; some write such passwords, so it may be meant.
-#[cfg(feature = "server")]
-pub(crate) fn has_unseen(secret: &str) -> bool {
+pub fn has_unseen(secret: &str) -> bool {
     let at_an_end = |char: char| char.is_whitespace() && !char.is_ascii();
     let is_unseen = |char: char| {
         // The soft hyphen, spaces of no width, and signs for the direction of writing; but not the joiner, which some letters need.
@@ -100,7 +96,7 @@ pub(crate) fn has_unseen(secret: &str) -> bool {
 
 /// The bearer token that a file holds. White space around it is no part of it, since none is in any token; whether it is one at all,
 /// its reader judges.
-pub(crate) fn token(bytes: &[u8]) -> Result<&str, Flaw> {
+pub fn token(bytes: &[u8]) -> Result<&str, Flaw> {
     let text = utf8(bytes)?.trim_ascii();
     if text.is_empty() {
         return Err(Flaw::Empty);
@@ -114,7 +110,7 @@ pub(crate) fn token(bytes: &[u8]) -> Result<&str, Flaw> {
 }
 
 /// Whether this is text with two or four bytes a character: by its mark, or since every other byte is NUL and the rest isn't.
-pub(crate) fn is_wide(bytes: &[u8]) -> bool {
+pub fn is_wide(bytes: &[u8]) -> bool {
     let looked_at = bytes.get(..WIDE_LOOKED_AT).unwrap_or(bytes);
     let mut pairs = looked_at.chunks_exact(2).peekable();
     let Some(first_is_nul) = pairs.peek().map(|pair| pair.starts_with(&[0])) else { return false };
@@ -123,7 +119,6 @@ pub(crate) fn is_wide(bytes: &[u8]) -> bool {
 }
 
 #[cfg(test)]
-#[cfg(feature = "server")]
 mod tests {
     use proptest::prelude::*;
 

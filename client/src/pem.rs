@@ -13,16 +13,12 @@ use zeroize::Zeroizing;
 
 use crate::text;
 
-#[cfg(any(test, fuzzing))]
-#[cfg(feature = "server")]
-pub(crate) mod fuzz;
 mod stray;
 #[cfg(test)]
-#[cfg(feature = "server")]
 mod tests;
 mod write;
 
-pub(crate) use self::write::write;
+pub use self::write::write;
 
 const DASHES: &[u8] = b"-----";
 const BEGIN: &[u8] = b"-----BEGIN ";
@@ -30,7 +26,7 @@ const END: &[u8] = b"-----END ";
 
 /// What a block holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub enum Kind {
     Certificate,
     Pkcs8,
     Pkcs1,
@@ -41,11 +37,11 @@ pub(crate) enum Kind {
 
 /// One block; wiped, since it may be a key.
 #[derive(Clone, PartialEq, Eq)]
-pub(crate) struct Block {
-    pub(crate) kind: Kind,
+pub struct Block {
+    pub kind: Kind,
     /// Where it begins, from 1.
-    pub(crate) line: usize,
-    pub(crate) der: Zeroizing<Vec<u8>>,
+    pub line: usize,
+    pub der: Zeroizing<Vec<u8>>,
 }
 
 /// Without what it holds.
@@ -56,19 +52,19 @@ impl fmt::Debug for Block {
 }
 
 /// What is wrong, and the remedy.
-pub(crate) type Words = (&'static str, &'static str);
+pub type Words = (&'static str, &'static str);
 
 /// Why a PEM text isn't taken. Its display fits behind "a file", and ends with the remedy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Fault {
+pub struct Fault {
     /// None where all of the text is at fault.
-    pub(crate) line: Option<usize>,
+    pub line: Option<usize>,
     words: Words,
 }
 
 impl Fault {
     /// Of what begins in this line.
-    pub(crate) const fn at(line: usize, words: Words) -> Self {
+    pub const fn at(line: usize, words: Words) -> Self {
         Self { line: Some(line), words }
     }
 
@@ -91,13 +87,12 @@ const NO_CERTIFICATE: Fault = Fault::of_all("without a certificate", "give it in
 const NO_KEY: Fault = Fault::of_all("without a private key in PEM", "give PKCS #8, PKCS #1 or SEC 1, not encrypted");
 
 /// Of a certificate that is whole, and yet none that can be read.
-#[cfg(feature = "server")]
-pub(crate) const fn unreadable(line: usize) -> Fault {
+pub const fn unreadable(line: usize) -> Fault {
     Fault::at(line, ("begins a certificate that can't be read", "give it as it was made, and CAs' own where CAs are asked for"))
 }
 
 /// Certificates and nothing else: those of authorities.
-pub(crate) fn authorities(text: &[u8]) -> Result<Vec<Block>, Fault> {
+pub fn authorities(text: &[u8]) -> Result<Vec<Block>, Fault> {
     let blocks = blocks(text)?;
     let stray = blocks.iter().find(|block| block.kind != Kind::Certificate);
     match stray {
@@ -111,13 +106,14 @@ pub(crate) fn authorities(text: &[u8]) -> Result<Vec<Block>, Fault> {
 }
 
 /// A certificate with those that lead to its authority, and the key that may stand beside them.
-pub(crate) struct Chain {
-    pub(crate) certificates: Vec<Block>,
+#[derive(Debug)]
+pub struct Chain {
+    pub certificates: Vec<Block>,
     keys: Vec<Block>,
 }
 
 impl Chain {
-    pub(crate) fn read(text: &[u8]) -> Result<Self, Fault> {
+    pub fn read(text: &[u8]) -> Result<Self, Fault> {
         let (certificates, keys): (Vec<_>, Vec<_>) = blocks(text)?.into_iter().partition(|block| block.kind == Kind::Certificate);
         if certificates.is_empty() {
             return Err(NO_CERTIFICATE);
@@ -126,7 +122,7 @@ impl Chain {
     }
 
     /// A key beside the certificates is the one that is used, or a mistake.
-    pub(crate) fn goes_with(&self, key: &Key) -> Result<(), Fault> {
+    pub fn goes_with(&self, key: &Key) -> Result<(), Fault> {
         match self.keys.iter().find(|beside| beside.der != key.key.der) {
             Some(stray) => Err(Fault::at(stray.line, OTHER_KEY)),
             None => Ok(()),
@@ -135,14 +131,14 @@ impl Chain {
 }
 
 /// A private key. Certificates may stand beside it, and are those of the [`Chain`].
-pub(crate) struct Key {
-    pub(crate) key: Block,
-    #[cfg_attr(not(feature = "server"), expect(dead_code, reason = "there is nobody to warn"))]
+#[derive(Debug)]
+pub struct Key {
+    pub key: Block,
     certificates: Vec<Block>,
 }
 
 impl Key {
-    pub(crate) fn read(text: &[u8]) -> Result<Self, Fault> {
+    pub fn read(text: &[u8]) -> Result<Self, Fault> {
         let (certificates, keys): (Vec<_>, Vec<_>) = blocks(text)?.into_iter().partition(|block| block.kind == Kind::Certificate);
         let mut keys = keys.into_iter().filter(|block| block.kind != Kind::Curve);
         let key = keys.next().ok_or(NO_KEY)?;
@@ -155,15 +151,14 @@ impl Key {
     }
 
     /// The line of a certificate beside the key that is not in the chain, and so isn't shown to anybody.
-    #[cfg(feature = "server")]
-    pub(crate) fn unused(&self, chain: &Chain) -> Option<usize> {
+    pub fn unused(&self, chain: &Chain) -> Option<usize> {
         let is_used = |block: &&Block| chain.certificates.iter().any(|used| used.der == block.der);
         self.certificates.iter().find(|block| !is_used(block)).map(|block| block.line)
     }
 }
 
 /// Every block of a text, in order.
-pub(crate) fn blocks(text: &[u8]) -> Result<Vec<Block>, Fault> {
+pub fn blocks(text: &[u8]) -> Result<Vec<Block>, Fault> {
     if text::is_wide(text) {
         return Err(Fault::of_all("that is UTF-16 or UTF-32", "save it as UTF-8"));
     }

@@ -2,9 +2,8 @@
 //!
 //! Must never hold a token, nor tell less than the broker said.
 
-use std::{collections::HashMap, path::PathBuf, time::Duration};
+use std::{collections::HashMap, error::Error, fmt, path::PathBuf, time::Duration};
 
-use thiserror::Error;
 use tonic::{Code, Status};
 use tonic_types::{ErrorInfo, StatusExt as _};
 
@@ -15,16 +14,13 @@ use crate::{
 };
 
 /// Why there is no token.
-#[derive(Debug, Error)]
+#[derive(Debug)]
 pub enum ClientError {
     /// The endpoint is none.
-    #[error("the endpoint {0:?} is not a URL such as {DEFAULT_ENDPOINT}, or https:// and the broker's CA")]
     Endpoint(String),
     /// The CA, the certificate or the key can't be used.
-    #[error("TLS can't be set up: {0}: give the broker's CA, and your certificate and its key, in PEM")]
     Security(String),
     /// The token's file can't be read.
-    #[error("the service-account token can't be read from {}: {source}", path.display())]
     TokenFile {
         /// Where it should be.
         path: PathBuf,
@@ -32,8 +28,33 @@ pub enum ClientError {
         source: std::io::Error,
     },
     /// The broker's answer, or that there was none.
-    #[error("{}", .0.message())]
     Status(Box<Status>),
+}
+
+impl fmt::Display for ClientError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Endpoint(said) => {
+                write!(f, "the endpoint {said:?} is not a URL such as {DEFAULT_ENDPOINT}, or https:// and the broker's CA")
+            }
+            Self::Security(why) => {
+                write!(f, "TLS can't be set up: {why}: give the broker's CA, and your certificate and its key, in PEM")
+            }
+            Self::TokenFile { path, source } => {
+                write!(f, "the service-account token can't be read from {}: {source}", path.display())
+            }
+            Self::Status(status) => f.write_str(status.message()),
+        }
+    }
+}
+
+impl Error for ClientError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::TokenFile { source, .. } => Some(source),
+            Self::Endpoint(_) | Self::Security(_) | Self::Status(_) => None,
+        }
+    }
 }
 
 impl ClientError {

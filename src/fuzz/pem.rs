@@ -1,12 +1,15 @@
 //! Any text in PEM, or what looks like it.
 
-use super::{BEGIN, Chain, Fault, Key, authorities, blocks, find, write};
+use crate::pem::{Chain, Fault, Key, authorities, blocks, write};
+
+/// What every block begins with.
+const BEGIN: &[u8] = b"-----BEGIN ";
 
 /// Base64 that is this long is part of a key or of a certificate, and of no text of ours.
 const PART: usize = 12;
 
 /// A file's contents.
-pub(crate) fn text(input: &[u8]) {
+pub(super) fn text(input: &[u8]) {
     match blocks(input) {
         Ok(found) => {
             assert!(found.windows(2).all(|pair| matches!(pair, [one, next] if one.line <= next.line)), "in order");
@@ -32,6 +35,10 @@ pub(crate) fn text(input: &[u8]) {
         }
         (chain, key) => chain.err().into_iter().chain(key.err()).for_each(|fault| judge(fault, input)),
     }
+}
+
+fn find(text: &[u8], part: &[u8]) -> Option<usize> {
+    text.windows(part.len()).position(|window| window == part)
 }
 
 /// It names a line that is there, and repeats nothing of what may be a key.

@@ -7,7 +7,7 @@ use std::{borrow::Cow, fmt::Write as _};
 
 /// Whether a character shows as itself, and as nothing else. By Unicode's kinds, as `Debug` has them: no control character, none for
 /// formats and directions, no separator of lines or paragraphs, no space but the plain one, and none that nobody has assigned.
-pub(crate) fn is_plain(char: char) -> bool {
+pub fn is_plain(char: char) -> bool {
     match char {
         ' '..='~' => true,
         char if char.is_ascii() => false,
@@ -17,18 +17,17 @@ pub(crate) fn is_plain(char: char) -> bool {
 }
 
 /// The text on one line: whatever isn't plain as `\uXXXX`, which is also right within a string of JSON.
-pub(crate) fn on_one_line(text: &str) -> Cow<'_, str> {
+pub fn on_one_line(text: &str) -> Cow<'_, str> {
     escaped(text, |_| false)
 }
 
 /// The same with its lines as they are, for reports of several.
-#[cfg(feature = "server")]
-pub(crate) fn in_lines(text: &str) -> Cow<'_, str> {
+pub fn in_lines(text: &str) -> Cow<'_, str> {
     escaped(text, |char| char == '\n')
 }
 
 /// Whether all of a short text's bytes are so: looked at without an end before the last, many at a time.
-pub(crate) fn all_bytes(text: &str, is: impl Fn(u8) -> bool) -> bool {
+pub fn all_bytes(text: &str, is: impl Fn(u8) -> bool) -> bool {
     text.bytes().fold(true, |all, byte| all & is(byte))
 }
 
@@ -56,7 +55,6 @@ fn escaped(text: &str, keep: impl Fn(char) -> bool) -> Cow<'_, str> {
 }
 
 #[cfg(test)]
-#[cfg(feature = "server")]
 mod tests {
     use proptest::prelude::*;
 

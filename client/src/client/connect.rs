@@ -21,7 +21,8 @@ use tokio::time::timeout;
 use tonic::transport::{Channel, Endpoint};
 use tower_service::Service;
 
-use super::{blocking::BlockingPool, liveness::ANSWER_TIMEOUT};
+use super::liveness::ANSWER_TIMEOUT;
+use crate::blocking::BlockingPool;
 
 /// A look-up that takes longer is given up: the system's resolver may ask for half a minute.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);

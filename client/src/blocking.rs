@@ -12,7 +12,7 @@ const THREADS_MAX: usize = 4;
 
 /// A few threads for one kind of work.
 #[derive(Clone, Debug)]
-pub(crate) struct BlockingPool {
+pub struct BlockingPool {
     places: Arc<Semaphore>,
 }
 
@@ -24,7 +24,7 @@ impl Default for BlockingPool {
 
 impl BlockingPool {
     /// Runs `work` on a thread of its own. Whoever stops waiting for it leaves it to its end, and its place with it.
-    pub(crate) async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    pub async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
         let place = Arc::clone(&self.places).acquire_owned().await.map_err(io::Error::other)?;
         let (done, waiting) = oneshot::channel();
         let thread = thread::Builder::new().name("token-broker-wait".to_owned());
