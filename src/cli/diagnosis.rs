@@ -156,9 +156,11 @@ fn tls_fault(error: &io::Error, host: &str) -> (String, bool) {
         return (format!("the TLS handshake ended: {error}"), true);
     };
     let TlsError::InvalidCertificate(why) = fault else {
-        let told = match fault {
-            TlsError::InvalidMessage(_) => "it speaks no TLS: use http://, or the port that does".to_owned(),
-            _ => format!("no TLS: {fault}"),
+        let speaks_none = matches!(fault, TlsError::InvalidMessage(_));
+        let told = if speaks_none {
+            "it speaks no TLS: use http://, or the port that does".to_owned()
+        } else {
+            format!("no TLS: {fault}")
         };
         return (told, false);
     };

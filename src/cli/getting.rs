@@ -46,7 +46,7 @@ pub(super) struct Get {
     #[arg(long = "rejected-token-id", value_name = "TOKEN_ID")]
     rejected_token_ids: Vec<String>,
     /// Take at most this long, from the look-up of the broker's name to the answer.
-    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = some_time)]
     timeout: Duration,
     /// Print the token alone.
     #[arg(long, conflicts_with = "show")]
@@ -69,6 +69,12 @@ pub(super) struct Get {
     /// A projected service-account token.
     #[arg(long, value_name = "FILE", env = "TOKEN_BROKER_TOKEN_FILE")]
     token_file: Option<PathBuf>,
+}
+
+/// A duration that is one.
+pub(super) fn some_time(text: &str) -> Result<Duration, String> {
+    let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if time.is_zero() { Err("is no time at all: give some, such as 30s".to_owned()) } else { Ok(time) }
 }
 
 /// A token, or why there is none and where that comes from.
@@ -98,11 +104,13 @@ pub(super) fn get(get: Get) -> ExitCode {
 
 /// 75 only for what may pass; `cause`: whether what was found where the broker should be may.
 pub(super) fn exit_code(error: &ClientError, cause: bool) -> ExitCode {
-    match error {
-        ClientError::Endpoint(_) | ClientError::Security(_) => ExitCode::from(EXIT_USAGE),
-        _ if error.reason() == Some(Reason::InvalidRequest) => ExitCode::from(EXIT_USAGE),
-        _ if error.is_temporary() && cause => ExitCode::from(EXIT_TEMPORARY),
-        _ => ExitCode::FAILURE,
+    let is_wrong = matches!(error, ClientError::Endpoint(_) | ClientError::Security(_));
+    if is_wrong || error.reason() == Some(Reason::InvalidRequest) {
+        ExitCode::from(EXIT_USAGE)
+    } else if error.is_temporary() && cause {
+        ExitCode::from(EXIT_TEMPORARY)
+    } else {
+        ExitCode::FAILURE
     }
 }
 

@@ -11,7 +11,7 @@ use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus,
 
 use super::{
     EXIT_TEMPORARY, failed,
-    getting::{exit_code, read_security},
+    getting::{exit_code, read_security, some_time},
 };
 use crate::{
     client::{Client, ClientError, DEFAULT_ENDPOINT, blocking::BlockingPool},
@@ -28,7 +28,7 @@ pub(super) struct Health {
     #[arg(long, value_name = "FILE", env = "TOKEN_BROKER_CA_FILE")]
     ca_file: Option<PathBuf>,
     /// Take at most this long, from the look-up of the broker's name to the answer.
-    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = some_time)]
     timeout: Duration,
 }
 

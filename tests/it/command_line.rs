@@ -1,9 +1,6 @@
 //! `check`, `serve`, `get` and `health` as a person meets them.
 
-use std::{
-    process::Output,
-    time::{Duration, Instant, SystemTime},
-};
+use std::time::{Duration, SystemTime};
 
 use token_broker_sandbox::{Fault, Options, Sandbox};
 use tokio::process::Command;
@@ -11,14 +8,9 @@ use tokio::process::Command;
 use crate::support::{
     MERCHANT, NUMBER, PASSWORD, PATIENCE, Setting,
     authority::{Authority, Name},
-    process::{BINARY, Process, written},
+    process::{BINARY, Process, run, written},
     user,
 };
-
-async fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
-    let Output { status, stdout, stderr } = Command::new(BINARY).args(arguments).output().await.expect("the binary runs");
-    (status.code(), String::from_utf8(stdout).expect("is UTF-8"), String::from_utf8(stderr).expect("is UTF-8"))
-}
 
 #[tokio::test]
 async fn check_reports_every_fault_with_its_line_and_serve_refuses_the_same() {
@@ -88,102 +80,6 @@ async fn a_port_that_is_taken_is_named_with_its_key() {
     let (code, _, stderr) = run(&["serve", "--config", path.to_str().expect("is UTF-8")]).await;
     assert_eq!(code, Some(1));
     assert!(stderr.contains("grpc.listen") && stderr.contains(&address.to_string()), "{stderr}");
-}
-
-#[tokio::test]
-async fn get_prints_json_or_the_token_alone() {
-    let stage = Setting::default().start().await;
-    let ask = ["get", "--endpoint", &stage.endpoint, "--merchant-id", MERCHANT, "--number", NUMBER];
-    let (code, stdout, stderr) = run(&ask).await;
-    assert_eq!((code, stderr.as_str()), (Some(0), ""));
-    let json: serde_json::Value = serde_json::from_str(&stdout).expect("is JSON");
-    assert_eq!(json["token_type"], "Bearer");
-    assert!(
-        json["expires_in"].as_i64().is_some_and(|left| left > 86_000)
-            && json["expires_at"].as_str().is_some_and(|at| at.ends_with('Z'))
-    );
-
-    let (code, raw, _) = run(&[&ask[..], &["--raw"]].concat()).await;
-    assert_eq!((code, raw), (Some(0), format!("{}\n", json["access_token"].as_str().expect("is text"))));
-
-    let from_environment = Command::new(BINARY)
-        .args(["get", "--merchant-id", MERCHANT, "--number", NUMBER, "--raw"])
-        .env("TOKEN_BROKER_ENDPOINT", &stage.endpoint)
-        .output()
-        .await
-        .expect("the binary runs");
-    assert!(from_environment.status.success());
-}
-
-#[tokio::test]
-async fn get_tells_the_reason_and_the_wait_in_words() {
-    let stage = Setting::default().start().await;
-    let ask = ["get", "--endpoint", &stage.endpoint, "--merchant-id", MERCHANT, "--number", NUMBER];
-    stage.sandbox.script(Fault::refusal(273, "LOGIN_ATTEMPTS_EXCEEDED", "try again in 2 minute(s)"));
-    let (code, stdout, stderr) = run(&ask).await;
-    assert_eq!((code, stdout.as_str()), (Some(75), ""), "{stderr}");
-    assert!(stderr.contains("VAULT_THROTTLED") && stderr.contains("try again in 120 s"), "{stderr}");
-
-    let (code, _, stderr) = run(&["get", "--endpoint", &stage.endpoint, "--merchant-id", MERCHANT, "--number", "0787"]).await;
-    assert_eq!(code, Some(1));
-    assert!(stderr.contains("INVALID_REQUEST") && stderr.contains("number"), "{stderr}");
-
-    let (code, _, stderr) =
-        run(&["get", "--endpoint", "http://127.0.0.1:1", "--merchant-id", MERCHANT, "--number", NUMBER]).await;
-    assert_eq!(code, Some(75));
-    assert!(stderr.contains("no answer"), "{stderr}");
-}
-
-/// `get` with a time limit of 500 ms; it must end by then, give or take what a busy machine takes to start it.
-async fn get_in_time(more: &[&str]) -> (Option<i32>, String) {
-    let began = Instant::now();
-    let ask = ["get", "--merchant-id", MERCHANT, "--number", NUMBER, "--timeout", "500ms"];
-    let (code, stdout, stderr) = run(&[&ask[..], more].concat()).await;
-    assert!(began.elapsed() > Duration::from_millis(450), "{stderr}");
-    assert!(began.elapsed() < Duration::from_millis(4_500), "{:?}: {stderr}", began.elapsed());
-    assert_eq!(stdout, "");
-    (code, stderr)
-}
-
-#[tokio::test]
-async fn get_ends_at_its_time_whatever_it_waits_for() {
-    // It accepts by the system's queue, and never says a word.
-    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let address = silent.local_addr().expect("is bound");
-    let (plain, secure) = (format!("http://{address}"), format!("https://{address}"));
-    let files = tempfile::tempdir().expect("a directory");
-    let path = |name: &str| files.path().join(name).to_str().expect("is UTF-8").to_owned();
-    let (ca, pipe) = (path("ca.crt"), path("pipe"));
-    std::fs::write(&ca, Authority::new().pem).expect("is written");
-    assert!(Command::new("mkfifo").arg(&pipe).status().await.expect("there is mkfifo").success());
-    for (more, words) in [
-        (&["--endpoint", &plain][..], "no answer within 0.5 s"),
-        (&["--endpoint", &secure, "--ca-file", &ca], "TLS handshake"),
-        (&["--endpoint", &plain, "--token-file", &pipe], "0.5 s"),
-        (&["--endpoint", &secure, "--ca-file", &pipe], "could not be read in time"),
-        (&["--endpoint", &secure, "--ca-file", &ca, "--certificate-file", &pipe, "--key-file", &ca], "could not be read in time"),
-    ] {
-        let (code, stderr) = get_in_time(more).await;
-        assert_eq!(code, Some(75), "{more:?}: {stderr}");
-        assert!(stderr.contains("DeadlineExceeded") && stderr.contains(words), "{more:?}: {stderr}");
-    }
-}
-
-#[tokio::test]
-async fn get_names_all_tokens_that_were_rejected() {
-    let stage = Setting::vault("min_sign_in_interval = \"0s\"").start().await;
-    let held = stage.good_token().await.token_id;
-    let ask = ["get", "--endpoint", &stage.endpoint, "--merchant-id", MERCHANT, "--number", NUMBER];
-    for (first, second, same) in [("another", "a third", true), ("another", held.as_str(), false)] {
-        let named = ["--rejected-token-id", first, "--rejected-token-id", second];
-        let (code, stdout, stderr) = run(&[&ask[..], &named].concat()).await;
-        assert_eq!(code, Some(0), "{stderr}");
-        assert_eq!(stdout.contains(&held), same, "{stdout}");
-    }
-    let too_many: Vec<_> = (0..17).flat_map(|_| ["--rejected-token-id", "x"]).collect();
-    let (code, _, stderr) = run(&[&ask[..], &too_many].concat()).await;
-    assert_eq!(code, Some(1));
-    assert!(stderr.contains("INVALID_REQUEST") && stderr.contains("rejected_token_ids"), "{stderr}");
 }
 
 #[tokio::test]

@@ -21,6 +21,7 @@ mod command_line;
 mod contract;
 mod crowded_listeners;
 mod expiry;
+mod get_command;
 mod grpcio_interoperability;
 mod handshakes;
 mod histories;

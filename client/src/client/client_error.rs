@@ -117,7 +117,11 @@ impl ClientError {
         metadata.sort();
         lines.extend(metadata.into_iter().map(|(key, value)| format!("  {key}: {value}")));
         if let Some(wait) = self.retry_after() {
-            lines.push(format!("  try again in {}", humantime_seconds(wait)));
+            lines.push(if wait.is_zero() {
+                "  try again at once".to_owned()
+            } else {
+                format!("  try again in {}", humantime_seconds(wait))
+            });
         }
         if let Some(request) = self.status().and_then(Status::get_details_request_info) {
             lines.push(format!("  request id: {}", request.request_id));
@@ -128,10 +132,10 @@ impl ClientError {
     }
 }
 
-/// Whole seconds, rounded up, but milliseconds below one.
+/// Whole seconds, but milliseconds below one; rounded up, so that no wait looks like none.
 fn humantime_seconds(wait: Duration) -> String {
     if wait < Duration::from_secs(1) {
-        format!("{} ms", wait.as_millis())
+        format!("{} ms", wait.as_micros().div_ceil(1_000))
     } else {
         format!("{} s", wait.as_millis().div_ceil(1_000))
     }

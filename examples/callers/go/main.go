@@ -174,7 +174,11 @@ func inWords(err error) string {
 				time.Duration(detail.GetRetryDelay().GetNanos())
 		}
 	}
-	return fmt.Sprintf("%v %s: %s (try again in: %v)", failed.Code(), reason, failed.Message(), wait)
+	words := fmt.Sprintf("%v %s: %s", failed.Code(), reason, failed.Message())
+	if wait > 0 {
+		words += fmt.Sprintf(" (try again in: %v)", wait)
+	}
+	return words
 }
 
 // callVault is the status of a call of the vault's API.

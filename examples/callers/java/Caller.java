@@ -161,7 +161,8 @@ public final class Caller {
             }
         }
         var status = error.getStatus();
-        return status.getCode() + " " + reason + ": " + status.getDescription() + " (try again in: " + wait + ")";
+        var later = wait.isZero() ? "" : " (try again in: " + wait.toMillis() / 1e3 + " s)";
+        return status.getCode() + " " + reason + ": " + status.getDescription() + later;
     }
 
     /** The status of a call of the vault's API. */

@@ -105,7 +105,7 @@ function reasonAndWait(error) {
   for (const { type_url, value } of packed ? types['google.rpc.Status'].deserialize(packed).details : []) {
     const detail = types[type_url.split('/')[1]].deserialize(value);
     if (detail.reason) found.reason = detail.reason;
-    if (detail.retryDelay) found.wait = detail.retryDelay.seconds + detail.retryDelay.nanos / 1e9;
+    if (detail.retryDelay) found.wait = Number(detail.retryDelay.seconds ?? 0) + (detail.retryDelay.nanos ?? 0) / 1e9;
   }
   return found;
 }
@@ -133,8 +133,9 @@ async function main([merchant, number]) {
     console.log(`${status} with token ${token.tokenId}`);
   } catch (error) {
     if (error.code === undefined) throw error;
-    const { reason, wait } = reasonAndWait(error);
-    console.error(`${grpc.status[error.code]} ${reason}: ${error.details} (try again in: ${wait} s)`);
+    const { reason = 'no answer of a broker', wait } = reasonAndWait(error);
+    const later = wait ? ` (try again in: ${wait} s)` : '';
+    console.error(`${grpc.status[error.code]} ${reason}: ${error.details}${later}`);
     process.exitCode = 1;
   } finally {
     broker.close();

@@ -161,7 +161,8 @@ def main():
                 status = call_vault(token)
         except grpc.RpcError as error:
             reason, wait = reason_and_wait(error)
-            sys.exit(f"{error.code().name} {reason}: {error.details()} (try again in: {wait} s)")
+            later = f" (try again in: {wait} s)" if wait else ""
+            sys.exit(f"{error.code().name} {reason or 'no answer of a broker'}: {error.details()}{later}")
     print(f"{status} with token {token.token_id}")
 
 

@@ -2,7 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    process::{ExitStatus, Stdio},
+    process::{ExitStatus, Output, Stdio},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -19,6 +19,12 @@ use tokio::{
 use crate::support::{PATIENCE, replace};
 
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_token-broker");
+
+/// Runs the binary to its end: its exit code, standard output and standard error.
+pub(crate) async fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
+    let Output { status, stdout, stderr } = Command::new(BINARY).args(arguments).output().await.expect("the binary runs");
+    (status.code(), String::from_utf8(stdout).expect("is UTF-8"), String::from_utf8(stderr).expect("is UTF-8"))
+}
 
 /// A running `token-broker serve`.
 pub(crate) struct Process {
