@@ -104,8 +104,7 @@ pub(super) fn get(get: Get) -> ExitCode {
 
 /// 75 only for what may pass; `cause`: whether what was found where the broker should be may.
 pub(super) fn exit_code(error: &ClientError, cause: bool) -> ExitCode {
-    let is_wrong = matches!(error, ClientError::Endpoint(_) | ClientError::Security(_));
-    if is_wrong || error.reason() == Some(Reason::InvalidRequest) {
+    if matches!(error, ClientError::Endpoint(_)) || error.reason() == Some(Reason::InvalidRequest) {
         ExitCode::from(EXIT_USAGE)
     } else if error.is_temporary() && cause {
         ExitCode::from(EXIT_TEMPORARY)
