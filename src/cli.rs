@@ -19,9 +19,10 @@ use tracing::{info, warn};
 
 use crate::{
     app::{App, Listeners, Reloading, StopSignal, descriptors},
-    client::{Client, ClientError, DEFAULT_ENDPOINT, Query, Security, TIMEOUT_MAX, Token, blocking::BlockingPool},
+    client::{Client, ClientError, DEFAULT_ENDPOINT, Query, Security, TIMEOUT_MAX, blocking::BlockingPool},
     clock::{Clock as _, SystemClock},
     config::{Config, Fault, Files, Loaded},
+    proto::v1::Token,
     telemetry::{
         log::{self, Logs},
         output::{self, complain},

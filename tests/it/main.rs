@@ -41,6 +41,7 @@ mod sign_in_panics;
 mod simulation;
 mod single_flight;
 mod strangers;
+mod token_source;
 #[cfg(feature = "traces")]
 mod traces;
 mod vault_hangs;
