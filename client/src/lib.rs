@@ -26,6 +26,8 @@
 //! What is hidden here is the broker's too, which has no code of its own for it: no caller's business, and free to change.
 
 mod client;
+#[cfg(any(feature = "tower", feature = "reqwest-middleware"))]
+pub mod middleware;
 pub mod proto;
 pub mod reason;
 mod token_source;
