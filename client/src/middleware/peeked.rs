@@ -30,6 +30,7 @@ impl<B: Body + Unpin> Peeked<B>
 where
     B::Data: AsRef<[u8]>,
 {
+    #[cfg(feature = "tower")]
     pub(super) fn unread(rest: B) -> Self {
         Self { read: VecDeque::new(), rest }
     }
