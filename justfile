@@ -8,6 +8,9 @@ set shell := ["bash", "-euo", "pipefail", "-c"]
 built := env("CARGO_TARGET_DIR", "target") / "debug"
 callers := "--broker " + built / "token-broker --sandbox " + built / "token-broker-sandbox --examples " + built / "examples"
 
+# All that is optional: only then there is all to look at.
+features := "traces,token-broker-client/tower,token-broker-client/reqwest-middleware"
+
 # No run of the tests takes nearly so long; a test that hangs must not hold a machine for hours.
 test_limit := "15m"
 
@@ -84,14 +87,16 @@ dependencies:
 advisories:
     source .ci/tools.sh; install_cargo_deny; "$cargo_deny" --locked check --hide-inclusion-graph advisories
 
-# The lints of Cargo.toml and clippy.toml over everything, with traces: only then there is all to look at.
+# The lints of Cargo.toml and clippy.toml over everything.
 clippy:
-    cargo clippy --locked --workspace --all-targets --features traces -- --deny warnings
+    cargo clippy --locked --workspace --all-targets --features {{ features }} -- --deny warnings
     cargo clippy --locked --manifest-path benches/echo/Cargo.toml --target-dir "${CARGO_TARGET_DIR:-target}" -- --deny warnings
 
 # Each set of features by itself: the library alone, so that nothing else switches a feature on again.
 features:
     cargo clippy --locked --lib --package token-broker-client -- --deny warnings
+    cargo clippy --locked --lib --package token-broker-client --features tower -- --deny warnings
+    cargo clippy --locked --lib --package token-broker-client --features reqwest-middleware -- --deny warnings
     cargo clippy --locked --lib -- --deny warnings
 
 # What a Rust caller builds for the client crate is no more than it was thought worth.
@@ -100,11 +105,11 @@ client-crates:
 
 # rustdoc without a warning.
 rustdoc:
-    RUSTDOCFLAGS="--deny warnings" cargo doc --locked --workspace --no-deps --features traces
+    RUSTDOCFLAGS="--deny warnings" cargo doc --locked --workspace --no-deps --features {{ features }}
 
 # Tests, broker, sandbox and examples, built for the recipes below.
 build:
-    cargo test --locked --workspace --features traces --no-run
+    cargo test --locked --workspace --features {{ features }} --no-run
 
 # pytest over what the chart renders, and the broker's word on each configuration in it.
 deployment-tests: build
@@ -135,7 +140,7 @@ attacks-long: (attacks "--seconds" "60" "--transport" "both")
 
 # All tests and doctests, each once, with ten times as many histories of the simulation as by default.
 tests:
-    source .ci/tools.sh; install_python_tools; TOKEN_BROKER_SEEDS=10000 TOKEN_BROKER_TEST_PYTHON="$venv/bin/python" timeout --kill-after=10s {{ test_limit }} cargo test --locked --workspace --features traces --no-fail-fast
+    source .ci/tools.sh; install_python_tools; TOKEN_BROKER_SEEDS=10000 TOKEN_BROKER_TEST_PYTHON="$venv/bin/python" timeout --kill-after=10s {{ test_limit }} cargo test --locked --workspace --features {{ features }} --no-fail-fast
 
 # Any input for everything that reads what others write: ten seconds for each fuzzer, or as many as named, and all of them or one.
 fuzz seconds="10" *fuzzers:

@@ -26,8 +26,8 @@ Fails also where modules side by side (in whatever room, at whatever depth) impo
 two files have the same name. Says how many modules import from a parent that imports from them, which is no failure.
 
 Read are all `use` declarations and all paths in code, outside of tests (`#[cfg(test)]`, `#[cfg(any(test, fuzzing))]`, files named
-`tests.rs`, and what is below `tests/`). src/lib.rs and client/src/lib.rs, which only declare, may name everything. Not seen: paths that macros put
-together, and what any other re-export leads to. `--root DIRECTORY` names another tree.
+`tests.rs`, and what is below `tests/`). src/lib.rs and client/src/lib.rs, which only declare, may name everything. Not seen:
+paths that macros put together, and what any other re-export leads to. `--root DIRECTORY` names another tree.
 """
 
 import argparse

@@ -6,8 +6,9 @@ use std::{error::Error, io::Write as _, time::Instant};
 
 use token_broker::{
     app::{App, Listeners, StopSignal},
-    client::{Client, Token},
+    client::Client,
     config,
+    proto::v1::Token,
     telemetry::audit::Audit,
 };
 use token_broker_sandbox::{Options, Sandbox};

@@ -20,7 +20,7 @@ mod replicas;
 mod retry;
 mod single;
 
-use std::{fmt, fs, path::PathBuf, sync::Arc, time::Duration};
+use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep, timeout_at};
 use tonic::{
@@ -29,11 +29,11 @@ use tonic::{
     transport::{Channel, Endpoint, Uri},
 };
 
-pub use self::client_error::ClientError;
+pub use self::{client_error::ClientError, key_files::Security};
 use self::{
     connect::Connector,
     rejected::Rejected,
-    replicas::Replicas,
+    replicas::{Name, Replicas},
     retry::{Retry, is_late},
     single::Single,
 };
@@ -75,28 +75,6 @@ pub struct Client {
 enum Route {
     Single(Arc<Single>),
     Balanced(Arc<Replicas>),
-}
-
-/// How a broker is known, and how it knows us.
-#[derive(Clone, Default)]
-pub struct Security {
-    /// The CA of the broker's certificate, in PEM; needed for `https://`.
-    pub ca_pem: Option<Vec<u8>>,
-    /// Our certificate, with those that lead to its CA, and its key, both in PEM; one text with all of it may stand for both.
-    pub identity_pem: Option<(Vec<u8>, Vec<u8>)>,
-    /// A projected service-account token, read anew for each call since it is replaced from time to time.
-    pub token_file: Option<PathBuf>,
-}
-
-/// Without the key.
-impl fmt::Debug for Security {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Security")
-            .field("ca_pem", &self.ca_pem.is_some())
-            .field("identity_pem", &self.identity_pem.is_some())
-            .field("token_file", &self.token_file)
-            .finish()
-    }
 }
 
 /// What else a token must be.
@@ -142,20 +120,50 @@ impl Client {
         Self::balanced_with(endpoint, security, Connector::default())
     }
 
+    /// The same of all replicas behind any of several names or addresses.
+    ///
+    /// # Errors
+    /// [`ClientError::Endpoint`] and [`ClientError::Security`].
+    pub fn balanced_over(endpoints: &[String], security: Security) -> Result<Self, ClientError> {
+        Self::balanced_among(endpoints, security, Connector::default())
+    }
+
     fn balanced_with(endpoint: &str, security: Security, connector: Connector) -> Result<Self, ClientError> {
-        let named = prepare(endpoint, &security)?.uri().clone();
-        let host = named.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
-        let secure = named.scheme_str() == Some("https");
-        let port = named.port_u16().unwrap_or(if secure { 443 } else { 80 });
+        Self::balanced_among(&[endpoint.to_owned()], security, connector)
+    }
+
+    fn balanced_among(endpoints: &[String], security: Security, connector: Connector) -> Result<Self, ClientError> {
+        let (mut names, mut told) = (Vec::new(), Vec::new());
+        for endpoint in endpoints {
+            let named = prepare(endpoint, &security)?.uri().clone();
+            let host = named.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+            let port = named.port_u16().unwrap_or(if named.scheme_str() == Some("https") { 443 } else { 80 });
+            names.push(Name { host, port });
+            told.push(key_files::without_dot(endpoint).unwrap_or(named));
+        }
         let token_file = security.token_file.clone();
-        let told = key_files::without_dot(endpoint).unwrap_or_else(|| named.clone());
         // An address is where to connect to; what is asked for, and whose certificate it must be, stays the name.
-        let at = move |address| {
-            let url = format!("{}://{address}", if secure { "https" } else { "http" });
+        let at = move |address, name: usize| {
+            let told = told.get(name)?;
+            let url = format!("{}://{address}", told.scheme_str()?);
             Some(prepare_at(&url, &security, told.host()).ok()?.origin(told.clone()))
         };
-        let route = Route::Balanced(Arc::new(Replicas::new(host, port, connector, at)));
+        let route = Route::Balanced(Arc::new(Replicas::new(names, connector, at)));
         Ok(Self::over(route, token_file))
+    }
+
+    /// Whether this is a URL that goes with a CA, or with none.
+    pub(crate) fn is_endpoint(endpoint: &str, with_ca: bool) -> bool {
+        let wanted = if with_ca { "https" } else { "http" };
+        Endpoint::from_shared(endpoint.to_owned()).is_ok_and(|parsed| parsed.uri().scheme_str() == Some(wanted))
+    }
+
+    /// Whether it will never have an answer again, since the runtime that it was made in has ended.
+    pub(crate) fn has_ended(&self) -> bool {
+        match &self.route {
+            Route::Single(_) => false,
+            Route::Balanced(replicas) => replicas.have_ended(),
+        }
     }
 
     fn over(route: Route, token_file: Option<PathBuf>) -> Self {
@@ -313,7 +321,7 @@ impl Client {
             }
             Err(error) => Err(error),
         };
-        read.map(Some).map_err(|source| ClientError::TokenFile { path: path.clone(), source })
+        read.map(Some).map_err(|source| ClientError::TokenFile { path: path.clone(), source: Arc::new(source) })
     }
 }
 

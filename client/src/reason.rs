@@ -8,6 +8,7 @@ use tonic::Code;
 
 /// A reason of `google.rpc.ErrorInfo`, in the domain [`DOMAIN`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum Reason {
     /// The request is malformed.
     InvalidRequest,

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Failed calls of Rust, Python and Node callers while all replicas are replaced, again and again, as Kubernetes does it.
+"""Failed calls of Rust, Python and Node callers while all replicas are replaced, again and again, as Kubernetes does it; or, with
+`--kill`, as a machine that fails does it.
 
     python3 tests/callers/rolling.py [--rounds N] [--broker FILE] [--sandbox FILE] [--examples DIRECTORY]
 
@@ -17,6 +18,7 @@ import argparse
 import contextlib
 import json
 import pathlib
+import signal
 import subprocess
 import sys
 import tempfile
@@ -26,7 +28,7 @@ import cluster
 import languages
 from cluster import ADMIN_PORT, MERCHANT, PORT, VAULT, Cluster, control, end, number
 
-CALLERS = ("rust", "python", "node")
+CALLERS = ("rust", "source", "python", "node")
 PASSWORDS = ("the first, of nobody", "the second, of nobody")
 # The files of the configuration are looked at every two seconds, and each user is signed in anew.
 ROTATION_SECONDS = 15
@@ -34,6 +36,17 @@ ROTATION_SECONDS = 15
 EXIT_SECONDS = 35
 # All calls end by themselves after 15 s.
 END_SECONDS = 30
+
+
+class Source(languages.Rust):
+    """A Rust caller that keeps its tokens: it must have one whatever becomes of the replicas."""
+
+    def __init__(self, work):
+        super().__init__(work)
+        self.environment = {"TOKEN_BROKER_SOURCE": "yes"}
+
+
+languages.LANGUAGES["source"] = Source
 
 
 class Secret:
@@ -91,12 +104,15 @@ class Roll:
         self.publish([*self.replicas, new])
         # The old one is chosen once the new one is ready; it is told to end at once, and DNS tells later.
         time.sleep(self.options.settle)
-        old.process.terminate()
+        if self.options.kill:
+            old.process.kill()
+        else:
+            old.process.terminate()
         time.sleep(self.options.late)
         self.replicas = [*self.replicas[1:], new]
         self.publish(self.replicas)
         code = old.process.wait(EXIT_SECONDS)
-        if code != 0:
+        if code != (-signal.SIGKILL if self.options.kill else 0):
             raise RuntimeError(f"{old} ended with {code}:\n{old.log()[-2000:]}")
 
     def change_password(self, password):
@@ -200,6 +216,7 @@ def main():
     parser.add_argument("--users", type=int, default=40, help="users asked for in turn (default 40)")
     parser.add_argument("--lifetime", default="30s", help="of a token, so that there are renewals (default 30s)")
     parser.add_argument("--delay", default="200ms", help="of a sign-in, so that calls are under way (default 200ms)")
+    parser.add_argument("--kill", action="store_true", help="kills the old ones hard (SIGKILL) instead of telling them to end")
     parser.add_argument("--lame-duck", default="5s", help="of the broker (default 5s, as its own)")
     parser.add_argument(
         "--late", type=float, default=1.0, help="seconds until DNS drops a replica that was told to end (default 1)"

@@ -1,4 +1,5 @@
-//! Steady calls as a Rust service makes them: `steady RATE USERS MERCHANT`, until standard input ends; then one line of JSON.
+//! Steady calls as a Rust service makes them: `steady RATE USERS MERCHANT`, until standard input ends; then one line of JSON. With
+//! TOKEN_BROKER_SOURCE in the environment they are asks of a `TokenSource`, most of which its memory answers.
 //!
 //! It must never slow down when the broker does: a call begins when it is due, and its time counts from then.
 
@@ -13,7 +14,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use token_broker_client::{Client, Security};
+use token_broker_client::{Client, ClientError, Security, TokenSource, User};
 use tokio::{
     task::{JoinSet, spawn_blocking},
     time::{Instant, sleep_until},
@@ -29,13 +30,30 @@ struct Seen {
     failed: BTreeMap<String, u64>,
 }
 
-async fn call(broker: Client, merchant: Arc<str>, number: String, due: Instant, seen: Arc<Mutex<Seen>>) {
-    let asked = SystemTime::now();
-    let failure = match broker.token(&merchant, &number).await {
-        Ok(token) => match token.expires_at.map(SystemTime::try_from) {
-            Some(Ok(end)) if end > asked => None,
-            _ => Some("an expired token".to_owned()),
-        },
+#[derive(Clone)]
+enum Asked {
+    Broker(Client),
+    Source(TokenSource),
+}
+
+impl Asked {
+    /// Whether the token that there is was good when it was asked for.
+    async fn good(&self, merchant: &str, number: &str) -> Result<bool, ClientError> {
+        let asked = SystemTime::now();
+        match self {
+            Self::Broker(broker) => {
+                let end = broker.token(merchant, number).await?.expires_at.map(SystemTime::try_from);
+                Ok(end.is_some_and(|end| end.is_ok_and(|end| end > asked)))
+            }
+            Self::Source(source) => Ok(!source.token(&User::new(merchant, number)).await?.expires_in().is_zero()),
+        }
+    }
+}
+
+async fn call(broker: Asked, merchant: Arc<str>, number: String, due: Instant, seen: Arc<Mutex<Seen>>) {
+    let failure = match broker.good(&merchant, &number).await {
+        Ok(true) => None,
+        Ok(false) => Some("an expired token".to_owned()),
         Err(error) => {
             let code = error.status().map(|status| status.code());
             Some(format!("{code:?} {:?}: {error}", error.reason()).replace(['"', '\\', '\n'], " "))
@@ -55,7 +73,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
         return Err("usage: steady RATE USERS MERCHANT".into());
     };
     let (rate, users, merchant): (u32, u32, Arc<str>) = (rate.parse()?, users.parse()?, Arc::from(merchant.as_str()));
-    let broker = Client::balanced(&env::var("TOKEN_BROKER_URL")?, Security::default())?.timeout(CALL_TIME);
+    let url = env::var("TOKEN_BROKER_URL")?;
+    let broker = match env::var_os("TOKEN_BROKER_SOURCE") {
+        None => Asked::Broker(Client::balanced(&url, Security::default())?.timeout(CALL_TIME)),
+        Some(_) => Asked::Source(TokenSource::builder().endpoint(url).timeout(CALL_TIME).build()?),
+    };
     let seen = Arc::new(Mutex::new(Seen::default()));
     let mut calls = JoinSet::new();
     let mut input_ends = spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new()));

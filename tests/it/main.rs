@@ -44,6 +44,7 @@ mod sign_in_panics;
 mod simulation;
 mod single_flight;
 mod strangers;
+mod token_source;
 #[cfg(feature = "traces")]
 mod traces;
 mod unproven_certificates;

@@ -52,7 +52,7 @@ impl Ground {
     }
 }
 
-async fn ask(broker: &Process) -> Result<token_broker::client::Token, Said> {
+async fn ask(broker: &Process) -> Result<token_broker::proto::v1::Token, Said> {
     let client = Client::new(&broker.endpoint()).expect("is an endpoint").timeout(PATIENCE);
     client.token(MERCHANT, NUMBER).await.map_err(Said::of)
 }

@@ -14,7 +14,7 @@ pub(crate) mod stage;
 
 use std::time::Duration;
 
-use token_broker::client::Token;
+use token_broker::proto::v1::Token;
 
 pub(crate) use self::{
     bare::Bare,

@@ -164,7 +164,8 @@ def test_tests_comments_and_literals_are_passed_over(check, text):
 
 CLIENT_MAP = MAP.replace("clock text ", "client::instant\nclient::call\nclock text ").replace("| rpc |", "| rpc, client::call |")
 CLIENT = {
-    "lib.rs": "pub mod clock; pub mod text; pub mod config; pub mod rpc; pub use token_broker_client::{self as calls, instant as time};",
+    "lib.rs": "pub mod clock; pub mod text; pub mod config; pub mod rpc;\n"
+    "pub use token_broker_client::{self as calls, instant as time};",
     "rpc.rs": "mod wire; use crate::time::Time; use token_broker_client::Call; pub struct Api;",
     "../client/src/lib.rs": "pub mod instant; mod call; pub use self::call::Call;",
     "../client/src/instant.rs": "pub struct Time;",

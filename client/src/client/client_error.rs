@@ -2,7 +2,7 @@
 //!
 //! Must never hold a token, nor tell less than the broker said.
 
-use std::{collections::HashMap, error::Error, fmt, path::PathBuf, time::Duration};
+use std::{collections::HashMap, error::Error, fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use tonic::{Code, Status};
 use tonic_types::{ErrorInfo, StatusExt as _};
@@ -14,7 +14,8 @@ use crate::{
 };
 
 /// Why there is no token.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum ClientError {
     /// The endpoint is none.
     Endpoint(String),
@@ -25,8 +26,10 @@ pub enum ClientError {
         /// Where it should be.
         path: PathBuf,
         /// Why.
-        source: std::io::Error,
+        source: Arc<std::io::Error>,
     },
+    /// A call has to wait, and no tokio runtime is there to wait in.
+    NoRuntime,
     /// The broker's answer, or that there was none.
     Status(Box<Status>),
 }
@@ -43,6 +46,7 @@ impl fmt::Display for ClientError {
             Self::TokenFile { path, source } => {
                 write!(f, "the service-account token can't be read from {}: {source}", path.display())
             }
+            Self::NoRuntime => f.write_str("a call to the broker needs a tokio runtime with time and I/O: make it inside of one"),
             Self::Status(status) => f.write_str(status.message()),
         }
     }
@@ -51,8 +55,8 @@ impl fmt::Display for ClientError {
 impl Error for ClientError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            Self::TokenFile { source, .. } => Some(source),
-            Self::Endpoint(_) | Self::Security(_) | Self::Status(_) => None,
+            Self::TokenFile { source, .. } => Some(&**source),
+            Self::Endpoint(_) | Self::Security(_) | Self::NoRuntime | Self::Status(_) => None,
         }
     }
 }
@@ -91,6 +95,18 @@ impl ClientError {
         })
     }
 
+    /// Whether no later call fares better until somebody has mended something: here, at the broker or at the vault.
+    #[must_use]
+    pub fn is_permanent(&self) -> bool {
+        !self.is_temporary()
+    }
+
+    /// What the broker calls this call in its log and its audit trail.
+    #[must_use]
+    pub fn request_id(&self) -> Option<String> {
+        self.status()?.get_details_request_info().map(|info| info.request_id)
+    }
+
     /// What the broker says beside the text, where it is the broker that says so.
     fn error_info(&self) -> Option<ErrorInfo> {
         self.status()?.get_details_error_info().filter(|info| info.domain == DOMAIN)
@@ -100,7 +116,7 @@ impl ClientError {
     #[must_use]
     pub fn status(&self) -> Option<&Status> {
         match self {
-            Self::Endpoint(_) | Self::Security(_) | Self::TokenFile { .. } => None,
+            Self::Endpoint(_) | Self::Security(_) | Self::TokenFile { .. } | Self::NoRuntime => None,
             Self::Status(status) => Some(status),
         }
     }
@@ -123,8 +139,8 @@ impl ClientError {
                 format!("  try again in {}", humantime_seconds(wait))
             });
         }
-        if let Some(request) = self.status().and_then(Status::get_details_request_info) {
-            lines.push(format!("  request id: {}", request.request_id));
+        if let Some(request_id) = self.request_id() {
+            lines.push(format!("  request id: {request_id}"));
         }
         // Each stays the line that it is, whatever answered.
         lines.iter_mut().for_each(|line| *line = plain::on_one_line(line).into_owned());

@@ -2,7 +2,10 @@
 //!
 //! Must never hand on PEM that the library behind would read a part of, nor a token that is not in its file as it is.
 
-use std::{fs, io, path::Path};
+use std::{
+    fmt, fs, io,
+    path::{Path, PathBuf},
+};
 
 use tonic::{
     metadata::{Ascii, MetadataValue},
@@ -10,8 +13,30 @@ use tonic::{
 };
 use zeroize::Zeroizing;
 
-use super::{ClientError, Security};
+use super::ClientError;
 use crate::{host, pem, text};
+
+/// How a broker is known, and how it knows us.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Security {
+    /// The CA of the broker's certificate, in PEM; needed for `https://`.
+    pub ca_pem: Option<Vec<u8>>,
+    /// Our certificate, with those that lead to its CA, and its key, both in PEM; one text with all of it may stand for both.
+    pub identity_pem: Option<(Vec<u8>, Vec<u8>)>,
+    /// A projected service-account token, read anew for each call since it is replaced from time to time.
+    pub token_file: Option<PathBuf>,
+}
+
+/// Without the key.
+impl fmt::Debug for Security {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Security")
+            .field("ca_pem", &self.ca_pem.is_some())
+            .field("identity_pem", &self.identity_pem.is_some())
+            .field("token_file", &self.token_file)
+            .finish()
+    }
+}
 
 /// TLS with this CA, and our certificate if there is one.
 pub(super) fn tls(security: &Security, ca_pem: &[u8]) -> Result<ClientTlsConfig, ClientError> {

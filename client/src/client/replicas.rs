@@ -33,9 +33,9 @@ const NEWS_QUEUE: usize = 64;
 /// A replica that has left a call without an answer for this long is asked whether it lives, again and again as the call goes on:
 /// answers from its memory take milliseconds, and sign-ins mostly less than this.
 const QUIET: Duration = Duration::from_secs(1);
-/// The question is answered at once by a replica that lives. If it isn't for this long, the call goes elsewhere: busy machines pause
-/// for less, and what is left of the time that we advise covers a sign-in.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// The question is answered at once by a replica that lives. If it isn't for this long, the call goes elsewhere: both together are less
+/// than the first second of a call, and what is left of the time that we advise covers a sign-in.
+const PATIENCE: Duration = Duration::from_millis(500);
 /// In a short call, each of the two takes such a part of what is left, so that half of it is there for another replica …
 const PARTS: u32 = 4;
 /// … but the answer is waited for so long, which is many round trips: one replica too many that is asked may be one sign-in too many.
@@ -64,6 +64,13 @@ struct Connected {
     trouble: Option<Arc<str>>,
 }
 
+/// What stands for replicas: a name that is looked up, or an address.
+#[derive(Clone, Debug)]
+pub(super) struct Name {
+    pub(super) host: String,
+    pub(super) port: u16,
+}
+
 /// The replicas that can be reached. Dropping it ends the task that keeps them.
 #[derive(Debug)]
 pub(super) struct Replicas {
@@ -74,16 +81,17 @@ pub(super) struct Replicas {
 }
 
 impl Replicas {
-    /// Looks `host` up from now on; `at` makes the endpoint of one address.
-    pub(super) fn new<F>(host: String, port: u16, connector: Connector, at: F) -> Self
+    /// Looks these up from now on; `at` makes the endpoint of one address, which was found behind the name of that number.
+    pub(super) fn new<F>(names: Vec<Name>, connector: Connector, at: F) -> Self
     where
-        F: Fn(SocketAddr) -> Option<Endpoint> + Send + 'static,
+        F: Fn(SocketAddr, usize) -> Option<Endpoint> + Send + 'static,
     {
         let (publish, reached) = watch::channel(Connected::default());
         let (news, heard) = mpsc::channel(NEWS_QUEUE);
         let known = BTreeMap::new();
         let (looking, connecting, asking) = (JoinSet::new(), JoinSet::new(), JoinSet::new());
-        let keeper = Keeper { host, port, connector, at, known, looking, connecting, asking, next_serial: 0, publish };
+        let listed = vec![None; names.len()];
+        let keeper = Keeper { names, listed, connector, at, known, looking, connecting, asking, next_serial: 0, publish };
         let mut task = JoinSet::new();
         task.spawn(keeper.keep(heard));
         Self { reached, news, turn: AtomicUsize::new(0), _keeper: task }
@@ -103,6 +111,11 @@ impl Replicas {
             Some(replica) => Ok(replica.clone()),
             None => Err(Status::unavailable(trouble.as_deref().unwrap_or_default())),
         }
+    }
+
+    /// Whether the task that keeps them is no more: its runtime has ended.
+    pub(super) fn have_ended(&self) -> bool {
+        self.reached.has_changed().is_err()
     }
 
     /// Whether it is not known yet if there is any.
@@ -201,12 +214,13 @@ enum AddressState {
 
 /// The task behind: the only one who writes. It never waits for DNS or for a connection alone.
 struct Keeper<F> {
-    host: String,
-    port: u16,
+    names: Vec<Name>,
+    /// What each name stood for when that was known last; none before.
+    listed: Vec<Option<Vec<SocketAddr>>>,
     connector: Connector,
     at: F,
     known: BTreeMap<SocketAddr, AddressState>,
-    looking: JoinSet<Result<Vec<SocketAddr>, String>>,
+    looking: JoinSet<(usize, Result<Vec<SocketAddr>, String>)>,
     connecting: JoinSet<(SocketAddr, Result<LiveChannel, String>)>,
     /// Whether those that are quiet answer.
     asking: JoinSet<(u64, bool)>,
@@ -214,7 +228,7 @@ struct Keeper<F> {
     publish: watch::Sender<Connected>,
 }
 
-impl<F: Fn(SocketAddr) -> Option<Endpoint>> Keeper<F> {
+impl<F: Fn(SocketAddr, usize) -> Option<Endpoint>> Keeper<F> {
     async fn keep(mut self, mut news: mpsc::Receiver<News>) {
         let mut rest = Box::pin(sleep(Duration::ZERO));
         loop {
@@ -229,8 +243,8 @@ impl<F: Fn(SocketAddr) -> Option<Endpoint>> Keeper<F> {
                     rest.set(sleep(LOST_PAUSE));
                 },
                 Some(Ok((address, result))) = self.connecting.join_next() => self.connected(address, result),
-                Some(Ok(found)) = self.looking.join_next() => {
-                    self.listed(found);
+                Some(Ok((name, found))) = self.looking.join_next() => {
+                    self.note_listed(name, found);
                     let all = !self.known.is_empty() && self.known.values().all(|place| matches!(place, AddressState::Connected(_)));
                     rest.set(sleep(if all { LOOKUP_EVERY } else { AWAY_PAUSE }));
                 }
@@ -244,33 +258,53 @@ impl<F: Fn(SocketAddr) -> Option<Endpoint>> Keeper<F> {
     }
 
     fn look_up(&mut self) {
-        if self.looking.is_empty() {
-            let (host, port, connector) = (self.host.clone(), self.port, self.connector.clone());
+        if !self.looking.is_empty() {
+            return;
+        }
+        for (number, Name { host, port }) in self.names.iter().cloned().enumerate() {
+            let connector = self.connector.clone();
             self.looking.spawn(async move {
                 let with_port = |mut address: SocketAddr| {
                     address.set_port(port);
                     address
                 };
-                match connector.look_up(host.clone()).await {
+                let found = match connector.look_up(host.clone()).await {
                     Ok(addresses) => Ok(addresses.into_iter().map(with_port).collect()),
                     Err(error) => Err(format!("{host} can't be looked up: {error}")),
-                }
+                };
+                (number, found)
             });
         }
     }
 
     /// What DNS lists counts; where it doesn't answer, what it said last.
-    fn listed(&mut self, found: Result<Vec<SocketAddr>, String>) {
+    fn note_listed(&mut self, name: usize, found: Result<Vec<SocketAddr>, String>) {
+        let Some(listed) = self.listed.get_mut(name) else { return };
         let trouble = match found {
             Ok(addresses) => {
-                let mut known = std::mem::take(&mut self.known);
-                self.known = addresses.into_iter().map(|address| (address, known.remove(&address).unwrap_or_default())).collect();
+                *listed = Some(addresses);
                 None
             }
-            Err(trouble) => Some(trouble),
+            Err(trouble) => {
+                listed.get_or_insert_default();
+                Some(trouble)
+            }
         };
+        let mut known = std::mem::take(&mut self.known);
+        // One address may be listed twice.
+        for address in self.listed.iter().flatten().flatten() {
+            self.known.entry(*address).or_insert_with(|| known.remove(address).unwrap_or_default());
+        }
+        self.connect();
+        self.show(trouble);
+    }
+
+    /// Begins to connect wherever that isn't so or under way.
+    fn connect(&mut self) {
+        let behind =
+            |address: &SocketAddr| self.listed.iter().position(|listed| listed.as_ref().is_some_and(|all| all.contains(address)));
         for (address, place) in self.known.iter_mut().filter(|(_, place)| matches!(place, AddressState::Away)) {
-            if let Some(endpoint) = (self.at)(*address) {
+            if let Some(endpoint) = behind(address).and_then(|name| (self.at)(*address, name)) {
                 let (address, connector) = (*address, self.connector.clone());
                 self.connecting.spawn(async move {
                     let opening =
@@ -280,7 +314,6 @@ impl<F: Fn(SocketAddr) -> Option<Endpoint>> Keeper<F> {
                 *place = AddressState::Connecting;
             }
         }
-        self.show(trouble);
     }
 
     fn connected(&mut self, address: SocketAddr, result: Result<LiveChannel, String>) {
@@ -293,7 +326,8 @@ impl<F: Fn(SocketAddr) -> Option<Endpoint>> Keeper<F> {
                     AddressState::Connected(Replica { channel, serial: self.next_serial, quiet: false })
                 }
                 Err(why) => {
-                    trouble = Some(format!("no replica behind {} can be reached: {why}", self.host));
+                    let hosts: Vec<_> = self.names.iter().map(|name| &*name.host).collect();
+                    trouble = Some(format!("no replica behind {} can be reached: {why}", hosts.join(" or ")));
                     AddressState::Away
                 }
             };
@@ -344,8 +378,9 @@ impl<F: Fn(SocketAddr) -> Option<Endpoint>> Keeper<F> {
             AddressState::Away | AddressState::Connecting => None,
         };
         let replicas: Arc<[_]> = self.known.values().filter_map(reached).collect();
-        // With attempts under way it is too early to say that there is none.
-        let trying = self.known.values().any(|place| matches!(place, AddressState::Connecting));
+        // With attempts under way, or names of which nothing is known yet, it is too early to say that there is none.
+        let connecting = self.known.values().any(|place| matches!(place, AddressState::Connecting));
+        let trying = connecting || self.listed.iter().any(Option::is_none);
         let trouble = trouble.filter(|_| replicas.is_empty() && !trying).map(Arc::from);
         self.publish.send_replace(Connected { replicas, trouble });
     }

@@ -5,7 +5,7 @@
 
 use std::{env, error::Error, fs, path::PathBuf, process::ExitCode, time::Duration};
 
-use token_broker_client::{Client, ClientError, Security, Token};
+use token_broker_client::{Client, ClientError, Security, proto::v1::Token};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,

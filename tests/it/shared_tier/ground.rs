@@ -10,8 +10,9 @@ use std::{
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use tempfile::TempDir;
 use token_broker::{
-    client::{Client, ClientError, Query, Token},
+    client::{Client, ClientError, Query},
     clock::{Clock, Moment, SystemClock},
+    proto::v1::Token,
 };
 use token_broker_sandbox::{Options, Sandbox, User};
 use tokio::time::sleep;

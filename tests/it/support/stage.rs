@@ -5,9 +5,10 @@ use std::{fs, path::Path, sync::Arc, time::Duration};
 use tempfile::TempDir;
 use token_broker::{
     app::{App, Listeners, Reloading, StopSignal},
-    client::{Client, ClientError, Query, Token},
+    client::{Client, ClientError, Query},
     clock::{Clock, SystemClock},
     config::Files,
+    proto::v1::Token,
     telemetry::audit::Audit,
     vault::HttpVault,
 };
