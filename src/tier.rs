@@ -6,6 +6,7 @@
 //! further than the seal goes.
 
 mod bounded;
+mod dial;
 mod entry;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
@@ -24,19 +25,20 @@ use tokio::{runtime::Handle, sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use self::{
+    dial::Tcp,
+    keeper::Kept,
+    link::{Link, Places, Standing, Stands},
+    seal::{Kind, Namer, Sealer, Unopened},
+    watchers::Watchers,
+};
 pub use self::{
     entry::{StopEntry, TokenEntry},
     keeper::Condition,
     lease::{Lease, Publication, lease_of},
-    link::LinkError,
+    link::{Dial, Dialled, LinkError, Stream},
     seal::{Name, Subject},
     watchers::Waiter,
-};
-use self::{
-    keeper::State,
-    link::{Link, Places, Standing, Stands},
-    seal::{Kind, Namer, Sealer, Unopened},
-    watchers::Watchers,
 };
 use crate::{
     clock::{Clock, Moment},
@@ -63,7 +65,8 @@ struct Shared {
     namer: Namer,
     sealer: Mutex<Arc<Sealer>>,
     server: watch::Sender<Arc<SharedServer>>,
-    state: watch::Sender<State>,
+    dial: Arc<dyn Dial>,
+    state: Kept,
     watchers: Arc<Watchers>,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
@@ -104,11 +107,24 @@ impl Tier {
     /// The tier that is configured; connects to nothing yet.
     #[must_use]
     pub fn new(config: &SharedConfig, clock: Arc<dyn Clock>, metrics: Arc<Metrics>, runtime: Handle) -> Self {
+        Self::reached_by(Arc::new(Tcp), config, clock, metrics, runtime)
+    }
+
+    /// The same with another way to the server, for a simulation.
+    #[must_use]
+    pub fn reached_by(
+        dial: Arc<dyn Dial>,
+        config: &SharedConfig,
+        clock: Arc<dyn Clock>,
+        metrics: Arc<Metrics>,
+        runtime: Handle,
+    ) -> Self {
         Self(Some(Arc::new(Shared {
             namer: Namer::new(&config.name_key),
             sealer: Mutex::new(Arc::new(Sealer::new(&config.keys))),
             server: watch::Sender::new(Arc::new(config.server.clone())),
-            state: watch::Sender::new(State::Connecting),
+            dial,
+            state: Kept::new(),
             watchers: Arc::default(),
             clock,
             metrics,
@@ -153,7 +169,7 @@ impl Tier {
     /// # Errors
     /// Why it can't be.
     pub async fn try_out(server: &SharedServer) -> Result<(), LinkError> {
-        Link::open(server).await.map(drop)
+        Link::open(&Tcp, server).await.map(drop)
     }
 
     /// Connects, again and again, and hands on whose news there is, until `closing`. To be spawned once.

@@ -24,7 +24,7 @@ use crate::{
     },
     users::{
         KnownUser, Record,
-        holds::{Rules, SavedHold, Stop},
+        holds::{SavedHold, Stop},
     },
     vault::{Failure, Scope},
 };
@@ -35,6 +35,9 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 const PATIENCE: u32 = 2;
 /// One sign-in surely began before another if it did by so much: that one's beginning is known to a round trip.
 const SURELY: Duration = Duration::from_secs(1);
+/// A token's generation is no less than the server's clock when the lock was taken for its sign-in, in whole seconds; and that began so
+/// soon afterwards.
+const SURELY_BY_GENERATION: Duration = Duration::from_secs(3);
 /// What people are told of a failure of another replica's.
 const ELSEWHERE: &str = "it could not be used by another replica just now";
 
@@ -207,8 +210,29 @@ pub(super) fn judge(shared: &Shared, wanted: &Wanted<'_>, known: &Known) -> Foun
         Some((StopEntry::Pause { .. } | StopEntry::Merchant { .. }, _)) | None => {}
     }
     // A token that is there is taken whatever stops a sign-in.
-    let token = known.token.as_ref().map(|(entry, kept)| Offer { entry, left: entry.left_at(*kept, known.asked), kept: *kept });
-    let found = token.and_then(|offer| offer.judge(shared, wanted, &mut record, rules, known.asked));
+    let token = known.token.as_ref().map(|(entry, kept)| Offer {
+        entry,
+        left: entry.left_at(*kept, known.asked),
+        kept: *kept,
+        clock: known.clock,
+    });
+    let found = token.and_then(|offer| offer.judge(shared, wanted, &mut record, known.asked));
+    let found = found.filter(|(cached, theirs)| {
+        let is_rejected = wanted.rejected.iter().any(|rejected| rejected.eq_ignore_ascii_case(cached.id().as_str()));
+        let is_wanted = !is_rejected && cached.left_at(now) >= wanted.min_remaining;
+        // To all others it is the user's token from now on.
+        if !is_wanted && snapshot.takes(cached) {
+            theirs.note(&mut record, wanted.version);
+            shared.keep_token(wanted.user, &mut record, &snapshot, cached, now);
+        }
+        if is_rejected {
+            record.holds.rejected(cached.id(), now.mono, rules);
+        }
+        if !is_wanted {
+            shared.parts.tier.count(if is_rejected { SharedEntry::Rejected } else { SharedEntry::Same });
+        }
+        is_wanted
+    });
     let stop = stopped(wanted.user, &record, &snapshot, now.mono);
     // The file's lock comes before a record's.
     drop(record);
@@ -229,6 +253,8 @@ struct Offer<'a> {
     left: Duration,
     /// How long the server keeps it yet.
     kept: Duration,
+    /// What the time is there, in seconds.
+    clock: u32,
 }
 
 impl Offer<'_> {
@@ -238,28 +264,28 @@ impl Offer<'_> {
         shared: &Shared,
         wanted: &Wanted<'_>,
         record: &mut Record,
-        rules: &Rules,
         asked: Moment,
     ) -> Option<(Arc<CachedToken>, Theirs)> {
-        let Self { entry, left, kept } = self;
+        let Self { entry, left, kept, clock } = self;
         let id = TokenId::of(entry.access_token.expose());
         let former = wanted.user.token();
         let is_held = former.as_ref().is_some_and(|former| former.id() == id);
         let is_newer = entry.generation > record.generation;
         let ago = entry.began_ago(kept);
         let began = asked.mono.checked_sub(ago).unwrap_or(asked.mono);
+        // Whoever puts a former entry back says how long it is kept as well, and so how old it is; of its generation nobody does.
+        let by_generation = Duration::from_secs(u64::from(clock.saturating_sub(entry.generation)));
+        let latest = asked.mono.checked_sub(by_generation).unwrap_or(asked.mono);
         let theirs = Theirs { generation: entry.generation, began, gave: entry.gave, doublings: entry.doublings };
         let why = if left.is_zero() {
             SharedEntry::Expired
         // One that was signed in for without others, who could not be asked, has no generation.
         } else if entry.generation < record.generation
-            || !is_held && record.holds.began().is_some_and(|last| began + SURELY < last)
+            || !is_held && record.holds.began().is_some_and(|last| began + SURELY < last || latest + SURELY_BY_GENERATION < last)
         {
             SharedEntry::Replayed
-        } else if is_held && !is_newer || left < wanted.min_remaining {
+        } else if is_held && !is_newer {
             SharedEntry::Same
-        } else if !is_held && wanted.rejected.iter().any(|rejected| rejected.eq_ignore_ascii_case(id.as_str())) {
-            SharedEntry::Rejected
         } else {
             let due_left = shared.quiet_due_left(began, entry.lifetime, shared.lead(Duration::ZERO));
             let token = Token {
@@ -277,10 +303,6 @@ impl Offer<'_> {
             record.holds.told_of_sign_in(theirs.began, theirs.gave, theirs.doublings);
             // Should it be given again, that is news.
             record.generation = entry.generation;
-        }
-        // Of one that is held here, whoever found it so has noted it.
-        if why == SharedEntry::Rejected {
-            record.holds.rejected(id, asked.mono, rules);
         }
         None
     }

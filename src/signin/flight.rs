@@ -5,7 +5,7 @@
 use std::sync::atomic::Ordering;
 
 use super::{
-    obtain::{Source, obtain},
+    obtain::obtain,
     report::{report, report_broken, report_end},
     settle::{settle, settle_broken, settle_without},
     shared::{FlightContext, FlightPlaces},
@@ -28,7 +28,6 @@ impl Flight {
     }
 
     pub(super) async fn run(mut self) {
-        let mut is_theirs = false;
         // The end of the process waits for this, until the other replicas have heard.
         let mut _unfinished = None;
         let (outcome, telling) = match obtain(&self.context, &mut self.sent).await {
@@ -37,7 +36,6 @@ impl Flight {
                 report(&self.context, &obtained, &settled);
                 self.sent = false;
                 _unfinished = obtained.unfinished.take();
-                is_theirs = matches!(obtained.source, Source::Shared(_));
                 let telling = obtained.telling(&self.context, settled.at);
                 (settled.outcome, telling)
             }
@@ -54,8 +52,8 @@ impl Flight {
             telling.await;
         }
         let FlightContext { shared, user, was_told, .. } = &self.context;
-        // It may have been told of a newer one after it had looked.
-        if is_theirs && was_told.load(Ordering::Relaxed) {
+        // It may have been told of a newer token after it had looked, whatever it ended with.
+        if was_told.load(Ordering::Relaxed) {
             shared.adopt(user).await;
         }
     }

@@ -42,6 +42,7 @@ impl Shared {
             let mut looks = JoinSet::new();
             loop {
                 tokio::select! {
+                    biased;
                     user = news.recv(), if looks.len() < AT_ONCE => match user {
                         Some(user) => {
                             let shared = Arc::clone(self);

@@ -61,6 +61,22 @@ impl Shared {
         }
     }
 
+    /// Has a user's calls answer this token from now on, and plans its renewal. What is in force takes it.
+    pub(super) fn keep_token(
+        &self,
+        user: &KnownUser,
+        record: &mut Record,
+        snapshot: &Snapshot,
+        cached: &Arc<CachedToken>,
+        at: Moment,
+    ) {
+        user.store_token(&self.parts.cache, cached, record);
+        record.lost_token = false;
+        let counts = record.holds.counts(cached.version);
+        let due = if counts { cached.due_in(at, snapshot.settings.renewal) } else { Some(Duration::ZERO) };
+        self.plan(record, &user.key, due.map(|due| at.mono + due));
+    }
+
     /// Moves a user's renewal to `at`, or takes it off the refresh queue.
     pub(super) fn plan(&self, record: &mut Record, key: &Arc<UserKey>, at: Option<Instant>) {
         record.renewal = match (record.renewal.take(), at) {

@@ -142,11 +142,7 @@ pub(super) fn store(
         return FlightOutcome::Void;
     }
     if is_configured {
-        user.store_token(&shared.parts.cache, cached, &mut record);
-        record.lost_token = false;
-        let counts = record.holds.counts(cached.version);
-        let due = if counts { cached.due_in(at, snapshot.settings.renewal) } else { Some(Duration::ZERO) };
-        shared.plan(&mut record, &user.key, due.map(|due| at.mono + due));
+        shared.keep_token(user, &mut record, &snapshot, cached, at);
     }
     FlightOutcome::Token(Arc::clone(cached), origin)
 }

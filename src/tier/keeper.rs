@@ -3,15 +3,21 @@
 //! Must never let calls find out one by one that the server is away: the first that does tells all others, and only the keeper tries
 //! again.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
-use tokio::{sync::Semaphore, time::sleep};
+use tokio::{
+    sync::{Notify, Semaphore},
+    time::sleep,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{
     Shared,
-    link::{ANSWER_TIMEOUT, CONNECT_TIMEOUT, Link, LinkError, patience},
+    link::{ANSWER_TIMEOUT, CONNECT_TIMEOUT, Dial, Link, LinkError, patience},
     seal::Name,
 };
 use crate::{backoff::Backoff, clock::Moment, config::SharedServer, telemetry::metrics::SharedOperation, users::KnownUser};
@@ -33,6 +39,28 @@ pub(super) enum State {
     Up(Arc<Connected>),
     /// Nobody waits for it.
     Down(LinkError),
+}
+
+/// Whether there is a connection, for all who want to know. They are woken in the order in which they came.
+#[derive(Debug)]
+pub(super) struct Kept {
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+impl Kept {
+    pub(super) fn new() -> Self {
+        Self { state: Mutex::new(State::Connecting), changed: Notify::new() }
+    }
+
+    fn get(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.get());
+        self.changed.notify_waiters();
+    }
 }
 
 /// A connection that is good as far as is known.
@@ -62,7 +90,7 @@ pub enum Condition {
 
 impl Shared {
     pub(super) fn condition(&self) -> Condition {
-        match &*self.state.borrow() {
+        match &*self.state.get() {
             State::Up(_) => Condition::Up,
             State::Connecting => Condition::Down(None),
             State::Down(why) => Condition::Down(Some(*why)),
@@ -71,11 +99,16 @@ impl Shared {
 
     /// The connection, if there is one; waits for the one try that is under way.
     pub(super) async fn connected(&self, operation: SharedOperation) -> Option<Arc<Connected>> {
-        let mut state = self.state.subscribe();
         let waiting = async {
-            // The sender is ours.
-            let settled = state.wait_for(|state| !matches!(state, State::Connecting)).await.ok()?;
-            if let State::Up(connected) = &*settled { Some(Arc::clone(connected)) } else { None }
+            loop {
+                let changed = self.state.changed.notified();
+                match &*self.state.get() {
+                    State::Up(connected) => return Some(Arc::clone(connected)),
+                    State::Down(_) => return None,
+                    State::Connecting => {}
+                }
+                changed.await;
+            }
         };
         let connected = tokio::select! {
             biased;
@@ -126,12 +159,10 @@ impl Shared {
 
     /// Has nobody use this connection any more.
     fn lose(&self, connected: &Arc<Connected>) {
-        self.state.send_if_modified(|state| {
-            let is_current = matches!(state, State::Up(current) if Arc::ptr_eq(current, connected));
-            if is_current {
+        self.state.change(|state| {
+            if matches!(state, State::Up(current) if Arc::ptr_eq(current, connected)) {
                 *state = State::Connecting;
             }
-            is_current
         });
         connected.lost.cancel();
     }
@@ -143,7 +174,7 @@ impl Shared {
         let (mut last, mut told, mut short) = (None, None, 0);
         loop {
             let server = Arc::clone(&servers.borrow_and_update());
-            let why = match open(&server).await {
+            let why = match open(&*self.dial, &server).await {
                 Ok((link, reader, newest)) => {
                     match told.replace(true) {
                         Some(false) => info!("the shared tier can be used again"),
@@ -152,8 +183,9 @@ impl Shared {
                     }
                     let began = self.clock.now().mono;
                     let connected = Arc::new(Connected { link, turns: Semaphore::new(AT_ONCE), lost: CancellationToken::new() });
-                    self.state.send_replace(State::Up(Arc::clone(&connected)));
+                    self.state.change(|state| *state = State::Up(Arc::clone(&connected)));
                     let why = tokio::select! {
+                        biased;
                         why = self.read_news(&reader, newest, &mut last, news) => why,
                         () = connected.lost.cancelled() => LinkError::Broken,
                         _ = servers.changed() => LinkError::Off,
@@ -173,11 +205,12 @@ impl Shared {
                     why
                 }
             };
-            self.state.send_replace(State::Down(why));
+            self.state.change(|state| *state = State::Down(why));
             if told.replace(false) != Some(false) {
                 warn!(%why, "the shared tier can't be used, so each replica signs in by itself until it can be");
             }
             tokio::select! {
+                biased;
                 () = sleep(RETRY.widest(short)) => {}
                 _ = servers.changed() => {}
             }
@@ -210,8 +243,8 @@ impl Shared {
 }
 
 /// A connection to ask on, one for news, and the last news that there is: whatever is looked at later is no older.
-async fn open(server: &SharedServer) -> Result<(Link, Link, String), LinkError> {
-    let (link, reader) = tokio::try_join!(Link::open(server), Link::open(server))?;
+async fn open(dial: &dyn Dial, server: &SharedServer) -> Result<(Link, Link, String), LinkError> {
+    let (link, reader) = tokio::try_join!(Link::open(dial, server), Link::open(dial, server))?;
     let newest = reader.last_news().await?;
     Ok((link, reader, newest))
 }

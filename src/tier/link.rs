@@ -1,25 +1,21 @@
 //! Connections to the server, and the few things that are asked of it.
 //!
-//! The only place that knows the protocol's client. Must never wait without an end, take a server's text into a message, or connect to
-//! another server than the configured one, or without its certificate being verified.
+//! The only place that knows the protocol's client. Must never wait without an end, or take a server's text into a message.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, pin::Pin, time::Duration};
 
 use redis::{
     AsyncConnectionConfig, Cmd, ErrorKind, ProtocolVersion, RedisConnectionInfo, RedisError, Value, aio::MultiplexedConnection,
 };
-use rustls::pki_types::ServerName;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
     task::{JoinSet, yield_now},
     time::sleep,
 };
-use tokio_rustls::TlsConnector;
 use zeroize::Zeroizing;
 
 use super::bounded::{Bounded, Unanswered};
-use crate::{config::SharedServer, outbound};
+use crate::config::SharedServer;
 
 /// How long anything that is asked may take. A server beside the broker answers within a millisecond; one that forks to write its memory to
 /// disk, or a broker that starts cold on a busy machine, may take hundreds. Once it is over, the tier is off until it answers again.
@@ -185,8 +181,18 @@ pub(super) struct Writing {
     pub(super) merchant: Option<(Vec<u8>, Duration)>,
 }
 
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+/// What the protocol is spoken over.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// A stream to the server, or why there is none.
+pub type Dialled<'a> = Pin<Box<dyn Future<Output = Result<Box<dyn Stream>, LinkError>> + Send + 'a>>;
+
+/// How the server is reached: by TCP, or within a simulation.
+pub trait Dial: fmt::Debug + Send + Sync {
+    /// Makes a stream to it. Whoever asks ends it when it takes too long.
+    fn dial<'a>(&'a self, server: &'a SharedServer) -> Dialled<'a>;
+}
 
 /// A connection, which ends when this is dropped.
 pub(super) struct Link {
@@ -203,9 +209,9 @@ impl fmt::Debug for Link {
 
 impl Link {
     /// Connects, shows the password, and sees that the server can be read from and written to.
-    pub(super) async fn open(server: &SharedServer) -> Result<Self, LinkError> {
+    pub(super) async fn open(dial: &dyn Dial, server: &SharedServer) -> Result<Self, LinkError> {
         let connecting = async {
-            let link = Self::connect(server).await?;
+            let link = Self::connect(dial, server).await?;
             match link.ask(&eval(PROBE, &[PROBED, PROBED_NEWS])).await {
                 // What is there can be read.
                 Ok(_) | Err(LinkError::Full) => {}
@@ -218,19 +224,8 @@ impl Link {
         within(CONNECT_TIMEOUT, connecting).await
     }
 
-    async fn connect(server: &SharedServer) -> Result<Self, LinkError> {
-        let stream = TcpStream::connect((server.host.as_str(), server.port)).await.map_err(|_refused| LinkError::Unreachable)?;
-        stream.set_nodelay(true).map_err(|_broken| LinkError::Broken)?;
-        let stream: Box<dyn Stream> = if server.tls {
-            let roots = server.ca_file.as_ref().map_or_else(outbound::public_roots, |file| Arc::clone(&file.roots));
-            let config = outbound::tls(roots).map_err(|_unusable| LinkError::Tls)?;
-            let name = server.host.strip_suffix('.').unwrap_or(&server.host);
-            let name = ServerName::try_from(name.to_owned()).map_err(|_no_name| LinkError::Tls)?;
-            let connected = TlsConnector::from(Arc::new(config)).connect(name, stream).await;
-            Box::new(connected.map_err(|_refused| LinkError::Tls)?)
-        } else {
-            Box::new(stream)
-        };
+    async fn connect(dial: &dyn Dial, server: &SharedServer) -> Result<Self, LinkError> {
+        let stream = dial.dial(server).await?;
         let mut info = RedisConnectionInfo::default()
             .set_protocol(ProtocolVersion::RESP2)
             .set_db(i64::from(server.database))

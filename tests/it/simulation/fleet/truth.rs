@@ -1,0 +1,343 @@
+//! What is true of a fleet: whose sign-in is under way where, which tokens there are, and since when the tier has kept its word.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Mutex, MutexGuard},
+    time::{Duration, SystemTime},
+};
+
+use token_broker::{clock::Moment, user::UserKey};
+use tokio::time::Instant;
+
+/// All clocks begin here, but for what they are wrong by.
+const EPOCH: Duration = Duration::from_secs(1_800_000_000);
+/// For so long after its last fault the tier may be unknown to be well: the longest pause before it is connected to, and a try.
+const MARGIN: Duration = Duration::from_secs(10);
+/// What replicas know of when something was, at a tier that is well: a few ways to it and back.
+const SLACK: Duration = Duration::from_millis(30);
+/// Others hear of a token within this.
+const HEARD: Duration = Duration::from_secs(1);
+/// One sign-in surely began before another if it did by so much.
+const SURELY: Duration = Duration::from_millis(1_100);
+/// The same where a former entry may have been put back, whose age is known to a few seconds only.
+const SURELY_LIED_TO: Duration = Duration::from_secs(5);
+/// Sign-ins of a user that are remembered.
+const REMEMBERED: usize = 12;
+
+/// What rules there are.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rules {
+    pub(super) floor: Duration,
+    pub(super) hold: Duration,
+}
+
+/// The truth.
+#[derive(Debug)]
+pub(super) struct Truth {
+    began: Instant,
+    pub(super) rules: Rules,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Faults of the tier that last.
+    faults: usize,
+    /// When the last one ended.
+    calm: Option<Instant>,
+    /// Somebody wrote to the server what no replica did.
+    has_lied: bool,
+    /// What the server's clock is wrong by, in milliseconds.
+    server_skew: i64,
+    healthy: bool,
+    killed: BTreeSet<u64>,
+    /// When clocks of replicas were last set.
+    clocks_set: BTreeMap<u64, Instant>,
+    users: BTreeMap<UserKey, Facts>,
+    /// What one replica knows for itself.
+    own: BTreeMap<(u64, UserKey), Own>,
+    history: Vec<String>,
+    violations: Vec<String>,
+    pub(super) counts: Counts,
+}
+
+/// What came to pass.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Counts {
+    pub(super) sign_ins: u64,
+    pub(super) calls: u64,
+    /// Tokens of other replicas' that were answered.
+    pub(super) shared: u64,
+    /// Times that an invariant of the whole fleet was looked at while the tier kept its word.
+    pub(super) judged: u64,
+}
+
+/// One that was sent to the vault.
+#[derive(Clone, Copy, Debug)]
+struct SignIn {
+    replica: u64,
+    began: Instant,
+    /// When the vault is done with it, whoever hears of that.
+    done: Instant,
+}
+
+/// What no replica may do before then, and who knows.
+#[derive(Clone, Copy, Debug)]
+struct Stop {
+    why: &'static str,
+    by: SignIn,
+    until: Instant,
+}
+
+#[derive(Debug, Default)]
+struct Facts {
+    sign_ins: Vec<SignIn>,
+    stops: Vec<Stop>,
+    tokens: Vec<Issued>,
+}
+
+/// A token.
+#[derive(Clone, Debug)]
+pub(super) struct Issued {
+    text: String,
+    by: SignIn,
+    /// When it was given.
+    at: Instant,
+    /// By the clocks of who signed in.
+    pub(super) end: Moment,
+}
+
+#[derive(Debug, Default)]
+struct Own {
+    signing_in: bool,
+    stops: Vec<Stop>,
+    /// When the sign-in began of the newest token that it answered.
+    answered: Option<Instant>,
+}
+
+impl Truth {
+    pub(super) fn new(rules: Rules) -> Self {
+        Self { began: Instant::now(), rules, state: Mutex::default() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("nobody panics while holding it")
+    }
+
+    /// Both clocks of a machine that is wrong by so many milliseconds.
+    pub(super) fn now(&self, skew: i64) -> Moment {
+        let mono = Instant::now();
+        let wall = SystemTime::UNIX_EPOCH + EPOCH + mono.saturating_duration_since(self.began);
+        let by = Duration::from_millis(skew.unsigned_abs());
+        Moment { mono, wall: if skew < 0 { wall - by } else { wall + by } }
+    }
+
+    pub(super) fn server_clock(&self) -> SystemTime {
+        let skew = self.state().server_skew;
+        self.now(skew).wall
+    }
+
+    /// Sets the server's clock; whether it goes back.
+    pub(super) fn set_server_clock(&self, skew: i64) -> bool {
+        std::mem::replace(&mut self.state().server_skew, skew) > skew
+    }
+
+    pub(super) fn fault_begins(&self, what: &str) {
+        self.note(format!("the tier: {what}"));
+        self.state().faults += 1;
+    }
+
+    pub(super) fn lie(&self) {
+        self.state().has_lied = true;
+    }
+
+    pub(super) fn fault_ends(&self) {
+        let mut state = self.state();
+        state.faults -= 1;
+        state.calm = Some(Instant::now());
+        drop(state);
+        self.note("the tier: over".to_owned());
+    }
+
+    pub(super) fn heal(&self) {
+        self.note("the vault is well".to_owned());
+        self.state().healthy = true;
+    }
+
+    pub(super) fn is_healthy(&self) -> bool {
+        self.state().healthy
+    }
+
+    pub(super) fn kill(&self, replica: u64) {
+        self.note(format!("replica {replica} is killed"));
+        self.state().killed.insert(replica);
+    }
+
+    pub(super) fn is_killed(&self, replica: u64) -> bool {
+        self.state().killed.contains(&replica)
+    }
+
+    pub(super) fn clock_is_set(&self, replica: u64, skew: i64) {
+        self.note(format!("the clock of replica {replica} is off by {skew} ms"));
+        self.state().clocks_set.insert(replica, Instant::now());
+    }
+
+    /// A replica sends a password, with which the vault is done at `done`.
+    pub(super) fn begin(&self, replica: u64, user: &UserKey, done: Instant) -> Began {
+        let (now, mut found) = (Instant::now(), Vec::new());
+        let mut state = self.state();
+        state.counts.sign_ins += 1;
+        let own = state.own.entry((replica, user.clone())).or_default();
+        if std::mem::replace(&mut own.signing_in, true) {
+            found.push(format!("two sign-ins of {user} at once by replica {replica}"));
+        }
+        // What another was granted at about the same time may count as later.
+        let tokens = state.users.get(user).map(|facts| facts.tokens.clone()).unwrap_or_default();
+        let is_contested = |stop: &Stop| {
+            let others = |issued: &&Issued| issued.by.replica != stop.by.replica && issued.by.began <= stop.by.done;
+            tokens.iter().filter(others).any(|issued| issued.at + SURELY >= stop.by.began)
+        };
+        let own = state.own.entry((replica, user.clone())).or_default();
+        if let Some(stop) = own.stops.iter().find(|stop| now < stop.until && !is_contested(stop)) {
+            found.push(format!("replica {replica} signs {user} in inside its own {}", stop.why));
+        }
+        let (mut judged, by) = (0, SignIn { replica, began: now, done });
+        let facts = state.users.entry(user.clone()).or_default();
+        let (others, stops) = (facts.sign_ins.clone(), facts.stops.clone());
+        facts.sign_ins.push(by);
+        let surplus = facts.sign_ins.len().saturating_sub(REMEMBERED);
+        facts.sign_ins.drain(..surplus);
+        for other in others.iter().filter(|other| state.keeps_its_word(other.began)) {
+            judged += 1;
+            if now < other.done {
+                found.push(format!("replicas {} and {replica} sign {user} in at once", other.replica));
+            }
+        }
+        // Who was killed may not have told.
+        for stop in stops.iter().filter(|stop| state.keeps_its_word(stop.by.began) && !state.killed.contains(&stop.by.replica)) {
+            judged += 1;
+            if now + SLACK < stop.until {
+                let (of, why) = (stop.by.replica, stop.why);
+                found.push(format!("replica {replica} signs {user} in inside the {why} that replica {of} was told"));
+            }
+        }
+        state.counts.judged += judged;
+        drop(state);
+        self.note(format!("replica {replica} signs {user} in"));
+        found.into_iter().for_each(|what| self.check(false, || what));
+        Began(by)
+    }
+
+    pub(super) fn end(&self, user: &UserKey, Began(by): Began, outcome: &str) {
+        self.state().own.entry((by.replica, user.clone())).or_default().signing_in = false;
+        self.note(format!("replica {} signed {user} in: {outcome}", by.replica));
+    }
+
+    /// Nobody signs these users in before then.
+    pub(super) fn stop(&self, users: &[UserKey], Began(by): Began, why: &'static str, until: Instant) {
+        let stop = Stop { why, by, until };
+        let mut state = self.state();
+        for user in users {
+            state.own.entry((by.replica, user.clone())).or_default().stops.push(stop);
+            state.users.entry(user.clone()).or_default().stops.push(stop);
+        }
+    }
+
+    /// A token was given, which is at the replica now.
+    pub(super) fn issue(&self, user: &UserKey, Began(by): Began, text: String, end: Moment, left: Duration) {
+        // One that ended on the way is no token.
+        if left.is_zero() {
+            return;
+        }
+        let at = Instant::now();
+        let mut state = self.state();
+        // What stood against the credential does no longer, for whoever hears of it, and its floor is another.
+        let stays = |stop: &Stop| stop.why == "merchant's wait";
+        let facts = state.users.entry(user.clone()).or_default();
+        facts.stops.retain(stays);
+        facts.tokens.push(Issued { text, by, at, end });
+        for (_, own) in state.own.iter_mut().filter(|((_, of), _)| of == user) {
+            own.stops.retain(stays);
+        }
+        drop(state);
+        self.stop(std::slice::from_ref(user), Began(by), "floor", by.began + self.rules.floor.min(left / 2));
+    }
+
+    /// A replica answered a token to a call that came at `called`. By its clocks it is `now`.
+    pub(super) fn answered(&self, replica: u64, user: &UserKey, text: &str, called: Instant, now: Moment, is_shared: bool) {
+        let mut state = self.state();
+        state.counts.shared += u64::from(is_shared);
+        let is_lied_to = state.has_lied;
+        let facts = state.users.entry(user.clone()).or_default();
+        let issued = facts.tokens.iter().find(|issued| issued.text == text).cloned();
+        let heard = facts.tokens.iter().rev().find(|issued| issued.at + HEARD <= called).cloned();
+        let Some(issued) = issued else {
+            drop(state);
+            return self.check(false, || format!("{user} got a token that is not its own: {text}"));
+        };
+        let mut found = Vec::new();
+        // Who puts a former entry back also says how long it lasts yet; then this machine's wall clock alone knows better.
+        let is_expired = issued.end.left_at(now).is_zero() && (!is_lied_to || issued.end.wall <= now.wall);
+        if is_expired {
+            found.push(format!("replica {replica} answered an expired token of {user}'s"));
+        }
+        let own = state.own.entry((replica, user.clone())).or_default();
+        let surely = if is_lied_to { SURELY_LIED_TO } else { SURELY };
+        if own.answered.is_some_and(|former| issued.by.began + surely < former) {
+            found.push(format!("replica {replica} went back to a former token of {user}'s"));
+        }
+        own.answered = own.answered.max(Some(issued.by.began));
+        if let Some(heard) = heard
+            && heard.by.began > issued.by.began
+            && !state.killed.contains(&heard.by.replica)
+            && state.keeps_its_word(issued.by.began.min(heard.by.began))
+            && heard.end.left_at(now) > HEARD
+            // What had ended by its clocks as it was told, nobody looks at again.
+            && state.clocks_set.get(&replica).is_none_or(|set| *set < heard.at)
+        {
+            found.push(format!("replica {replica} answered {user}'s former token {:?} after the next", called - heard.at));
+        }
+        state.counts.judged += 1;
+        drop(state);
+        found.into_iter().for_each(|what| self.check(false, || what));
+    }
+
+    pub(super) fn called(&self) {
+        self.state().counts.calls += 1;
+    }
+
+    pub(super) fn note(&self, what: String) {
+        let at = self.began.elapsed();
+        self.state().history.push(format!("{at:?} {what}"));
+    }
+
+    pub(super) fn check(&self, holds: bool, what: impl FnOnce() -> String) {
+        if !holds {
+            let violation = format!("{:?} {}", self.began.elapsed(), what());
+            self.state().violations.push(violation);
+        }
+    }
+
+    pub(super) fn violations(&self) -> Vec<String> {
+        self.state().violations.clone()
+    }
+
+    pub(super) fn history(&self) -> Vec<String> {
+        self.state().history.clone()
+    }
+
+    pub(super) fn counts(&self) -> Counts {
+        self.state().counts
+    }
+}
+
+/// A sign-in that began.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Began(SignIn);
+
+impl State {
+    /// Whether the tier has kept its word, and replicas have known that it does, from then on.
+    fn keeps_its_word(&self, since: Instant) -> bool {
+        self.faults == 0 && self.calm.is_none_or(|calm| calm + MARGIN <= since)
+    }
+}
