@@ -30,6 +30,7 @@ impl proto::token_broker_service_server::TokenBrokerService for Echo {
             scope: SCOPE.to_owned(),
             token_id: self.token_id.clone(),
             expires_in: Some(Duration { seconds: LIFETIME_SECONDS, nanos: NANOS }),
+            renew_in: Some(Duration { seconds: LIFETIME_SECONDS, nanos: NANOS }),
         };
         Ok(Response::new(proto::GetTokenResponse { token: Some(token) }))
     }
