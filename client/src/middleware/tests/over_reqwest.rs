@@ -55,6 +55,8 @@ async fn serve(world: &Arc<World>) -> (String, String, JoinSet<()>) {
 
 async fn get(world: &Arc<World>, origin: &str, url: &str) -> (u16, String, String) {
     // It is not asked for TLS.
+    // Built beside the broker, reqwest has TLS, and no provider of its own; the other tests install the same.
+    drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
     let client = reqwest::Client::builder().no_proxy().build().expect("is one");
     let client = ClientBuilder::new(client).with(world.bearer(origin)).build();
     let answer = client.get(url).send().await.expect("is answered");
