@@ -133,6 +133,7 @@ impl Client {
     }
 
     fn balanced_among(endpoints: &[String], security: Security, connector: Connector) -> Result<Self, ClientError> {
+        tokio::runtime::Handle::try_current().map_err(|_none| ClientError::NoRuntime)?;
         let (mut names, mut told) = (Vec::new(), Vec::new());
         for endpoint in endpoints {
             let named = prepare(endpoint, &security)?.uri().clone();

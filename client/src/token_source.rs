@@ -74,6 +74,8 @@ struct Shared {
     /// In milliseconds.
     idle_after: u64,
     random: RandomState,
+    /// How often it was drawn by chance.
+    drawn: AtomicU64,
     counted: Counted,
 }
 
@@ -92,7 +94,7 @@ impl Shared {
     /// 0 to 1; spread, not secrecy.
     #[allow(clippy::cast_precision_loss, reason = "half of the bits are plenty")]
     fn jitter(&self) -> f64 {
-        let drawn = self.random.hash_one(self.counted.calls.load(Ordering::Relaxed)) >> 32;
+        let drawn = self.random.hash_one(self.drawn.fetch_add(1, Ordering::Relaxed)) >> 32;
         drawn as f64 / f64::from(u32::MAX)
     }
 }
@@ -154,7 +156,8 @@ impl TokenSource {
     #[must_use]
     pub fn over(ask: Box<dyn Ask>, timeout: Duration) -> Self {
         let idle_after = u64::try_from(IDLE_AFTER.as_millis()).unwrap_or(u64::MAX);
-        let shared = Shared { ask, epoch: now(), idle_after, random: RandomState::new(), counted: Counted::default() };
+        let (random, drawn) = (RandomState::new(), AtomicU64::default());
+        let shared = Shared { ask, epoch: now(), idle_after, random, drawn, counted: Counted::default() };
         Self(Arc::new(Inner { users: UserMap::default(), shared: Arc::new(shared), timeout, runtime: Mutex::default() }))
     }
 
@@ -180,6 +183,8 @@ impl TokenSource {
             match slot.next(&self.0.shared, &runtime) {
                 Next::Now(outcome) => return outcome,
                 Next::Wait(follower) => match follower.result_by(began + self.0.timeout).await {
+                    // It was good when the call ended; this task may not have run since.
+                    Ok(Ok(token)) if token.life().ends <= now() => {}
                     Ok(outcome) => return outcome,
                     Err(WaitError::Deadline) => {
                         let text = format!("no token within {} s", self.0.timeout.as_secs_f64());

@@ -16,6 +16,10 @@ pub const CALLERS_MAX: usize = 3_072;
 pub const HEALTH_MAX: usize = 128;
 /// What one takes that is idle, with TLS: buffers of h2 (24 KiB) and rustls, and its task; 34 KiB in plaintext, and 42 with TLS.
 const IDLE_BYTES: usize = 44 * KIB;
+/// The certificates that its client shows, which rustls keeps for as long as the connection lasts, are so many at most …
+pub(super) const CHAIN_MAX: usize = 5;
+/// … and so long, all together: five of the usual size, with RSA keys of 2,048 bits, have some 6 KiB.
+pub(super) const CHAIN_BYTES_MAX: usize = 8 * KIB;
 
 /// Most calls that wait at once, all together: for the vault, for their message, or to be read. Beyond what `signin` lets wait for
 /// sign-ins, so that those are refused with words.
@@ -47,7 +51,7 @@ const UNSENT_BYTES: usize = 3 * KIB / 2;
 pub const STREAM_WINDOW: u32 = 16 * 1024;
 
 const _: () = assert!(
-    (CALLERS_MAX + HEALTH_MAX) * IDLE_BYTES
+    (CALLERS_MAX + HEALTH_MAX) * (IDLE_BYTES + CHAIN_BYTES_MAX)
         + WAITING_MAX * WAITING_BYTES
         + 2 * STRANGERS_WAITING_MAX * STRANGER_BYTES
         + UNSENT_MAX * STREAMS_MAX as usize * UNSENT_BYTES

@@ -19,6 +19,7 @@ use rustls::{
 use tokio::time::Instant;
 use tracing::warn;
 
+use super::memory_budget::{CHAIN_BYTES_MAX, CHAIN_MAX};
 use crate::{authn::certificate::UNREADABLE, clock::Clock};
 
 const ENDED: &str = "your certificate has ended, or one of those between it and its CA: connect again with the next one";
@@ -75,7 +76,8 @@ fn in_words(why: &Error) -> &'static str {
     }
 }
 
-/// Lets any certificate through a handshake that its client holds the key of: what it is worth is judged after.
+/// Lets any certificate through a handshake that its client holds the key of: what it is worth is judged after. But never a chain that
+/// would take more memory than a connection has, or, as webpki tries every way through it, seconds to be judged.
 struct AnyCertificate(Arc<dyn ClientCertVerifier>);
 
 impl fmt::Debug for AnyCertificate {
@@ -87,10 +89,16 @@ impl fmt::Debug for AnyCertificate {
 impl ClientCertVerifier for AnyCertificate {
     fn verify_client_cert(
         &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
+        own: &CertificateDer<'_>,
+        others: &[CertificateDer<'_>],
         _: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
+        let bytes = others.iter().fold(own.len(), |bytes, other| bytes.saturating_add(other.len()));
+        if others.len() >= CHAIN_MAX || bytes > CHAIN_BYTES_MAX {
+            return Err(Error::General(format!(
+                "its client shows more than {CHAIN_MAX} certificates, or {CHAIN_BYTES_MAX} bytes"
+            )));
+        }
         Ok(ClientCertVerified::assertion())
     }
 
@@ -176,8 +184,23 @@ impl Lately {
 mod tests {
     use std::net::Ipv4Addr;
 
+    use rustls::server::WebPkiClientVerifier;
+
     use super::*;
     use crate::clock::SystemClock;
+
+    /// Also of empty ones, which take three bytes each on the wire, and 24 here.
+    #[test]
+    fn a_chain_is_taken_that_is_short() {
+        let handshake = Voucher::new(WebPkiClientVerifier::no_client_auth()).at_handshake();
+        let is_taken = |own: usize, others: &[usize]| {
+            let [own, others] =
+                [&[own], others].map(|all| all.iter().map(|n| CertificateDer::from(vec![0; *n])).collect::<Vec<_>>());
+            handshake.verify_client_cert(&own[0], &others, UnixTime::now()).is_ok()
+        };
+        assert!(is_taken(CHAIN_BYTES_MAX, &[]) && is_taken(1_000, &[1_500; CHAIN_MAX - 1]));
+        assert!(!is_taken(CHAIN_BYTES_MAX + 1, &[]) && !is_taken(1_000, &[CHAIN_BYTES_MAX]) && !is_taken(1, &[0; CHAIN_MAX]));
+    }
 
     #[test]
     fn each_address_is_told_of_once_a_minute_and_no_more_than_some_of_them() {

@@ -49,14 +49,16 @@ impl Brokers {
     /// The client, of the files as they are or, where they can't be used, as they were.
     async fn client(&self) -> Result<Client, ClientError> {
         let mut made = self.made.lock().await;
-        let now = now();
         let works = made.as_mut().filter(|made| !made.client.has_ended());
         if let Some(works) = &works
-            && works.looked + FILES_EVERY > now
+            && works.looked + FILES_EVERY > now()
         {
             return Ok(works.client.clone());
         }
-        let fresh = match (self.read().await, works) {
+        let read = self.read().await;
+        // Not before: files that hang would be read again by each who waits here, one after the other.
+        let now = now();
+        let fresh = match (read, works) {
             (Ok(security), Some(works)) if security == works.security => {
                 works.looked = now;
                 return Ok(works.client.clone());

@@ -88,6 +88,11 @@ pub(super) enum Next {
     Wait(Follower<Outcome>),
 }
 
+/// Whether the pause after this failure is the back-off alone: neither did the broker name a wait, nor is no repeat of use.
+fn is_our_own_pause(error: &ClientError) -> bool {
+    error.retry_after().is_none() && !error.is_permanent()
+}
+
 impl Slot {
     pub(super) fn new(user: User) -> Self {
         let state = State {
@@ -174,6 +179,8 @@ impl Slot {
         state.complaints.push_back(Complaint { id: token.id().to_owned(), ends: token.life().ends, named: true });
         self.held.store(None);
         state.rested = now;
+        // Made up when there was a good token: now somebody waits.
+        state.stopped.take_if(|(_, error)| is_our_own_pause(error));
         if let Some(runtime) = runtime.filter(|_| state.call().is_none() && !state.is_stopped(now)) {
             self.begin(&mut state, shared, runtime);
         }
@@ -253,8 +260,13 @@ impl Slot {
             }
             Err(error) => {
                 shared.counted.failures.fetch_add(1, Ordering::Relaxed);
-                let has_token = self.hit(now).is_some();
-                let until = now + rules::pause(error, state.failures, has_token, shared.jitter());
+                let held = self.hit(now);
+                let has_token = held.is_some();
+                let mut until = now + rules::pause(error, state.failures, has_token, shared.jitter());
+                if let Some(held) = held.filter(|_| is_our_own_pause(error)) {
+                    // Once the token has ended somebody waits for the next.
+                    until = until.min(held.life().ends);
+                }
                 state.failures = state.failures.saturating_add(1);
                 state.stopped = Some((until, error.clone()));
                 // Without a token the next who asks begins anew.

@@ -66,8 +66,14 @@ impl Hash for User {
 /// With the number masked.
 impl fmt::Debug for User {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown =
-            self.0.number.char_indices().rev().nth(SHOWN - 1).map_or("", |(at, _)| self.0.number.get(at..).unwrap_or_default());
+        let shown = self
+            .0
+            .number
+            .char_indices()
+            .rev()
+            .nth(SHOWN - 1)
+            .filter(|(at, _)| *at > 0)
+            .map_or("", |(at, _)| self.0.number.get(at..).unwrap_or_default());
         f.debug_struct("User").field("merchant_id", &self.0.merchant_id).field("number", &format_args!("…{shown}")).finish()
     }
 }
@@ -83,6 +89,8 @@ mod tests {
             user == User::new("m", "+447871239999") && user != User::new("n", "+447871239999") && user != User::new("m", "+1")
         );
         assert_eq!(format!("{user:?}"), r#"User { merchant_id: "m", number: …9999 }"#);
-        assert_eq!(format!("{:?}", User::new("m", "+12")), r#"User { merchant_id: "m", number: … }"#);
+        for short in ["+12", "+123"] {
+            assert_eq!(format!("{:?}", User::new("m", short)), r#"User { merchant_id: "m", number: … }"#);
+        }
     }
 }

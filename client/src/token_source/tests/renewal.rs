@@ -140,3 +140,35 @@ async fn a_call_that_took_longer_than_its_token_lives_is_repeated_once() {
     let token = tasks.join_next().await.expect("is one").expect("no panic").expect("there is one");
     assert_eq!((token.id(), broker.calls()), ("in time", 2));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_made_up_beside_a_good_token_ends_with_it() {
+    let broker = Broker::default();
+    let refusals = std::iter::repeat_with(|| Answer::Refuses(Code::Unavailable, None)).take(20);
+    broker.says([Answer::Token("first", 100)]).says(refusals);
+    let source = broker.source();
+    source.token(&user()).await.expect("there is one");
+    for _ in 0..100 {
+        pass(SECOND).await;
+        source.cached(&user());
+    }
+    // The longest pause while there is none.
+    pass(2 * SECOND).await;
+    assert!(broker.calls() > 3 && source.cached(&user()).is_none());
+    broker.0.answers.lock().expect("no panic").clear();
+    source.token(&user()).await.expect("the broker is back, and is asked");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_complaint_does_not_wait_for_a_pause_made_up_beside_a_good_token() {
+    let broker = Broker::default();
+    broker.says([Answer::Token("first", 100), Answer::Refuses(Code::Unavailable, None)]);
+    let source = broker.source();
+    let token = source.token(&user()).await.expect("there is one");
+    while broker.calls() < 2 {
+        pass(SECOND / 10).await;
+        source.cached(&user());
+    }
+    source.rejected(&token);
+    source.token(&user()).await.expect("the broker is asked");
+}
