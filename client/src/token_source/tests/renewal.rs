@@ -150,7 +150,7 @@ async fn a_pause_made_up_beside_a_good_token_ends_with_it() {
     source.token(&user()).await.expect("there is one");
     for _ in 0..100 {
         pass(SECOND).await;
-        source.cached(&user());
+        drop(source.cached(&user()));
     }
     // The longest pause while there is none.
     pass(2 * SECOND).await;
@@ -167,7 +167,7 @@ async fn a_complaint_does_not_wait_for_a_pause_made_up_beside_a_good_token() {
     let token = source.token(&user()).await.expect("there is one");
     while broker.calls() < 2 {
         pass(SECOND / 10).await;
-        source.cached(&user());
+        drop(source.cached(&user()));
     }
     source.rejected(&token);
     source.token(&user()).await.expect("the broker is asked");
