@@ -23,7 +23,7 @@ def pair(tmp_path_factory):
     """A certificate that vouches for itself, and its key."""
     directory = tmp_path_factory.mktemp("tls")
     certificate, key = directory / "tls.crt", directory / "tls.key"
-    new = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2"
+    new = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 30"
     name = "-subj /CN=broker -addext subjectAltName=DNS:broker"
     command = ["openssl", *new.split(), *name.split(), "-keyout", key, "-out", certificate]
     subprocess.run(command, check=True, capture_output=True)

@@ -130,9 +130,9 @@ END
 (
   cd "$run"
   ec=(-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes)
-  openssl req -x509 "${ec[@]}" -keyout ca.key -out ca.crt -days 2 -subj /CN=cluster
+  openssl req -x509 "${ec[@]}" -keyout ca.key -out ca.crt -days 30 -subj /CN=cluster
   openssl req "${ec[@]}" -keyout api.key -out api.csr -subj /CN=kube-apiserver
-  openssl x509 -req -in api.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -out api.crt -extfile <(echo subjectAltName=IP:127.0.0.1)
+  openssl x509 -req -in api.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 30 -out api.crt -extfile <(echo subjectAltName=IP:127.0.0.1)
   # As kubeadm does: RSA of 2,048 bits.
   openssl genrsa -out accounts.key 2048
   openssl rsa -in accounts.key -pubout -out accounts.pub

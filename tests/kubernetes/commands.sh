@@ -61,7 +61,7 @@ merchant_id = "bece038f-2e46-49f4-b25e-89cd38d6dc16"
 number = "+447871239999"
 password = "1234Qwerty"
 END
-openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=broker -keyout tls.key -out tls.crt 2>/dev/null
+openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 30 -subj /CN=broker -keyout tls.key -out tls.crt 2>/dev/null
 cp tls.crt ca.crt
 
 # README.md, docs/operations.md, the chart's README, and the head of the manifests.
