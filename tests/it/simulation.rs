@@ -4,15 +4,12 @@
 
 mod callers;
 mod fleet;
+mod seeds;
 mod vault;
 mod world;
 
 use std::{
-    sync::{
-        Arc, Once,
-        atomic::{AtomicU64, Ordering},
-    },
-    thread,
+    sync::{Arc, Once},
     time::Duration,
 };
 
@@ -27,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::{
     callers::Operator,
+    seeds::Played,
     vault::SCRIPTED_PANIC,
     world::{Force, SimulatedClock, World},
 };
@@ -44,52 +42,21 @@ const SETTLED: Duration = Duration::from_secs(720);
 #[test]
 fn no_history_breaks_an_invariant() {
     silence_scripted_panics();
-    let number = |name: &str| std::env::var(name).ok().map(|value| value.parse::<u64>().expect("is a number"));
-    let (first, end) = match number("TOKEN_BROKER_SEED") {
-        Some(seed) => (seed, seed + 1),
-        None => (0, number("TOKEN_BROKER_SEEDS").unwrap_or(SEEDS)),
-    };
-    let (next, sign_ins, calls) = (AtomicU64::new(first), AtomicU64::new(0), AtomicU64::new(0));
-    thread::scope(|scope| {
-        for _ in 0..2 {
-            scope.spawn(|| {
-                loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= end {
-                        return;
-                    }
-                    let world = simulate(seed);
-                    let found = world.violations();
-                    if first + 1 == end {
-                        println!("{}", world.history().join("\n"));
-                    }
-                    assert!(
-                        found.is_empty(),
-                        "seed {seed}: {found:#?}\nrun it alone: TOKEN_BROKER_SEED={seed} cargo test --test it no_history"
-                    );
-                    sign_ins.fetch_add(world.sign_ins(), Ordering::Relaxed);
-                    calls.fetch_add(world.calls(), Ordering::Relaxed);
-                }
-            });
-        }
-    });
-    println!("{} seeds, {sign_ins:?} sign-ins, {calls:?} calls", end - first);
-    assert!(first + 1 == end || sign_ins.into_inner() > end - first, "the simulation does simulate");
+    let (seeds, [sign_ins, calls]) = seeds::play(("TOKEN_BROKER_SEEDS", SEEDS), "no_history_breaks", simulate);
+    println!("{seeds} seeds, {sign_ins} sign-ins, {calls} calls");
+    assert!(seeds == 1 || sign_ins > seeds, "the simulation does simulate");
 }
 
 #[test]
 fn a_seed_is_a_history() {
     silence_scripted_panics();
-    for seed in [3, 1_000_003] {
-        let (once, again) = (simulate(seed).history(), simulate(seed).history());
-        let parting = once.iter().zip(&again).find(|(once, again)| once != again);
-        assert_eq!((parting, once.len()), (None, again.len()), "seed {seed}");
-    }
+    seeds::are_histories(simulate);
 }
 
-fn simulate(seed: u64) -> Arc<World> {
+fn simulate(seed: u64) -> Played<2> {
     let runtime = runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
-    runtime.block_on(run(seed))
+    let world = runtime.block_on(run(seed));
+    Played { history: world.history(), violations: world.violations(), counts: [world.sign_ins(), world.calls()] }
 }
 
 async fn run(seed: u64) -> Arc<World> {

@@ -31,11 +31,11 @@ const LOST_PAUSE: Duration = Duration::from_millis(200);
 /// Losses and silences waiting to be heard; one is enough to cause a look-up.
 const NEWS_QUEUE: usize = 64;
 /// A replica that has left a call without an answer for this long is asked whether it lives, again and again as the call goes on:
-/// answers from its memory take milliseconds, and sign-ins mostly less than this.
-const QUIET: Duration = Duration::from_secs(1);
+/// answers from its memory take milliseconds; a sign-in that takes longer costs a question each time.
+const QUIET: Duration = Duration::from_millis(500);
 /// The question is answered at once by a replica that lives. If it isn't for this long, the call goes elsewhere: both together are less
 /// than the first second of a call, and what is left of the time that we advise covers a sign-in.
-const PATIENCE: Duration = Duration::from_millis(500);
+const PATIENCE: Duration = Duration::from_millis(400);
 /// In a short call, each of the two takes such a part of what is left, so that half of it is there for another replica …
 const PARTS: u32 = 4;
 /// … but the answer is waited for so long, which is many round trips: one replica too many that is asked may be one sign-in too many.

@@ -12,14 +12,7 @@ mod store;
 mod truth;
 mod vault;
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    thread,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use tokio::{runtime, task::JoinSet};
 
@@ -27,6 +20,7 @@ use self::{
     machines::Fleet,
     truth::{Rules, Truth},
 };
+use super::seeds::{self, Played};
 
 /// Seeds of an ordinary run.
 const SEEDS: u64 = 1_000;
@@ -40,56 +34,23 @@ const RUN: Duration = Duration::from_secs(60);
 
 #[test]
 fn no_history_of_a_fleet_breaks_an_invariant() {
-    let number = |name: &str| std::env::var(name).ok().map(|value| value.parse::<u64>().expect("is a number"));
-    let (first, end) = match number("TOKEN_BROKER_SEED") {
-        Some(seed) => (seed, seed + 1),
-        None => (0, number("TOKEN_BROKER_FLEET_SEEDS").unwrap_or(SEEDS)),
-    };
-    let next = AtomicU64::new(first);
-    let totals: [AtomicU64; 4] = std::array::from_fn(|_| AtomicU64::new(0));
-    thread::scope(|scope| {
-        for _ in 0..2 {
-            scope.spawn(|| {
-                loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= end {
-                        return;
-                    }
-                    let truth = simulate(seed);
-                    let found = truth.violations();
-                    if first + 1 == end {
-                        println!("{}", truth.history().join("\n"));
-                    }
-                    assert!(
-                        found.is_empty(),
-                        "seed {seed}: {found:#?}\nrun it alone: TOKEN_BROKER_SEED={seed} cargo test --test it no_history_of_a_fleet"
-                    );
-                    let counts = truth.counts();
-                    for (total, count) in totals.iter().zip([counts.sign_ins, counts.calls, counts.shared, counts.judged]) {
-                        total.fetch_add(count, Ordering::Relaxed);
-                    }
-                }
-            });
-        }
-    });
-    let [sign_ins, calls, shared, judged] = totals.map(AtomicU64::into_inner);
-    println!("{} seeds, {sign_ins} sign-ins, {calls} calls, {shared} answers of others' tokens, {judged} judged", end - first);
-    let seeds = end - first;
+    let (seeds, counts) = seeds::play(("TOKEN_BROKER_FLEET_SEEDS", SEEDS), "no_history_of_a_fleet", simulate);
+    let [sign_ins, calls, shared, judged] = counts;
+    println!("{seeds} seeds, {sign_ins} sign-ins, {calls} calls, {shared} answers of others' tokens, {judged} judged");
     assert!(seeds == 1 || sign_ins > 10 * seeds && shared > 10 * seeds && judged > 10 * seeds, "the simulation does simulate");
 }
 
 #[test]
 fn a_seed_is_a_history_of_a_fleet() {
-    for seed in [3, 1_000_003] {
-        let (once, again) = (simulate(seed).history(), simulate(seed).history());
-        let parting = once.iter().zip(&again).find(|(once, again)| once != again);
-        assert_eq!((parting, once.len()), (None, again.len()), "seed {seed}");
-    }
+    seeds::are_histories(simulate);
 }
 
-fn simulate(seed: u64) -> Arc<Truth> {
+fn simulate(seed: u64) -> Played<4> {
     let runtime = runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
-    runtime.block_on(run(seed))
+    let truth = runtime.block_on(run(seed));
+    let counts = truth.counts();
+    let counts = [counts.sign_ins, counts.calls, counts.shared, counts.judged];
+    Played { history: truth.history(), violations: truth.violations(), counts }
 }
 
 async fn run(seed: u64) -> Arc<Truth> {
