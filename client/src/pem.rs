@@ -237,8 +237,10 @@ impl<'t> Scan<'t> {
         let rest = self.from(ends);
         let ended = rest.strip_prefix(END).and_then(|rest| rest.strip_prefix(label)).and_then(|rest| rest.strip_prefix(DASHES));
         match ended {
-            // Its last dashes are those of the next one's BEGIN as well, of which some are lost.
-            Some(rest) if BEGIN.strip_prefix(DASHES).is_some_and(|word| rest.starts_with(word)) => {
+            // Some of its last dashes are those of the next one's BEGIN as well.
+            Some(rest)
+                if (1..=DASHES.len()).any(|shared| self.from(self.text.len() - rest.len() - shared).starts_with(BEGIN)) =>
+            {
                 return Err(Fault::at(self.line(ends), stray::BEGINS));
             }
             Some(rest) => self.at = self.text.len() - rest.len(),

@@ -108,6 +108,7 @@ fn what_would_be_passed_over_is_a_fault_with_its_line() {
         (format!("{a}----{b}"), second - 1, "nothing before"),
         (format!("{a}{}", &b[5..]), second - 1, "five dashes"),
         (format!("{a}BEGIN CERTIFICATS"), second - 1, "five dashes"),
+        (format!("{a}----BEGIN CERTIFICATS"), second - 1, "five dashes"),
         (instead("\n", "\n# "), second + 1, "base64"),
         // Markers that are gone.
         (instead("-----BEGIN CERTIFICATE-----", ""), second + 1, "outside"),
