@@ -61,6 +61,9 @@ const TRIES_MAX: u32 = 4;
 const ELSEWHERE_PAUSE: Duration = Duration::from_millis(50);
 
 /// A connection to the broker, or to each of its replicas, made when first used and made again when lost. Cheap to clone.
+///
+/// It belongs to the tokio runtime that it is made and first used in: calls from another one wait, to their deadlines at most, while
+/// that one is not driven. A [`TokenSource`](crate::TokenSource) has a thread of its own for that.
 #[derive(Clone, Debug)]
 pub struct Client {
     route: Route,
@@ -157,14 +160,6 @@ impl Client {
     pub(crate) fn is_endpoint(endpoint: &str, with_ca: bool) -> bool {
         let wanted = if with_ca { "https" } else { "http" };
         Endpoint::from_shared(endpoint.to_owned()).is_ok_and(|parsed| parsed.uri().scheme_str() == Some(wanted))
-    }
-
-    /// Whether it will never have an answer again, since the runtime that it was made in has ended.
-    pub(crate) fn has_ended(&self) -> bool {
-        match &self.route {
-            Route::Single(_) => false,
-            Route::Balanced(replicas) => replicas.have_ended(),
-        }
     }
 
     fn over(route: Route, token_file: Option<PathBuf>) -> Self {

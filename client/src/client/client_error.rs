@@ -28,8 +28,10 @@ pub enum ClientError {
         /// Why.
         source: Arc<std::io::Error>,
     },
-    /// A call has to wait, and no tokio runtime is there to wait in.
+    /// A [`Client`](super::Client) is used where no tokio runtime is.
     NoRuntime,
+    /// The system starts no thread for a [`TokenSource`](crate::TokenSource).
+    NoThread(Arc<std::io::Error>),
     /// The broker's answer, or that there was none.
     Status(Box<Status>),
 }
@@ -47,6 +49,7 @@ impl fmt::Display for ClientError {
                 write!(f, "the service-account token can't be read from {}: {source}", path.display())
             }
             Self::NoRuntime => f.write_str("a call to the broker needs a tokio runtime with time and I/O: make it inside of one"),
+            Self::NoThread(why) => write!(f, "no thread can be started for the source of tokens: {why}"),
             Self::Status(status) => f.write_str(status.message()),
         }
     }
@@ -55,7 +58,7 @@ impl fmt::Display for ClientError {
 impl Error for ClientError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            Self::TokenFile { source, .. } => Some(&**source),
+            Self::TokenFile { source, .. } | Self::NoThread(source) => Some(&**source),
             Self::Endpoint(_) | Self::Security(_) | Self::NoRuntime | Self::Status(_) => None,
         }
     }
@@ -116,7 +119,7 @@ impl ClientError {
     #[must_use]
     pub fn status(&self) -> Option<&Status> {
         match self {
-            Self::Endpoint(_) | Self::Security(_) | Self::TokenFile { .. } | Self::NoRuntime => None,
+            Self::Endpoint(_) | Self::Security(_) | Self::TokenFile { .. } | Self::NoRuntime | Self::NoThread(_) => None,
             Self::Status(status) => Some(status),
         }
     }

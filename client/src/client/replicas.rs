@@ -113,11 +113,6 @@ impl Replicas {
         }
     }
 
-    /// Whether the task that keeps them is no more: its runtime has ended.
-    pub(super) fn have_ended(&self) -> bool {
-        self.reached.has_changed().is_err()
-    }
-
     /// Whether it is not known yet if there is any.
     pub(super) fn are_unknown(&self) -> bool {
         let reached = self.reached.borrow();

@@ -6,6 +6,8 @@ use std::{
     time::Duration,
 };
 
+use tokio::runtime::Handle;
+
 use crate::{Ask, Asking, proto::v1};
 
 use super::*;
@@ -51,7 +53,7 @@ impl World {
     }
 
     fn bearer(self: &Arc<Self>, origin: &str) -> Bearer {
-        let source = TokenSource::over(Box::new(Broker(Arc::clone(self))), Duration::from_secs(9));
+        let source = TokenSource::over(Box::new(Broker(Arc::clone(self))), Duration::from_secs(9), Handle::current(), 7);
         Bearer::new(source).user(User::new("m", "+447871239999")).origin(origin).expect("is one")
     }
 

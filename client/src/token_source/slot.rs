@@ -15,7 +15,6 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 use tokio::{
-    runtime::Handle,
     task::JoinSet,
     time::{Instant, sleep_until},
 };
@@ -139,17 +138,17 @@ impl Slot {
         at >= last + ASKED_GRAIN && self.nudged.compare_exchange(last, at, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
-    /// Begins a renewal if nobody does it: nobody had asked when it fell due, or its runtime ended.
-    pub(super) fn nudge(self: &Arc<Self>, shared: &Arc<Shared>, runtime: &Handle) {
+    /// Begins a renewal if nobody does it: nobody had asked when it fell due, or the task that would panicked.
+    pub(super) fn nudge(self: &Arc<Self>, shared: &Arc<Shared>) {
         let mut state = self.state();
         if state.tasks_live() || state.is_stopped(now()) {
             return;
         }
-        self.begin(&mut state, shared, runtime);
+        self.begin(&mut state, shared);
     }
 
     /// The token, why there is none, or what to wait for.
-    pub(super) fn next(self: &Arc<Self>, shared: &Arc<Shared>, runtime: &Handle) -> Next {
+    pub(super) fn next(self: &Arc<Self>, shared: &Arc<Shared>) -> Next {
         let mut state = self.state();
         let now = now();
         if let Some(token) = self.hit(now) {
@@ -160,12 +159,12 @@ impl Slot {
         }
         match &state.stopped {
             Some((until, error)) if *until > now => Next::Now(Err(error.clone())),
-            Some(_) | None => Next::Wait(self.begin(&mut state, shared, runtime)),
+            Some(_) | None => Next::Wait(self.begin(&mut state, shared)),
         }
     }
 
     /// Takes a complaint; whether it is news. Only the token that is held can be complained of: another has gone already.
-    pub(super) fn rejected(self: &Arc<Self>, token: &Token, shared: &Arc<Shared>, runtime: Option<&Handle>) -> bool {
+    pub(super) fn rejected(self: &Arc<Self>, token: &Token, shared: &Arc<Shared>) -> bool {
         let mut state = self.state();
         let now = now();
         let is_held = self.held.load().as_ref().is_some_and(|held| Token::of(held).id() == token.id());
@@ -181,8 +180,8 @@ impl Slot {
         state.rested = now;
         // Made up when there was a good token: now somebody waits.
         state.stopped.take_if(|(_, error)| is_our_own_pause(error));
-        if let Some(runtime) = runtime.filter(|_| state.call().is_none() && !state.is_stopped(now)) {
-            self.begin(&mut state, shared, runtime);
+        if state.call().is_none() && !state.is_stopped(now) {
+            self.begin(&mut state, shared);
         }
         true
     }
@@ -204,7 +203,7 @@ impl Slot {
         self.held.load().is_none() && self.state().complaints.iter().any(|one| one.ends > now)
     }
 
-    fn begin(self: &Arc<Self>, state: &mut State, shared: &Arc<Shared>, runtime: &Handle) -> Follower<Outcome> {
+    fn begin(self: &Arc<Self>, state: &mut State, shared: &Arc<Shared>) -> Follower<Outcome> {
         let leader = Leader::new();
         let follower = leader.follower();
         state.serial += 1;
@@ -213,7 +212,7 @@ impl Slot {
         state.tasks.abort_all();
         while state.tasks.try_join_next().is_some() {}
         let task = mind(Arc::downgrade(self), Arc::clone(shared), leader, state.serial);
-        state.tasks.spawn_on(task, runtime);
+        state.tasks.spawn_on(task, &shared.runtime);
         follower
     }
 
