@@ -205,8 +205,9 @@ impl TokenSource {
         if let Some(token) = self.cached_at(user, began) {
             return Ok(token);
         }
-        let slot = self.0.users.get_or_add(user, || Slot::new(user.clone()));
-        slot.note_asked(self.0.shared.millis(began));
+        let asked = self.0.shared.millis(began);
+        let slot = self.0.users.get_or_add(user, || Slot::new(user.clone(), asked));
+        slot.note_asked(asked);
         for _ in 0..TRIES {
             match slot.next(&self.0.shared) {
                 Next::Now(outcome) => return outcome,
