@@ -112,7 +112,8 @@ impl Client {
     ///
     /// It looks the name up again and again, keeps a connection to each address, and asks in turn those that have shown life. A call
     /// that a replica was lost over, that one refused because it ends, or that waits at one that has fallen silent, goes to another:
-    /// not one that waits for a sign-in, however long, at one that lives. One that the broker asks to wait with, for 5 s at most, is
+    /// not one that waits for a sign-in, however long, at one that lives. A replica that says it ends gets no call while there is another:
+    /// those that get calls are asked every 5 s. One that the broker asks to wait with, for 5 s at most, is
     /// tried again after that: within the time that the call may take, and four times at most.
     ///
     /// Tokio must be running.
@@ -274,11 +275,11 @@ impl Client {
         message: GetTokenRequest,
         end: Instant,
     ) -> Result<Result<Token, Status>, ClientError> {
-        let mut tries = 0;
+        let (mut tries, mut avoid) = (0, None);
         loop {
             tries += 1;
             let token = self.authorization().await?;
-            let replica = match replicas.next().await {
+            let replica = match replicas.next(avoid.as_ref()).await {
                 Ok(replica) => replica,
                 Err(none) => return Ok(Err(none)),
             };
@@ -286,14 +287,21 @@ impl Client {
             let left = end.saturating_duration_since(now());
             let answer =
                 if tries < TRIES_MAX { replicas.unless_silent(&replica, left, asking).await } else { Some(asking.await) };
-            let Some(answer) = answer else { continue };
+            let Some(answer) = answer else {
+                avoid = Some(replica);
+                continue;
+            };
             let Err(status) = &answer else { return Ok(answer) };
             let pause = match Retry::after(status) {
                 Retry::Lost => {
                     replicas.lost(&replica).await;
                     ELSEWHERE_PAUSE * (tries - 1)
                 }
-                Retry::Elsewhere => ELSEWHERE_PAUSE * (tries - 1),
+                Retry::Elsewhere => {
+                    replicas.ends(&replica);
+                    avoid = Some(replica);
+                    ELSEWHERE_PAUSE * (tries - 1)
+                }
                 Retry::Later(wait) => wait,
                 Retry::No => return Ok(answer),
             };

@@ -43,6 +43,8 @@ pub mod freshness;
 #[doc(hidden)]
 pub mod host;
 #[doc(hidden)]
+pub mod jitter;
+#[doc(hidden)]
 pub mod pem;
 #[doc(hidden)]
 pub mod plain;

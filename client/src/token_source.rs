@@ -25,7 +25,6 @@ mod user_map;
 use std::{
     fmt,
     future::Future,
-    hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher, RandomState},
     io,
     pin::Pin,
     sync::{
@@ -49,6 +48,7 @@ use self::{
 };
 use crate::{
     client::ClientError,
+    jitter::Jitter,
     proto::v1,
     single_flight::{Follower, WaitError},
 };
@@ -81,9 +81,7 @@ struct Shared {
     epoch: Instant,
     /// In milliseconds.
     idle_after: u64,
-    /// Of what is drawn by chance, and how often that was.
-    seed: u64,
-    drawn: AtomicU64,
+    jitter: Jitter,
     counted: Counted,
 }
 
@@ -105,14 +103,6 @@ impl Shared {
 
     fn millis(&self, at: Instant) -> u64 {
         u64::try_from(at.saturating_duration_since(self.epoch).as_millis()).unwrap_or(u64::MAX)
-    }
-
-    /// 0 to 1; spread, not secrecy.
-    #[allow(clippy::cast_precision_loss, reason = "half of the bits are plenty")]
-    fn jitter(&self) -> f64 {
-        let hasher = BuildHasherDefault::<DefaultHasher>::default();
-        let drawn = hasher.hash_one((self.seed, self.drawn.fetch_add(1, Ordering::Relaxed))) >> 32;
-        drawn as f64 / f64::from(u32::MAX)
     }
 }
 
@@ -172,20 +162,19 @@ impl TokenSource {
     }
 
     /// A source over whatever answers as a broker does, on the caller's runtime, for tests: its time may be paused, and what is drawn by
-    /// chance follows from `seed`.
+    /// chance is given.
     #[doc(hidden)]
     #[must_use]
-    pub fn over(ask: Box<dyn Ask>, timeout: Duration, runtime: Handle, seed: u64) -> Self {
+    pub fn over(ask: Box<dyn Ask>, timeout: Duration, runtime: Handle, jitter: Jitter) -> Self {
         let idle_after = u64::try_from(IDLE_AFTER.as_millis()).unwrap_or(u64::MAX);
-        let drawn = AtomicU64::default();
-        let shared = Shared { ask, runtime, epoch: now(), idle_after, seed, drawn, counted: Counted::default() };
+        let shared = Shared { ask, runtime, epoch: now(), idle_after, jitter, counted: Counted::default() };
         Self(Arc::new(Inner { users: UserMap::default(), shared: Arc::new(shared), timeout, _thread: None }))
     }
 
     /// The same on a thread of its own, by its own chance.
     fn apart(ask: Box<dyn Ask>, timeout: Duration) -> io::Result<Self> {
         let (runtime, running) = apart::start()?;
-        let mut source = Self::over(ask, timeout, runtime, RandomState::new().hash_one(()));
+        let mut source = Self::over(ask, timeout, runtime, Jitter::by_chance());
         if let Some(inner) = Arc::get_mut(&mut source.0) {
             inner._thread = Some(running);
         }

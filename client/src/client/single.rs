@@ -88,7 +88,7 @@ impl Single {
         // One at a time: whatever it finds counts for all.
         if attempts.is_empty() {
             attempts.spawn(async move {
-                if !channel.answers_in_time().await {
+                if channel.word_in_time().await.is_none() {
                     give_up(&state, serial);
                 }
             });
@@ -115,7 +115,7 @@ impl Single {
             let opening = async {
                 let channel = connector.connect(&endpoint).await?;
                 told.0.send_replace(State::Confirming);
-                LiveChannel::open(channel, connector.answer_timeout()).await
+                LiveChannel::open(channel, connector.answer_timeout()).await.map(|(channel, _word)| channel)
             };
             let state = match opening.await {
                 Ok(channel) => State::Connected(Connected { channel, serial }),

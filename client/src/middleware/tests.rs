@@ -8,7 +8,7 @@ use std::{
 
 use tokio::runtime::Handle;
 
-use crate::{Ask, Asking, proto::v1};
+use crate::{Ask, Asking, jitter::Jitter, proto::v1};
 
 use super::*;
 
@@ -53,7 +53,8 @@ impl World {
     }
 
     fn bearer(self: &Arc<Self>, origin: &str) -> Bearer {
-        let source = TokenSource::over(Box::new(Broker(Arc::clone(self))), Duration::from_secs(9), Handle::current(), 7);
+        let source =
+            TokenSource::over(Box::new(Broker(Arc::clone(self))), Duration::from_secs(9), Handle::current(), Jitter::new(7));
         Bearer::new(source).user(User::new("m", "+447871239999")).origin(origin).expect("is one")
     }
 

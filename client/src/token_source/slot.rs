@@ -256,7 +256,7 @@ impl Slot {
         let now = now();
         let outcome = match answer {
             Ok(answer) => {
-                let life = rules::life(sent, &answer, shared.jitter());
+                let life = rules::life(sent, &answer, shared.jitter.draw());
                 let has_ended = life.ends <= now;
                 let took_long = now >= sent + REST;
                 let stale = state.is_stale(&answer.token_id, named);
@@ -285,7 +285,7 @@ impl Slot {
         let now = now();
         let held = self.hit(now);
         let has_token = held.is_some();
-        let mut until = now + rules::pause(error, state.failures, has_token, shared.jitter());
+        let mut until = now + rules::pause(error, state.failures, has_token, shared.jitter.draw());
         if let Some(held) = held.filter(|_| is_our_own_pause(error)) {
             // Once the token has ended somebody waits for the next.
             until = until.min(held.life().ends);

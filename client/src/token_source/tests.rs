@@ -49,7 +49,7 @@ struct Broker(Arc<Script>);
 
 impl Broker {
     fn source(&self) -> TokenSource {
-        TokenSource::over(Box::new(self.clone()), TIMEOUT, Handle::current(), 7)
+        TokenSource::over(Box::new(self.clone()), TIMEOUT, Handle::current(), Jitter::new(7))
     }
 
     fn says(&self, answers: impl IntoIterator<Item = Answer>) -> &Self {

@@ -135,7 +135,7 @@ async fn play(seed: u64, well: bool) -> (Arc<World>, Duration) {
     });
     let process = |number| {
         let asked = Box::new(Process { number, world: Arc::clone(&world) });
-        TokenSource::over(asked, TIMEOUT, Handle::current(), world.roll(u64::MAX))
+        TokenSource::over(asked, TIMEOUT, Handle::current(), Jitter::new(world.roll(u64::MAX)))
     };
     let sources = [process(0), process(1)];
     let (began, mut asking) = (now(), JoinSet::new());
