@@ -1,15 +1,6 @@
 //! What Rust callers use: a token in one line, and an error that says what to do.
 //!
 //! Must never repeat a call that the broker's answer says no repeat helps against, nor print a token.
-//!
-//! ```no_run
-//! # async fn example() -> Result<(), token_broker_client::ClientError> {
-//! let broker = token_broker_client::Client::new("http://127.0.0.1:50051")?;
-//! let token = broker.token("bece038f-2e46-49f4-b25e-89cd38d6dc16", "+447871239999").await?;
-//! let header = format!("Bearer {}", token.access_token);
-//! # Ok(())
-//! # }
-//! ```
 
 mod client_error;
 mod connect;
@@ -39,6 +30,7 @@ use self::{
 };
 use crate::{
     blocking::BlockingPool,
+    host,
     proto::v1::{GetTokenRequest, Token, token_broker_service_client::TokenBrokerServiceClient},
 };
 
@@ -64,6 +56,10 @@ const ELSEWHERE_PAUSE: Duration = Duration::from_millis(50);
 ///
 /// It belongs to the tokio runtime that it is made and first used in: calls from another one wait, to their deadlines at most, while
 /// that one is not driven. A [`TokenSource`](crate::TokenSource) has a thread of its own for that.
+///
+#[doc = "```no_run"]
+#[doc = include_str!("examples/client.rs")]
+#[doc = "```"]
 #[derive(Clone, Debug)]
 pub struct Client {
     route: Route,
@@ -160,7 +156,8 @@ impl Client {
     /// Whether this is a URL that goes with a CA, or with none.
     pub(crate) fn is_endpoint(endpoint: &str, with_ca: bool) -> bool {
         let wanted = if with_ca { "https" } else { "http" };
-        Endpoint::from_shared(endpoint.to_owned()).is_ok_and(|parsed| parsed.uri().scheme_str() == Some(wanted))
+        let parsed = Endpoint::from_shared(endpoint.to_owned());
+        parsed.is_ok_and(|parsed| parsed.uri().scheme_str() == Some(wanted)) && host::port(endpoint).is_ok()
     }
 
     fn over(route: Route, token_file: Option<PathBuf>) -> Self {
@@ -351,7 +348,7 @@ fn prepare(endpoint: &str, security: &Security) -> Result<Endpoint, ClientError>
 
 /// The same, where the certificate is not the endpoint's but `name`'s.
 fn prepare_at(endpoint: &str, security: &Security, name: Option<&str>) -> Result<Endpoint, ClientError> {
-    let parsed = Endpoint::from_shared(endpoint.to_owned()).ok();
+    let parsed = Endpoint::from_shared(endpoint.to_owned()).ok().filter(|_| host::port(endpoint).is_ok());
     let mut parsed = match (parsed, &security.ca_pem) {
         (Some(parsed), None) if parsed.uri().scheme_str() == Some("http") => parsed,
         (Some(parsed), Some(_)) if parsed.uri().scheme_str() == Some("https") => parsed,

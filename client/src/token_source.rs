@@ -1,17 +1,6 @@
 //! Tokens from this process's own memory, renewed behind it: what callers use.
 //!
 //! Must never hand out a token that has ended, have two calls under way for one user, or ask in a loop, whatever the broker answers.
-//!
-//! ```no_run
-//! # async fn example() -> Result<(), token_broker_client::ClientError> {
-//! use token_broker_client::{TokenSource, User};
-//!
-//! let source = TokenSource::builder().endpoint("http://127.0.0.1:50051").build()?;
-//! let user = User::new("bece038f-2e46-49f4-b25e-89cd38d6dc16", "+447871239999");
-//! let header = source.token(&user).await?.authorization().to_owned();
-//! # Ok(())
-//! # }
-//! ```
 
 mod apart;
 mod brokers;

@@ -9,7 +9,7 @@ use tonic_types::{ErrorInfo, StatusExt as _};
 
 use super::DEFAULT_ENDPOINT;
 use crate::{
-    plain,
+    host, plain,
     reason::{DOMAIN, Reason},
 };
 
@@ -19,6 +19,8 @@ use crate::{
 pub enum ClientError {
     /// The endpoint is none.
     Endpoint(String),
+    /// What a middleware was given is no origin.
+    Origin(String),
     /// The CA, the certificate or the key can't be used.
     Security(String),
     /// The token's file can't be read.
@@ -39,8 +41,14 @@ pub enum ClientError {
 impl fmt::Display for ClientError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Endpoint(said) if host::port(said).is_err() => {
+                write!(f, "the endpoint {said:?} has a port that can't be: it is a number, 1 to 65535")
+            }
             Self::Endpoint(said) => {
                 write!(f, "the endpoint {said:?} is not a URL such as {DEFAULT_ENDPOINT}, or https:// and the broker's CA")
+            }
+            Self::Origin(said) => {
+                write!(f, "{said:?} is no origin, which is http:// or https://, a host, and maybe a port, up to 65535")
             }
             Self::Security(why) => {
                 write!(f, "TLS can't be set up: {why}: give the broker's CA, and your certificate and its key, in PEM")
@@ -59,7 +67,7 @@ impl Error for ClientError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             Self::TokenFile { source, .. } | Self::NoThread(source) => Some(&**source),
-            Self::Endpoint(_) | Self::Security(_) | Self::NoRuntime | Self::Status(_) => None,
+            Self::Endpoint(_) | Self::Origin(_) | Self::Security(_) | Self::NoRuntime | Self::Status(_) => None,
         }
     }
 }
@@ -119,7 +127,12 @@ impl ClientError {
     #[must_use]
     pub fn status(&self) -> Option<&Status> {
         match self {
-            Self::Endpoint(_) | Self::Security(_) | Self::TokenFile { .. } | Self::NoRuntime | Self::NoThread(_) => None,
+            Self::Endpoint(_)
+            | Self::Origin(_)
+            | Self::Security(_)
+            | Self::TokenFile { .. }
+            | Self::NoRuntime
+            | Self::NoThread(_) => None,
             Self::Status(status) => Some(status),
         }
     }

@@ -86,6 +86,20 @@ fn an_origin_is_scheme_host_and_port() {
     assert!(of("/path").is_none() && of("ftp://api.example.org").is_none());
 }
 
+#[path = "../examples/bearer.rs"]
+#[allow(unreachable_pub, reason = "it stands in the documentation")]
+mod example;
+
+/// That of the documentation, too.
+#[test]
+fn an_origin_is_good_or_its_fault_is_told() {
+    let bearer = example::bearer("http://127.0.0.1:50051").expect("is well told");
+    for origin in ["https://a.example.org:99999", "https://a.example.org:b", "ftp://a.example.org", "a.example.org", ""] {
+        let fault = bearer.clone().origin(origin).expect_err(origin).to_string();
+        assert!(fault.contains(&format!("{origin:?}")) && fault.contains("up to 65535"), "{fault}");
+    }
+}
+
 #[test]
 fn only_what_says_so_is_dead() {
     let with = |value: &'static str| HeaderMap::from_iter([(WWW_AUTHENTICATE, HeaderValue::from_static(value))]);
