@@ -52,6 +52,9 @@ enum AddressState {
     Connected(Replica),
 }
 
+/// A connection and what the peer said first, or why there is none.
+type Opened = Result<(LiveChannel, Word), String>;
+
 /// The task behind: the only one who writes.
 pub(super) struct Keeper<F> {
     names: Vec<Name>,
@@ -61,7 +64,7 @@ pub(super) struct Keeper<F> {
     at: F,
     known: BTreeMap<SocketAddr, AddressState>,
     looking: JoinSet<(usize, Result<Vec<SocketAddr>, String>)>,
-    connecting: JoinSet<(SocketAddr, Result<(LiveChannel, Word), String>)>,
+    connecting: JoinSet<(SocketAddr, Opened)>,
     /// What those say that are asked.
     asking: JoinSet<(u64, Option<Word>)>,
     next_serial: u64,
@@ -191,7 +194,7 @@ impl<F: Fn(SocketAddr, usize) -> Option<Endpoint>> Keeper<F> {
         }
     }
 
-    fn connected(&mut self, address: SocketAddr, result: Result<(LiveChannel, Word), String>) {
+    fn connected(&mut self, address: SocketAddr, result: Opened) {
         let mut trouble = None;
         // Otherwise it is listed no more.
         if let Some(place) = self.known.get_mut(&address) {
