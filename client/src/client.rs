@@ -58,7 +58,7 @@ const ELSEWHERE_PAUSE: Duration = Duration::from_millis(50);
 /// that one is not driven. A [`TokenSource`](crate::TokenSource) has a thread of its own for that.
 ///
 #[doc = "```no_run"]
-#[doc = include_str!("examples/client.rs")]
+#[doc = include_str!("../examples/documentation/client.rs")]
 #[doc = "```"]
 #[derive(Clone, Debug)]
 pub struct Client {

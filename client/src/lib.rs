@@ -1,7 +1,7 @@
 //! What Rust callers of the token broker use: a token in one line, and an error that says what to do.
 //!
 #![doc = "```no_run"]
-#![doc = include_str!("examples/token.rs")]
+#![doc = include_str!("../examples/documentation/token.rs")]
 #![doc = "```"]
 //!
 //! [`TokenSource`] keeps tokens in memory and renews them behind their users. It stands on [`Client`], for which each call is one:
@@ -34,6 +34,8 @@ pub mod freshness;
 pub mod host;
 #[doc(hidden)]
 pub mod jitter;
+#[doc(hidden)]
+pub mod peer;
 #[doc(hidden)]
 pub mod pem;
 #[doc(hidden)]

@@ -3,7 +3,7 @@
 //! Must never send a token to any origin but those that it was given, nor repeat a request more than once.
 //!
 #![doc = "```no_run"]
-#![doc = include_str!("examples/bearer.rs")]
+#![doc = include_str!("../examples/documentation/bearer.rs")]
 #![doc = "```"]
 //!
 //! With the feature `reqwest-middleware` that is a middleware of the crate of this name (`ClientBuilder::with`); with the feature `tower`

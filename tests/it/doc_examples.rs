@@ -2,10 +2,10 @@
 //! there.)
 
 #[allow(unreachable_pub, reason = "they stand in the documentation")]
-#[path = "../../client/src/examples/client.rs"]
+#[path = "../../client/examples/documentation/client.rs"]
 mod client;
 #[allow(unreachable_pub, reason = "they stand in the documentation")]
-#[path = "../../client/src/examples/token.rs"]
+#[path = "../../client/examples/documentation/token.rs"]
 mod token;
 
 use crate::support::Setting;

@@ -48,6 +48,14 @@ pub(super) enum Word {
     Ends,
 }
 
+/// Why a connection is of no use.
+pub(super) enum Unopened {
+    /// The peer says nothing.
+    Silent(String),
+    /// It was lost, or what is said there is no gRPC.
+    Broken(String),
+}
+
 /// What calls go over.
 #[derive(Clone, Debug)]
 pub(super) struct LiveChannel {
@@ -61,11 +69,14 @@ pub(super) struct LiveChannel {
 impl LiveChannel {
     /// Once the peer has answered: that somebody accepts a connection is no sign of life, since a process that is stopped has its
     /// connections accepted by the system.
-    pub(super) async fn open(channel: Channel, answer_timeout: Duration) -> Result<(Self, Word), String> {
+    pub(super) async fn open(channel: Channel, answer_timeout: Duration) -> Result<(Self, Word), Unopened> {
         match timeout(answer_timeout, question(&channel)).await {
             Ok(Ok(word)) => Ok((Self { inner: channel, answered: Arc::new(Mutex::new((now(), word))), answer_timeout }, word)),
-            Ok(Err(broken)) => Err(broken.message().to_owned()),
-            Err(_late) => Err(format!("it accepts connections, and says nothing for {} s", answer_timeout.as_secs())),
+            Ok(Err(broken)) => Err(Unopened::Broken(broken.message().to_owned())),
+            Err(_late) => {
+                let why = format!("it accepts connections, and says nothing for {} s", answer_timeout.as_secs());
+                Err(Unopened::Silent(why))
+            }
         }
     }
 

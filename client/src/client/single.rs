@@ -112,13 +112,9 @@ impl Single {
         let mut attempts = self.attempts.lock().unwrap_or_else(PoisonError::into_inner);
         while attempts.try_join_next().is_some() {}
         attempts.spawn(async move {
-            let opening = async {
-                let channel = connector.connect(&endpoint).await?;
-                told.0.send_replace(State::Confirming);
-                LiveChannel::open(channel, connector.answer_timeout()).await.map(|(channel, _word)| channel)
-            };
-            let state = match opening.await {
-                Ok(channel) => State::Connected(Connected { channel, serial }),
+            let connected = || drop(told.0.send_replace(State::Confirming));
+            let state = match connector.reach(&endpoint, connected).await {
+                Ok((channel, _word)) => State::Connected(Connected { channel, serial }),
                 Err(why) => State::Failed(why),
             };
             told.0.send_replace(state);

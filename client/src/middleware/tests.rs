@@ -86,7 +86,7 @@ fn an_origin_is_scheme_host_and_port() {
     assert!(of("/path").is_none() && of("ftp://api.example.org").is_none());
 }
 
-#[path = "../examples/bearer.rs"]
+#[path = "../../examples/documentation/bearer.rs"]
 #[allow(unreachable_pub, reason = "it stands in the documentation")]
 mod example;
 

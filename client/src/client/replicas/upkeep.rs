@@ -184,11 +184,7 @@ impl<F: Fn(SocketAddr, usize) -> Option<Endpoint>> Keeper<F> {
         for (address, place) in self.known.iter_mut().filter(|(_, place)| matches!(place, AddressState::Away)) {
             if let Some(endpoint) = behind(address).and_then(|name| (self.at)(*address, name)) {
                 let (address, connector) = (*address, self.connector.clone());
-                self.connecting.spawn(async move {
-                    let opening =
-                        async { LiveChannel::open(connector.connect(&endpoint).await?, connector.answer_timeout()).await };
-                    (address, opening.await)
-                });
+                self.connecting.spawn(async move { (address, connector.reach(&endpoint, || ()).await) });
                 *place = AddressState::Connecting;
             }
         }
