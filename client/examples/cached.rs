@@ -3,7 +3,8 @@
 
 use std::{error::Error, fs, hint::black_box, thread, time::Duration};
 
-use token_broker_client::{Ask, Asking, TokenSource, User, proto::v1::Token};
+use token_broker_client::{Ask, Asking, TokenSource, User, jitter::Jitter, proto::v1::Token};
+use tokio::runtime::Handle;
 
 const CALLS: u32 = 5_000_000;
 const USERS: usize = 1_000;
@@ -47,7 +48,7 @@ fn measure(source: &TokenSource, users: &[User], threads: usize) -> f64 {
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 1)]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let source = TokenSource::over(Box::new(Broker), Duration::from_secs(1));
+    let source = TokenSource::over(Box::new(Broker), Duration::from_secs(1), Handle::current(), Jitter::new(7));
     let user = |number| User::new("bece038f-2e46-49f4-b25e-89cd38d6dc16", &format!("+44{number:010}"));
     let users: Vec<_> = (0..USERS).map(user).collect();
     source.warm(&users).await.map_err(|failed| format!("{failed:?}"))?;

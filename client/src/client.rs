@@ -1,15 +1,6 @@
 //! What Rust callers use: a token in one line, and an error that says what to do.
 //!
 //! Must never repeat a call that the broker's answer says no repeat helps against, nor print a token.
-//!
-//! ```no_run
-//! # async fn example() -> Result<(), token_broker_client::ClientError> {
-//! let broker = token_broker_client::Client::new("http://127.0.0.1:50051")?;
-//! let token = broker.token("bece038f-2e46-49f4-b25e-89cd38d6dc16", "+447871239999").await?;
-//! let header = format!("Bearer {}", token.access_token);
-//! # Ok(())
-//! # }
-//! ```
 
 mod client_error;
 mod connect;
@@ -39,6 +30,7 @@ use self::{
 };
 use crate::{
     blocking::BlockingPool,
+    host,
     proto::v1::{GetTokenRequest, Token, token_broker_service_client::TokenBrokerServiceClient},
 };
 
@@ -61,6 +53,13 @@ const TRIES_MAX: u32 = 4;
 const ELSEWHERE_PAUSE: Duration = Duration::from_millis(50);
 
 /// A connection to the broker, or to each of its replicas, made when first used and made again when lost. Cheap to clone.
+///
+/// It belongs to the tokio runtime that it is made and first used in: calls from another one wait, to their deadlines at most, while
+/// that one is not driven. A [`TokenSource`](crate::TokenSource) has a thread of its own for that.
+///
+#[doc = "```no_run"]
+#[doc = include_str!("../examples/documentation/client.rs")]
+#[doc = "```"]
 #[derive(Clone, Debug)]
 pub struct Client {
     route: Route,
@@ -109,7 +108,8 @@ impl Client {
     ///
     /// It looks the name up again and again, keeps a connection to each address, and asks in turn those that have shown life. A call
     /// that a replica was lost over, that one refused because it ends, or that waits at one that has fallen silent, goes to another:
-    /// not one that waits for a sign-in, however long, at one that lives. One that the broker asks to wait with, for 5 s at most, is
+    /// not one that waits for a sign-in, however long, at one that lives. A replica that says it ends gets no call while there is another:
+    /// those that get calls are asked every 5 s. One that the broker asks to wait with, for 5 s at most, is
     /// tried again after that: within the time that the call may take, and four times at most.
     ///
     /// Tokio must be running.
@@ -156,15 +156,8 @@ impl Client {
     /// Whether this is a URL that goes with a CA, or with none.
     pub(crate) fn is_endpoint(endpoint: &str, with_ca: bool) -> bool {
         let wanted = if with_ca { "https" } else { "http" };
-        Endpoint::from_shared(endpoint.to_owned()).is_ok_and(|parsed| parsed.uri().scheme_str() == Some(wanted))
-    }
-
-    /// Whether it will never have an answer again, since the runtime that it was made in has ended.
-    pub(crate) fn has_ended(&self) -> bool {
-        match &self.route {
-            Route::Single(_) => false,
-            Route::Balanced(replicas) => replicas.have_ended(),
-        }
+        let parsed = Endpoint::from_shared(endpoint.to_owned());
+        parsed.is_ok_and(|parsed| parsed.uri().scheme_str() == Some(wanted)) && host::port(endpoint).is_ok()
     }
 
     fn over(route: Route, token_file: Option<PathBuf>) -> Self {
@@ -279,11 +272,11 @@ impl Client {
         message: GetTokenRequest,
         end: Instant,
     ) -> Result<Result<Token, Status>, ClientError> {
-        let mut tries = 0;
+        let (mut tries, mut avoid) = (0, None);
         loop {
             tries += 1;
             let token = self.authorization().await?;
-            let replica = match replicas.next().await {
+            let replica = match replicas.next(avoid.as_ref()).await {
                 Ok(replica) => replica,
                 Err(none) => return Ok(Err(none)),
             };
@@ -291,14 +284,21 @@ impl Client {
             let left = end.saturating_duration_since(now());
             let answer =
                 if tries < TRIES_MAX { replicas.unless_silent(&replica, left, asking).await } else { Some(asking.await) };
-            let Some(answer) = answer else { continue };
+            let Some(answer) = answer else {
+                avoid = Some(replica);
+                continue;
+            };
             let Err(status) = &answer else { return Ok(answer) };
             let pause = match Retry::after(status) {
                 Retry::Lost => {
                     replicas.lost(&replica).await;
                     ELSEWHERE_PAUSE * (tries - 1)
                 }
-                Retry::Elsewhere => ELSEWHERE_PAUSE * (tries - 1),
+                Retry::Elsewhere => {
+                    replicas.ends(&replica);
+                    avoid = Some(replica);
+                    ELSEWHERE_PAUSE * (tries - 1)
+                }
                 Retry::Later(wait) => wait,
                 Retry::No => return Ok(answer),
             };
@@ -348,7 +348,7 @@ fn prepare(endpoint: &str, security: &Security) -> Result<Endpoint, ClientError>
 
 /// The same, where the certificate is not the endpoint's but `name`'s.
 fn prepare_at(endpoint: &str, security: &Security, name: Option<&str>) -> Result<Endpoint, ClientError> {
-    let parsed = Endpoint::from_shared(endpoint.to_owned()).ok();
+    let parsed = Endpoint::from_shared(endpoint.to_owned()).ok().filter(|_| host::port(endpoint).is_ok());
     let mut parsed = match (parsed, &security.ca_pem) {
         (Some(parsed), None) if parsed.uri().scheme_str() == Some("http") => parsed,
         (Some(parsed), Some(_)) if parsed.uri().scheme_str() == Some("https") => parsed,

@@ -1,6 +1,25 @@
-//! Pure: hosts that are written with a dot at their end, as `api.example.org.`, so that no search domain is tried.
+//! Pure: hosts and ports as people write them; hosts with a dot at their end, as `api.example.org.`, so that no search domain is tried.
 //!
-//! Must never let that dot into a certificate's name, SNI or a `Host`: there names have none (RFC 6066, 3), and servers compare.
+//! Must never let that dot into a certificate's name, SNI or a `Host`: there names have none (RFC 6066, 3), and servers compare; nor
+//! take a port that can't be for none, which would be another.
+
+use std::num::{NonZeroU16, ParseIntError};
+
+/// The port in a URL, or in what stands in one between `//` and `/`; none where it isn't written.
+///
+/// # Errors
+/// Where what is written is no port: libraries take it for none.
+pub fn port(url: &str) -> Result<Option<u16>, ParseIntError> {
+    let rest = url.find("://").and_then(|scheme| url.get(scheme + "://".len()..)).unwrap_or(url);
+    let authority = rest.get(..rest.find(['/', '?', '#']).unwrap_or(rest.len())).unwrap_or_default();
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    // Not the colons of an address of IPv6.
+    let behind = host.rsplit(']').next().unwrap_or_default();
+    match behind.split_once(':').map(|(_, port)| port) {
+        None | Some("") => Ok(None),
+        Some(port) => port.parse().map(|port: NonZeroU16| Some(port.get())),
+    }
+}
 
 /// A URL without the dot at the end of its host, and that host; `None` where there is no dot.
 pub fn without_dot(url: &str) -> Option<(String, &str)> {
@@ -15,6 +34,24 @@ pub fn without_dot(url: &str) -> Option<(String, &str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_port_that_cannot_be_is_not_none() {
+        for (url, expected) in [
+            ("https://api.example.org", Ok(None)),
+            ("https://api.example.org:/a:b", Ok(None)),
+            ("http://user:1@a:50051/a:1", Ok(Some(50_051))),
+            ("http://[::1]", Ok(None)),
+            ("http://[::1]:1?a=:2", Ok(Some(1))),
+            ("a:65535", Ok(Some(65_535))),
+            ("https://a:65536", Err(())),
+            ("https://a:0", Err(())),
+            ("https://a:b", Err(())),
+            ("https://[::1]:99999", Err(())),
+        ] {
+            assert_eq!(port(url).map_err(|_unfit| ()), expected, "{url}");
+        }
+    }
 
     #[test]
     fn the_dot_goes_and_nothing_else() {

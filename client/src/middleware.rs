@@ -2,16 +2,9 @@
 //!
 //! Must never send a token to any origin but those that it was given, nor repeat a request more than once.
 //!
-//! ```no_run
-//! # fn example() -> Result<(), token_broker_client::ClientError> {
-//! use token_broker_client::{TokenSource, User, middleware::Bearer};
-//!
-//! let source = TokenSource::builder().endpoint("http://127.0.0.1:50051").build()?;
-//! let user = User::new("bece038f-2e46-49f4-b25e-89cd38d6dc16", "+447871239999");
-//! let bearer = Bearer::new(source).user(user).origin("https://api.vault.sandbox.testessential.net")?;
-//! # Ok(())
-//! # }
-//! ```
+#![doc = "```no_run"]
+#![doc = include_str!("../examples/documentation/bearer.rs")]
+#![doc = "```"]
 //!
 //! With the feature `reqwest-middleware` that is a middleware of the crate of this name (`ClientBuilder::with`); with the feature `tower`
 //! its [`layer`](Bearer::layer) is one for any service of HTTP requests.
@@ -30,7 +23,7 @@ use http::{
 pub use self::peeked::Peeked;
 #[cfg(feature = "tower")]
 pub use self::tower_side::{BearerLayer, BearerService};
-use crate::{ClientError, Token, TokenSource, User};
+use crate::{ClientError, Token, TokenSource, User, host};
 
 /// So much of a 401's body is looked at: the vault's is about 100 bytes.
 const PEEKED_MAX: usize = 16 * 1024;
@@ -53,7 +46,8 @@ impl Origin {
             "http" => 80,
             _ => return None,
         };
-        Some(Self { scheme, host: uri.host()?.to_ascii_lowercase(), port: uri.port_u16().unwrap_or(standard) })
+        let port = host::port(uri.authority()?.as_str()).ok()?.unwrap_or(standard);
+        Some(Self { scheme, host: uri.host()?.to_ascii_lowercase(), port })
     }
 }
 
@@ -83,10 +77,10 @@ impl Bearer {
     /// after a redirect either.
     ///
     /// # Errors
-    /// [`ClientError::Endpoint`], where it is no URL with a scheme and a host.
+    /// [`ClientError::Origin`], where it is no URL with a scheme and a host, and a port that can be.
     pub fn origin(mut self, origin: &str) -> Result<Self, ClientError> {
         let parsed = origin.parse().ok().as_ref().and_then(Origin::of);
-        self.origins.push(parsed.ok_or_else(|| ClientError::Endpoint(origin.to_owned()))?);
+        self.origins.push(parsed.ok_or_else(|| ClientError::Origin(origin.to_owned()))?);
         Ok(self)
     }
 

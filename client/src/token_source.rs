@@ -1,18 +1,8 @@
 //! Tokens from this process's own memory, renewed behind it: what callers use.
 //!
 //! Must never hand out a token that has ended, have two calls under way for one user, or ask in a loop, whatever the broker answers.
-//!
-//! ```no_run
-//! # async fn example() -> Result<(), token_broker_client::ClientError> {
-//! use token_broker_client::{TokenSource, User};
-//!
-//! let source = TokenSource::builder().endpoint("http://127.0.0.1:50051").build()?;
-//! let user = User::new("bece038f-2e46-49f4-b25e-89cd38d6dc16", "+447871239999");
-//! let header = source.token(&user).await?.authorization().to_owned();
-//! # Ok(())
-//! # }
-//! ```
 
+mod apart;
 mod brokers;
 mod builder;
 mod held_token;
@@ -24,10 +14,10 @@ mod user_map;
 use std::{
     fmt,
     future::Future,
-    hash::{BuildHasher as _, RandomState},
+    io,
     pin::Pin,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -45,11 +35,16 @@ use self::{
     slot::{IDLE_AFTER, Next, Slot},
     user_map::UserMap,
 };
-use crate::{client::ClientError, proto::v1, single_flight::WaitError};
+use crate::{
+    client::ClientError,
+    jitter::Jitter,
+    proto::v1,
+    single_flight::{Follower, WaitError},
+};
 
 /// Most calls of [`TokenSource::warm`] at once: it may be called with all users there are.
 const WARM_AT_ONCE: usize = 32;
-/// How often a caller begins again whose call broke off, because its runtime ended or it panicked.
+/// How often a caller begins again whose call broke off, because it panicked.
 const TRIES: usize = 3;
 
 /// What a flight brings.
@@ -69,13 +64,13 @@ pub type Asking<'a> = Pin<Box<dyn Future<Output = Result<v1::Token, ClientError>
 /// What all slots share.
 struct Shared {
     ask: Box<dyn Ask>,
+    /// Where all that the source does runs: on a thread of its own, but in tests of time.
+    runtime: Handle,
     /// When the source was made.
     epoch: Instant,
     /// In milliseconds.
     idle_after: u64,
-    random: RandomState,
-    /// How often it was drawn by chance.
-    drawn: AtomicU64,
+    jitter: Jitter,
     counted: Counted,
 }
 
@@ -87,15 +82,16 @@ struct Counted {
 }
 
 impl Shared {
-    fn millis(&self, at: Instant) -> u64 {
-        u64::try_from(at.saturating_duration_since(self.epoch).as_millis()).unwrap_or(u64::MAX)
+    /// What the call brings, if that is in time. Whoever waits may have no timer, nor a runtime: it is this one's that counts the time.
+    async fn wait(&self, follower: Follower<Outcome>, by: Instant) -> Result<Outcome, WaitError> {
+        // Dropped with whoever waits, which ends the task.
+        let mut waiting = JoinSet::new();
+        waiting.spawn_on(async move { follower.result_by(by).await }, &self.runtime);
+        waiting.join_next().await.and_then(Result::ok).unwrap_or(Err(WaitError::BrokeOff))
     }
 
-    /// 0 to 1; spread, not secrecy.
-    #[allow(clippy::cast_precision_loss, reason = "half of the bits are plenty")]
-    fn jitter(&self) -> f64 {
-        let drawn = self.random.hash_one(self.drawn.fetch_add(1, Ordering::Relaxed)) >> 32;
-        drawn as f64 / f64::from(u32::MAX)
+    fn millis(&self, at: Instant) -> u64 {
+        u64::try_from(at.saturating_duration_since(self.epoch).as_millis()).unwrap_or(u64::MAX)
     }
 }
 
@@ -104,6 +100,9 @@ impl Shared {
 /// [`token`](Self::token) is the call that suffices: it answers from memory, or waits for the broker.
 /// [`cached`](Self::cached) never waits. Tokens of users who are asked for are renewed ahead of their end, one call at a time for
 /// each, which goes on whatever becomes of the caller. A token that is good is handed out while every broker is down.
+///
+/// All that happens on a thread of the source's own, which ends with the last clone: callers may come from any runtime, from several,
+/// or from none. A process that forks makes its source after that.
 #[derive(Clone)]
 pub struct TokenSource(Arc<Inner>);
 
@@ -111,8 +110,8 @@ struct Inner {
     users: UserMap,
     shared: Arc<Shared>,
     timeout: Duration,
-    /// Where calls run that a hit or a complaint begins outside of a runtime: that of whoever waited last.
-    runtime: Mutex<Option<Handle>>,
+    /// Its thread, where it has one. The tasks on it hold none of this: it ends with the last clone of the source.
+    _thread: Option<apart::Running>,
 }
 
 /// Why no token is in memory.
@@ -151,14 +150,24 @@ impl TokenSource {
         TokenSourceBuilder::default()
     }
 
-    /// A source over whatever answers as a broker does.
+    /// A source over whatever answers as a broker does, on the caller's runtime, for tests: its time may be paused, and what is drawn by
+    /// chance is given.
     #[doc(hidden)]
     #[must_use]
-    pub fn over(ask: Box<dyn Ask>, timeout: Duration) -> Self {
+    pub fn over(ask: Box<dyn Ask>, timeout: Duration, runtime: Handle, jitter: Jitter) -> Self {
         let idle_after = u64::try_from(IDLE_AFTER.as_millis()).unwrap_or(u64::MAX);
-        let (random, drawn) = (RandomState::new(), AtomicU64::default());
-        let shared = Shared { ask, epoch: now(), idle_after, random, drawn, counted: Counted::default() };
-        Self(Arc::new(Inner { users: UserMap::default(), shared: Arc::new(shared), timeout, runtime: Mutex::default() }))
+        let shared = Shared { ask, runtime, epoch: now(), idle_after, jitter, counted: Counted::default() };
+        Self(Arc::new(Inner { users: UserMap::default(), shared: Arc::new(shared), timeout, _thread: None }))
+    }
+
+    /// The same on a thread of its own, by its own chance.
+    fn apart(ask: Box<dyn Ask>, timeout: Duration) -> io::Result<Self> {
+        let (runtime, running) = apart::start()?;
+        let mut source = Self::over(ask, timeout, runtime, Jitter::by_chance());
+        if let Some(inner) = Arc::get_mut(&mut source.0) {
+            inner._thread = Some(running);
+        }
+        Ok(source)
     }
 
     /// This user's token: the one in memory, or the one that the broker has. Waits for as long as the builder's
@@ -167,22 +176,20 @@ impl TokenSource {
     ///
     /// # Errors
     /// Why there is none: [`ClientError::is_permanent`], [`ClientError::retry_after`] and [`ClientError::reason`] say what to do.
-    /// [`ClientError::NoRuntime`] where it has to wait and no tokio runtime is there. For a while after a failure its error is
-    /// repeated, and the broker is not asked.
+    /// For a while after a failure its error is repeated, and the broker is not asked.
     #[allow(clippy::disallowed_methods, reason = "the caller's time is counted from here")]
     pub async fn token(&self, user: &User) -> Result<Token, ClientError> {
         let began = now();
         if let Some(token) = self.cached_at(user, began) {
             return Ok(token);
         }
-        let runtime = Handle::try_current().map_err(|_none| ClientError::NoRuntime)?;
-        let slot = self.0.users.get_or_add(user, || Slot::new(user.clone()));
-        slot.note_asked(self.0.shared.millis(began));
-        *self.0.runtime.lock().unwrap_or_else(PoisonError::into_inner) = Some(runtime.clone());
+        let asked = self.0.shared.millis(began);
+        let slot = self.0.users.get_or_add(user, || Slot::new(user.clone(), asked));
+        slot.note_asked(asked);
         for _ in 0..TRIES {
-            match slot.next(&self.0.shared, &runtime) {
+            match slot.next(&self.0.shared) {
                 Next::Now(outcome) => return outcome,
-                Next::Wait(follower) => match follower.result_by(began + self.0.timeout).await {
+                Next::Wait(follower) => match self.0.shared.wait(follower, began + self.0.timeout).await {
                     // It was good when the call ended; this task may not have run since.
                     Ok(Ok(token)) if token.life().ends <= now() => {}
                     Ok(outcome) => return outcome,
@@ -194,7 +201,7 @@ impl TokenSource {
                 },
             }
         }
-        Err(ClientError::Status(Box::new(Status::unavailable("the call broke off: its runtime ended, or it panicked"))))
+        Err(ClientError::Status(Box::new(Status::unavailable("the call broke off: it panicked"))))
     }
 
     /// This user's token if it is in memory and good; never waits, takes no lock, and needs no runtime. A token that is due is
@@ -210,7 +217,7 @@ impl TokenSource {
             let at = self.0.shared.millis(now);
             slot.note_asked(at);
             if token.life().renew <= now && slot.is_to_nudge(at) {
-                self.runtime().inspect(|runtime| slot.nudge(&self.0.shared, runtime));
+                slot.nudge(&self.0.shared);
             }
             Some(token)
         })?
@@ -241,9 +248,6 @@ impl TokenSource {
     /// # Errors
     /// Those who have none, and why.
     pub async fn warm(&self, users: &[User]) -> Result<(), Vec<(User, ClientError)>> {
-        if Handle::try_current().is_err() {
-            return Err(users.iter().map(|user| (user.clone(), ClientError::NoRuntime)).collect());
-        }
         let (mut asking, mut failed) = (JoinSet::new(), Vec::new());
         let mut note = |(user, outcome): (User, Outcome)| failed.extend(outcome.err().map(|error| (user, error)));
         for user in users {
@@ -251,10 +255,11 @@ impl TokenSource {
                 asking.join_next().await.and_then(Result::ok).map(&mut note);
             }
             let (source, user) = (self.clone(), user.clone());
-            asking.spawn(async move {
+            let asks = async move {
                 let outcome = source.token(&user).await;
                 (user, outcome)
-            });
+            };
+            asking.spawn_on(asks, &self.0.shared.runtime);
         }
         asking.join_all().await.into_iter().for_each(note);
         if failed.is_empty() { Ok(()) } else { Err(failed) }
@@ -265,9 +270,7 @@ impl TokenSource {
     ///
     /// Where the vault insists on the token, it is handed out again, and not asked about any more.
     pub fn rejected(&self, token: &Token) -> bool {
-        let runtime = self.runtime();
-        let is_news =
-            self.0.users.with(token.user(), |slot| slot.rejected(token, &self.0.shared, runtime.as_ref())) == Some(true);
+        let is_news = self.0.users.with(token.user(), |slot| slot.rejected(token, &self.0.shared)) == Some(true);
         if is_news {
             self.0.shared.counted.complaints.fetch_add(1, Ordering::Relaxed);
         }
@@ -284,11 +287,6 @@ impl TokenSource {
             failures: counted.failures.load(Ordering::Relaxed),
             complaints: counted.complaints.load(Ordering::Relaxed),
         }
-    }
-
-    fn runtime(&self) -> Option<Handle> {
-        let last = || self.0.runtime.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        Handle::try_current().ok().or_else(last)
     }
 }
 

@@ -6,33 +6,24 @@
 use std::{fmt, io, net::SocketAddr, time::Duration};
 
 use http::Uri;
-use rustls::{
-    CertificateError, Error as TlsError,
-    pki_types::{CertificateDer, ServerName},
-};
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
-    time::timeout,
-};
+use rustls::pki_types::{CertificateDer, ServerName};
+use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::TlsConnector;
 
 use crate::{
-    client::blocking::BlockingPool,
+    client::{
+        blocking::BlockingPool,
+        peer::{self, Cause, STEP},
+    },
     clock::{Clock as _, SystemClock},
     host, outbound, plain, timestamp,
     x509::Facts,
 };
 
-/// Each step takes at most this long: nobody who listens needs it.
-const STEP: Duration = Duration::from_secs(2);
+/// Where the CA was given.
+const CA: &str = "--ca-file";
 /// Most addresses that are tried: those of a name with more replicas look alike.
 const ADDRESSES_MAX: usize = 8;
-/// How a client of HTTP/2 begins, with empty settings (RFC 9113, 3.4).
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
-/// The first byte of an alert of TLS, as a server answers that waits for a handshake (RFC 8446, 5.1).
-const TLS_ALERT: u8 = 0x15;
-
 /// What was found.
 #[derive(Debug, Default)]
 pub(super) struct Diagnosis {
@@ -40,15 +31,6 @@ pub(super) struct Diagnosis {
     pub(super) steps: Vec<String>,
     /// Why no broker can be asked there, if so.
     pub(super) cause: Option<Cause>,
-}
-
-/// Why not.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Cause {
-    /// Where, and what is wrong.
-    pub(super) text: String,
-    /// Whether it may pass without anybody's help.
-    pub(super) temporary: bool,
 }
 
 impl Diagnosis {
@@ -87,7 +69,7 @@ pub(super) async fn diagnose(endpoint: &str, ca: Option<&[u8]>) -> Diagnosis {
                 reached = reached.or(Some((*address, stream)));
             }
             Ok(Err(error)) => {
-                let why = format!("{address}: {}", refused(&error));
+                let why = format!("{address}: {}", peer::unconnected(&error));
                 found.found(&why);
                 last = Some(why);
             }
@@ -116,14 +98,6 @@ async fn look_up(host: String, port: u16) -> io::Result<Vec<SocketAddr>> {
     timeout(STEP, looking).await.unwrap_or_else(|_elapsed| Err(io::Error::new(io::ErrorKind::TimedOut, "no answer in time")))
 }
 
-fn refused(error: &io::Error) -> String {
-    if error.kind() == io::ErrorKind::ConnectionRefused {
-        "refused: nobody listens there".to_owned()
-    } else {
-        format!("no connection: {error}")
-    }
-}
-
 async fn over_tls(mut found: Diagnosis, address: SocketAddr, stream: TcpStream, host: &str, ca: Option<&[u8]>) -> Diagnosis {
     let (Some(ca), Ok(name)) = (ca, ServerName::try_from(host.trim_matches(['[', ']']).to_owned())) else { return found };
     let config = outbound::authorities(ca).ok().and_then(|authorities| outbound::tls(authorities.roots).ok());
@@ -140,40 +114,13 @@ async fn over_tls(mut found: Diagnosis, address: SocketAddr, stream: TcpStream, 
             found
         }
         Ok(Err(error)) => {
-            let (why, temporary) = tls_fault(&error, host);
-            found.ends(format!("{address}: {why}"), temporary)
+            let Cause { text, temporary } = peer::no_tls(&error, host, CA);
+            found.ends(format!("{address}: {text}"), temporary)
         }
         Err(_elapsed) => {
             found.ends(format!("{address}: it accepts connections, and shakes no hands (TLS) within {} s", STEP.as_secs()), true)
         }
     }
-}
-
-/// Why there is no TLS, and whether that may pass.
-fn tls_fault(error: &io::Error, host: &str) -> (String, bool) {
-    use CertificateError as Why;
-    let Some(fault) = error.get_ref().and_then(|error| error.downcast_ref::<TlsError>()) else {
-        return (format!("the TLS handshake ended: {error}"), true);
-    };
-    let TlsError::InvalidCertificate(why) = fault else {
-        let speaks_none = matches!(fault, TlsError::InvalidMessage(_));
-        let told = if speaks_none {
-            "it speaks no TLS: use http://, or the port that does".to_owned()
-        } else {
-            format!("no TLS: {fault}")
-        };
-        return (told, false);
-    };
-    let told = if matches!(why, Why::UnknownIssuer | Why::BadSignature) {
-        "the broker's certificate is not of the CA in --ca-file: name the one that signed it".to_owned()
-    } else if matches!(why, Why::NotValidForName | Why::NotValidForNameContext { .. }) {
-        format!("the broker's certificate is not for {host}: ask by a name that it has ({why})")
-    } else if matches!(why, Why::Expired | Why::ExpiredContext { .. }) {
-        format!("the broker's certificate, or its CA's in --ca-file, has ended ({why})")
-    } else {
-        format!("the broker's certificate can't be trusted: {why}")
-    };
-    (told, false)
 }
 
 /// What is to be seen of a certificate: its names and its end.
@@ -184,25 +131,14 @@ fn certificate(der: &CertificateDer<'_>) -> String {
     format!(", with a certificate for {names} until {until}")
 }
 
-async fn in_plaintext(mut found: Diagnosis, address: SocketAddr, mut stream: TcpStream) -> Diagnosis {
-    let mut first = [0];
-    let asked = async {
-        stream.write_all(PREFACE).await?;
-        stream.read(&mut first).await
-    };
-    let cause = match timeout(STEP, asked).await {
-        Ok(Ok(1..)) if first == [TLS_ALERT] => ("the broker speaks TLS: use https:// and --ca-file", false),
-        Ok(Ok(1..)) if first == *b"H" => ("it speaks HTTP/1.1: is this the admin port? Use that of grpc.listen", false),
-        Ok(Ok(1..)) => {
+async fn in_plaintext(mut found: Diagnosis, address: SocketAddr, stream: TcpStream) -> Diagnosis {
+    match peer::in_plaintext(stream, CA).await {
+        Some(Cause { text, temporary }) => found.ends(format!("{address}: {text}"), temporary),
+        None => {
             found.found(format_args!("{address} speaks HTTP/2 in plaintext"));
-            return found;
+            found
         }
-        Ok(Ok(0) | Err(_)) => {
-            ("it ends connections at once: does it speak TLS (https:// and --ca-file), or is it no broker?", true)
-        }
-        Err(_elapsed) => ("it accepts connections, and says nothing", true),
-    };
-    found.ends(format!("{address}: {}", cause.0), cause.1)
+    }
 }
 
 /// Milliseconds and never `0 ms`, which is no time.

@@ -77,8 +77,8 @@ pub(super) fn some_time(text: &str) -> Result<Duration, String> {
     if time.is_zero() { Err("is no time at all: give some, such as 30s".to_owned()) } else { Ok(time) }
 }
 
-/// A token, or why there is none and where that comes from.
-type Asked = Result<Token, (ClientError, Option<Diagnosis>)>;
+/// Why there is no answer, and where that comes from.
+pub(super) type NoAnswer = (ClientError, Option<Diagnosis>);
 
 pub(super) fn get(get: Get) -> ExitCode {
     let runtime = match Builder::new_current_thread().enable_all().build() {
@@ -91,19 +91,31 @@ pub(super) fn get(get: Get) -> ExitCode {
     runtime.shutdown_background();
     match asked {
         Ok(token) => print(&token, raw, show),
-        Err((error, diagnosis)) => {
-            let cause = diagnosis.and_then(|diagnosis| diagnosis.cause);
-            complain(error.in_words(), None);
-            if let Some(cause) = &cause {
-                complain(format_args!("  {}", cause.text), None);
-            }
-            exit_code(&error, cause.is_none_or(|cause| cause.temporary))
-        }
+        Err(none) => tell(none),
     }
 }
 
+/// Says why there is no answer; what to end with.
+pub(super) fn tell((error, diagnosis): NoAnswer) -> ExitCode {
+    let cause = diagnosis.and_then(|diagnosis| diagnosis.cause);
+    complain(error.in_words(), None);
+    if let Some(cause) = &cause {
+        complain(format_args!("  {}", cause.text), None);
+    }
+    exit_code(&error, cause.is_none_or(|cause| cause.temporary))
+}
+
+/// An error, with what stands where a broker should, if nobody answered and it can be found out in time.
+pub(super) async fn explained(error: ClientError, endpoint: &str, ca: Option<&[u8]>, end: Instant) -> NoAnswer {
+    if !is_unanswered(&error) {
+        return (error, None);
+    }
+    let until = end.min(SystemClock.now().mono + DIAGNOSIS);
+    (error, timeout_at(until, diagnose(endpoint, ca)).await.ok())
+}
+
 /// 75 only for what may pass; `cause`: whether what was found where the broker should be may.
-pub(super) fn exit_code(error: &ClientError, cause: bool) -> ExitCode {
+fn exit_code(error: &ClientError, cause: bool) -> ExitCode {
     if matches!(error, ClientError::Endpoint(_)) || error.reason() == Some(Reason::InvalidRequest) {
         ExitCode::from(EXIT_USAGE)
     } else if error.is_temporary() && cause {
@@ -113,7 +125,7 @@ pub(super) fn exit_code(error: &ClientError, cause: bool) -> ExitCode {
     }
 }
 
-async fn ask(get: Get) -> Asked {
+async fn ask(get: Get) -> Result<Token, NoAnswer> {
     let began = SystemClock.now().mono;
     let end = began + get.timeout.min(TIMEOUT_MAX);
     let bare = |error| (error, None);
@@ -141,11 +153,8 @@ async fn ask(get: Get) -> Asked {
         complain(format_args!("{outcome}, after {}", millis(now.saturating_duration_since(asked))), None);
     }
     match answer {
-        Err(error) if is_unanswered(&error) => {
-            let until = end.min(now + DIAGNOSIS);
-            Err((error, timeout_at(until, diagnose(&get.endpoint, ca.as_deref())).await.ok()))
-        }
-        answer => answer.map_err(bare),
+        Ok(token) => Ok(token),
+        Err(error) => Err(explained(error, &get.endpoint, ca.as_deref(), end).await),
     }
 }
 

@@ -5,16 +5,20 @@
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::Args;
-use tokio::{runtime::Builder, time::timeout};
+use tokio::{
+    runtime::Builder,
+    time::{Instant, timeout_at},
+};
 use tonic::Status;
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 
 use super::{
     EXIT_TEMPORARY, failed,
-    getting::{exit_code, read_security, some_time},
+    getting::{NoAnswer, explained, read_security, some_time, tell},
 };
 use crate::{
     client::{Client, ClientError, DEFAULT_ENDPOINT, blocking::BlockingPool},
+    clock::{Clock as _, SystemClock},
     rpc::services::SERVICE,
     telemetry::output::{self, complain},
 };
@@ -38,10 +42,11 @@ pub(super) fn run(asked: Health) -> ExitCode {
         Err(error) => return failed(&error),
     };
     let within = asked.timeout;
-    let said = runtime.block_on(async { timeout(within, ask(asked)).await });
+    let end = SystemClock.now().mono + within;
+    let said = runtime.block_on(async { timeout_at(end, ask(asked, end)).await });
     // Whatever is still under way: nobody waits for it any more.
     runtime.shutdown_background();
-    match said.unwrap_or_else(|_elapsed| Err(late(within))) {
+    match said.unwrap_or_else(|_elapsed| Err((late(within), None))) {
         Ok(ServingStatus::Serving) => {
             // The exit code says it too, so that nothing hangs on its being read.
             output::print("ready").ok();
@@ -51,23 +56,28 @@ pub(super) fn run(asked: Health) -> ExitCode {
             complain("the broker answers, and is not ready: it starts, or it is told to end", None);
             ExitCode::from(EXIT_TEMPORARY)
         }
-        Err(error) => {
-            complain(error.in_words(), None);
-            exit_code(&error, true)
-        }
+        Err(none) => tell(none),
     }
 }
 
-async fn ask(asked: Health) -> Result<ServingStatus, ClientError> {
+async fn ask(asked: Health, end: Instant) -> Result<ServingStatus, NoAnswer> {
+    let bare = |error| (error, None);
     let files = (asked.ca_file, None, None);
     // It may be a pipe with nobody at its other end.
     let reading = BlockingPool::default();
     let read = reading.run(move || Ok(read_security(files, None))).await;
-    let security = read.map_err(|error| ClientError::Security(error.to_string()))??;
-    let channel = Client::with_security(&asked.endpoint, security)?.channel().await?;
-    let request = HealthCheckRequest { service: SERVICE.to_owned() };
-    let answer = HealthClient::new(channel).check(request).await.map_err(|status| ClientError::Status(Box::new(status)))?;
-    Ok(answer.into_inner().status())
+    let security = read.map_err(|error| bare(ClientError::Security(error.to_string())))?.map_err(bare)?;
+    let ca = security.ca_pem.clone();
+    let client = Client::with_security(&asked.endpoint, security).map_err(bare)?;
+    let asking = async {
+        let request = HealthCheckRequest { service: SERVICE.to_owned() };
+        let answer = HealthClient::new(client.channel().await?).check(request).await;
+        answer.map_err(|status| ClientError::Status(Box::new(status)))
+    };
+    match asking.await {
+        Ok(answer) => Ok(answer.into_inner().status()),
+        Err(error) => Err(explained(error, &asked.endpoint, ca.as_deref(), end).await),
+    }
 }
 
 fn late(within: Duration) -> ClientError {

@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use token_broker::client::{Client, Security};
 use token_broker_sandbox::Fault;
 use tokio::process::Command;
 
@@ -153,6 +154,26 @@ async fn get_says_what_is_wrong_and_not_to_try_again() {
         assert_eq!((ended, stdout.as_str()), (Some(code), ""), "{more:?}: {stderr}");
         assert!(stderr.contains(words), "{more:?}: {words}: {stderr}");
         assert!(!["NaN", "None", " 0 s", " 0s"].iter().any(|none| stderr.contains(none)), "{stderr}");
+    }
+    // So does `health`, and so does the client crate, in words of its own.
+    for (more, words) in [
+        (&["--endpoint", &tls.endpoint][..], "the broker speaks TLS: use https:// and --ca-file"),
+        (&["--endpoint", &secure, "--ca-file", &others], "the broker's certificate is not of the CA in --ca-file"),
+    ] {
+        let (ended, _, stderr) = run(&[&["health"], more].concat()).await;
+        assert!(ended == Some(1) && stderr.contains(words), "{more:?}: {ended:?} {stderr}");
+    }
+    let trusting = |ca: &str| Security { ca_pem: Some(ca.as_bytes().to_vec()), ..Security::default() };
+    for (endpoint, security, words) in [
+        (&tls.endpoint, Security::default(), "the broker speaks TLS: use https:// and your CA file"),
+        (&insecure, trusting(&ca.pem), "it speaks no TLS: use http://"),
+        (&secure, trusting(&other.pem), "the broker's certificate is not of the CA in your CA file"),
+        (&"http://127.0.0.1:1".to_owned(), Security::default(), "refused: nobody listens there"),
+    ] {
+        for client in [Client::with_security(endpoint, security.clone()), Client::balanced(endpoint, security)] {
+            let error = client.expect("is an endpoint").token(MERCHANT, NUMBER).await.expect_err("there is none").to_string();
+            assert!(error.contains(words), "{endpoint}: {words}: {error}");
+        }
     }
 }
 

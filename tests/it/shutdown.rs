@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rustix::process::Signal;
-use token_broker::client::Client;
+use token_broker::client::{Client, Security};
 use token_broker_sandbox::{Fault, Options, Sandbox};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -195,4 +195,42 @@ async fn a_watch_of_an_unknown_service_says_so_and_goes_on() {
     assert_eq!(watch.message().await.expect("no error").expect("it goes on").status, 2, "NOT_SERVING");
     assert_eq!(watch.message().await.expect_err("the end").code(), Code::Unavailable);
     assert!(broker.ended(PATIENCE).await.success(), "{}", broker.log());
+}
+
+/// As they ask steadily, they learn it from its health: the lame duck itself answers as ever.
+#[tokio::test]
+async fn callers_leave_a_lame_duck_before_it_closes() {
+    let sandbox = Sandbox::start(Options::default()).await.expect("starts");
+    let configured = config(&sandbox, "60s", "60s");
+    let (ends, stays) = (Process::serve(&configured, &[]).await, Process::serve(&configured, &[]).await);
+    let client = Client::balanced_over(&[ends.endpoint(), stays.endpoint()], Security::default()).expect("are endpoints");
+    let admins = [ends.address("admin"), stays.address("admin")];
+    let answered = async |admin: &String| {
+        let text = http(admin, "/metrics").await;
+        let counts =
+            text.lines().filter(|line| line.starts_with("token_broker_calls_total{")).filter_map(|line| line.rsplit(' ').next());
+        counts.filter_map(|count| count.parse::<u64>().ok()).sum::<u64>()
+    };
+    let call = async || client.token(MERCHANT, NUMBER).await.expect("there is a token");
+    let both = async {
+        while answered(&admins[0]).await == 0 || answered(&admins[1]).await == 0 {
+            call().await;
+        }
+    };
+    timeout(PATIENCE, both).await.expect("both get calls");
+    ends.signal(Signal::TERM);
+    ends.line("shutting down: not ready any more").await;
+    let left = async {
+        loop {
+            let before = answered(&admins[0]).await;
+            for _ in 0..20 {
+                call().await;
+            }
+            // It still tells: it has not closed.
+            if answered(&admins[0]).await == before {
+                return;
+            }
+        }
+    };
+    timeout(PATIENCE, left).await.expect("it is left");
 }

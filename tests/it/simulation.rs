@@ -4,6 +4,7 @@
 
 mod callers;
 mod fleet;
+mod processes;
 mod seeds;
 mod vault;
 mod world;
@@ -24,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::{
     callers::Operator,
+    processes::Processes,
     seeds::Played,
     vault::SCRIPTED_PANIC,
     world::{Force, SimulatedClock, World},
@@ -89,6 +91,8 @@ async fn run(seed: u64) -> Arc<World> {
     for _ in 0..CALLERS {
         calling.spawn(callers::call_on(Arc::clone(&broker), Arc::clone(&world), users.clone(), random.fork(), RUN));
     }
+    let processes = Processes::new(&broker, &world, &users, false, &mut random);
+    calling.spawn(processes.live(random.fork(), RUN));
     if random.u8(..4) == 0 {
         calling.spawn(callers::set_the_clock(Arc::clone(&world), random.fork(), RUN));
     }

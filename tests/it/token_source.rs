@@ -120,6 +120,8 @@ async fn the_brokers_wait_is_kept() {
         let error = source.token(&documented()).await.expect_err("the vault asks to wait");
         assert_eq!(error.reason(), Some(Reason::VaultThrottled));
         assert!(error.retry_after().is_some_and(|wait| wait > Duration::from_secs(20)) && error.request_id().is_some());
+        // Longer than a pause of the source's own, the first of which is 0.2 s at most.
+        sleep(Duration::from_millis(250)).await;
     }
     assert_eq!(source.counts().calls, 1);
 }

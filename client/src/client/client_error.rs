@@ -9,7 +9,7 @@ use tonic_types::{ErrorInfo, StatusExt as _};
 
 use super::DEFAULT_ENDPOINT;
 use crate::{
-    plain,
+    host, plain,
     reason::{DOMAIN, Reason},
 };
 
@@ -19,6 +19,8 @@ use crate::{
 pub enum ClientError {
     /// The endpoint is none.
     Endpoint(String),
+    /// What a middleware was given is no origin.
+    Origin(String),
     /// The CA, the certificate or the key can't be used.
     Security(String),
     /// The token's file can't be read.
@@ -28,8 +30,10 @@ pub enum ClientError {
         /// Why.
         source: Arc<std::io::Error>,
     },
-    /// A call has to wait, and no tokio runtime is there to wait in.
+    /// A [`Client`](super::Client) is used where no tokio runtime is.
     NoRuntime,
+    /// The system starts no thread for a [`TokenSource`](crate::TokenSource).
+    NoThread(Arc<std::io::Error>),
     /// The broker's answer, or that there was none.
     Status(Box<Status>),
 }
@@ -37,8 +41,14 @@ pub enum ClientError {
 impl fmt::Display for ClientError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Endpoint(said) if host::port(said).is_err() => {
+                write!(f, "the endpoint {said:?} has a port that can't be: it is a number, 1 to 65535")
+            }
             Self::Endpoint(said) => {
                 write!(f, "the endpoint {said:?} is not a URL such as {DEFAULT_ENDPOINT}, or https:// and the broker's CA")
+            }
+            Self::Origin(said) => {
+                write!(f, "{said:?} is no origin, which is http:// or https://, a host, and maybe a port, up to 65535")
             }
             Self::Security(why) => {
                 write!(f, "TLS can't be set up: {why}: give the broker's CA, and your certificate and its key, in PEM")
@@ -47,6 +57,7 @@ impl fmt::Display for ClientError {
                 write!(f, "the service-account token can't be read from {}: {source}", path.display())
             }
             Self::NoRuntime => f.write_str("a call to the broker needs a tokio runtime with time and I/O: make it inside of one"),
+            Self::NoThread(why) => write!(f, "no thread can be started for the source of tokens: {why}"),
             Self::Status(status) => f.write_str(status.message()),
         }
     }
@@ -55,8 +66,8 @@ impl fmt::Display for ClientError {
 impl Error for ClientError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            Self::TokenFile { source, .. } => Some(&**source),
-            Self::Endpoint(_) | Self::Security(_) | Self::NoRuntime | Self::Status(_) => None,
+            Self::TokenFile { source, .. } | Self::NoThread(source) => Some(&**source),
+            Self::Endpoint(_) | Self::Origin(_) | Self::Security(_) | Self::NoRuntime | Self::Status(_) => None,
         }
     }
 }
@@ -116,7 +127,12 @@ impl ClientError {
     #[must_use]
     pub fn status(&self) -> Option<&Status> {
         match self {
-            Self::Endpoint(_) | Self::Security(_) | Self::TokenFile { .. } | Self::NoRuntime => None,
+            Self::Endpoint(_)
+            | Self::Origin(_)
+            | Self::Security(_)
+            | Self::TokenFile { .. }
+            | Self::NoRuntime
+            | Self::NoThread(_) => None,
             Self::Status(status) => Some(status),
         }
     }

@@ -17,17 +17,23 @@ use std::{
 };
 
 use hyper_util::client::legacy::connect::{HttpConnector, dns::Name};
-use tokio::time::timeout;
+use tokio::{net::TcpStream, time::timeout};
 use tonic::transport::{Channel, Endpoint};
 use tower_service::Service;
 
-use super::liveness::ANSWER_TIMEOUT;
-use crate::blocking::BlockingPool;
+use super::liveness::{ANSWER_TIMEOUT, LiveChannel, Unopened, Word};
+use crate::{
+    blocking::BlockingPool,
+    peer::{self, STEP},
+};
 
 /// A look-up that takes longer is given up: the system's resolver may ask for half a minute.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 /// A broker that can't be reached in this time is away.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Where the CA was given.
+const CA: &str = "your CA file";
 
 /// The addresses of a name; may block.
 type LookUp = dyn Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync;
@@ -67,11 +73,6 @@ impl Connector {
         Self { apart: BlockingPool::default(), look_up: Arc::new(look_up), answer_timeout }
     }
 
-    /// How long a peer may say nothing when it is asked whether it lives.
-    pub(super) fn answer_timeout(&self) -> Duration {
-        self.answer_timeout
-    }
-
     /// The addresses of a name, without a port.
     pub(super) async fn look_up(&self, host: String) -> io::Result<Vec<SocketAddr>> {
         let look_up = Arc::clone(&self.look_up);
@@ -87,7 +88,33 @@ impl Connector {
         connector.enforce_http(false);
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
-        endpoint.connect_with_connector(connector).await.map_err(|error| causes(&error))
+        let host = endpoint.uri().host().unwrap_or_default();
+        let connected = endpoint.connect_with_connector(connector).await;
+        connected.map_err(|error| peer::named(&error, host, CA).unwrap_or_else(|| causes(&error)))
+    }
+
+    /// Connects, and hears what the peer says first; or says why not.
+    pub(super) async fn reach(&self, endpoint: &Endpoint, connected: impl FnOnce()) -> Result<(LiveChannel, Word), String> {
+        let channel = self.connect(endpoint).await?;
+        connected();
+        match LiveChannel::open(channel, self.answer_timeout).await {
+            Ok(opened) => Ok(opened),
+            Err(Unopened::Silent(why)) => Err(why),
+            Err(Unopened::Broken(why)) => Err(self.spoken(endpoint).await.unwrap_or(why)),
+        }
+    }
+
+    /// What is spoken there instead of HTTP/2 in plaintext, if that is what was tried.
+    async fn spoken(&self, endpoint: &Endpoint) -> Option<String> {
+        let uri = endpoint.uri();
+        if uri.scheme_str() != Some("http") {
+            return None;
+        }
+        let host = uri.host()?.trim_matches(['[', ']']).to_owned();
+        let address = self.look_up(host).await.ok()?.into_iter().next()?;
+        let connecting = TcpStream::connect((address.ip(), uri.port_u16().unwrap_or(80)));
+        let stream = timeout(STEP, connecting).await.ok()?.ok()?;
+        peer::in_plaintext(stream, CA).await.map(|cause| cause.text)
     }
 }
 

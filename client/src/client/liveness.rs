@@ -18,16 +18,50 @@ use super::now;
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// An answer counts for this long, for whoever asks: however many calls wait, a peer is asked ten times a second at most.
 const ANSWER_COUNTS: Duration = Duration::from_millis(100);
-/// What is asked: it needs no identity, and one that does not serve it says so at once. Both messages are empty here: that there is
-/// an answer is all that counts.
+/// What is asked: it needs no identity, and one that does not serve it says so at once.
 const QUESTION: &str = "/grpc.health.v1.Health/Check";
+/// Of which service.
+const SERVICE: &str = "tokenbroker.v1.TokenBrokerService";
+/// The answer of who ends, or is not ready yet (grpc.health.v1).
+const NOT_SERVING: i32 = 2;
+
+/// `grpc.health.v1.HealthCheckRequest`.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Question {
+    #[prost(string, tag = "1")]
+    service: String,
+}
+
+/// `grpc.health.v1.HealthCheckResponse`.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Answer {
+    #[prost(int32, tag = "1")]
+    status: i32,
+}
+
+/// What a peer that lives says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Word {
+    /// It takes calls; or does not say.
+    Serves,
+    /// It is about to end, or not ready yet: it answers, but calls had better go elsewhere.
+    Ends,
+}
+
+/// Why a connection is of no use.
+pub(super) enum Unopened {
+    /// The peer says nothing.
+    Silent(String),
+    /// It was lost, or what is said there is no gRPC.
+    Broken(String),
+}
 
 /// What calls go over.
 #[derive(Clone, Debug)]
 pub(super) struct LiveChannel {
     pub(super) inner: Channel,
-    /// When the peer last answered; held while it is asked.
-    answered: Arc<Mutex<Instant>>,
+    /// When the peer last answered, and what; held while it is asked.
+    answered: Arc<Mutex<(Instant, Word)>>,
     /// A peer that doesn't answer in this time is away.
     answer_timeout: Duration,
 }
@@ -35,43 +69,45 @@ pub(super) struct LiveChannel {
 impl LiveChannel {
     /// Once the peer has answered: that somebody accepts a connection is no sign of life, since a process that is stopped has its
     /// connections accepted by the system.
-    pub(super) async fn open(channel: Channel, answer_timeout: Duration) -> Result<Self, String> {
+    pub(super) async fn open(channel: Channel, answer_timeout: Duration) -> Result<(Self, Word), Unopened> {
         match timeout(answer_timeout, question(&channel)).await {
-            Ok(answer) if is_life(&answer) => Ok(Self { inner: channel, answered: Arc::new(Mutex::new(now())), answer_timeout }),
-            Ok(Ok(())) => Err("its answer can't be read".to_owned()),
-            Ok(Err(broken)) => Err(broken.message().to_owned()),
-            Err(_late) => Err(format!("it accepts connections, and says nothing for {} s", answer_timeout.as_secs())),
+            Ok(Ok(word)) => Ok((Self { inner: channel, answered: Arc::new(Mutex::new((now(), word))), answer_timeout }, word)),
+            Ok(Err(broken)) => Err(Unopened::Broken(broken.message().to_owned())),
+            Err(_late) => {
+                let why = format!("it accepts connections, and says nothing for {} s", answer_timeout.as_secs());
+                Err(Unopened::Silent(why))
+            }
         }
     }
 
-    /// Whether the peer answers in time, from now on.
-    pub(super) async fn answers_in_time(&self) -> bool {
-        timeout(self.answer_timeout, self.answers()).await == Ok(true)
+    /// What the peer says from now on, in time; none if it says nothing.
+    pub(super) async fn word_in_time(&self) -> Option<Word> {
+        timeout(self.answer_timeout, self.word()).await.unwrap_or_default()
     }
 
-    /// Whether the peer answers, from now on; has no end of its own where it says nothing.
-    pub(super) async fn answers(&self) -> bool {
+    /// What the peer says from now on, none if the connection is lost; has no end of its own where it says nothing.
+    pub(super) async fn word(&self) -> Option<Word> {
         let asked = now();
         let mut answered = self.answered.lock().await;
-        if *answered + ANSWER_COUNTS >= asked {
-            return true;
+        if answered.0 + ANSWER_COUNTS >= asked {
+            return Some(answered.1);
         }
-        let lives = is_life(&question(&self.inner).await);
-        if lives {
-            *answered = now();
-        }
-        lives
+        let word = question(&self.inner).await.ok()?;
+        *answered = (now(), word);
+        Some(word)
     }
 }
 
-/// Whether somebody said that. An error with a source was not sent by anyone: it is the connection's.
-fn is_life(answer: &Result<(), Status>) -> bool {
-    answer.as_ref().err().is_none_or(|status| status.source().is_none())
-}
-
-async fn question(channel: &Channel) -> Result<(), Status> {
+async fn question(channel: &Channel) -> Result<Word, Status> {
     let mut peer = Grpc::new(channel.clone());
     peer.ready().await.map_err(|error| Status::from_error(Box::new(error)))?;
-    let codec = ProstCodec::<(), ()>::default();
-    peer.unary(Request::new(()), PathAndQuery::from_static(QUESTION), codec).await.map(drop)
+    let codec = ProstCodec::<Question, Answer>::default();
+    let question = Question { service: SERVICE.to_owned() };
+    match peer.unary(Request::new(question), PathAndQuery::from_static(QUESTION), codec).await {
+        Ok(answer) if answer.get_ref().status == NOT_SERVING => Ok(Word::Ends),
+        Ok(_) => Ok(Word::Serves),
+        // An error with a source was not sent by anyone: it is the connection's. Any other is a sign of life.
+        Err(status) if status.source().is_some() => Err(status),
+        Err(_) => Ok(Word::Serves),
+    }
 }

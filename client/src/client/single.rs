@@ -88,7 +88,7 @@ impl Single {
         // One at a time: whatever it finds counts for all.
         if attempts.is_empty() {
             attempts.spawn(async move {
-                if !channel.answers_in_time().await {
+                if channel.word_in_time().await.is_none() {
                     give_up(&state, serial);
                 }
             });
@@ -112,13 +112,9 @@ impl Single {
         let mut attempts = self.attempts.lock().unwrap_or_else(PoisonError::into_inner);
         while attempts.try_join_next().is_some() {}
         attempts.spawn(async move {
-            let opening = async {
-                let channel = connector.connect(&endpoint).await?;
-                told.0.send_replace(State::Confirming);
-                LiveChannel::open(channel, connector.answer_timeout()).await
-            };
-            let state = match opening.await {
-                Ok(channel) => State::Connected(Connected { channel, serial }),
+            let connected = || drop(told.0.send_replace(State::Confirming));
+            let state = match connector.reach(&endpoint, connected).await {
+                Ok((channel, _word)) => State::Connected(Connected { channel, serial }),
                 Err(why) => State::Failed(why),
             };
             told.0.send_replace(state);

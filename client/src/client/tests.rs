@@ -43,6 +43,20 @@ fn repeats_only_what_a_repeat_may_help() {
 }
 
 #[tokio::test]
+async fn a_port_that_cannot_be_is_told() {
+    for url in ["http://127.0.0.1:99999", "http://127.0.0.1:0", "http://[::1]:x"] {
+        let single = Client::new(url).map(drop);
+        let balanced = Client::balanced(url, Security::default()).map(drop);
+        let source = crate::TokenSource::builder().endpoint(url).build().map(drop);
+        for fault in [single, balanced, source].map(|made| made.expect_err(url).to_string()) {
+            assert!(fault.contains(url), "{fault}");
+        }
+    }
+    let fault = Client::new("http://127.0.0.1:99999").expect_err("is no port").to_string();
+    assert!(fault.contains("1 to 65535"), "{fault}");
+}
+
+#[tokio::test]
 async fn says_so_at_once_where_no_replica_can_be_reached() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("there is a port");
     let address = listener.local_addr().expect("has one");

@@ -6,7 +6,9 @@ use std::{
     time::Duration,
 };
 
-use crate::{Ask, Asking, proto::v1};
+use tokio::runtime::Handle;
+
+use crate::{Ask, Asking, jitter::Jitter, proto::v1};
 
 use super::*;
 
@@ -51,7 +53,8 @@ impl World {
     }
 
     fn bearer(self: &Arc<Self>, origin: &str) -> Bearer {
-        let source = TokenSource::over(Box::new(Broker(Arc::clone(self))), Duration::from_secs(9));
+        let source =
+            TokenSource::over(Box::new(Broker(Arc::clone(self))), Duration::from_secs(9), Handle::current(), Jitter::new(7));
         Bearer::new(source).user(User::new("m", "+447871239999")).origin(origin).expect("is one")
     }
 
@@ -81,6 +84,20 @@ fn an_origin_is_scheme_host_and_port() {
         assert_ne!(of("https://api.example.org"), of(other), "{other}");
     }
     assert!(of("/path").is_none() && of("ftp://api.example.org").is_none());
+}
+
+#[path = "../../examples/documentation/bearer.rs"]
+#[allow(unreachable_pub, reason = "it stands in the documentation")]
+mod example;
+
+/// That of the documentation, too.
+#[test]
+fn an_origin_is_good_or_its_fault_is_told() {
+    let bearer = example::bearer("http://127.0.0.1:50051").expect("is well told");
+    for origin in ["https://a.example.org:99999", "https://a.example.org:b", "ftp://a.example.org", "a.example.org", ""] {
+        let fault = bearer.clone().origin(origin).expect_err(origin).to_string();
+        assert!(fault.contains(&format!("{origin:?}")) && fault.contains("up to 65535"), "{fault}");
+    }
 }
 
 #[test]

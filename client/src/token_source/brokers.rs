@@ -1,13 +1,16 @@
 //! The client that a source's calls go over, made anew as the files behind it are replaced.
 //!
-//! Must never give a client that works up for files that can't be used: they may be half of a pair that is being replaced.
+//! Must never give a client that works up for files that can't be used: they may be half of a pair that is being replaced; nor have more
+//! than one call wait for files while there is one.
 
-use std::{fs, io, path::PathBuf, time::Duration};
-
-use tokio::{
-    sync::Mutex,
-    time::{Instant, timeout},
+use std::{
+    fs, io,
+    path::PathBuf,
+    sync::{Mutex, PoisonError},
+    time::Duration,
 };
+
+use tokio::time::{Instant, timeout};
 use tonic::Status;
 
 use super::{Ask, Asking, Identity, User, now};
@@ -31,6 +34,8 @@ pub(super) struct Brokers {
     time: Duration,
     reading: BlockingPool,
     made: Mutex<Option<Made>>,
+    /// Held while the files are read.
+    renewing: tokio::sync::Mutex<()>,
 }
 
 struct Made {
@@ -43,41 +48,67 @@ struct Made {
 
 impl Brokers {
     pub(super) fn new(endpoints: Vec<String>, ca_file: Option<PathBuf>, identity: Option<Identity>, time: Duration) -> Self {
-        Self { endpoints, ca_file, identity, time, reading: BlockingPool::default(), made: Mutex::default() }
+        Self {
+            endpoints,
+            ca_file,
+            identity,
+            time,
+            reading: BlockingPool::default(),
+            made: Mutex::default(),
+            renewing: tokio::sync::Mutex::default(),
+        }
     }
 
-    /// The client, of the files as they are or, where they can't be used, as they were.
+    /// The client, of the files as they are or, where they can't be used, as they were. While they are read, the others go on with
+    /// the one that there is.
     async fn client(&self) -> Result<Client, ClientError> {
-        let mut made = self.made.lock().await;
-        let works = made.as_mut().filter(|made| !made.client.has_ended());
-        if let Some(works) = &works
-            && works.looked + FILES_EVERY > now()
-        {
-            return Ok(works.client.clone());
-        }
-        let read = self.read().await;
-        // Not before: files that hang would be read again by each who waits here, one after the other.
-        let now = now();
-        let fresh = match (read, works) {
-            (Ok(security), Some(works)) if security == works.security => {
-                works.looked = now;
-                return Ok(works.client.clone());
-            }
-            (Ok(security), works) => match (Client::balanced_over(&self.endpoints, security.clone()), works) {
-                (Ok(client), _) => Made { client: client.timeout(self.time), security, looked: now },
-                (Err(_), Some(works)) => {
-                    works.looked = now;
-                    return Ok(works.client.clone());
-                }
-                (Err(error), None) => return Err(error),
+        let (before, is_due) = self.at_hand();
+        let reading = match (before, is_due) {
+            (Some(client), false) => return Ok(client),
+            (Some(client), true) => match self.renewing.try_lock() {
+                Ok(reading) => reading,
+                Err(_somebody_does) => return Ok(client),
             },
+            (None, _) => self.renewing.lock().await,
+        };
+        // Whoever was first may have made it in the meantime.
+        if let (Some(client), false) = self.at_hand() {
+            return Ok(client);
+        }
+        let fresh = match self.read().await {
+            Ok(security) => self.made_of(security),
+            Err(error) => Err(error),
+        };
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        let client = match (fresh, &mut *made) {
+            (Ok(fresh), made) => made.insert(fresh).client.clone(),
             (Err(_), Some(works)) => {
-                works.looked = now;
-                return Ok(works.client.clone());
+                works.looked = now();
+                works.client.clone()
             }
             (Err(error), None) => return Err(error),
         };
-        Ok(made.insert(fresh).client.clone())
+        drop((made, reading));
+        Ok(client)
+    }
+
+    /// The client that there is, and whether its files are to be looked at.
+    fn at_hand(&self) -> (Option<Client>, bool) {
+        let made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = made.as_ref().is_none_or(|made| made.looked + FILES_EVERY <= now());
+        (made.as_ref().map(|made| made.client.clone()), is_due)
+    }
+
+    /// The client of these: the one that there is, if it is of the same.
+    fn made_of(&self, security: Security) -> Result<Made, ClientError> {
+        let made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        let same = made.as_ref().filter(|made| made.security == security).map(|made| made.client.clone());
+        drop(made);
+        let client = match same {
+            Some(client) => client,
+            None => Client::balanced_over(&self.endpoints, security.clone())?.timeout(self.time),
+        };
+        Ok(Made { client, security, looked: now() })
     }
 
     async fn read(&self) -> Result<Security, ClientError> {

@@ -2,7 +2,7 @@
 //!
 //! Must never read a file: each is read when it is needed, and again as it is replaced.
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use super::{TokenSource, brokers::Brokers};
 use crate::client::{Client, ClientError, DEFAULT_TIMEOUT, TIMEOUT_MAX};
@@ -74,10 +74,12 @@ impl TokenSourceBuilder {
         self
     }
 
-    /// The source. Nothing is read and nobody is asked before the first token is: [`TokenSource::warm`] shows whether all is well.
+    /// The source, with a thread of its own. Nothing is read and nobody is asked before the first token is: [`TokenSource::warm`] shows
+    /// whether all is well.
     ///
     /// # Errors
-    /// [`ClientError::Endpoint`], where one is no URL, there is none, or `https://` and a CA do not come together.
+    /// [`ClientError::Endpoint`], where one is no URL, there is none, or `https://` and a CA do not come together;
+    /// [`ClientError::NoThread`].
     pub fn build(self) -> Result<TokenSource, ClientError> {
         let none = self.endpoints.is_empty().then(String::new);
         let unfit = |endpoint: &&String| !Client::is_endpoint(endpoint, self.ca_file.is_some());
@@ -86,6 +88,7 @@ impl TokenSourceBuilder {
         }
         let timeout = self.timeout.unwrap_or(DEFAULT_TIMEOUT);
         let call_time = timeout.saturating_sub(AHEAD.min(timeout / 10));
-        Ok(TokenSource::over(Box::new(Brokers::new(self.endpoints, self.ca_file, self.identity, call_time)), timeout))
+        let brokers = Brokers::new(self.endpoints, self.ca_file, self.identity, call_time);
+        TokenSource::apart(Box::new(brokers), timeout).map_err(|error| ClientError::NoThread(Arc::new(error)))
     }
 }

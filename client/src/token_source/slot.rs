@@ -15,7 +15,6 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 use tokio::{
-    runtime::Handle,
     task::JoinSet,
     time::{Instant, sleep_until},
 };
@@ -29,6 +28,7 @@ use super::{
 };
 use crate::{
     client::ClientError,
+    proto::v1,
     single_flight::{Follower, Leader},
 };
 
@@ -93,8 +93,14 @@ fn is_our_own_pause(error: &ClientError) -> bool {
     error.retry_after().is_none() && !error.is_permanent()
 }
 
+fn ended() -> ClientError {
+    let why = "the broker's answer holds a token that has ended: see that the vault's tokens live longer than a call takes";
+    ClientError::Status(Box::new(Status::unavailable(why)))
+}
+
 impl Slot {
-    pub(super) fn new(user: User) -> Self {
+    /// Of a user who is asked for at this time, in milliseconds of the source's life.
+    pub(super) fn new(user: User, asked: u64) -> Self {
         let state = State {
             minding: Minding::Idle,
             tasks: JoinSet::new(),
@@ -104,7 +110,7 @@ impl Slot {
             failures: 0,
             rested: now(),
         };
-        let (asked, nudged) = (AtomicU64::new(0), AtomicU64::new(0));
+        let (asked, nudged) = (AtomicU64::new(asked), AtomicU64::new(0));
         Self { user, held: ArcSwapOption::empty(), asked, nudged, state: Mutex::new(state) }
     }
 
@@ -128,8 +134,8 @@ impl Slot {
     }
 
     pub(super) fn note_asked(&self, at: u64) {
-        if at >= self.asked_at() + ASKED_GRAIN || self.asked_at() == 0 {
-            self.asked.store(at.max(1), Ordering::Relaxed);
+        if at >= self.asked_at() + ASKED_GRAIN {
+            self.asked.store(at, Ordering::Relaxed);
         }
     }
 
@@ -139,17 +145,17 @@ impl Slot {
         at >= last + ASKED_GRAIN && self.nudged.compare_exchange(last, at, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
-    /// Begins a renewal if nobody does it: nobody had asked when it fell due, or its runtime ended.
-    pub(super) fn nudge(self: &Arc<Self>, shared: &Arc<Shared>, runtime: &Handle) {
+    /// Begins a renewal if nobody does it: nobody had asked when it fell due, or the task that would panicked.
+    pub(super) fn nudge(self: &Arc<Self>, shared: &Arc<Shared>) {
         let mut state = self.state();
         if state.tasks_live() || state.is_stopped(now()) {
             return;
         }
-        self.begin(&mut state, shared, runtime);
+        self.begin(&mut state, shared);
     }
 
     /// The token, why there is none, or what to wait for.
-    pub(super) fn next(self: &Arc<Self>, shared: &Arc<Shared>, runtime: &Handle) -> Next {
+    pub(super) fn next(self: &Arc<Self>, shared: &Arc<Shared>) -> Next {
         let mut state = self.state();
         let now = now();
         if let Some(token) = self.hit(now) {
@@ -160,12 +166,12 @@ impl Slot {
         }
         match &state.stopped {
             Some((until, error)) if *until > now => Next::Now(Err(error.clone())),
-            Some(_) | None => Next::Wait(self.begin(&mut state, shared, runtime)),
+            Some(_) | None => Next::Wait(self.begin(&mut state, shared)),
         }
     }
 
     /// Takes a complaint; whether it is news. Only the token that is held can be complained of: another has gone already.
-    pub(super) fn rejected(self: &Arc<Self>, token: &Token, shared: &Arc<Shared>, runtime: Option<&Handle>) -> bool {
+    pub(super) fn rejected(self: &Arc<Self>, token: &Token, shared: &Arc<Shared>) -> bool {
         let mut state = self.state();
         let now = now();
         let is_held = self.held.load().as_ref().is_some_and(|held| Token::of(held).id() == token.id());
@@ -181,8 +187,8 @@ impl Slot {
         state.rested = now;
         // Made up when there was a good token: now somebody waits.
         state.stopped.take_if(|(_, error)| is_our_own_pause(error));
-        if let Some(runtime) = runtime.filter(|_| state.call().is_none() && !state.is_stopped(now)) {
-            self.begin(&mut state, shared, runtime);
+        if state.call().is_none() && !state.is_stopped(now) {
+            self.begin(&mut state, shared);
         }
         true
     }
@@ -204,7 +210,7 @@ impl Slot {
         self.held.load().is_none() && self.state().complaints.iter().any(|one| one.ends > now)
     }
 
-    fn begin(self: &Arc<Self>, state: &mut State, shared: &Arc<Shared>, runtime: &Handle) -> Follower<Outcome> {
+    fn begin(self: &Arc<Self>, state: &mut State, shared: &Arc<Shared>) -> Follower<Outcome> {
         let leader = Leader::new();
         let follower = leader.follower();
         state.serial += 1;
@@ -213,12 +219,12 @@ impl Slot {
         state.tasks.abort_all();
         while state.tasks.try_join_next().is_some() {}
         let task = mind(Arc::downgrade(self), Arc::clone(shared), leader, state.serial);
-        state.tasks.spawn_on(task, runtime);
+        state.tasks.spawn_on(task, &shared.runtime);
         follower
     }
 
-    /// One flight: a call, or two where the first brought what does not count.
-    async fn fetch(&self, shared: &Shared) -> Outcome {
+    /// One flight: a call, or two where the first brought what does not count. What it brought, and when to go on, if at all.
+    async fn fly(&self, shared: &Shared) -> (Outcome, Option<Instant>) {
         let rested = self.state().rested;
         if rested > now() {
             sleep_until(rested).await;
@@ -229,50 +235,65 @@ impl Slot {
             let named = self.state().named(now());
             let sent = now();
             shared.counted.calls.fetch_add(1, Ordering::Relaxed);
-            let answer = shared.ask.ask(&self.user, named.clone()).await?;
-            let life = rules::life(sent, &answer, shared.jitter());
-            let has_ended = life.ends <= now();
-            let took_long = now() >= sent + REST;
-            let stale = self.state().is_stale(&answer.token_id, &named);
-            if calls < CALLS_MAX && (stale || has_ended && took_long) {
-                continue;
+            let answer = shared.ask.ask(&self.user, named.clone()).await;
+            if let Some(settled) = self.settle(shared, sent, &named, answer, calls < CALLS_MAX) {
+                return settled;
             }
-            return if has_ended {
-                let why =
-                    "the broker's answer holds a token that has ended: see that the vault's tokens live longer than a call takes";
-                Err(ClientError::Status(Box::new(Status::unavailable(why))))
-            } else {
-                Ok(Token::new(self.user.clone(), answer, life))
-            };
         }
     }
 
-    /// Notes what a flight brought; when to go on, if at all.
-    fn settle(&self, shared: &Shared, outcome: &Outcome) -> Option<Instant> {
+    /// Notes what a call brought that began at `sent` and named these; `None` if that does not count, and another call may be made.
+    /// All under one lock, so that no complaint falls in between.
+    pub(super) fn settle(
+        &self,
+        shared: &Shared,
+        sent: Instant,
+        named: &[String],
+        answer: Result<v1::Token, ClientError>,
+        may_repeat: bool,
+    ) -> Option<(Outcome, Option<Instant>)> {
         let mut state = self.state();
         let now = now();
+        let outcome = match answer {
+            Ok(answer) => {
+                let life = rules::life(sent, &answer, shared.jitter.draw());
+                let has_ended = life.ends <= now;
+                let took_long = now >= sent + REST;
+                let stale = state.is_stale(&answer.token_id, named);
+                if may_repeat && (stale || has_ended && took_long) {
+                    return None;
+                }
+                if has_ended { Err(ended()) } else { Ok(Token::new(self.user.clone(), answer, life)) }
+            }
+            Err(error) => Err(error),
+        };
         state.minding = Minding::Idle;
-        match outcome {
+        let next = match &outcome {
             Ok(token) => {
                 (state.failures, state.stopped, state.rested) = (0, None, now + REST);
                 self.held.store(Some(token.held()));
                 Some(token.life().renew.max(state.rested))
             }
-            Err(error) => {
-                shared.counted.failures.fetch_add(1, Ordering::Relaxed);
-                let held = self.hit(now);
-                let has_token = held.is_some();
-                let mut until = now + rules::pause(error, state.failures, has_token, shared.jitter());
-                if let Some(held) = held.filter(|_| is_our_own_pause(error)) {
-                    // Once the token has ended somebody waits for the next.
-                    until = until.min(held.life().ends);
-                }
-                state.failures = state.failures.saturating_add(1);
-                state.stopped = Some((until, error.clone()));
-                // Without a token the next who asks begins anew.
-                has_token.then_some(until)
-            }
+            Err(error) => self.failed(&mut state, shared, error),
+        };
+        Some((outcome, next))
+    }
+
+    /// Notes a failure; when to try again, if a token is there that is to be renewed.
+    fn failed(&self, state: &mut State, shared: &Shared, error: &ClientError) -> Option<Instant> {
+        shared.counted.failures.fetch_add(1, Ordering::Relaxed);
+        let now = now();
+        let held = self.hit(now);
+        let has_token = held.is_some();
+        let mut until = now + rules::pause(error, state.failures, has_token, shared.jitter.draw());
+        if let Some(held) = held.filter(|_| is_our_own_pause(error)) {
+            // Once the token has ended somebody waits for the next.
+            until = until.min(held.life().ends);
         }
+        state.failures = state.failures.saturating_add(1);
+        state.stopped = Some((until, error.clone()));
+        // Without a token the next who asks begins anew.
+        has_token.then_some(until)
     }
 
     /// The flight of a sleeper that has woken, if it is still the one that counts and somebody asked lately.
@@ -325,8 +346,7 @@ impl State {
 async fn mind(slot: Weak<Slot>, shared: Arc<Shared>, mut leader: Leader<Outcome>, serial: u64) {
     loop {
         let Some(minded) = slot.upgrade() else { return };
-        let outcome = minded.fetch(&shared).await;
-        let next = minded.settle(&shared, &outcome);
+        let (outcome, next) = minded.fly(&shared).await;
         drop(minded);
         leader.finish(outcome);
         let Some(next) = next else { return };

@@ -2,7 +2,10 @@
 
 use std::{
     collections::VecDeque,
-    sync::atomic::{AtomicBool, AtomicUsize},
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicUsize},
+    },
 };
 
 use tokio::{sync::Notify, task::yield_now, time::sleep};
@@ -46,7 +49,7 @@ struct Broker(Arc<Script>);
 
 impl Broker {
     fn source(&self) -> TokenSource {
-        TokenSource::over(Box::new(self.clone()), TIMEOUT)
+        TokenSource::over(Box::new(self.clone()), TIMEOUT, Handle::current(), Jitter::new(7))
     }
 
     fn says(&self, answers: impl IntoIterator<Item = Answer>) -> &Self {

@@ -1,6 +1,7 @@
 //! The users that a source knows, found without a lock.
 //!
-//! Must never keep more than [`USERS_MAX`], nor hold up who looks a user up while another is added.
+//! Must never keep more than [`USERS_MAX`], but for those that a call is under way for; nor forget one of these, whose next caller
+//! would make a second; nor hold up who looks a user up while another is added.
 
 use std::{
     collections::HashMap,
@@ -95,17 +96,18 @@ impl UserMap {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// Forgets who was not asked for for longest. Whoever waits for one of them gets its outcome all the same.
+    /// Forgets who was not asked for for longest, and is of no concern to anybody now.
     fn make_room(&self) {
         let mut asked: Vec<u64> = self.shards.iter().flat_map(|shard| asked(&shard.load())).collect();
         asked.sort_unstable();
-        let Some(newest) = asked.get(FORGOTTEN - 1).copied() else { return };
+        let Some(newest) = asked.get(FORGOTTEN.min(asked.len()).saturating_sub(1)).copied() else { return };
         let mut left = FORGOTTEN;
         for shard in &self.shards {
             let mut users = Shard::clone(&shard.load());
             let before = users.len();
+            // Both this map and the one that it is to replace hold each slot.
             users.retain(|_, slot| {
-                let goes = left > 0 && slot.asked_at() <= newest;
+                let goes = left > 0 && slot.asked_at() <= newest && is_idle(slot, 2);
                 left -= usize::from(goes);
                 !goes
             });
@@ -117,26 +119,57 @@ impl UserMap {
     }
 }
 
+/// When each of those was asked for who may be forgotten.
 fn asked(users: &Shard) -> Vec<u64> {
-    users.values().map(|slot| slot.asked_at()).collect()
+    users.values().filter(|slot| is_idle(slot, 1)).map(|slot| slot.asked_at()).collect()
+}
+
+/// Whether no call is under way, and nobody is about to begin one, who holds the slot then beside so many maps.
+fn is_idle(slot: &Arc<Slot>, maps: usize) -> bool {
+    Arc::strong_count(slot) <= maps && !slot.is_calling()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn user(n: usize) -> User {
+        User::new("m", &format!("+44{n:09}"))
+    }
+
+    /// Adds a user who is asked for after so many that were.
+    fn add(map: &UserMap, n: usize) -> Arc<Slot> {
+        map.get_or_add(&user(n), || Slot::new(user(n), 2_000 * u64::try_from(n).expect("is small")))
+    }
+
+    fn known(map: &UserMap, n: usize) -> bool {
+        map.with(&user(n), |slot| *slot.user() == user(n)) == Some(true)
+    }
+
     #[test]
     fn is_bounded_and_forgets_who_was_not_asked_for() {
         let map = UserMap::default();
-        let user = |n: usize| User::new("m", &format!("+44{n:09}"));
-        for n in 0..USERS_MAX + 1 {
-            let slot = map.get_or_add(&user(n), || Slot::new(user(n)));
-            slot.note_asked(2_000 * u64::try_from(n).expect("is small"));
+        for n in 0..=USERS_MAX {
+            add(&map, n);
         }
         assert_eq!(map.len(), USERS_MAX + 1 - FORGOTTEN);
-        let known = |n: usize| map.with(&user(n), |slot| *slot.user() == user(n)) == Some(true);
-        assert!((0..FORGOTTEN).all(|n| !known(n)) && (FORGOTTEN..=USERS_MAX).all(known));
-        let first = map.get_or_add(&user(USERS_MAX), || Slot::new(user(0)));
+        assert!((0..FORGOTTEN).all(|n| !known(&map, n)) && (FORGOTTEN..=USERS_MAX).all(|n| known(&map, n)));
+        let first = map.get_or_add(&user(USERS_MAX), || Slot::new(user(0), 0));
         assert!(*first.user() == user(USERS_MAX), "it was there");
+    }
+
+    #[test]
+    fn whoever_is_held_is_not_forgotten() {
+        let map = UserMap::default();
+        let held: Vec<_> = (0..9).map(|n| add(&map, n)).collect();
+        for n in 9..=USERS_MAX {
+            add(&map, n);
+        }
+        assert_eq!(map.len(), USERS_MAX + 1 - FORGOTTEN, "others go instead");
+        assert!(held.iter().enumerate().all(|(n, slot)| map.with(&user(n), |found| Arc::ptr_eq(found, slot)) == Some(true)));
+        // Where that is everybody, there is no room to be made.
+        let map = UserMap::default();
+        let held: Vec<_> = (0..USERS_MAX + 9).map(|n| add(&map, n)).collect();
+        assert_eq!(map.len(), held.len());
     }
 }

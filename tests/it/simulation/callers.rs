@@ -18,6 +18,7 @@ use tokio::{
 };
 
 use super::{
+    processes::Processes,
     vault::SimulatedVault,
     world::{Force, World},
 };
@@ -256,10 +257,14 @@ impl Operator {
         let (peak, most) = (self.world.peak(), force.limit.min(configured.len()));
         self.world.check(peak == most, || format!("{peak} sign-ins at once though {most} may be"));
         let began = Instant::now();
+        let current = usize::try_from(force.upstream).expect("is small");
+        let is_well = self.vaults.get(current).is_some_and(|vault| !vault.returns_the_same());
+        let processes = Processes::new(&self.broker, &self.world, &self.users, is_well, &mut self.random);
         while began.elapsed() < Duration::from_secs(200) {
             for key in &configured {
                 self.is_served(key, Duration::from_secs(1)).await;
             }
+            processes.are_served(&configured).await;
             sleep(Duration::from_millis(500)).await;
         }
     }

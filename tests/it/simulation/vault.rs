@@ -47,6 +47,11 @@ enum Outcome {
 }
 
 impl SimulatedVault {
+    /// Whether it gives the token again that has not ended.
+    pub(crate) fn returns_the_same(&self) -> bool {
+        self.same_token
+    }
+
     pub(crate) fn new(world: Arc<World>, number: u64, mut random: fastrand::Rng) -> Self {
         let same_token = random.u8(..4) == 0;
         let mut second = || Duration::from_secs(random.u64(..240));

@@ -28,8 +28,8 @@ use crate::proto::{
     v1::GetTokenResponse,
 };
 
-/// No call of the ones here takes nearly as long, however busy the machine is.
-const FAR_TOO_LONG: Duration = Duration::from_secs(30);
+/// No call of the ones here takes nearly as long, however busy the machine is; and sooner than a call's own time is over.
+const FAR_TOO_LONG: Duration = Duration::from_secs(29);
 
 /// What the replicas of a test are told, and what they saw.
 struct Stage {
@@ -314,4 +314,43 @@ async fn a_call_in_a_hurry_leaves_its_connection_to_the_next() {
     one.reached().await.expect("the look-up went on");
     token(&client).await.expect("there is a token");
     assert_eq!(looked_up.try_iter().count(), 1, "looked up once");
+}
+
+/// Nor is one asked that ends, until it says that it doesn't.
+#[tokio::test]
+async fn a_retry_goes_to_another_than_who_has_just_turned_it_away() {
+    let world = World::new(3, &[1, 2, 3]).await;
+    let client = world.balanced();
+    let replicas = replicas(&client);
+    replicas.all(3).await;
+    let first = replicas.next(None).await.expect("there are three");
+    for _ in 0..9 {
+        assert!(!replicas.next(Some(&first)).await.expect("there are two").is(&first));
+    }
+    replicas.ends(&first);
+    let noted = async {
+        while replicas.willing() == 3 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(FAR_TOO_LONG, noted).await.expect("it is noted");
+    for _ in 0..9 {
+        assert!(!replicas.next(None).await.expect("there are two").is(&first));
+    }
+    let back = async {
+        while replicas.willing() < 3 {
+            drop(token(&client).await);
+        }
+    };
+    tokio::time::timeout(FAR_TOO_LONG, back).await.expect("it is asked, and serves");
+}
+
+/// A name that stands for nobody is no reason to wait.
+#[tokio::test]
+async fn a_name_without_addresses_is_told_at_once() {
+    let connector = Connector::new(|_host| Ok(Vec::new()));
+    let client = Client::balanced_with("http://nobody.test:1", Security::default(), connector).expect("is an endpoint");
+    let told = tokio::time::timeout(FAR_TOO_LONG, token(&client)).await.expect("not after 30 s");
+    let error = told.expect_err("there is nobody");
+    assert_eq!(error.to_string(), "nobody.test has no address");
 }

@@ -95,3 +95,22 @@ async fn a_complaint_waits_for_a_pushback_too() {
     source.token(&user()).await.expect("there is the next");
     assert_eq!(broker.named(2), ["dead"]);
 }
+
+/// Nobody can say when: it may come while the answer is being noted.
+#[tokio::test(start_paused = true)]
+async fn a_complaint_that_an_answer_crosses_is_seen_as_it_is_noted() {
+    let broker = Broker::default();
+    let source = broker.source();
+    let dead = source.token(&user()).await.expect("there is one");
+    let slot = source.0.users.with(&user(), Arc::clone).expect("is known");
+    let (sent, answer) = (now(), |id: &str| {
+        let expires_in = Some(prost_types::Duration { seconds: 100, nanos: 0 });
+        Ok(v1::Token { token_id: id.to_owned(), expires_in, ..v1::Token::default() })
+    });
+    broker.holds(true);
+    assert!(source.rejected(&dead));
+    assert!(slot.settle(&source.0.shared, sent, &[], answer(dead.id()), true).is_none(), "it does not count");
+    assert!(source.cached(&user()).is_none(), "and is not handed out");
+    let settled = slot.settle(&source.0.shared, sent, &[dead.id().to_owned()], answer(dead.id()), true);
+    assert!(settled.is_some() && source.cached(&user()).is_some(), "named, the vault insists on it");
+}

@@ -133,7 +133,10 @@ async fn play(seed: u64, well: bool) -> (Arc<World>, Duration) {
         calls: Mutex::default(),
         complaints: Mutex::default(),
     });
-    let process = |number| TokenSource::over(Box::new(Process { number, world: Arc::clone(&world) }), TIMEOUT);
+    let process = |number| {
+        let asked = Box::new(Process { number, world: Arc::clone(&world) });
+        TokenSource::over(asked, TIMEOUT, Handle::current(), Jitter::new(world.roll(u64::MAX)))
+    };
     let sources = [process(0), process(1)];
     let (began, mut asking) = (now(), JoinSet::new());
     for _ in 0..STEPS {

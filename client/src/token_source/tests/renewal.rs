@@ -172,3 +172,21 @@ async fn a_complaint_does_not_wait_for_a_pause_made_up_beside_a_good_token() {
     source.rejected(&token);
     source.token(&user()).await.expect("the broker is asked");
 }
+
+/// Its slot is held by nobody but the call.
+#[tokio::test(start_paused = true)]
+async fn a_user_who_is_being_renewed_is_not_forgotten() {
+    let broker = Broker::default();
+    let source = broker.source();
+    source.token(&user()).await.expect("there is one");
+    pass(60 * SECOND).await;
+    broker.holds(true);
+    pass(30 * SECOND).await;
+    assert_eq!(broker.calls(), 2, "its renewal is under way");
+    let now = source.0.shared.millis(now());
+    for n in 0..u64::try_from(user_map::USERS_MAX).expect("is small") + 1 {
+        let other = User::new("m", &format!("+44{n:09}"));
+        drop(source.0.users.get_or_add(&other, || Slot::new(other.clone(), now + n)));
+    }
+    assert_eq!(source.0.users.with(&user(), |slot| slot.is_calling()), Some(true));
+}
