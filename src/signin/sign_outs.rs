@@ -11,8 +11,13 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::shared::Shared;
-use crate::{telemetry::audit::SignOutResult, tokens::cached_token::CachedToken, user::UserKey, vault::SignIn};
+use crate::{
+    clock::Clock,
+    telemetry::audit::{Audit, SignOutResult},
+    tokens::cached_token::CachedToken,
+    user::UserKey,
+    vault::SignIn,
+};
 
 /// Most tokens that wait to be ended: of ten thousand users who are removed at once. What is more is told of, and ends by itself.
 const WAITING_MAX: usize = 10_000;
