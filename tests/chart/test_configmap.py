@@ -82,6 +82,7 @@ def test_every_other_value_arrives():
         "min_sign_in_interval": "0s",
         "refusal_hold": "30days",
         "renewal": "ahead",
+        "sign_out": True,
         "assumed_lifetime": "1h 30m",
         "idle_after": "2h",
         "caller_sign_ins_per_minute": 10_000_000,

@@ -41,6 +41,7 @@ def test_the_ordinary_one_has_these_and_no_others():
             }
         },
         "/var/lib/token-broker": {"emptyDir": {"sizeLimit": "160Mi"}},
+        "/run/token-broker": {"emptyDir": {"sizeLimit": "1Mi"}},
     }
 
 
