@@ -32,7 +32,7 @@ use self::{
     shared::{FlightContext, FlightPlaces, Shared, configured, stopped},
 };
 pub use self::{
-    interventions::LiftedWaits,
+    interventions::{Dropped, LiftedWaits},
     shared::{FLIGHTS_MAX, LastAnswers, Parts, WAITERS_MAX},
 };
 use crate::{

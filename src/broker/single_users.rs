@@ -20,7 +20,8 @@ use crate::{
     caller::CallerId,
     clock::Moment,
     live::Snapshot,
-    signin::{FlightOutcome, Join, JoinRequest, LiftedWaits, Origin, WaitError},
+    signin::{Dropped, FlightOutcome, Join, JoinRequest, LiftedWaits, Origin, WaitError},
+    tier::Condition,
     tokens::cached_token::CachedToken,
     user::{MerchantId, UserKey},
     users::{Configured, KnownUser, holds::Stop},
@@ -170,28 +171,32 @@ impl Broker {
         }
     }
 
-    /// Drops a user's token; returns it, if there was a good one, and whether it is being ended at the vault.
+    /// Drops a user's token; returns it, if there was a good one, and whether the other replicas know.
     ///
     /// # Errors
     /// Where the user is not configured.
-    pub fn drop_token(&self, key: &UserKey) -> Result<Option<(Arc<CachedToken>, bool)>, BrokerError> {
-        Ok(self.flights.drop_token(&self.user(key)?))
+    pub async fn drop_token(&self, key: &UserKey) -> Result<(Option<Dropped>, bool), BrokerError> {
+        Ok(self.flights.drop_token(&self.user(key)?).await)
     }
 
-    /// Lifts what stops a user by itself; returns that, if anything did.
+    /// Lifts what stops a user by itself; returns that, if anything did, and whether the other replicas know.
     ///
     /// # Errors
     /// Where the user is not configured.
-    pub fn lift_hold(&self, key: &UserKey) -> Result<Option<Stop>, BrokerError> {
-        Ok(self.flights.lift_hold(&self.user(key)?))
+    pub async fn lift_hold(&self, key: &UserKey) -> Result<(Option<Stop>, bool), BrokerError> {
+        Ok(self.flights.lift_hold(&self.user(key)?).await)
     }
 
-    /// Lifts the vault's waits of a merchant and of its users. None where no user of it is configured.
+    /// Lifts the vault's waits of a merchant and of its users, and says whether the other replicas know. None where no user of it is
+    /// configured.
+    pub async fn lift_waits(&self, merchant: &MerchantId) -> Option<(LiftedWaits, bool)> {
+        self.flights.lift_waits(merchant).await
+    }
+
+    /// Whether what is noted here is known to the other replicas too: after a sign-in, which tells them.
     #[must_use]
-    pub fn lift_waits(&self, merchant: &MerchantId) -> Option<LiftedWaits> {
-        let snapshot = self.in_force();
-        let is_known = snapshot.users.iter().any(|configured| configured.user.key.merchant == *merchant);
-        is_known.then(|| self.flights.lift_waits(&snapshot, merchant))
+    pub fn is_shared(&self) -> bool {
+        self.flights.tier() == Some(Condition::Up)
     }
 
     /// Both clocks, for what is shown.

@@ -169,6 +169,10 @@ fn meant(about: &mut About, merchant_id: String, number: String) -> Result<UserK
     Ok(key)
 }
 
+fn reach(is_told: bool) -> i32 {
+    if is_told { Reach::AllReplicas } else { Reach::ThisReplica }.into()
+}
+
 #[tonic::async_trait]
 impl OperatorService for Session {
     async fn list_users(&self, request: Request<proto::ListUsersRequest>) -> Result<Response<proto::ListUsersResponse>, Status> {
@@ -219,7 +223,7 @@ impl OperatorService for Session {
             let view = broker.show(&key)?;
             about.token_id = view.token.as_ref().map(|(cached, _)| cached.id());
             let user = Some(self.user(&view, false));
-            Ok(proto::RenewTokenResponse { user, taken_from_another: origin == Origin::Shared, reach: Reach::ThisReplica.into() })
+            Ok(proto::RenewTokenResponse { user, taken_from_another: origin == Origin::Shared, reach: reach(broker.is_shared()) })
         })
         .await
     }
@@ -228,11 +232,11 @@ impl OperatorService for Session {
         self.told(About::of("drop"), async |about| {
             let proto::DropTokenRequest { merchant_id, number } = request.into_inner();
             let key = meant(about, merchant_id, number)?;
-            let dropped = self.operating.broker.drop_token(&key)?;
-            about.token_id = dropped.as_ref().map(|(cached, _)| cached.id());
+            let (dropped, is_told) = self.operating.broker.drop_token(&key).await?;
+            about.token_id = dropped.as_ref().map(|dropped| dropped.cached.id());
             let token_id = about.token_id.map(|id| id.as_str().to_owned()).unwrap_or_default();
-            let signs_out = dropped.is_some_and(|(_, signs_out)| signs_out);
-            Ok(proto::DropTokenResponse { token_id, signs_out, reach: Reach::ThisReplica.into() })
+            let signs_out = dropped.is_some_and(|dropped| dropped.signs_out);
+            Ok(proto::DropTokenResponse { token_id, signs_out, reach: reach(is_told) })
         })
         .await
     }
@@ -241,8 +245,8 @@ impl OperatorService for Session {
         self.told(About::of("lift_hold"), async |about| {
             let proto::LiftHoldRequest { merchant_id, number } = request.into_inner();
             let key = meant(about, merchant_id, number)?;
-            let lifted = self.operating.broker.lift_hold(&key)?;
-            Ok(proto::LiftHoldResponse { lifted: lifted.map(|stop| self.failure(&stop)), reach: Reach::ThisReplica.into() })
+            let (lifted, is_told) = self.operating.broker.lift_hold(&key).await?;
+            Ok(proto::LiftHoldResponse { lifted: lifted.map(|stop| self.failure(&stop)), reach: reach(is_told) })
         })
         .await
     }
@@ -251,17 +255,15 @@ impl OperatorService for Session {
         self.told(About::of("lift_waits"), async |about| {
             let merchant = merchant(request.into_inner().merchant_id)?;
             about.merchant = Some(merchant.clone());
-            let operating = Arc::clone(&self.operating);
-            let lift = move || operating.broker.lift_waits(&merchant);
-            let lifted = spawn_blocking(lift).await.map_err(|_broke| BrokerError::Internal)?;
-            let lifted = lifted.ok_or_else(|| {
+            let lifted = self.operating.broker.lift_waits(&merchant).await;
+            let (lifted, is_told) = lifted.ok_or_else(|| {
                 let fault = "has no users in the configuration: check it for a typing error".to_owned();
                 BrokerError::InvalidRequest(vec![FieldFault { field: "merchant_id".into(), fault }])
             })?;
             Ok(proto::LiftWaitsResponse {
                 lifted: lifted.merchant.map(|stop| self.failure(&stop)),
-                users: u32::try_from(lifted.users).unwrap_or(u32::MAX),
-                reach: Reach::ThisReplica.into(),
+                users: u32::try_from(lifted.users.len()).unwrap_or(u32::MAX),
+                reach: reach(is_told),
             })
         })
         .await

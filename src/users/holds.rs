@@ -244,6 +244,14 @@ impl Holds {
         lifted
     }
 
+    /// The same, told by another replica: an operator lifted it at `lifted`, and what came later stands.
+    pub fn lifted_elsewhere(&mut self, lifted: Instant) {
+        self.current.granted_elsewhere(lifted);
+        if let Some(rare) = &mut self.rare {
+            rare.failures = 0;
+        }
+    }
+
     /// It was the vault that was out of order, or a box before it, and not this user: what its undocumented answers were counted
     /// for is forgotten. But once only until there is a token, so that no refused password is sent without end.
     pub fn forgive(&mut self, version: Version) {

@@ -31,18 +31,18 @@ pub(crate) async fn act_on(
         let is_configured = world.configured(key).0;
         match random.u8(..5) {
             0 => {
-                let done = broker.lift_hold(key);
+                let done = broker.lift_hold(key).await;
                 world.check(done.is_ok() == is_configured, || format!("{key}: {done:?}"));
                 world.lifted(key);
                 world.note(format!("an operator lifts {key}: {done:?}"));
             }
             1 => {
-                let done = broker.lift_waits(&key.merchant);
+                let done = broker.lift_waits(&key.merchant).await;
                 world.lifted_waits(&key.merchant);
                 world.note(format!("an operator lifts the waits of {}: {done:?}", key.merchant));
             }
             2 => {
-                let done = broker.drop_token(key).map(|dropped| dropped.is_some());
+                let done = broker.drop_token(key).await.map(|(dropped, _)| dropped.is_some());
                 world.check(done.is_ok() == is_configured, || format!("{key}: {done:?}"));
                 world.dropped(key);
                 world.note(format!("an operator drops {key}'s token: {done:?}"));
