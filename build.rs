@@ -7,6 +7,8 @@ use std::{env, error::Error, fs, path::PathBuf};
 use protox::prost::Message as _;
 
 const PROTO: &str = "tokenbroker/v1/token_broker.proto";
+/// Not among the descriptors of reflection: it is not offered on a port.
+const OPERATOR: &str = "tokenbroker/operator/v1/operator.proto";
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
@@ -24,5 +26,6 @@ fn main() -> Result<(), Box<dyn Error>> {
         .extern_path(".tokenbroker.v1.GetTokenResponse", "crate::rpc::encode::Reply")
         .codec_path("crate::rpc::encode::ReplyCodec")
         .compile_fds(descriptors)?;
+    tonic_prost_build::configure().build_transport(false).compile_fds(protox::compile([OPERATOR], ["proto"])?)?;
     Ok(())
 }

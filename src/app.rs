@@ -42,6 +42,7 @@ use crate::{
         tls::{TlsAcceptor, TlsError, TlsSource},
         workers::{self, Workers},
     },
+    operator::Operating,
     reload::{self, Reload, ReloadState},
     rpc::{
         guard::Observer,
@@ -64,10 +65,8 @@ use crate::{
 /// Calls that still wait for the vault are answered this long before the drain ends, so that their answers can leave; of a drain
 /// shorter than twice this, half.
 const LAST_ANSWERS: Duration = Duration::from_millis(500);
-
 /// Holds that are not written yet have this long at the end, if the drain lasts so long.
 const LAST_HOLDS: Duration = Duration::from_secs(1);
-
 /// The spans that wait at the end have this long to be sent, if the drain lasts so long.
 const LAST_SPANS: Duration = Duration::from_secs(1);
 
@@ -235,12 +234,10 @@ impl App {
 
     /// Runs on `listeners` until `stop`, then drains; returns within `lame_duck` + `drain` after that.
     pub async fn run(mut self, listeners: Listeners, stop: StopSignal) {
-        let (phase, phases) = watch::channel(Phase::Starting);
-        let (tasks, shutdown) = (TaskTracker::new(), Shutdown::default());
+        let ((phase, phases), tasks, shutdown) = (watch::channel(Phase::Starting), TaskTracker::new(), Shutdown::default());
         // Apart from the connections, whose end is waited for.
-        let (upkeep, renewing, hearing) = (TaskTracker::new(), Arc::clone(&self.broker), Arc::clone(&self.broker));
-        upkeep.spawn(async move { renewing.renew_ahead().await });
-        upkeep.spawn(async move { hearing.hear_of_others().await });
+        let (upkeep, broker) = (TaskTracker::new(), Arc::clone(&self.broker));
+        upkeep.spawn(async move { tokio::join!(broker.renew_ahead(), broker.hear_of_others(), broker.end_tokens()) });
         upkeep.spawn(self.observer.strangers.clone().tell_every_minute(self.closing.clone()));
         upkeep.spawn(self.keep_holds());
         let reload = self.follow(&upkeep);
@@ -313,8 +310,8 @@ impl App {
             let (tasks, shutdown, clock) = (tasks.clone(), shutdown.clone(), Arc::clone(&self.observer.clock));
             Port { name, limit, placer: None, tasks, shutdown, clock }
         };
-        let grpc = port("grpc", ConnectionLimit::new(PortLimits::callers(self.connection_limits.grpc)));
-        let grpc = Port { placer: Some(self.workers.placer()), ..grpc };
+        let limit = ConnectionLimit::new(PortLimits::callers(self.connection_limits.grpc));
+        let grpc = Port { placer: Some(self.workers.placer()), ..port("grpc", limit) };
         let tls = self.tls();
         for listener in listeners.grpc {
             info!(port = "grpc", address = address(&listener), tls = tls.is_some(), "listening");
@@ -333,6 +330,10 @@ impl App {
             let (router, shutdown) = (router.clone(), shutdown.clone());
             let serve = move |accepted| admin::serve(accepted, router.clone(), shutdown.clone());
             tasks.spawn(admin.clone().accept(listener, serve));
+        }
+        if let Some(socket) = listeners.operator {
+            let operating = Operating::new(Arc::clone(&self.broker), self.observer.audit.clone());
+            tasks.spawn(operating.serve(socket, tasks.clone(), shutdown.clone()));
         }
     }
 

@@ -6,6 +6,7 @@
 mod broker_error;
 mod failures;
 mod request;
+pub mod single_users;
 mod stats;
 
 use std::{sync::Arc, time::Duration};
@@ -16,12 +17,9 @@ use tokio_util::sync::CancellationToken;
 pub use self::{
     broker_error::{BrokerError, FieldFault},
     request::{Answer, NoToken, Outcome, Request},
-    stats::{MerchantStats, Stats, Stopped},
+    stats::{MerchantStats, Stats, Stopped, UserStates},
 };
-use self::{
-    failures::error_of,
-    stats::{Judgement, idle_after},
-};
+use self::{failures::error_of, stats::idle_after};
 use crate::{
     caller::CallerId,
     clock::{Clock, Moment},
@@ -151,6 +149,11 @@ impl Broker {
         self.flights.hear_of_others(self.closing.clone()).await;
     }
 
+    /// Ends tokens at the vault that are to be, until the broker closes. To be spawned once.
+    pub async fn end_tokens(&self) {
+        self.flights.end_tokens(self.closing.clone()).await;
+    }
+
     /// Waits until no sign-in is under way at the vault, nor to be told of. For the end: others may begin meanwhile.
     pub async fn sign_ins_end(&self) {
         self.flights.sent_end().await;
@@ -170,9 +173,8 @@ impl Broker {
     /// How the users of `snapshot` are. Takes a microsecond or two a user.
     #[must_use]
     pub fn stats(&self, snapshot: &Snapshot) -> Stats {
-        let now = self.clock.now();
-        let judgement = Judgement { snapshot, now, second: self.second(now.mono) };
-        Stats::new(judgement.merchants(), &self.flights, &self.refresh_queue, now.mono)
+        let judgement = self.judgement(snapshot);
+        Stats::new(judgement.merchants(), &self.flights, &self.refresh_queue, judgement.now.mono)
     }
 
     /// What is in force now: what a call that begins now is judged by.
@@ -363,7 +365,9 @@ impl Broker {
         Answer { user: Arc::clone(key), cached, outcome, at, renew_in }
     }
 
-    fn stopped(&self, stop: &Stop) -> BrokerError {
+    /// What callers are told of a stop.
+    #[must_use]
+    pub fn stopped(&self, stop: &Stop) -> BrokerError {
         let now = self.clock.now();
         error_of(&stop.failure, stop.left_at(now.mono), now)
     }

@@ -1,10 +1,12 @@
-//! The command line: `serve`, `check`, `get`, `health`.
+//! The command line: `serve`, `check`, `get`, `health`, and the operator's commands.
 //!
 //! Must never print a secret that was not asked for: `get` prints the token if it is told to, on standard output, and nothing else does.
 
 mod checking;
 mod diagnosis;
 mod getting;
+mod operating;
+mod operating_text;
 mod readiness;
 
 use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
@@ -57,6 +59,16 @@ enum Command {
     Get(getting::Get),
     /// Ask a running broker whether it is ready; needs no identity.
     Health(readiness::Health),
+    /// List a running broker's users and how they are, over its operator's socket.
+    Users(operating::Users),
+    /// Show one user: its token's end, last sign-in, last failure and hold.
+    User(operating::User),
+    /// Renew a user's token now, within the rules of time.
+    Renew(operating::Act),
+    /// Drop a user's token: the next call signs in.
+    Drop(operating::Act),
+    /// Lift a user's hold, or a merchant's waits, for one more try; mend the cause first.
+    LiftHold(operating::LiftHold),
 }
 
 #[derive(Debug, Args)]
@@ -89,6 +101,11 @@ pub fn run() -> ExitCode {
         Command::Check(asked) => checking::check(asked),
         Command::Get(asked) => getting::get(asked),
         Command::Health(asked) => readiness::run(asked),
+        Command::Users(asked) => operating::users(asked),
+        Command::User(asked) => operating::user(asked),
+        Command::Renew(asked) => operating::renew(asked),
+        Command::Drop(asked) => operating::drop_token(asked),
+        Command::LiftHold(asked) => operating::lift_hold(asked),
     }
 }
 

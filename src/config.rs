@@ -25,6 +25,7 @@ mod key_names;
 mod last_good;
 mod limits;
 mod main_file;
+mod operator_table;
 mod partial_writes;
 mod patterns;
 mod permissions;
@@ -46,8 +47,8 @@ pub use self::{
     files::Files,
     values::{
         AdminConfig, AuditConfig, AuthConfig, CallerConfig, Config, GrpcConfig, Hits, Issuer, Kept, KeySource, Loaded, LogConfig,
-        LogFormat, Merchants, Reloaded, Renewal, SealingKey, ServiceAccountsConfig, SharedConfig, SharedServer, TlsConfig,
-        TracesConfig, UserConfig, VaultConfig,
+        LogFormat, Merchants, OperatorConfig, Reloaded, Renewal, SealingKey, ServiceAccountsConfig, SharedConfig, SharedServer,
+        TlsConfig, TracesConfig, UserConfig, VaultConfig,
     },
 };
 pub use crate::outbound::{Authorities, Target};

@@ -28,6 +28,7 @@
 //! - the use case: [`broker`]
 //! - the gRPC services, and what surrounds each call ([`rpc`]); following the configuration's files ([`reload`])
 //! - `/livez`, `/readyz`, `/metrics`, `/status`: [`admin`]
+//! - what an operator does to single users ([`operator`])
 //! - wiring, running and draining: [`app`]
 //! - `serve`, `check`, `get`: [`cli`]
 //!
@@ -57,6 +58,7 @@ mod jwks;
 pub mod keyed_hash;
 pub mod live;
 pub mod net;
+pub mod operator;
 mod outbound;
 pub mod policy;
 pub mod reload;

@@ -58,6 +58,8 @@ pub struct Settings {
     pub rules: Rules,
     /// Whether tokens are renewed before they end.
     pub renewal: Renewal,
+    /// Whether tokens are ended at the vault whose users are removed, or that an operator drops.
+    pub sign_out: bool,
     /// Most sign-ins at the vault at once.
     pub max_concurrent_sign_ins: usize,
     /// Tokens of users nobody asked for in so long are not renewed.

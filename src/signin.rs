@@ -9,12 +9,14 @@ pub mod circuit_breaker;
 mod concurrency_limit;
 mod fleet;
 mod flight;
+mod interventions;
 mod news;
 mod obtain;
 mod refresh;
 mod report;
 mod settle;
 mod shared;
+mod sign_outs;
 mod turns;
 mod undocumented;
 mod upstream_state;
@@ -24,11 +26,14 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-pub use self::shared::{FLIGHTS_MAX, LastAnswers, Parts, WAITERS_MAX};
 use self::{
     flight::Flight,
     refresh::valid_token,
     shared::{FlightContext, FlightPlaces, Shared, configured, stopped},
+};
+pub use self::{
+    interventions::{Dropped, LiftedWaits},
+    shared::{FLIGHTS_MAX, LastAnswers, Parts, WAITERS_MAX},
 };
 use crate::{
     caller::CallerId,
@@ -204,7 +209,11 @@ impl Flights {
             snapshot.users.iter().for_each(|configured| self.shared.replan(&configured.user, &snapshot, now));
         }
         for user in changes.changed.iter().chain(&changes.removed) {
-            self.shared.outdate(user, now);
+            let removed = self.shared.outdate(user, now);
+            // It was given by the vault that counted until now.
+            if let Some(cached) = removed.filter(|cached| is.sign_out && former.takes(cached)) {
+                self.shared.sign_outs.put(&was.sign_in, &user.key, cached);
+            }
         }
     }
 
@@ -217,6 +226,11 @@ impl Flights {
     /// Hears of other replicas, if there is a tier that they share, until `closing`. To be spawned once.
     pub async fn hear_of_others(&self, closing: CancellationToken) {
         self.shared.hear(closing).await;
+    }
+
+    /// Ends tokens at the vault that are to be, until `closing`. To be spawned once.
+    pub async fn end_tokens(&self, closing: CancellationToken) {
+        self.shared.sign_outs.work_off(closing).await;
     }
 
     /// How the tier is that replicas share; none where there is none.

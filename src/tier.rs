@@ -5,6 +5,7 @@
 //! failed: without it each replica is by itself. Must never put anything on the server that is not sealed, nor believe what it finds there
 //! further than the seal goes.
 
+mod act;
 mod bounded;
 mod dial;
 mod entry;
@@ -25,20 +26,21 @@ use tokio::{runtime::Handle, sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+pub use self::{
+    act::Act,
+    entry::{StopEntry, TokenEntry},
+    keeper::Condition,
+    lease::{Lease, Publication, lease_of},
+    link::{Dial, Dialled, LinkError, Stream},
+    seal::{Name, Subject},
+    watchers::{News, Waiter},
+};
 use self::{
     dial::Tcp,
     keeper::Kept,
     link::{Link, Places, Standing, Stands},
     seal::{Kind, Namer, Sealer, Unopened},
     watchers::Watchers,
-};
-pub use self::{
-    entry::{StopEntry, TokenEntry},
-    keeper::Condition,
-    lease::{Lease, Publication, lease_of},
-    link::{Dial, Dialled, LinkError, Stream},
-    seal::{Name, Subject},
-    watchers::Waiter,
 };
 use crate::{
     clock::{Clock, Moment},
@@ -173,7 +175,7 @@ impl Tier {
     }
 
     /// Connects, again and again, and hands on whose news there is, until `closing`. To be spawned once.
-    pub async fn keep(self, news: impl Fn(Arc<KnownUser>) + Send + Sync, closing: CancellationToken) {
+    pub async fn keep(self, news: impl Fn(News) + Send + Sync, closing: CancellationToken) {
         if let Some(shared) = &self.0 {
             closing.run_until_cancelled(shared.keep(&news)).await;
         }
@@ -182,7 +184,7 @@ impl Tier {
     /// Has news of this subject be handed on from now on, for this user.
     pub fn follow(&self, subject: &Subject, user: &Arc<KnownUser>) {
         if let Some(shared) = &self.0 {
-            shared.watchers.follow(subject.name(), user);
+            shared.watchers.follow(subject.name(), subject.merchant_name(), user);
         }
     }
 

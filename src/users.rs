@@ -291,6 +291,13 @@ impl KnownMerchant {
         self.stops.lock().unwrap_or_else(PoisonError::into_inner).iter().any(|(_, stop)| stop.until > now)
     }
 
+    /// Lets its users sign in there again; returns what stopped them until now.
+    pub fn lift(&self, upstream: Upstream, now: Instant) -> Option<Stop> {
+        let mut stops = self.stops.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = stops.iter().position(|(whose, _)| *whose == upstream)?;
+        Some(stops.swap_remove(at).1).filter(|stop| stop.until > now)
+    }
+
     /// Lets no user of the merchant sign in there for a while; the longest wait that was named counts.
     pub fn stop(&self, upstream: Upstream, stop: Stop, now: Instant) {
         let mut stops = self.stops.lock().unwrap_or_else(PoisonError::into_inner);

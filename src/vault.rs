@@ -1,8 +1,10 @@
 //! Sign in upstream; classify what comes back. Behind the one trait, [`SignIn`], so that a simulation can stand in its place.
 //!
-//! Must never send a password anywhere but to the configured URL, send it twice for one call once it may have been read, or show it.
+//! Must never send a password or a token anywhere but to the configured URL, send a password twice for one call once it may have been
+//! read, or show either.
 
 mod reply;
+mod sign_out;
 mod wire;
 
 #[cfg(any(test, fuzzing))]
@@ -10,7 +12,12 @@ pub(crate) use self::reply::fuzz;
 pub use self::wire::HttpVault;
 pub use crate::outbound::HttpClientError;
 
-use std::{fmt, future::Future, pin::Pin, time::Duration};
+use std::{
+    fmt,
+    future::{Future, ready},
+    pin::Pin,
+    time::Duration,
+};
 
 use crate::{secret::Secret, telemetry::traces::Context, user::UserKey};
 
@@ -21,14 +28,22 @@ pub const NO_HTTP: &str = "its answer is not HTTP/1.1 that can be read";
 /// What people are told of [`Failure::Undocumented`].
 pub const UNDOCUMENTED: &str = "it refuses the sign-in in a way that is not documented";
 
-/// Signs one user in.
+/// Signs one user in, and out.
 pub trait SignIn: Send + Sync + 'static {
     /// Sends one sign-in and classifies its answer; ends within the configured time. `trace` is the place to tell the vault, if any.
     fn sign_in<'a>(&'a self, user: &'a UserKey, password: &'a Secret, trace: Option<Context>) -> SigningIn<'a>;
+
+    /// Ends a token of the user's that this vault gave; returns within the configured time. Not every stand-in offers it.
+    fn sign_out<'a>(&'a self, _user: &'a UserKey, _token: &'a Secret) -> SigningOut<'a> {
+        Box::pin(ready(Err("it offers no sign-out")))
+    }
 }
 
 /// What [`SignIn::sign_in`] returns.
 pub type SigningIn<'a> = Pin<Box<dyn Future<Output = Result<Grant, Failure>> + Send + 'a>>;
+
+/// What [`SignIn::sign_out`] returns: why the token is not known to be ended, in fixed words for people.
+pub type SigningOut<'a> = Pin<Box<dyn Future<Output = Result<(), &'static str>> + Send + 'a>>;
 
 /// What the vault gave.
 #[derive(Clone, Debug, PartialEq, Eq)]

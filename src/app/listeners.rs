@@ -8,7 +8,10 @@ use rustix::net::sockopt;
 use thiserror::Error;
 use tokio::net::TcpListener;
 
-use crate::config::Config;
+use crate::{
+    config::Config,
+    operator::socket::{OperatorSocket, SocketError},
+};
 
 /// What the kernel keeps of what clients send and we have not read; it takes twice this (socket(7)), and up
 /// to 6 MiB by itself, which the container's limit of memory counts. Some hundred calls: who sends more is read on in its turn.
@@ -28,13 +31,15 @@ pub struct Listeners {
     pub health: Vec<TcpListener>,
     /// For the admin port.
     pub admin: Vec<TcpListener>,
+    /// For the operator.
+    pub operator: Option<OperatorSocket>,
 }
 
 impl Listeners {
     /// Binds what the configuration names.
     ///
     /// # Errors
-    /// Names the key whose address can't be bound.
+    /// Names the key whose address or path can't be bound.
     pub async fn bind(config: &Config) -> Result<Self, BindError> {
         let mut listeners = Self::default();
         listeners.grpc.push(bind("grpc.listen", config.grpc.listen).await?);
@@ -44,6 +49,7 @@ impl Listeners {
         if let Some(admin) = &config.admin {
             listeners.admin.push(bind("admin.listen", admin.listen).await?);
         }
+        listeners.operator = config.operator.as_ref().map(OperatorSocket::bind).transpose()?;
         Ok(listeners)
     }
 }
@@ -57,16 +63,25 @@ async fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, Bin
         sockopt::set_tcp_user_timeout(&listener, UNACKNOWLEDGED_MILLIS)?;
         Ok(listener)
     };
-    listening.await.map_err(|source| BindError { key, address, source })
+    listening.await.map_err(|source| BindError::Address { key, address, source })
 }
 
-/// An address can't be listened on.
+/// Something can't be listened on.
 #[derive(Debug, Error)]
-#[error("{key}: can't listen on {address}: {source}: end what listens there, or choose another address")]
-pub struct BindError {
-    key: &'static str,
-    address: SocketAddr,
-    source: io::Error,
+pub enum BindError {
+    /// An address.
+    #[error("{key}: can't listen on {address}: {source}: end what listens there, or choose another address")]
+    Address {
+        /// What names it.
+        key: &'static str,
+        /// Which.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The operator's socket.
+    #[error(transparent)]
+    Operator(#[from] SocketError),
 }
 
 /// Where a socket listens, for the log.

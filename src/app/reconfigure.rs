@@ -52,6 +52,7 @@ pub(super) fn make(
         timeout: vault.timeout,
         rules: Rules { min_sign_in_interval: vault.min_sign_in_interval, refusal_hold: vault.refusal_hold },
         renewal: vault.renewal,
+        sign_out: vault.sign_out,
         max_concurrent_sign_ins: vault.max_concurrent_sign_ins,
         idle_after: vault.idle_after,
         caller_limits: CallerLimits {
@@ -200,6 +201,7 @@ impl Reconfigure {
             ("grpc.listen", now.grpc.listen != then.grpc.listen),
             ("grpc.health_listen", now.grpc.health_listen != then.grpc.health_listen),
             ("admin.listen", admin(now) != admin(then)),
+            ("operator", now.operator != then.operator),
             ("audit.file", now.audit.file != then.audit.file),
             ("audit.hits", now.audit.hits != then.audit.hits),
             ("traces", now.traces != then.traces),

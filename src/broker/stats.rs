@@ -15,7 +15,7 @@ use crate::{
     signin::{Flights, LastAnswers},
     tier::Condition,
     user::MerchantId,
-    users::{Configured, KnownUser, refresh_queue::RefreshQueue},
+    users::{Configured, KnownUser, holds::Stop, refresh_queue::RefreshQueue},
     vault::Failure,
 };
 
@@ -78,6 +78,19 @@ pub struct Stopped {
     pub wait: Duration,
 }
 
+/// How one user is: several of it may be true at once.
+#[derive(Clone, Debug)]
+pub struct UserStates {
+    /// Has a token that is good now.
+    pub cached: bool,
+    /// See [`MerchantStats::dry`].
+    pub dry: bool,
+    /// Why no sign-in is tried for it, if so.
+    pub held: Option<Stop>,
+    /// See [`MerchantStats::failing`].
+    pub failing: Option<Stop>,
+}
+
 /// What the users are judged by.
 pub(super) struct Judgement<'a> {
     pub(super) snapshot: &'a Snapshot,
@@ -129,49 +142,41 @@ impl Judgement<'_> {
 
     fn count(&self, user: &KnownUser, merchant: &mut MerchantStats) {
         merchant.users += 1;
+        if merchant.whole.is_none() {
+            let stop = user.merchant().stopped(self.now.mono, self.snapshot.upstream());
+            merchant.whole = stop.map(|stop| Stopped { users: 0, wait: stop.left_at(self.now.mono), failure: stop.failure });
+        }
+        let UserStates { cached, dry, held, failing } = self.states(user);
+        merchant.cached += usize::from(cached);
+        merchant.dry += usize::from(dry);
+        for (stop, counted) in [(held, &mut merchant.held), (failing, &mut merchant.failing)] {
+            let Some(Stop { failure, until }) = stop else { continue };
+            let wait = until.saturating_duration_since(self.now.mono);
+            let reason = error_of(&failure, wait, self.now).reason().as_str();
+            let stopped = counted.entry(reason).or_insert(Stopped { users: 0, failure, wait });
+            stopped.users += 1;
+            stopped.wait = stopped.wait.max(wait);
+        }
+    }
+
+    /// How a user is.
+    pub(super) fn states(&self, user: &KnownUser) -> UserStates {
         let lately = match self.snapshot.settings.renewal {
             Renewal::Ahead => idle_after(self.snapshot),
             Renewal::AtExpiry => LATELY,
         };
         let wanted = user.asked() != 0 && self.second.saturating_sub(user.asked()) < lately;
-        let has_token = user.token().is_some_and(|cached| self.snapshot.takes(&cached) && !cached.left_at(self.now).is_zero());
-        merchant.cached += usize::from(has_token);
-        let held = self.count_stop(user, wanted, merchant);
-        merchant.dry += usize::from(wanted && !has_token && !held);
-    }
-
-    /// Counts what stops a user's next sign-in; says whether it is held.
-    fn count_stop(&self, user: &KnownUser, wanted: bool, merchant: &mut MerchantStats) -> bool {
-        let (now, snapshot) = (self.now, self.snapshot);
-        if merchant.whole.is_none() {
-            let stop = user.merchant().stopped(now.mono, snapshot.upstream());
-            merchant.whole = stop.map(|stop| Stopped { users: 0, wait: stop.left_at(now.mono), failure: stop.failure });
-        }
-        let (wait, failure) = {
-            let record = user.record();
-            let Some(stop) = record.holds.failing(&snapshot.settings.rules) else { return false };
-            (stop.left_at(now.mono), Arc::clone(&stop.failure))
-        };
-        let lasts = !wait.is_zero();
-        let counted = match *failure {
-            Failure::Refused { .. } | Failure::Throttled { .. } if lasts => &mut merchant.held,
-            Failure::Undocumented { .. } | Failure::Unavailable { .. } | Failure::Invalid { .. } | Failure::Broken
-                if lasts || wanted =>
-            {
-                &mut merchant.failing
+        let cached = user.token().is_some_and(|cached| self.snapshot.takes(&cached) && !cached.left_at(self.now).is_zero());
+        let failed = user.record().holds.failing(&self.snapshot.settings.rules);
+        let lasts = |stop: &Stop| stop.until > self.now.mono;
+        let (mut held, mut failing) = (None, None);
+        match failed.as_ref().map(|stop| &*stop.failure) {
+            Some(Failure::Refused { .. } | Failure::Throttled { .. }) => held = failed.filter(lasts),
+            Some(Failure::Undocumented { .. } | Failure::Unavailable { .. } | Failure::Invalid { .. } | Failure::Broken) => {
+                failing = failed.filter(|stop| wanted || lasts(stop));
             }
-            // Its wait is over, and the next who asks finds out.
-            Failure::Refused { .. }
-            | Failure::Throttled { .. }
-            | Failure::Undocumented { .. }
-            | Failure::Unavailable { .. }
-            | Failure::Invalid { .. }
-            | Failure::Broken => return false,
-        };
-        let reason = error_of(&failure, wait, now).reason().as_str();
-        let stopped = counted.entry(reason).or_insert(Stopped { users: 0, failure, wait });
-        stopped.users += 1;
-        stopped.wait = stopped.wait.max(wait);
-        matches!(*stopped.failure, Failure::Refused { .. } | Failure::Throttled { .. })
+            None => {}
+        }
+        UserStates { cached, dry: wanted && !cached && held.is_none(), held, failing }
     }
 }

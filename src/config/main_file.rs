@@ -17,7 +17,7 @@ use super::{
     callers_overlap::{self, Proofs},
     credentials::CredentialsFile,
     findings::{At, Findings},
-    grpc_tls, limits,
+    grpc_tls, limits, operator_table,
     patterns::Pattern,
     reader::{Found, Reader},
     shared_table, traces_table,
@@ -72,6 +72,7 @@ pub(super) fn read(findings: &Findings<'_>, table: DeTable<'_>) -> Main {
     let access = auth_table::read_auth(root.table("auth", "auth"));
     let has_callers = root.has("callers");
     let callers = auth_table::read_callers(&mut root);
+    let operator = root.table("operator", "operator").and_then(operator_table::read);
     let shared = root.table("shared", "shared").and_then(shared_table::read);
     let users = CredentialsFile::collect(&mut root);
     root.finish();
@@ -101,6 +102,7 @@ pub(super) fn read(findings: &Findings<'_>, table: DeTable<'_>) -> Main {
         audit,
         traces,
         vault,
+        operator,
         shared,
         auth,
         callers,

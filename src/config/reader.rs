@@ -222,6 +222,28 @@ impl<'f, 'i> Reader<'f, 'i> {
         array.into_iter().filter_map(|item| self.text(key, found(item))).collect()
     }
 
+    /// A list of ids of users of the system; none where it is missing.
+    pub(super) fn uids(&mut self, key: &'static str) -> Option<Vec<u32>> {
+        let Found { value, at } = self.take(key)?;
+        let DeValue::Array(array) = value else {
+            self.wrong_type(at, key, &value, "an array of integers", "write it in square brackets, such as [1000]");
+            return None;
+        };
+        let uid = |item: Spanned<DeValue<'i>>| {
+            let Found { value, at } = found(item);
+            let DeValue::Integer(value) = value else {
+                self.wrong_type(at, key, &value, "an integer", "write digits, without quotes");
+                return None;
+            };
+            let uid = u32::from_str_radix(value.as_str(), value.radix()).ok();
+            if uid.is_none() {
+                self.fault(at, key, format!("is no user's id: give a number from 0 to {}", u32::MAX));
+            }
+            uid
+        };
+        Some(array.into_iter().filter_map(uid).collect())
+    }
+
     /// A string, or a list of them.
     pub(super) fn one_or_more(&mut self, key: &'static str) -> Option<Found<OneOrMore<'i>>> {
         let Found { value, at } = self.take(key)?;

@@ -49,6 +49,8 @@ pub struct Config {
     pub traces: Option<TracesConfig>,
     /// `[vault]`
     pub vault: VaultConfig,
+    /// `[operator]`; none: nobody acts on single users.
+    pub operator: Option<OperatorConfig>,
     /// `[shared]`; none: each replica is by itself.
     pub shared: Option<SharedConfig>,
     /// `[auth]`
@@ -190,6 +192,8 @@ pub struct VaultConfig {
     pub refusal_hold: Duration,
     /// When a token is renewed.
     pub renewal: Renewal,
+    /// Whether a token is ended at the vault whose user is removed, or that an operator drops.
+    pub sign_out: bool,
     /// The lifetime of a token that says nothing about it: 1 s to 7 days.
     pub assumed_lifetime: Duration,
     /// A user whom nobody asked for within this time is not renewed ahead: 1 s to 30 days.
@@ -254,6 +258,15 @@ pub enum KeySource {
     },
     /// In a file, read anew as a URL would be.
     File(PathBuf),
+}
+
+/// `[operator]`: where an operator acts on single users.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OperatorConfig {
+    /// The Unix socket.
+    pub socket: PathBuf,
+    /// Users of the system whose acts are taken besides those of the broker's own.
+    pub uids: Vec<u32>,
 }
 
 /// `[shared]`: the tier that replicas share.

@@ -69,6 +69,7 @@ pub(super) fn read(table: Option<Reader<'_, '_>>, findings: &Findings<'_>) -> Op
     let refusal_hold = table.duration("refusal_hold", &limits::REFUSAL_HOLD);
     let renewals = [("ahead", Renewal::Ahead), ("at_expiry", Renewal::AtExpiry)];
     let renewal = table.choice("renewal", Renewal::Ahead, &renewals);
+    let sign_out = table.boolean("sign_out", false).value;
     let assumed_lifetime = table.duration("assumed_lifetime", &limits::ASSUMED_LIFETIME);
     let idle_after = table.duration("idle_after", &limits::IDLE_AFTER);
     let caller_sign_ins_per_minute = table.integer("caller_sign_ins_per_minute", &limits::CALLER_SIGN_INS);
@@ -83,6 +84,7 @@ pub(super) fn read(table: Option<Reader<'_, '_>>, findings: &Findings<'_>) -> Op
         min_sign_in_interval,
         refusal_hold,
         renewal,
+        sign_out,
         assumed_lifetime,
         idle_after,
         caller_sign_ins_per_minute: u32::try_from(caller_sign_ins_per_minute).unwrap_or(u32::MAX),

@@ -207,7 +207,14 @@ pub(super) fn judge(shared: &Shared, wanted: &Wanted<'_>, known: &Known) -> Foun
             let failure = Failure::Unavailable { cause: ELSEWHERE, wait: Some(*kept), vault_error: String::new() };
             record.holds.failed(wanted.version, failure, circumstances, rules);
         }
-        Some((StopEntry::Pause { .. } | StopEntry::Merchant { .. }, _)) | None => {}
+        Some((entry @ StopEntry::Lifted { .. }, kept)) => {
+            let lifted = known.asked.mono.checked_sub(entry.age(*kept)).unwrap_or(known.asked.mono);
+            record.holds.lifted_elsewhere(lifted);
+        }
+        Some((StopEntry::Dropped { generation, .. }, _)) if record.generation <= *generation => {
+            shared.drop_token(wanted.user, &mut record);
+        }
+        Some((StopEntry::Pause { .. } | StopEntry::Merchant { .. } | StopEntry::Dropped { .. }, _)) | None => {}
     }
     // A token that is there is taken whatever stops a sign-in.
     let token = known.token.as_ref().map(|(entry, kept)| Offer {
@@ -236,8 +243,10 @@ pub(super) fn judge(shared: &Shared, wanted: &Wanted<'_>, known: &Known) -> Foun
     let stop = stopped(wanted.user, &record, &snapshot, now.mono);
     // The file's lock comes before a record's.
     drop(record);
-    if matches!(known.stop, Some((StopEntry::Hold { .. }, _))) {
-        shared.parts.hold_file.note(wanted.user);
+    match known.stop {
+        Some((StopEntry::Hold { .. }, _)) => shared.parts.hold_file.note(wanted.user),
+        Some((StopEntry::Lifted { .. }, _)) => shared.parts.hold_file.ease(wanted.user),
+        Some((StopEntry::Pause { .. } | StopEntry::Merchant { .. } | StopEntry::Dropped { .. }, _)) | None => {}
     }
     match (found, stop) {
         (Some((cached, theirs)), _) => Found::Token(cached, theirs),

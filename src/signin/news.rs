@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     telemetry::metrics::SharedEntry,
+    tier::{News, StopEntry},
     users::{KnownUser, waiters::Origin},
 };
 
@@ -30,11 +31,11 @@ const AT_ONCE: usize = 32;
 impl Shared {
     /// Keeps the tier, and takes what it tells, until `closing`.
     pub(super) async fn hear(self: &Arc<Self>, closing: CancellationToken) {
-        let (sender, mut news) = mpsc::channel::<Arc<KnownUser>>(WAITING_MAX);
+        let (sender, mut news) = mpsc::channel::<News>(WAITING_MAX);
         let keeping = self.parts.tier.clone().keep(
-            move |user| {
-                // One that finds no room is found later.
-                sender.try_send(user).ok();
+            move |told| {
+                // What finds no room is found later.
+                sender.try_send(told).ok();
             },
             closing,
         );
@@ -43,10 +44,15 @@ impl Shared {
             loop {
                 tokio::select! {
                     biased;
-                    user = news.recv(), if looks.len() < AT_ONCE => match user {
-                        Some(user) => {
+                    told = news.recv(), if looks.len() < AT_ONCE => match told {
+                        Some(told) => {
                             let shared = Arc::clone(self);
-                            looks.spawn(async move { shared.adopt(&user).await });
+                            looks.spawn(async move {
+                                match told {
+                                    News::User(user) => shared.adopt(&user).await,
+                                    News::Merchant(user) => shared.adopt_merchants(&user).await,
+                                }
+                            });
                         }
                         // The other end is gone: the broker closes.
                         None => return,
@@ -56,6 +62,19 @@ impl Shared {
             }
         };
         tokio::join!(keeping, adopting);
+    }
+
+    /// Looks what is new of a user's merchant: an operator lifted its waits elsewhere, maybe.
+    async fn adopt_merchants(&self, user: &Arc<KnownUser>) {
+        let Some(version) = self.live.load().user(&user.key).map(|configured| configured.credential.version) else { return };
+        let Some(subject) = self.parts.tier.subject(&user.key, version) else { return };
+        let Some(known) = self.parts.tier.look(&subject).await else { return };
+        if let Some((StopEntry::Lifted { .. }, _)) = known.merchant {
+            let snapshot = self.live.load_full();
+            let lifted = self.lift_waits(&snapshot, &user.key.merchant);
+            // Of whose waits the operator's replica may not have known.
+            self.tell_of_lifted(&lifted.users, &snapshot).await;
+        }
     }
 
     /// Looks what is new of a user, and takes it.

@@ -103,15 +103,17 @@ impl Shared {
     }
 
     /// Has a user's token be due, since another credential counts by now, or drops it, since none does or another vault. Whoever had a
-    /// token is to have one again before somebody asks; who was not asked for lately, the refresh queue passes over.
-    pub(super) fn outdate(&self, user: &KnownUser, now: Moment) {
+    /// token is to have one again before somebody asks; who was not asked for lately, the refresh queue passes over. Returns the good token of
+    /// a user who is configured no more.
+    pub(super) fn outdate(&self, user: &KnownUser, now: Moment) -> Option<Arc<CachedToken>> {
         let mut record = user.record();
         // Under the lock: a flight that ends later looks later at what is in force.
         let snapshot = self.live.load();
         let configured = configured(user, &mut record, &snapshot, now.mono);
         let former = user.token().filter(|cached| configured.is_none() || !snapshot.takes(cached));
-        if let Some(former) = former {
-            record.lost_token = configured.is_some() && !former.left_at(now).is_zero();
+        let was_good = former.as_ref().is_some_and(|former| !former.left_at(now).is_zero());
+        if former.is_some() {
+            record.lost_token = configured.is_some() && was_good;
             user.drop_token(&self.parts.cache, &mut record);
         }
         let cached = valid_token(user, &snapshot, now);
@@ -129,6 +131,7 @@ impl Shared {
             }
         };
         self.plan(&mut record, &user.key, due.map(|due| now.mono + due));
+        former.filter(|_| was_good && configured.is_none())
     }
 
     /// How long before its margin a token is to be renewed that a sign-in brought which took so long.

@@ -11,7 +11,7 @@ use std::{
 use tokio::{runtime::Handle, sync::Notify, time::Instant};
 use tokio_util::task::TaskTracker;
 
-use super::{caller_rates::CallerRates, concurrency_limit::ConcurrencyLimit, upstream_state::UpstreamState};
+use super::{caller_rates::CallerRates, concurrency_limit::ConcurrencyLimit, sign_outs::SignOuts, upstream_state::UpstreamState};
 use crate::{
     caller::{CallerId, CallerName},
     clock::Clock,
@@ -92,6 +92,7 @@ pub(super) struct Shared {
     /// The places of calls that wait.
     pub(super) waiters: Arc<Shares>,
     pub(super) caller_rates: CallerRates,
+    pub(super) sign_outs: SignOuts,
     /// Sign-ins that were sent, until they are told of.
     pub(super) sent: TaskTracker,
     random: Mutex<fastrand::Rng>,
@@ -155,6 +156,7 @@ impl Shared {
             renewals: Shares::new(FLIGHTS_MAX / 2),
             waiters: Shares::new(WAITERS_MAX),
             caller_rates: CallerRates::default(),
+            sign_outs: SignOuts::new(parts.audit.clone(), Arc::clone(&parts.clock)),
             sent: TaskTracker::new(),
             random: Mutex::new(fastrand::Rng::with_seed(parts.seed)),
             parts,

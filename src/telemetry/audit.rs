@@ -28,7 +28,7 @@ use crate::{
     config,
     request_id::RequestId,
     tokens::token::TokenId,
-    user::UserKey,
+    user::{MerchantId, UserKey},
 };
 
 /// Most records that wait to be written: a second of calls as fast as they come. Each takes 224 bytes, and up to 600 with the
@@ -127,6 +127,44 @@ pub struct SignInResult {
     pub trace_id: Option<TraceId>,
 }
 
+/// A token that was to be ended at the vault.
+#[derive(Clone, Debug)]
+pub struct SignOutResult {
+    /// When it was done, or not.
+    pub at: SystemTime,
+    /// Whose.
+    pub user: Arc<UserKey>,
+    /// Which.
+    pub token_id: TokenId,
+    /// Why it is not known to be ended, if so.
+    pub result: Result<(), &'static str>,
+}
+
+/// What an operator did, or tried to.
+#[derive(Clone, Debug)]
+pub struct OperatorAct {
+    /// When it ended.
+    pub at: SystemTime,
+    /// Whose process asked for it, and which.
+    pub uid: u32,
+    /// 0 where it is in another namespace of processes.
+    pub pid: i32,
+    /// What.
+    pub act: &'static str,
+    /// To all users of this merchant, or those of all …
+    pub merchant: Option<MerchantId>,
+    /// … or to this user.
+    pub user: Option<UserKey>,
+    /// Whether numbers were shown in clear.
+    pub revealed: bool,
+    /// Whether it was done.
+    pub verdict: Verdict,
+    /// Why not, as on the wire; empty where it was.
+    pub reason: &'static str,
+    /// Which token was dropped.
+    pub token_id: Option<TokenId>,
+}
+
 /// How many users and callers a configuration that is in force has, and what it changed.
 #[derive(Clone, Copy, Debug)]
 pub struct Reconfigured {
@@ -158,6 +196,8 @@ enum Rare {
     InForce { at: SystemTime, configured: Reconfigured },
     Refused { at: SystemTime, faults: usize },
     Certificate { at: SystemTime, not_after: Option<String> },
+    Operator(OperatorAct),
+    SignOut(SignOutResult),
 }
 
 /// Where to record what the trail is to tell; clones are the same trail. By default it is nowhere.
@@ -249,6 +289,16 @@ impl Audit {
     /// Records that another certificate of the broker's, or other CAs of callers, are in force.
     pub fn certificate(&self, at: SystemTime, not_after: Option<String>) {
         self.rare(|| Rare::Certificate { at, not_after });
+    }
+
+    /// Records that a token was ended at the vault, or may not have been.
+    pub fn sign_out(&self, sign_out: SignOutResult) {
+        self.rare(|| Rare::SignOut(sign_out));
+    }
+
+    /// Records what an operator did.
+    pub fn operator(&self, act: OperatorAct) {
+        self.rare(|| Rare::Operator(act));
     }
 
     /// Has the hits that were only counted so far told at once: who knows how the process ends.

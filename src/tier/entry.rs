@@ -150,6 +150,18 @@ pub enum StopEntry {
         /// The vault's name for it.
         vault_error: String,
     },
+    /// An operator lifted what stood here.
+    Lifted {
+        /// How long the server was told to keep it.
+        kept_ms: u64,
+    },
+    /// An operator dropped the user's token. In the place of a stop, since no token is there then.
+    Dropped {
+        /// How long the server was told to keep it.
+        kept_ms: u64,
+        /// The newest generation that was dropped.
+        generation: u32,
+    },
 }
 
 impl StopEntry {
@@ -172,20 +184,47 @@ impl StopEntry {
         (Self::Merchant { kept_ms: millis(left), vault_error }, left)
     }
 
+    /// An operator lifted what stood there.
+    #[must_use]
+    pub fn lifted(kept: Duration) -> (Self, Duration) {
+        (Self::Lifted { kept_ms: millis(kept) }, kept)
+    }
+
+    /// An operator dropped the user's tokens up to this generation.
+    #[must_use]
+    pub fn dropped(generation: u32, kept: Duration) -> (Self, Duration) {
+        (Self::Dropped { kept_ms: millis(kept), generation }, kept)
+    }
+
+    /// How long ago it was written, where the server keeps it for `kept` yet.
+    #[must_use]
+    pub fn age(&self, kept: Duration) -> Duration {
+        Duration::from_millis(self.kept_ms()).saturating_sub(kept)
+    }
+
+    fn kept_ms(&self) -> u64 {
+        match self {
+            Self::Hold { kept_ms, .. }
+            | Self::Pause { kept_ms }
+            | Self::Merchant { kept_ms, .. }
+            | Self::Lifted { kept_ms }
+            | Self::Dropped { kept_ms, .. } => *kept_ms,
+        }
+    }
+
     /// How long it stands yet, where the server keeps it for `kept`: no longer than it was told to.
     pub(super) fn stands(&self, kept: Duration) -> Duration {
-        let (Self::Hold { kept_ms, .. } | Self::Pause { kept_ms } | Self::Merchant { kept_ms, .. }) = self;
-        kept.min(Duration::from_millis(*kept_ms))
+        kept.min(Duration::from_millis(self.kept_ms()))
     }
 
     /// The hold as it is now by this machine's clock, where the server keeps it for `kept` yet.
     pub(super) fn aged(self, kept: Duration, now: Moment) -> Self {
+        let age = self.age(kept);
         match self {
             Self::Hold { kept_ms, hold } => {
-                let age = Duration::from_millis(kept_ms).saturating_sub(kept);
                 Self::Hold { kept_ms, hold: Box::new(hold.begun(now.wall.checked_sub(age).unwrap_or(now.wall))) }
             }
-            Self::Pause { .. } | Self::Merchant { .. } => self,
+            Self::Pause { .. } | Self::Merchant { .. } | Self::Lifted { .. } | Self::Dropped { .. } => self,
         }
     }
 

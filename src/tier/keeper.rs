@@ -19,8 +19,9 @@ use super::{
     Shared,
     link::{ANSWER_TIMEOUT, CONNECT_TIMEOUT, Dial, Link, LinkError, patience},
     seal::Name,
+    watchers::News,
 };
-use crate::{backoff::Backoff, clock::Moment, config::SharedServer, telemetry::metrics::SharedOperation, users::KnownUser};
+use crate::{backoff::Backoff, clock::Moment, config::SharedServer, telemetry::metrics::SharedOperation};
 
 /// The pause after a connection could not be made; where they are made, and one after the other does not last, it grows.
 const RETRY: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(8));
@@ -168,7 +169,7 @@ impl Shared {
     }
 
     /// Keeps the connections for ever.
-    pub(super) async fn keep(&self, news: &(impl Fn(Arc<KnownUser>) + Send + Sync)) {
+    pub(super) async fn keep(&self, news: &(impl Fn(News) + Send + Sync)) {
         let mut servers = self.server.subscribe();
         // What the log was told last: whether it can be used.
         let (mut last, mut told, mut short) = (None, None, 0);
@@ -223,7 +224,7 @@ impl Shared {
         reader: &Link,
         newest: String,
         last: &mut Option<String>,
-        news: &(impl Fn(Arc<KnownUser>) + Send + Sync),
+        news: &(impl Fn(News) + Send + Sync),
     ) -> LinkError {
         // On another server, or one that was emptied and whose clock was set back, all that is there is news.
         let mut from = last.take().filter(|last| !is_before(&newest, last)).unwrap_or(newest);
@@ -232,8 +233,8 @@ impl Shared {
             *last = Some(from.clone());
             match read {
                 Ok(names) => names.iter().filter_map(|name| Name::parse(name)).for_each(|name| {
-                    if let Some(user) = self.watchers.tell(&name) {
-                        news(user);
+                    if let Some(told) = self.watchers.tell(&name) {
+                        news(told);
                     }
                 }),
                 Err(why) => return why,

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::{
     Shared, TRIES,
     entry::{StopEntry, TokenEntry},
-    link::{ANSWER_TIMEOUT, LinkError, Writing},
+    link::{ANSWER_TIMEOUT, LinkError, Removes, Writing},
     places,
     seal::{Kind, Subject},
 };
@@ -75,31 +75,38 @@ impl Lease {
         self.ends
     }
 
-    /// Writes what came of it, for the others, and gives the lock back. Too late, it does neither: another replica may have it.
-    pub async fn write(mut self: Box<Self>, publication: Publication) {
+    /// Writes what came of it, for the others, and gives the lock back. Too late, it does neither: another replica may have it. Says
+    /// whether they can know.
+    pub async fn write(mut self: Box<Self>, publication: Publication) -> bool {
         self.is_over = true;
         let shared = Arc::clone(&self.shared);
         for _ in 0..TRIES {
             if shared.clock.now().mono >= self.ends {
                 shared.metrics.shared.entry(SharedEntry::Late);
-                return;
+                return false;
             }
-            let Some(connected) = shared.connected(SharedOperation::Write).await else { return };
-            let (places, name) = (places(&self.subject), self.subject.name());
+            let Some(connected) = shared.connected(SharedOperation::Write).await else { return false };
+            let is_merchants = publication.merchant.as_ref().is_some_and(|(entry, _)| matches!(entry, StopEntry::Lifted { .. }));
+            let name = if is_merchants { self.subject.merchant_name() } else { self.subject.name() };
+            let places = places(&self.subject);
             let writing = self.sealed(&publication);
             let written = connected.link.write(&places, &self.owner, name.text(), &writing);
             match shared.timed(&connected, SharedOperation::Write, written).await {
-                Ok((true, _)) => return,
+                Ok((true, _)) => return true,
                 Ok((false, _)) => {
                     shared.metrics.shared.entry(SharedEntry::Late);
-                    return;
+                    return false;
                 }
                 // A full server goes on being full: others need not wait for what it can't hold, unless it is a no.
-                Err(LinkError::Full) if publication.stop.is_none() => return shared.release(&self).await,
+                Err(LinkError::Full) if publication.stop.is_none() => {
+                    shared.release(&self).await;
+                    return false;
+                }
                 // Written twice it is the same, and only as long as the lock is still held.
                 Err(_) => {}
             }
         }
+        false
     }
 
     fn sealed(&self, publication: &Publication) -> Writing {
@@ -113,8 +120,15 @@ impl Lease {
             let entry = TokenEntry { left, age: entry.age + passed, ..entry.clone() };
             (!left.is_zero()).then_some((sealer.seal(subject, Kind::Token, entry.write())?, left))
         });
+        let is_dropped = publication.stop.as_ref().is_some_and(|(entry, _)| matches!(entry, StopEntry::Dropped { .. }));
+        let is_lifted = publication.merchant.as_ref().is_some_and(|(entry, _)| matches!(entry, StopEntry::Lifted { .. }));
         Writing {
             token,
+            removes: match (is_dropped, is_lifted) {
+                (true, _) => Removes::Token,
+                (false, true) => Removes::Merchant,
+                (false, false) => Removes::Nothing,
+            },
             stop: stop(Kind::Stop, publication.stop.as_ref()),
             merchant: stop(Kind::Merchant, publication.merchant.as_ref()),
         }

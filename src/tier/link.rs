@@ -50,8 +50,11 @@ const LOOK: &str = "local won = 0 \
     local v = redis.call('MGET', KEYS[1], KEYS[2], KEYS[3]) \
     return {v[1], redis.call('PTTL', KEYS[1]), v[2], redis.call('PTTL', KEYS[2]), v[3], redis.call('PTTL', KEYS[3]), \
       won, redis.call('EXISTS', KEYS[4]), tonumber(redis.call('TIME')[1])}";
-/// Writes what came of it and gives the lock back, if it is still held. A token ends whatever stood against the credential.
+/// Writes what came of it and gives the lock back, if it is still held. A token ends whatever stood against the credential. What is to be
+/// removed goes first.
 const WRITE: &str = "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end \
+    if ARGV[10] == 't' then redis.call('DEL', KEYS[2]) end \
+    if ARGV[10] == 'm' then redis.call('DEL', KEYS[4]) end \
     if ARGV[3] ~= '' then redis.call('SET', KEYS[2], ARGV[3], 'PX', ARGV[4]) redis.call('DEL', KEYS[3]) end \
     if ARGV[5] ~= '' then redis.call('SET', KEYS[3], ARGV[5], 'PX', ARGV[6]) end \
     if ARGV[7] ~= '' and redis.call('PTTL', KEYS[4]) < tonumber(ARGV[8]) then redis.call('SET', KEYS[4], ARGV[7], 'PX', ARGV[8]) end \
@@ -173,9 +176,21 @@ pub(super) struct Stands {
     pub(super) clock: u32,
 }
 
+/// What is to go, for an operator.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) enum Removes {
+    #[default]
+    Nothing,
+    /// The user's token.
+    Token,
+    /// The merchant's wait, however long.
+    Merchant,
+}
+
 /// What is to be written; what is empty is left as it is.
 #[derive(Debug, Default)]
 pub(super) struct Writing {
+    pub(super) removes: Removes,
     pub(super) token: Option<(Vec<u8>, Duration)>,
     pub(super) stop: Option<(Vec<u8>, Duration)>,
     pub(super) merchant: Option<(Vec<u8>, Duration)>,
@@ -279,7 +294,11 @@ impl Link {
                 None => script.arg("").arg(1),
             };
         }
-        script.arg(NEWS_KEPT);
+        script.arg(NEWS_KEPT).arg(match writing.removes {
+            Removes::Nothing => "",
+            Removes::Token => "t",
+            Removes::Merchant => "m",
+        });
         Ok(matches!(self.ask(&script).await?, Value::Int(1)))
     }
 

@@ -83,6 +83,12 @@ impl Subject {
         Name(hex::of(first(&self.user)))
     }
 
+    /// What its merchant's news is known by.
+    #[must_use]
+    pub fn merchant_name(&self) -> Name {
+        Name(hex::of(first(&self.merchant)))
+    }
+
     /// Where an entry is kept.
     pub(super) fn key(&self, kind: Kind) -> String {
         let name: Name = Name(hex::of(first(self.of(kind))));

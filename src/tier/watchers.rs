@@ -22,6 +22,17 @@ const SWEEP_LEAST: usize = 1_024;
 pub(super) struct Watchers {
     waiting: Mutex<HashMap<Name, Arc<Notify>>>,
     held: Mutex<Held>,
+    /// One user of each merchant that is known.
+    merchants: Mutex<HashMap<Name, Weak<KnownUser>>>,
+}
+
+/// Whom news is about.
+#[derive(Debug)]
+pub enum News {
+    /// One user.
+    User(Arc<KnownUser>),
+    /// All of the merchant that this one is of.
+    Merchant(Arc<KnownUser>),
 }
 
 #[derive(Default)]
@@ -56,8 +67,21 @@ impl Watchers {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Has this user's news be told of.
-    pub(super) fn follow(&self, name: Name, user: &Arc<KnownUser>) {
+    fn merchants(&self) -> MutexGuard<'_, HashMap<Name, Weak<KnownUser>>> {
+        self.merchants.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has this user's news, and its merchant's, be told of.
+    pub(super) fn follow(&self, name: Name, merchant: Name, user: &Arc<KnownUser>) {
+        {
+            let mut merchants = self.merchants();
+            let known = merchants.len();
+            merchants.insert(merchant, Arc::downgrade(user));
+            // A name that is new: those of merchants that are gone go.
+            if merchants.len() > known {
+                merchants.retain(|_, user| user.strong_count() > 0);
+            }
+        }
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         held.followed = held.followed.saturating_add(1);
         let count = held.followed;
@@ -68,11 +92,14 @@ impl Watchers {
     }
 
     /// Wakes whoever waits for this news; gives the user whose token is held, if one is.
-    pub(super) fn tell(&self, name: &Name) -> Option<Arc<KnownUser>> {
+    pub(super) fn tell(&self, name: &Name) -> Option<News> {
+        if let Some(user) = self.merchants().get(name).and_then(Weak::upgrade) {
+            return Some(News::Merchant(user));
+        }
         if let Some(notify) = self.waiting().get(name) {
             notify.notify_one();
         }
-        self.held.lock().unwrap_or_else(PoisonError::into_inner).users.get(name)?.0.upgrade()
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).users.get(name)?.0.upgrade().map(News::User)
     }
 }
 

@@ -233,6 +233,25 @@ impl Holds {
         self.current.failed(Failure::Broken, back_off, now, rules)
     }
 
+    /// Lifts whatever stops the version that counts, and forgets what was counted against it, as a raised `attempt` does. Returns what
+    /// stopped it until now. The floor stays.
+    pub fn lift(&mut self, now: Instant, rules: &Rules) -> Option<Stop> {
+        let lifted = self.stopped(now, rules);
+        self.current = CredentialHolds::default();
+        if let Some(rare) = &mut self.rare {
+            rare.failures = 0;
+        }
+        lifted
+    }
+
+    /// The same, told by another replica: an operator lifted it at `lifted`, and what came later stands.
+    pub fn lifted_elsewhere(&mut self, lifted: Instant) {
+        self.current.granted_elsewhere(lifted);
+        if let Some(rare) = &mut self.rare {
+            rare.failures = 0;
+        }
+    }
+
     /// It was the vault that was out of order, or a box before it, and not this user: what its undocumented answers were counted
     /// for is forgotten. But once only until there is a token, so that no refused password is sent without end.
     pub fn forgive(&mut self, version: Version) {

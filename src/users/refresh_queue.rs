@@ -89,6 +89,12 @@ impl RefreshQueue {
         place
     }
 
+    /// When a user with this place is due.
+    #[must_use]
+    pub fn time_of(&self, place: QueueSlot) -> Instant {
+        self.epoch + Duration::from_nanos(place.at)
+    }
+
     /// Takes a user out.
     pub fn remove(&self, place: QueueSlot) {
         self.entries().take(place);
@@ -113,7 +119,7 @@ impl RefreshQueue {
                 }
                 first
             };
-            match first.map(|place| self.epoch + Duration::from_nanos(place.at)) {
+            match first.map(|place| self.time_of(place)) {
                 Some(at) => tokio::select! {
                     biased;
                     () = sleep_until(at) => {}

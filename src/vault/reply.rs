@@ -29,7 +29,7 @@ const WORD_MAX: usize = 64;
 /// HTTP's "too many requests", which is believed against vaguer words of the body …
 const TOO_MANY_REQUESTS: u16 = 429;
 /// … and its "unauthorized": what is not let in was judged.
-const UNAUTHORIZED: u16 = 401;
+pub(super) const UNAUTHORIZED: u16 = 401;
 /// What is told of an answer that ends too soon and says nothing until there.
 const CUT_OFF: &str = "its answer broke off, or took too long, before it was complete";
 

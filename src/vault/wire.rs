@@ -19,14 +19,14 @@ use std::{
 
 use bytes::Bytes;
 use reqwest::{
-    Client, Response, Url,
+    Client, RequestBuilder, Response, Url,
     header::{ACCEPT, ACCEPT_ENCODING, AGE, CONTENT_ENCODING, CONTENT_TYPE, DATE, HeaderMap, HeaderName, RETRY_AFTER},
 };
 use tokio::time::{Sleep, sleep};
 use zeroize::Zeroizing;
 
 use super::{
-    Failure, Grant, SignIn, SigningIn, UNREADABLE,
+    Failure, Grant, SignIn, SigningIn, SigningOut, UNREADABLE,
     reply::{Asked, Granted, Reply, Unreadable, classify, harmless},
 };
 use crate::{
@@ -50,12 +50,15 @@ const REQUEST_ID: &str = "x-request-id";
 const CONNECT_SHARE: u32 = 3;
 /// Under the base URL.
 const PATH: &str = "/oauth/token";
+/// Likewise.
+const SIGN_OUT_PATH: &str = "/signout";
 
 /// The vault, over HTTP.
 pub struct HttpVault {
     client: Client,
     endpoint: Url,
-    timeout: Duration,
+    pub(super) sign_out: Url,
+    pub(super) timeout: Duration,
     assumed_lifetime: Duration,
     /// Tells what a `Retry-After` that is a date means, and whether a token's own end is past.
     clock: Arc<dyn Clock>,
@@ -73,6 +76,10 @@ impl SignIn for HttpVault {
     fn sign_in<'a>(&'a self, user: &'a UserKey, password: &'a Secret, trace: Option<Context>) -> SigningIn<'a> {
         Box::pin(self.exchange(user, password, trace))
     }
+
+    fn sign_out<'a>(&'a self, user: &'a UserKey, token: &'a Secret) -> SigningOut<'a> {
+        Box::pin(self.end_token(user, token))
+    }
 }
 
 impl HttpVault {
@@ -81,8 +88,11 @@ impl HttpVault {
     /// # Errors
     /// Where TLS can't be set up.
     pub fn new(config: &VaultConfig, clock: Arc<dyn Clock>) -> Result<Self, HttpClientError> {
-        let mut endpoint = config.base_url.url().clone();
-        endpoint.set_path(&format!("{}{PATH}", endpoint.path().trim_end_matches('/')));
+        let below = |path: &str| {
+            let mut url = config.base_url.url().clone();
+            url.set_path(&format!("{}{path}", url.path().trim_end_matches('/')));
+            url
+        };
         let roots = config.ca_file.as_ref().map_or_else(outbound::public_roots, |file| Arc::clone(&file.roots));
         let builder = outbound::builder(roots, config.base_url.absolute().map(Box::from).into_iter().collect())?
             .default_headers(config.headers.clone())
@@ -91,7 +101,8 @@ impl HttpVault {
             .pool_max_idle_per_host(config.max_concurrent_sign_ins);
         Ok(Self {
             client: outbound::build(builder)?,
-            endpoint,
+            endpoint: below(PATH),
+            sign_out: below(SIGN_OUT_PATH),
             timeout: config.timeout,
             assumed_lifetime: config.assumed_lifetime,
             clock,
@@ -160,19 +171,21 @@ impl HttpVault {
     }
 
     fn post(&self, user: &UserKey, body: Bytes, trace: Option<Context>) -> impl Future<Output = reqwest::Result<Response>> {
-        let request = self
-            .client
-            .post(self.endpoint.clone())
-            .header(MERCHANT, user.merchant.as_str())
-            .header(ACCEPT, "application/json")
-            .header(ACCEPT_ENCODING, "identity")
-            .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
-            .body(body);
+        let request = self.post_to(&self.endpoint, user).header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(body);
         match trace {
             Some(trace) => request.header(traces::HEADER, trace.to_string()),
             None => request,
         }
         .send()
+    }
+
+    /// What all requests for a user have in common.
+    pub(super) fn post_to(&self, url: &Url, user: &UserKey) -> RequestBuilder {
+        self.client
+            .post(url.clone())
+            .header(MERCHANT, user.merchant.as_str())
+            .header(ACCEPT, "application/json")
+            .header(ACCEPT_ENCODING, "identity")
     }
 }
 
@@ -228,7 +241,12 @@ fn transport(error: &reqwest::Error) -> Failure {
         // It may have been a no.
         return Failure::Undocumented { status: UNREADABLE, wait: None, vault_error: String::new() };
     }
-    unavailable(if error.is_timeout() {
+    unavailable(transport_cause(error))
+}
+
+/// The same in words.
+pub(super) fn transport_cause(error: &reqwest::Error) -> &'static str {
+    if error.is_timeout() {
         "it took too long to connect to"
     } else if let Some(tls) = tls_error(error) {
         if matches!(tls, rustls::Error::InvalidCertificate(_)) {
@@ -240,7 +258,7 @@ fn transport(error: &reqwest::Error) -> Failure {
         "no connection to it could be made"
     } else {
         "the connection broke before its answer was complete"
-    })
+    }
 }
 
 /// The TLS error in a chain.

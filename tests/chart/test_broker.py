@@ -62,6 +62,7 @@ def contents(volume, config, pair):
         "api-server": {"token": "t", "ca.crt": certificate},
         "audit": {},
         "state": {},
+        "operator": {},
         "scratch": {},
     }[name]
 

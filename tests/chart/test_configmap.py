@@ -26,6 +26,7 @@ def test_the_ordinary_one_says_all_of_this():
             "tls": {"certificate_file": "/etc/token-broker/tls/tls.crt", "key_file": "/etc/token-broker/tls/tls.key"},
         },
         "admin": {"listen": "0.0.0.0:9090"},
+        "operator": {"socket": "/run/token-broker/operator.sock"},
         "log": {"format": "json", "level": "info"},
         "vault": {
             "base_url": "https://api.vault.sandbox.testessential.net",
@@ -34,6 +35,7 @@ def test_the_ordinary_one_says_all_of_this():
             "min_sign_in_interval": "5s",
             "refusal_hold": "24h",
             "renewal": "ahead",
+            "sign_out": False,
             "assumed_lifetime": "5m",
             "idle_after": "1h",
             "caller_sign_ins_per_minute": 120_000,
@@ -80,6 +82,7 @@ def test_every_other_value_arrives():
         "min_sign_in_interval": "0s",
         "refusal_hold": "30days",
         "renewal": "ahead",
+        "sign_out": True,
         "assumed_lifetime": "1h 30m",
         "idle_after": "2h",
         "caller_sign_ins_per_minute": 10_000_000,
@@ -111,6 +114,16 @@ def test_what_replicas_share_is_off_unless_it_is_set():
 def test_holds_are_kept_in_a_directory_of_the_brokers_own():
     assert config()["state_directory"] == "/var/lib/token-broker/state"
     assert "state_directory" not in config({"state": {"enabled": False}})
+
+
+def test_an_operators_socket_is_where_the_commands_look_for_it():
+    assert config()["operator"] == {"socket": "/run/token-broker/operator.sock"}
+    assert "operator" not in config({"operator": {"enabled": False}})
+
+
+def test_tokens_are_ended_at_the_vault_only_if_that_is_asked_for():
+    assert config()["vault"]["sign_out"] is False
+    assert config({"vault": {"signOut": True}})["vault"]["sign_out"] is True
 
 
 def test_hits_are_summed_on_standard_output_too():

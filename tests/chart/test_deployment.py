@@ -13,6 +13,7 @@ RESTARTS = {
     "audit.file": {"audit": {"file": "a", "volume": {"emptyDir": {}}}},
     "audit.hits": {"audit": {"hits": "summed"}},
     "state_directory": {"state": {"enabled": False}},
+    "operator": {"operator": {"enabled": False}},
     "log.format": {"log": {"format": "text"}},
 }
 RELOADS = {

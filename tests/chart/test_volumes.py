@@ -41,6 +41,7 @@ def test_the_ordinary_one_has_these_and_no_others():
             }
         },
         "/var/lib/token-broker": {"emptyDir": {"sizeLimit": "160Mi"}},
+        "/run/token-broker": {"emptyDir": {"sizeLimit": "1Mi"}},
     }
 
 
@@ -138,15 +139,17 @@ def test_what_replicas_share_is_sealed_with_secrets_that_the_broker_alone_can_re
     assert [path[-2:] for path in shared({"shared": {"keys": keys}}) if "shared-keys" in path] == ["/a", "/b"]
     bare = {"url": "rediss://valkey", "passwordSecret": {"name": ""}, "ca": {"configMapName": ""}}
     assert set(shared({"shared": bare})) == set(shared()) - {f"/etc/token-broker/shared-{what}" for what in ("password", "ca")}
-    assert all(part["readOnly"] for part in broker(render({"state": {"enabled": False}}, "shared"))["volumeMounts"])
+    nothing = {"state": {"enabled": False}, "operator": {"enabled": False}}
+    assert all(part["readOnly"] for part in broker(render(nothing, "shared"))["volumeMounts"])
 
 
-def test_only_the_audit_trail_and_holds_are_written():
+def test_only_the_audit_trail_holds_and_the_operators_socket_are_written():
     documents = render(variant="everything")
     assert volumes(variant="everything")["/var/log/token-broker"] == {"emptyDir": {"sizeLimit": "1Gi"}}
     writable = [part["name"] for part in broker(documents)["volumeMounts"] if not part.get("readOnly")]
-    assert writable == ["audit", "state"]
-    read_only = broker(render({"state": {"enabled": False}}))["volumeMounts"]
+    assert writable == ["audit", "state", "operator"]
+    assert volumes()["/run/token-broker"] == {"emptyDir": {"sizeLimit": "1Mi"}}
+    read_only = broker(render({"state": {"enabled": False}, "operator": {"enabled": False}}))["volumeMounts"]
     assert all(part["readOnly"] for part in read_only)
 
 

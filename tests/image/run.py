@@ -51,15 +51,16 @@ LABELS = ("title", "description", "version", "revision", "licenses")
 PATIENCE = 60.0
 
 # What a container runtime does, as far as a mount namespace goes: a read-only root, what is mounted into it, and a user without
-# rights. $1 is the root, $2 goes to its /etc.
+# rights. $1 is the root, $2 goes to its /etc, and $3 to where the operator's socket is, the only place that can be written to.
 ENTER = f"""
 set -e
 mount --bind "$1" "$1"
 mount --bind "$2" "$1/etc"
+mount --bind "$3" "$1/run/token-broker"
 mount -o remount,bind,ro "$1"
 mount -o remount,bind,ro "$1/etc"
 root=$1
-shift 2
+shift 3
 exec setpriv --no-new-privs chroot --userspec={USER}:{USER} --groups={USER} "$root" "$@"
 """
 
@@ -157,6 +158,11 @@ class Container:
             self.emulator = ["/etc/emulator"]
         # Runtimes make the places that they mount on.
         (root / "etc").mkdir()
+        (root / "run/token-broker").mkdir(parents=True)
+        self.sockets = root.parent / "sockets"
+        self.sockets.mkdir()
+        os.chown(self.sockets, 0, USER)
+        self.sockets.chmod(0o2770)
 
     def configure(self, text, name="config.toml"):
         """As in a mounted Secret with `defaultMode: 0440` and `fsGroup`: the user may read it through its group alone."""
@@ -168,7 +174,7 @@ class Container:
 
     def arguments(self, *arguments):
         inside = [*self.emulator, *self.command["Entrypoint"], *(arguments or self.command["Cmd"])]
-        return ["unshare", "--mount", "--propagation", "private", "sh", "-c", ENTER, "sh", self.root, self.etc, *inside]
+        return ["unshare", "--mount", "--propagation", "private", "sh", "-c", ENTER, "sh", self.root, self.etc, self.sockets, *inside]
 
     def run(self, *arguments, **environment):
         environment = self.environment() | environment
@@ -270,8 +276,9 @@ def check_calls(container, broker, addresses, vault):
     show(f"the process is {USER}, in that group alone", all(seen == {str(USER)} for seen in ids.values()), ids)
     capabilities = {kind: int(status[kind][0], 16) for kind in ("CapPrm", "CapEff", "CapAmb")}
     show("it has no capabilities", not any(capabilities.values()), capabilities)
-    read_only = all("ro" in options.split(",") for options in mounts.values())
-    show("all that it sees is read-only, and that is little", mounts.keys() == {"/", "/etc"} and read_only, mounts)
+    writable = {place for place, options in mounts.items() if "ro" not in options.split(",")}
+    places = {"/", "/etc", "/run/token-broker"}
+    show("it sees little, and writes to its socket's place alone", (mounts.keys(), writable) == (places, {"/run/token-broker"}), mounts)
 
     called = subprocess.run([sys.executable, CALL_BROKER, addresses["grpc"], MERCHANT, NUMBER], capture_output=True, text=True)
     seen = json.loads(called.stdout) if called.returncode == 0 else {}
@@ -286,6 +293,12 @@ def check_calls(container, broker, addresses, vault):
     show("the image's own `get` gets the same", same, got.stderr)
     stats = vault.stats()
     show("that was one sign-in, over TLS", stats["sign_ins"] == stats["granted"] == 1, stats)
+
+    asked = container.run("user", *of_user, "--json")
+    known = asked.returncode == 0 and json.loads(asked.stdout)["token"]["token_id"] == token_id
+    show("its operator's socket shows the user, and no number", known and NUMBER not in asked.stdout, asked)
+    lifted = container.run("lift-hold", *of_user)
+    show("lift-hold finds nothing to lift", lifted.returncode == 0 and "nothing stopped" in lifted.stdout, lifted)
 
     with urllib.request.urlopen(f"http://{addresses['admin']}/status", timeout=PATIENCE) as reply:
         told = json.load(reply)
@@ -324,6 +337,7 @@ def run(arguments, scratch):
         container.configure(f"""
 grpc = {{ listen = "127.0.0.1:0", health_listen = "127.0.0.1:0", lame_duck = "0s" }}
 admin.listen = "127.0.0.1:0"
+operator.socket = "/run/token-broker/operator.sock"
 vault = {{ base_url = "{vault.url}", ca_file = "/etc/vault-ca.crt" }}
 # Nobody listens there. Without the feature this is a fault, with it nobody's trouble.
 traces.endpoint = "http://127.0.0.1:1"

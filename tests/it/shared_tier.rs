@@ -3,6 +3,7 @@
 mod faults;
 mod ground;
 mod interrupted;
+mod operators;
 mod sharing;
 mod stops;
 mod strangers_entries;

@@ -2,6 +2,7 @@
 //!
 //! Each run follows from its seed alone. `TOKEN_BROKER_SEEDS=100000` runs more of them, `TOKEN_BROKER_SEED=4711` that one.
 
+mod acts;
 mod callers;
 mod fleet;
 mod processes;
@@ -95,6 +96,9 @@ async fn run(seed: u64) -> Arc<World> {
     calling.spawn(processes.live(random.fork(), RUN));
     if random.u8(..4) == 0 {
         calling.spawn(callers::set_the_clock(Arc::clone(&world), random.fork(), RUN));
+    }
+    if random.u8(..3) == 0 {
+        calling.spawn(acts::act_on(Arc::clone(&broker), Arc::clone(&world), users.clone(), random.fork(), RUN));
     }
     let operates = random.u8(..3) == 0;
     let (broker_, world_) = (Arc::clone(&broker), Arc::clone(&world));

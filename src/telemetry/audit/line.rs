@@ -7,8 +7,11 @@ use std::{fmt, io, time::SystemTime};
 use serde::{Serialize, Serializer};
 use serde_json::ser::Formatter;
 
-use super::{Decision, Rare, Reconfigured, Record, SignInResult, SummedCalls, sums::Sum};
-use crate::{plain, timestamp, user::Number};
+use super::{Decision, OperatorAct, Rare, Reconfigured, Record, SignInResult, SignOutResult, SummedCalls, sums::Sum};
+use crate::{
+    plain, timestamp,
+    user::{MerchantId, Number},
+};
 
 /// By which these lines are told from the log's, where both are on standard output.
 const TARGET: &str = "audit";
@@ -43,6 +46,8 @@ pub(super) fn write(record: &Record, to: &mut Text) {
                 let mut line = Line::begin(to, *at, "certificate");
                 line.put("verdict", "in_force").some("not_after", not_after.as_ref()).end();
             }
+            Rare::Operator(act) => operator(act, to),
+            Rare::SignOut(result) => sign_out(result, to),
         },
     }
 }
@@ -91,6 +96,31 @@ fn sign_in(SignInResult { at, user, result, took, trace_id }: &SignInResult, to:
         .some("token_id", result.as_ref().ok().map(|id| id.as_str()))
         .put("took_ms", u64::try_from(took.as_millis()).unwrap_or(u64::MAX))
         .some("trace_id", trace_id.map(Shown))
+        .end();
+}
+
+fn sign_out(SignOutResult { at, user, token_id, result }: &SignOutResult, to: &mut Text) {
+    Line::begin(to, *at, "sign_out")
+        .put("merchant_id", user.merchant.as_str())
+        .number(Some(&user.number))
+        .put("verdict", if result.is_ok() { "ended" } else { "failed" })
+        .some("reason", result.err())
+        .put("token_id", token_id.as_str())
+        .end();
+}
+
+fn operator(act: &OperatorAct, to: &mut Text) {
+    let merchant = act.user.as_ref().map(|user| &user.merchant).or(act.merchant.as_ref());
+    let mut line = Line::begin(to, act.at, "operator");
+    line.put("uid", act.uid)
+        .put("pid", act.pid)
+        .plain("act", act.act)
+        .some("merchant_id", merchant.map(MerchantId::as_str))
+        .number(act.user.as_ref().map(|user| &user.number))
+        .some("revealed", act.revealed.then_some(true))
+        .plain("verdict", act.verdict.as_str())
+        .plain("reason", act.reason)
+        .some("token_id", act.token_id.as_ref().map(|id| id.as_str()))
         .end();
 }
 

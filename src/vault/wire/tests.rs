@@ -39,6 +39,7 @@ fn config(base_url: &str) -> VaultConfig {
         min_sign_in_interval: Duration::ZERO,
         refusal_hold: Duration::ZERO,
         renewal: Renewal::Ahead,
+        sign_out: false,
         assumed_lifetime: Duration::from_secs(300),
         idle_after: Duration::ZERO,
         caller_sign_ins_per_minute: u32::MAX,

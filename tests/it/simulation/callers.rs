@@ -5,6 +5,7 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 use token_broker::{
     broker::{Answer, Broker, BrokerError, Outcome, Request},
     caller::CallerId,
+    clock::Moment,
     config::Renewal,
     live::{Configuration, Serving, Settings},
     policy::Policy,
@@ -115,7 +116,7 @@ async fn call(
         });
     }
     match result {
-        Ok(answer) => Some(check(world, &request, &answer, now)),
+        Ok(answer) => Some(check(world, &request, &answer, (before, now))),
         Err(error) => {
             let never = matches!(error, BrokerError::InvalidRequest(_) | BrokerError::ShuttingDown);
             world.check(!never, || format!("{} got {error}", request.key));
@@ -138,10 +139,12 @@ async fn call(
 }
 
 /// The answer is this user's, alive by both clocks, and as long-lived as asked.
-fn check(world: &World, request: &Request, answer: &Answer, now: token_broker::clock::Moment) -> String {
+fn check(world: &World, request: &Request, answer: &Answer, (before, now): (Moment, Moment)) -> String {
     let text = answer.cached.token.access_token.expose();
     let end = world.with(&request.key, |facts| facts.tokens.iter().rev().find(|(token, _)| token == text).map(|(_, end)| *end));
     world.check(text.starts_with(request.key.number.expose()), || format!("{} got a token of somebody else", request.key));
+    let was_dropped = world.with(&request.key, |facts| facts.is_dropped(text, before.mono));
+    world.check(!was_dropped, || format!("{} got a token that was dropped before it asked", request.key));
     // Who was removed while waiting gets the token all the same, and it is forgotten.
     if end.is_none() && world.was_removed(&request.key) {
         return answer.cached.id().to_string();

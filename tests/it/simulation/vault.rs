@@ -16,7 +16,7 @@ use token_broker::{
 };
 use tokio::time::{Instant, sleep};
 
-use super::world::{Shown, World};
+use super::world::{Facts, Shown, World};
 
 pub(crate) const SCRIPTED_PANIC: &str = "the simulation says so";
 
@@ -102,7 +102,7 @@ impl SimulatedVault {
         // Nothing is kept for who is configured no more.
         let (configured, _) = self.world.configured(user);
         let (text, lifetime) = self.world.with(user, |facts| {
-            let (text, lifetime) = match facts.valid(now).filter(|_| same_token) {
+            let (text, lifetime) = match facts.newest(now).filter(|_| same_token) {
                 Some((text, end)) => (text.clone(), end.left_at(began)),
                 None => {
                     let issued = self.issued.fetch_add(1, Ordering::Relaxed);
@@ -117,7 +117,7 @@ impl SimulatedVault {
                 (facts.not_before, facts.last) = (None, Some((began.mono, left)));
                 facts.shown = Some(Shown::new(under, lifetime, end, now));
                 if configured {
-                    facts.tokens.push((text.clone(), end));
+                    facts.has(text.clone(), end);
                 }
             }
             (text, lifetime)
@@ -125,15 +125,22 @@ impl SimulatedVault {
         Grant { access_token: Secret::from(text), scope: String::new(), lifetime, lifetime_is_bounded: self.same_token }
     }
 
-    fn stop(&self, user: &UserKey, wait: Duration, why: &'static str) {
+    fn stop(
+        &self,
+        user: &UserKey,
+        wait: Duration,
+        why: &'static str,
+        of: impl Fn(&mut Facts) -> &mut Option<(Instant, &'static str)>,
+    ) {
         if self.world.force().upstream != self.number {
             return;
         }
         let until = Instant::now() + wait;
         self.world.with(user, |facts| {
             // What is longer holds on.
-            if facts.not_before.is_none_or(|(not_before, _)| not_before < until) {
-                facts.not_before = Some((until, why));
+            let not_before = of(facts);
+            if not_before.is_none_or(|(not_before, _)| not_before < until) {
+                *not_before = Some((until, why));
             }
         });
     }
@@ -157,19 +164,16 @@ impl SignIn for SimulatedVault {
                     ("undocumented", Err(Failure::Undocumented { status: 403, wait: None, vault_error }))
                 }
                 Outcome::Unavailable(wait) => {
-                    self.stop(user, wait.unwrap_or_default(), "back-off");
+                    self.stop(user, wait.unwrap_or_default(), "back-off", |facts| &mut facts.not_before);
                     ("unavailable", Err(Failure::Unavailable { cause: "down", wait, vault_error }))
                 }
                 Outcome::Invalid => ("invalid", Err(Failure::Invalid { cause: "nonsense", issued: false })),
                 Outcome::Throttled(scope, wait) => {
-                    let concerned: Vec<_> = (0..super::USERS)
-                        .map(super::world::user)
-                        .filter(|other| match scope {
-                            Scope::User => other == user,
-                            Scope::Merchant => other.merchant == user.merchant,
-                        })
-                        .collect();
-                    concerned.iter().for_each(|user| self.stop(user, wait, "wait"));
+                    self.stop(user, wait, "wait", |facts| &mut facts.not_before);
+                    if scope == Scope::Merchant {
+                        let users = (0..super::USERS).map(super::world::user).filter(|other| other.merchant == user.merchant);
+                        users.for_each(|user| self.stop(&user, wait, "merchant's wait", |facts| &mut facts.merchant_not_before));
+                    }
                     self.world.may_have_judged(self.number, user, password, false);
                     ("throttled", Err(Failure::Throttled { scope, wait, vault_error }))
                 }

@@ -80,6 +80,10 @@ pub(crate) struct Facts {
     pub(crate) broken: Option<Instant>,
     /// No sign-in may begin before this, and why.
     pub(crate) not_before: Option<(Instant, &'static str)>,
+    /// The same for all users of its merchant.
+    pub(crate) merchant_not_before: Option<(Instant, &'static str)>,
+    /// Tokens that an operator dropped, and when.
+    dropped: Vec<(String, Instant)>,
     /// When the last sign-in that succeeded began, and how long its token lived on.
     pub(crate) last: Option<(Instant, Duration)>,
     /// What the last sign-in that succeeded showed of how long tokens live.
@@ -116,7 +120,24 @@ struct Judged {
 impl Facts {
     /// The newest token, if it lives beyond `now` by both clocks.
     pub(crate) fn valid(&self, now: Moment) -> Option<&(String, Moment)> {
+        self.newest(now).filter(|(token, _)| !self.is_dropped(token, now.mono))
+    }
+
+    /// The same, whether or not the broker still has it.
+    pub(crate) fn newest(&self, now: Moment) -> Option<&(String, Moment)> {
         self.tokens.last().filter(|(_, end)| !end.left_at(now).is_zero())
+    }
+
+    /// The broker has this token from now on.
+    pub(crate) fn has(&mut self, token: String, end: Moment) {
+        // Should the vault insist on one that was dropped, that is the token.
+        self.dropped.retain(|(dropped, _)| *dropped != token);
+        self.tokens.push((token, end));
+    }
+
+    /// Whether an operator had dropped the token by then.
+    pub(crate) fn is_dropped(&self, token: &str, by: Instant) -> bool {
+        self.dropped.iter().any(|(dropped, at)| dropped == token && *at <= by)
     }
 }
 
@@ -195,7 +216,8 @@ impl World {
         let too_many = state.at_once > force.limit;
         let facts = state.users.entry(user.clone()).or_default();
         let twice = std::mem::replace(&mut facts.signing_in, true);
-        let early = facts.not_before.filter(|(not_before, _)| now < *not_before).map(|(_, why)| why);
+        let waits = [facts.not_before, facts.merchant_not_before];
+        let early = waits.into_iter().flatten().find(|(not_before, _)| now < *not_before).map(|(_, why)| why);
         let floor = facts.last.is_some_and(|(began, left)| now < began + force.floor.min(left / 2));
         let judged = facts.judged.entry((upstream, password.expose().to_owned())).or_default();
         let held = judged.refused.is_some_and(|since| now < since + force.hold);
@@ -261,6 +283,37 @@ impl World {
         }
     }
 
+    /// An operator drops the user's token.
+    pub(crate) fn dropped(&self, user: &UserKey) {
+        let now = Instant::now();
+        self.with(user, |facts| {
+            let tokens: Vec<_> = facts.tokens.iter().map(|(token, _)| (token.clone(), now)).collect();
+            facts.dropped.extend(tokens);
+            // What it showed counts while it is there.
+            facts.shown = None;
+        });
+    }
+
+    /// An operator lifts whatever stops the user by itself: the next sign-in is as with another credential.
+    pub(crate) fn lifted(&self, user: &UserKey) {
+        let mut state = self.state();
+        let of = (state.force.upstream, state.attempts.get(user).map(u64::to_string).unwrap_or_default());
+        let facts = state.users.entry(user.clone()).or_default();
+        facts.not_before = None;
+        facts.judged.remove(&of);
+    }
+
+    /// An operator lifts the waits of a merchant and its users; what was refused stays so.
+    pub(crate) fn lifted_waits(&self, merchant: &MerchantId) {
+        let mut state = self.state();
+        for (_, facts) in state.users.iter_mut().filter(|(user, _)| user.merchant == *merchant) {
+            (facts.not_before, facts.merchant_not_before) = (None, None);
+            for judged in facts.judged.values_mut() {
+                (judged.undocumented, judged.ungranted) = (None, 0);
+            }
+        }
+    }
+
     /// Another configuration is about to be put in force.
     pub(crate) fn configure(&self, next: Force, change: impl FnOnce(&mut BTreeMap<UserKey, u64>)) -> Vec<UserConfig> {
         let mut state = self.state();
@@ -275,7 +328,7 @@ impl World {
             // Nothing that happened at another vault says anything of this one.
             for facts in users.values_mut() {
                 facts.tokens.clear();
-                (facts.not_before, facts.last) = (None, None);
+                (facts.not_before, facts.merchant_not_before, facts.last) = (None, None, None);
             }
         }
         let former = configured.clone();

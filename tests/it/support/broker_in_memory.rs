@@ -48,6 +48,7 @@ pub(crate) fn settings(upstream: &str, sign_in: Arc<dyn SignIn>) -> Settings {
         timeout: Duration::from_secs(10),
         rules: RULES,
         renewal: Renewal::Ahead,
+        sign_out: false,
         max_concurrent_sign_ins: 64,
         idle_after: Duration::from_secs(3_600),
         caller_limits: UNLIMITED,

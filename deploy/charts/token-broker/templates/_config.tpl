@@ -10,6 +10,7 @@ What takes a restart: the pods carry its checksum. The broker takes up everythin
       "audit.file" .Values.audit.file
       "audit.hits" .Values.audit.hits
       "log.format" .Values.log.format
+      "operator" .Values.operator.enabled
       "state_directory" .Values.state.enabled
       "traces" .Values.traces
       "shared" (include "token-broker.shares" .)
@@ -67,6 +68,12 @@ listen = {{ printf "%s:9090" $listen | toJson }}
 label_callers = {{ .Values.admin.labelCallers }}
 {{- end }}
 {{- end }}
+{{- if .Values.operator.enabled }}
+
+[operator]
+# Where the image's own commands look for it.
+socket = "/run/token-broker/operator.sock"
+{{- end }}
 
 [log]
 format = {{ .Values.log.format | toJson }}
@@ -103,6 +110,7 @@ max_concurrent_sign_ins = {{ int .maxConcurrentSignIns }}
 min_sign_in_interval = {{ .minSignInInterval | toJson }}
 refusal_hold = {{ .refusalHold | toJson }}
 renewal = {{ .renewal | toJson }}
+sign_out = {{ .signOut }}
 assumed_lifetime = {{ .assumedLifetime | toJson }}
 idle_after = {{ .idleAfter | toJson }}
 caller_sign_ins_per_minute = {{ int .callerSignInsPerMinute }}

@@ -65,6 +65,10 @@ change, while the broker takes up what kubelet swaps. Secrets are 0440: with fsG
 - name: state
   mountPath: /var/lib/token-broker
 {{- end }}
+{{- if .Values.operator.enabled }}
+- name: operator
+  mountPath: /run/token-broker
+{{- end }}
 {{- end }}
 
 {{- define "token-broker.volumes" -}}
@@ -175,6 +179,12 @@ change, while the broker takes up what kubelet swaps. Secrets are 0440: with fsG
 - name: state
   {{- /* The file with the holds, and the next one while it is written. */}}
   {{- .Values.state.volume | default (dict "emptyDir" (dict "sizeLimit" "160Mi")) | toYaml | nindent 2 }}
+{{- end }}
+{{- if .Values.operator.enabled }}
+- name: operator
+  emptyDir:
+    # It holds a socket alone.
+    sizeLimit: 1Mi
 {{- end }}
 {{- end }}
 

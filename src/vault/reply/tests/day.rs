@@ -112,6 +112,7 @@ async fn a_day(vault: Arc<Closed>, users: usize, seed: u64) {
         timeout: Duration::from_secs(10),
         rules: Rules { min_sign_in_interval: Duration::from_secs(5), refusal_hold: DAY },
         renewal: Renewal::Ahead,
+        sign_out: false,
         max_concurrent_sign_ins: 64,
         idle_after: DAY,
         caller_limits: CallerLimits { sign_ins_per_minute: u32::MAX, forced_sign_ins_per_minute: u32::MAX },

@@ -1,0 +1,127 @@
+//! What an operator does at one replica counts for all that reach the server.
+
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use token_broker_sandbox::Fault;
+use tokio::time::sleep;
+use tonic::Code;
+
+use super::ground::{Ground, caller, token};
+use crate::support::{
+    MERCHANT, NUMBER, PATIENCE, Said,
+    process::{Process, run},
+};
+
+/// A replica in a process of its own, with an operator's socket of this name.
+async fn replica(ground: &mut Ground, name: &str) -> Process {
+    let users = ground.users.clone();
+    let socket = socket(ground, name);
+    ground.users = format!("[operator]\nsocket = \"{socket}\"\n{users}");
+    let replica = ground.process().await;
+    ground.users = users;
+    replica
+}
+
+fn socket(ground: &Ground, name: &str) -> String {
+    ground.files.path().join(name).to_str().expect("is text").to_owned()
+}
+
+async fn done(ground: &Ground, name: &str, command: &str, more: &[&str]) -> Value {
+    let (about, socket) = ([command, "--json", "--merchant-id", MERCHANT, "--socket"], socket(ground, name));
+    let (code, stdout, stderr) = run(&[&about[..], &[&socket], more].concat()).await;
+    assert_eq!((code, stderr.as_str()), (Some(0), ""), "{command}");
+    serde_json::from_str(&stdout).expect("is JSON")
+}
+
+async fn refused(replica: &Process) {
+    let asked = caller(&replica.endpoint()).token(MERCHANT, NUMBER).await;
+    asked.map_err(Said::of).expect_err("is refused").check(Code::FailedPrecondition, "CREDENTIALS_REJECTED");
+}
+
+/// Waits until a replica has a token for callers again.
+async fn is_served(replica: &Process) -> Duration {
+    let began = Instant::now();
+    while let Err(error) = caller(&replica.endpoint()).token(MERCHANT, NUMBER).await {
+        assert!(began.elapsed() < PATIENCE, "{error}");
+        sleep(Duration::from_millis(10)).await;
+    }
+    began.elapsed()
+}
+
+#[tokio::test]
+async fn a_hold_is_lifted_at_all_replicas_for_one_more_try() {
+    let mut ground = Ground::new().await;
+    ground.sandbox.set_password(MERCHANT, NUMBER, "another");
+    let (one, other) = (replica(&mut ground, "one").await, replica(&mut ground, "other").await);
+    refused(&one).await;
+    refused(&other).await;
+    assert_eq!(ground.sandbox.sign_ins(), 1, "it was told");
+    let lifted = done(&ground, "one", "lift-hold", &["--number", NUMBER]).await;
+    assert_eq!(lifted["reach"], "all_replicas", "{lifted}");
+    // The other one tries, and both know what came of it.
+    let began = Instant::now();
+    while ground.sandbox.sign_ins() == 1 {
+        assert!(began.elapsed() < PATIENCE, "it is held there still");
+        refused(&other).await;
+    }
+    refused(&one).await;
+    assert_eq!(ground.sandbox.sign_ins(), 2, "one more for all");
+    // And again, now that the vault takes it.
+    ground.sandbox.set_password(MERCHANT, NUMBER, "1234Qwerty");
+    done(&ground, "other", "lift-hold", &["--number", NUMBER]).await;
+    is_served(&one).await;
+    is_served(&other).await;
+    assert_eq!(ground.sandbox.sign_ins(), 3);
+}
+
+#[tokio::test]
+async fn a_token_that_is_dropped_at_one_is_handed_out_by_none() {
+    let mut ground = Ground::new().await;
+    ground.vault = "min_sign_in_interval = \"0s\"\nsign_out = true\n".to_owned();
+    let (one, other) = (replica(&mut ground, "one").await, replica(&mut ground, "other").await);
+    let (one, other) = (caller(&one.endpoint()), caller(&other.endpoint()));
+    let before = token(&one).await;
+    assert_eq!(token(&other).await.token_id, before.token_id);
+    let dropped = done(&ground, "one", "drop", &["--number", NUMBER]).await;
+    assert_eq!((&dropped["reach"], dropped["token_id"].as_str()), (&Value::from("all_replicas"), Some(&*before.token_id)));
+    assert!(ground.redis.names("tb1:t:").is_empty(), "nor found by one that starts");
+    let began = Instant::now();
+    while token(&other).await.token_id == before.token_id {
+        assert!(began.elapsed() < Duration::from_secs(5), "it goes on answering it");
+        sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(token(&one).await.token_id, token(&other).await.token_id);
+    assert_eq!(ground.sandbox.sign_ins(), 2);
+    ground.sandbox.wait_for("a sign-out", PATIENCE, |stats| stats.signouts > 0).await;
+    assert!(!ground.sandbox.is_live(&before.access_token));
+    assert_eq!(ground.sandbox.stats().signouts, 1, "by one of them");
+}
+
+#[tokio::test]
+async fn a_merchants_waits_are_lifted_at_all_replicas() {
+    let mut ground = Ground::new().await;
+    let (one, other) = (replica(&mut ground, "one").await, replica(&mut ground, "other").await);
+    ground.sandbox.script(Fault::refusal(429, "WAF_LOCK_NOT_IN_LIST", ""));
+    for replica in [&other, &one] {
+        let asked = caller(&replica.endpoint()).token(MERCHANT, NUMBER).await;
+        asked.map_err(Said::of).expect_err("waits").check(Code::Unavailable, "VAULT_THROTTLED");
+    }
+    assert_eq!(ground.sandbox.sign_ins(), 1);
+    let lifted = done(&ground, "one", "lift-hold", &[]).await;
+    assert_eq!((&lifted["reach"], lifted["lifted"].is_object()), (&Value::from("all_replicas"), true), "{lifted}");
+    is_served(&other).await;
+    is_served(&one).await;
+    assert_eq!(ground.sandbox.sign_ins(), 2);
+}
+
+#[tokio::test]
+async fn where_the_server_is_away_an_act_is_one_replicas() {
+    let mut ground = Ground::new().await;
+    let one = replica(&mut ground, "one").await;
+    token(&caller(&one.endpoint())).await;
+    ground.redis.kill();
+    one.line_like("the shared tier can't be used").await;
+    let dropped = done(&ground, "one", "drop", &["--number", NUMBER]).await;
+    assert_eq!(dropped["reach"], "this_replica");
+}
