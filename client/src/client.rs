@@ -186,6 +186,7 @@ impl Client {
     /// The same.
     #[allow(clippy::disallowed_methods, reason = "the call's time is counted from here")]
     pub async fn token_with(&self, merchant_id: &str, number: &str, query: Query) -> Result<Token, ClientError> {
+        tokio::runtime::Handle::try_current().map_err(|_none| ClientError::NoRuntime)?;
         let began = now();
         if query.rejected_token_ids.len() <= rejected::IDS_MAX {
             query.rejected_token_ids.iter().for_each(|id| self.rejected.note(merchant_id, number, id, None, began));

@@ -42,6 +42,15 @@ fn repeats_only_what_a_repeat_may_help() {
     }
 }
 
+#[test]
+fn outside_of_a_runtime_it_says_so() {
+    let client = Client::new("http://127.0.0.1:1").expect("is an endpoint");
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    let polled = std::pin::pin!(client.token("m", "+447871239999")).poll(&mut context);
+    assert!(matches!(polled, std::task::Poll::Ready(Err(ClientError::NoRuntime))), "{polled:?}");
+    assert!(matches!(Client::balanced("http://127.0.0.1:1", Security::default()), Err(ClientError::NoRuntime)));
+}
+
 #[tokio::test]
 async fn a_port_that_cannot_be_is_told() {
     for url in ["http://127.0.0.1:99999", "http://127.0.0.1:0", "http://[::1]:x"] {
