@@ -43,6 +43,13 @@ def test_how_to_call_it_fits_the_values():
     assert "dns:///tb-token-broker-headless" in notes()
 
 
+def test_an_operator_is_told_how_to_see_users():
+    assert "-- /token-broker users --state held" in notes()
+    assert "(each replica for itself)" in notes()
+    assert "(each replica for itself)" not in notes("shared")
+    assert "/token-broker users" not in notes(values={"operator": {"enabled": False}})
+
+
 @pytest.mark.parametrize("values", [{}, {"healthTest": {"enabled": False}}, {"service": {"enabled": False}}])
 @pytest.mark.parametrize("variant", sorted(VARIANTS))
 def test_what_is_named_is_there(variant, values):

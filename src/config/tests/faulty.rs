@@ -55,6 +55,25 @@ fn hits_are_told_in_one_way_or_the_other() {
 }
 
 #[test]
+fn an_operators_socket_is_a_path_and_its_users_are_numbers() {
+    let operator = |rest: &str| format!("{VAULT}[operator]\n{rest}\n");
+    let long = format!("socket = \"/{}\"", "x".repeat(120));
+    for (rest, expected) in [
+        ("uids = [0]", (3, "operator.socket", "is missing: name the socket")),
+        ("sokcet = \"/x\"", (4, "operator.sokcet", "did you mean `socket`?")),
+        ("socket = \"\"", (4, "operator.socket", "is empty")),
+        (&*long, (4, "operator.socket", "is too long for a socket")),
+        ("socket = \"/x\"\nuids = [-1]", (5, "operator.uids", "from 0 to 4294967295")),
+        ("socket = \"/x\"\nuids = [4294967296]", (5, "operator.uids", "from 0 to 4294967295")),
+        ("socket = \"/x\"\nuids = [\"root\"]", (5, "operator.uids", "must be an integer")),
+        ("socket = \"/x\"\nuids = 0", (5, "operator.uids", "square brackets")),
+        ("socket = 1", (4, "operator.socket", "quotes")),
+    ] {
+        expect_faults(&operator(rest), &[expected]);
+    }
+}
+
+#[test]
 fn all_other_faults_are_told_together_in_order() {
     let text = "\
 credentials_files = [\"missing.toml\", \"[\"]
