@@ -136,6 +136,11 @@ impl Shared {
     /// Tells them of users whose own waits are lifted: they would find those on the server again.
     pub(super) async fn tell_of_lifted(&self, users: &[Arc<KnownUser>], snapshot: &Snapshot) {
         let telling = stream::iter(users.iter().take(TOLD_MAX));
-        telling.for_each_concurrent(TOLD_AT_ONCE, |user| async { drop(self.tell(user, Act::Lift, snapshot).await) }).await;
+        telling
+            .for_each_concurrent(TOLD_AT_ONCE, |user| async {
+                // Where one can't be told, its wait is the server's to end.
+                self.tell(user, Act::Lift, snapshot).await;
+            })
+            .await;
     }
 }
