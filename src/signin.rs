@@ -212,7 +212,7 @@ impl Flights {
             let removed = self.shared.outdate(user, now);
             // It was given by the vault that counted until now.
             if let Some(cached) = removed.filter(|cached| is.sign_out && former.takes(cached)) {
-                self.shared.sign_outs.put(&was.sign_in, &user.key, cached);
+                self.shared.sign_outs.put(&was.sign_in, &user.key, &cached.token.access_token);
             }
         }
     }

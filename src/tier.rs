@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 pub use self::{
-    act::Act,
+    act::{Act, Told},
     entry::{StopEntry, TokenEntry},
     keeper::Condition,
     lease::{Lease, Publication, lease_of},

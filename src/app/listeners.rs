@@ -49,7 +49,9 @@ impl Listeners {
         if let Some(admin) = &config.admin {
             listeners.admin.push(bind("admin.listen", admin.listen).await?);
         }
-        listeners.operator = config.operator.as_ref().map(OperatorSocket::bind).transpose()?;
+        if let Some(operator) = &config.operator {
+            listeners.operator = Some(OperatorSocket::bind(operator).await?);
+        }
         Ok(listeners)
     }
 }

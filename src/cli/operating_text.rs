@@ -92,6 +92,7 @@ pub(super) fn lifted(answer: &proto::LiftHoldResponse) -> Said {
         Some(stop) => {
             format!("lifted: {}{}\n{}; the next call tries once more", stop.reason, until(stop, now), reach_text(answer.reach()))
         }
+        None if answer.reach() == Reach::AllReplicas => "nothing stopped this user here; what did elsewhere is lifted".to_owned(),
         None => "nothing stopped this user".to_owned(),
     };
     Said::new(&text, json!({ "lifted": failure_json(answer.lifted.as_ref()), "reach": reach(answer.reach()) }))

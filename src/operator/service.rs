@@ -233,7 +233,7 @@ impl OperatorService for Session {
             let proto::DropTokenRequest { merchant_id, number } = request.into_inner();
             let key = meant(about, merchant_id, number)?;
             let (dropped, is_told) = self.operating.broker.drop_token(&key).await?;
-            about.token_id = dropped.as_ref().map(|dropped| dropped.cached.id());
+            about.token_id = dropped.as_ref().map(|dropped| dropped.token_id);
             let token_id = about.token_id.map(|id| id.as_str().to_owned()).unwrap_or_default();
             let signs_out = dropped.is_some_and(|dropped| dropped.signs_out);
             Ok(proto::DropTokenResponse { token_id, signs_out, reach: reach(is_told) })

@@ -86,10 +86,10 @@ impl OperatorSocket {
     ///
     /// # Errors
     /// Says what is in the way, and what to do.
-    pub fn bind(config: &OperatorConfig) -> Result<Self, SocketError> {
+    pub async fn bind(config: &OperatorConfig) -> Result<Self, SocketError> {
         let (path, allowed) = (config.socket.clone(), Allowed::new(&config.uids));
         let mode = if allowed.has_others() { MODE_FOR_OTHERS } else { MODE };
-        match listen(&path, mode) {
+        match listen(&path, mode).await {
             Ok(listener) => Ok(Self { listener, allowed, node: node(&path), path }),
             Err(why) => Err(SocketError { path, why }),
         }
@@ -116,13 +116,19 @@ fn node(path: &Path) -> Option<(u64, u64)> {
 }
 
 /// Made under another name, and moved to its own once its mode is set: between the two calls it would be open to whom the umask lets.
-fn listen(path: &Path, mode: u32) -> Result<UnixListener, String> {
+async fn listen(path: &Path, mode: u32) -> Result<UnixListener, String> {
     if let Ok(found) = fs::symlink_metadata(path) {
         if !found.file_type().is_socket() {
             return Err("something else than a socket is there: remove it, or name another path".to_owned());
         }
-        if std::os::unix::net::UnixStream::connect(path).is_ok() {
-            return Err("another process listens there: end it, or name another path".to_owned());
+        match UnixStream::connect(path).await {
+            // It was left by a process that is no more.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
+                return Err(format!("a socket is there that can't be looked at ({error}): remove it, or name another path"));
+            }
+            // That it is busy says so too.
+            Ok(_) | Err(_) => return Err("another process listens there: end it, or name another path".to_owned()),
         }
     }
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -159,22 +165,22 @@ mod tests {
         let path = directory.path().join("operator.sock");
         let mode = || fs::symlink_metadata(&path).expect("is there").permissions().mode() & 0o777;
         drop(std::os::unix::net::UnixListener::bind(&path).expect("binds"));
-        let socket = OperatorSocket::bind(&config(&path, &[0])).expect("nobody listens there any more");
+        let socket = OperatorSocket::bind(&config(&path, &[0])).await.expect("nobody listens there any more");
         assert_eq!(mode(), 0o600);
-        let error = OperatorSocket::bind(&config(&path, &[])).expect_err("somebody listens");
+        let error = OperatorSocket::bind(&config(&path, &[])).await.expect_err("somebody listens");
         assert!(error.to_string().contains("another process listens there"), "{error}");
         drop(socket);
         assert!(!path.exists());
-        let socket = OperatorSocket::bind(&config(&path, &[4_242])).expect("binds");
+        let socket = OperatorSocket::bind(&config(&path, &[4_242])).await.expect("binds");
         assert_eq!(mode(), 0o666, "those who are listed can connect");
         // Another process has replaced it: what is there is not ours to remove.
         fs::remove_file(&path).expect("is there");
         fs::write(&path, "").expect("is written");
         drop(socket);
         assert!(path.exists());
-        let error = OperatorSocket::bind(&config(&path, &[])).expect_err("it is a file");
+        let error = OperatorSocket::bind(&config(&path, &[])).await.expect_err("it is a file");
         assert!(error.to_string().contains("something else than a socket"), "{error}");
-        let error = OperatorSocket::bind(&config(Path::new("/nowhere/at/all.sock"), &[])).expect_err("no directory");
+        let error = OperatorSocket::bind(&config(Path::new("/nowhere/at/all.sock"), &[])).await.expect_err("no directory");
         assert!(error.to_string().contains("/nowhere/at is no directory: make it"), "{error}");
     }
 

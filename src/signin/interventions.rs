@@ -14,8 +14,8 @@ use super::{
 };
 use crate::{
     live::Snapshot,
-    tier::Act,
-    tokens::cached_token::CachedToken,
+    tier::{Act, Told},
+    tokens::token::TokenId,
     user::MerchantId,
     users::{Configured, KnownUser, Record, holds::Stop},
     vault::Failure,
@@ -24,8 +24,8 @@ use crate::{
 /// A token that was dropped.
 #[derive(Debug)]
 pub struct Dropped {
-    /// The token, which was good.
-    pub cached: Arc<CachedToken>,
+    /// Which.
+    pub token_id: TokenId,
     /// It is being ended at the vault.
     pub signs_out: bool,
 }
@@ -54,16 +54,17 @@ impl Flights {
             self.shared.drop_token(user, &mut record);
             (dropped, record.generation)
         };
-        // Before it is ended at the vault: no other replica is to hand it out then.
-        let is_told = self.shared.tell(user, Act::Drop { generation }, &snapshot).await;
+        // Before it is ended at the vault: no other replica is to hand it out then. Those may have one that this one hasn't heard of.
+        let told = self.shared.tell(user, Act::Drop { generation }, &snapshot).await;
+        let token = dropped.map(|cached| cached.token.access_token.clone()).or(told.dropped);
         let settings = &snapshot.settings;
-        let dropped = dropped.map(|cached| {
+        let dropped = token.map(|token| {
             if settings.sign_out {
-                self.shared.sign_outs.put(&settings.sign_in, &user.key, Arc::clone(&cached));
+                self.shared.sign_outs.put(&settings.sign_in, &user.key, &token);
             }
-            Dropped { cached, signs_out: settings.sign_out }
+            Dropped { token_id: TokenId::of(token.expose()), signs_out: settings.sign_out }
         });
-        (dropped, is_told)
+        (dropped, told.is_known)
     }
 
     /// Lifts what stops a user by itself, whatever it is but the floor. Returns what stopped it until now, and whether the others know too.
@@ -71,7 +72,7 @@ impl Flights {
         let lifted = self.shared.lift_hold(user);
         let snapshot = self.shared.live.load_full();
         // Another may hold what this one hasn't heard of.
-        (lifted, self.shared.tell(user, Act::Lift, &snapshot).await)
+        (lifted, self.shared.tell(user, Act::Lift, &snapshot).await.is_known)
     }
 
     /// Lifts the wait that the vault asked all users of a merchant for, and those that it asked single ones for. Whether the others know
@@ -80,7 +81,7 @@ impl Flights {
         let snapshot = self.shared.live.load_full();
         let any = snapshot.users.iter().find(|configured| configured.user.key.merchant == *merchant)?;
         let lifted = self.shared.lift_waits(&snapshot, merchant);
-        let is_told = self.shared.tell(&any.user, Act::LiftWaits, &snapshot).await;
+        let is_told = self.shared.tell(&any.user, Act::LiftWaits, &snapshot).await.is_known;
         if is_told {
             self.shared.tell_of_lifted(&lifted.users, &snapshot).await;
         }
@@ -123,13 +124,13 @@ impl Shared {
         lifted
     }
 
-    /// Tells the other replicas of what was done to a user. Whether they can know.
-    async fn tell(&self, user: &KnownUser, act: Act, snapshot: &Snapshot) -> bool {
+    /// Tells the other replicas of what was done to a user.
+    async fn tell(&self, user: &KnownUser, act: Act, snapshot: &Snapshot) -> Told {
         let tier = &self.parts.tier;
         let version = snapshot.user(&user.key).map(|configured| configured.credential.version);
         match version.and_then(|version| tier.subject(&user.key, version)) {
             Some(subject) => tier.tell(&subject, act, snapshot.settings.timeout).await,
-            None => false,
+            None => Told::default(),
         }
     }
 

@@ -85,11 +85,15 @@ impl Shared {
             let configured = configured(user, &mut record, &snapshot, now.mono);
             // Who has no token here is asked for by nobody, has a flight, or waits for a pause to end.
             let waits = record.holds.stopped(now.mono, &snapshot.settings.rules).is_some();
+            let has_token = valid_token(user, &snapshot, now).is_some();
             if let Some(flight) = &record.flight {
                 flight.was_told.store(true, Ordering::Relaxed);
-                return;
+                // It may last, and an operator may have dropped what is answered meanwhile.
+                if !has_token {
+                    return;
+                }
             }
-            if !waits && valid_token(user, &snapshot, now).is_none() {
+            if !waits && !has_token {
                 return;
             }
             let Some(configured) = configured else { return };

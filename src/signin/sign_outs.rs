@@ -13,8 +13,9 @@ use tracing::{info, warn};
 
 use crate::{
     clock::Clock,
+    secret::Secret,
     telemetry::audit::{Audit, SignOutResult},
-    tokens::cached_token::CachedToken,
+    tokens::token::TokenId,
     user::UserKey,
     vault::SignIn,
 };
@@ -28,7 +29,8 @@ const AT_ONCE_MAX: usize = 4;
 struct SignOut {
     vault: Arc<dyn SignIn>,
     user: Arc<UserKey>,
-    cached: Arc<CachedToken>,
+    token: Secret,
+    token_id: TokenId,
 }
 
 /// The queue.
@@ -54,8 +56,9 @@ impl SignOuts {
     }
 
     /// Has a token ended at the vault that gave it.
-    pub(super) fn put(&self, vault: &Arc<dyn SignIn>, user: &Arc<UserKey>, cached: Arc<CachedToken>) {
-        let sign_out = SignOut { vault: Arc::clone(vault), user: Arc::clone(user), cached };
+    pub(super) fn put(&self, vault: &Arc<dyn SignIn>, user: &Arc<UserKey>, token: &Secret) {
+        let (token, token_id) = (token.clone(), TokenId::of(token.expose()));
+        let sign_out = SignOut { vault: Arc::clone(vault), user: Arc::clone(user), token, token_id };
         if let Err(full) = self.sender.try_send(sign_out) {
             self.told.tell(&full.into_inner(), Err("too many wait to be ended"));
         }
@@ -74,7 +77,7 @@ impl SignOuts {
                 Some(sign_out) = receiver.recv(), if under_way.len() < AT_ONCE_MAX => {
                     let told = self.told.clone();
                     under_way.spawn(async move {
-                        let result = sign_out.vault.sign_out(&sign_out.user, &sign_out.cached.token.access_token).await;
+                        let result = sign_out.vault.sign_out(&sign_out.user, &sign_out.token).await;
                         told.tell(&sign_out, result);
                     });
                 }
@@ -84,8 +87,8 @@ impl SignOuts {
 }
 
 impl Told {
-    fn tell(&self, SignOut { user, cached, .. }: &SignOut, result: Result<(), &'static str>) {
-        let (merchant_id, number, token_id) = (&user.merchant, &user.number, cached.id());
+    fn tell(&self, SignOut { user, token_id, .. }: &SignOut, result: Result<(), &'static str>) {
+        let (merchant_id, number, token_id) = (&user.merchant, &user.number, *token_id);
         match result {
             Ok(()) => info!(%merchant_id, %number, %token_id, "signed out"),
             Err(cause) => warn!(%merchant_id, %number, %token_id, cause, "a token may not have been ended at the vault"),

@@ -6,7 +6,13 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-use super::{Leasing, Tier, entry::StopEntry, lease::Publication, seal::Subject};
+use super::{
+    Leasing, Tier,
+    entry::{StopEntry, TokenEntry},
+    lease::Publication,
+    seal::Subject,
+};
+use crate::secret::Secret;
 
 /// What was done is told to those who reach the server now: they hear of it within a second. No wait of the vault's is shorter.
 const KEPT: Duration = Duration::from_secs(10);
@@ -29,22 +35,55 @@ pub enum Act {
     LiftWaits,
 }
 
+/// What came of telling.
+#[derive(Debug, Default)]
+pub struct Told {
+    /// The other replicas can know.
+    pub is_known: bool,
+    /// The token that stood there, which is dropped.
+    pub dropped: Option<Secret>,
+}
+
 impl Tier {
-    /// Tells the other replicas of an act. Whether they can know.
-    pub async fn tell(&self, subject: &Subject, act: Act, timeout: Duration) -> bool {
-        let Some(shared) = &self.0 else { return false };
+    /// Tells the other replicas of an act.
+    pub async fn tell(&self, subject: &Subject, act: Act, timeout: Duration) -> Told {
+        let Some(shared) = &self.0 else { return Told::default() };
+        // What stands now is meant, not what a sign-in that is under way brings.
+        let standing = match act {
+            Act::Drop { .. } => self.look(subject).await.and_then(|known| known.token),
+            Act::Lift | Act::LiftWaits => None,
+        };
+        let (act, dropped) = act.on(standing.map(|(entry, _)| entry));
         let until = shared.clock.now().mono + PATIENCE;
         loop {
             match self.lease(subject, timeout).await {
-                Leasing::Won(lease, _) => return lease.write(publication(act, shared.clock.now().mono)).await,
-                Leasing::Alone => return false,
+                Leasing::Won(lease, known) => {
+                    let newest = known.token.map(|(entry, _)| entry.generation);
+                    // All have news of a newer one, which takes the place of what is dropped.
+                    let is_over = matches!(act, Act::Drop { generation } if newest.is_some_and(|newest| newest > generation));
+                    let is_known = is_over || lease.write(publication(act, shared.clock.now().mono)).await;
+                    return Told { is_known, dropped };
+                }
+                Leasing::Alone => return Told::default(),
                 Leasing::Busy(_) => {}
             }
             let now = shared.clock.now().mono;
             if now >= until {
-                return false;
+                return Told::default();
             }
             sleep_until(now + ASKED_EVERY).await;
+        }
+    }
+}
+
+impl Act {
+    /// With the token that stands there, which this replica may not have heard of.
+    fn on(self, standing: Option<TokenEntry>) -> (Self, Option<Secret>) {
+        match (self, standing) {
+            (Self::Drop { generation }, Some(entry)) => {
+                (Self::Drop { generation: generation.max(entry.generation) }, Some(entry.access_token))
+            }
+            (Self::Drop { .. }, None) | (Self::Lift | Self::LiftWaits, _) => (self, None),
         }
     }
 }

@@ -125,3 +125,25 @@ async fn where_the_server_is_away_an_act_is_one_replicas() {
     let dropped = done(&ground, "one", "drop", &["--number", NUMBER]).await;
     assert_eq!(dropped["reach"], "this_replica");
 }
+
+#[tokio::test]
+async fn a_token_is_dropped_by_a_replica_that_has_not_heard_of_it_and_while_the_next_is_fetched() {
+    let mut ground = Ground::new().await;
+    ground.vault = "min_sign_in_interval = \"0s\"\nsign_out = true\n".to_owned();
+    let (_one, other) = (replica(&mut ground, "one").await, replica(&mut ground, "other").await);
+    let other = caller(&other.endpoint());
+    let before = token(&other).await;
+    // A renewal that lasts: the token is answered meanwhile.
+    ground.sandbox.script(Fault::truth().after(Duration::from_secs(3)));
+    let renewing = done(&ground, "other", "renew", &["--number", NUMBER]);
+    let dropping = async {
+        ground.sandbox.wait_for_sign_ins(2, PATIENCE).await;
+        assert_eq!(token(&other).await.token_id, before.token_id);
+        done(&ground, "one", "drop", &["--number", NUMBER]).await
+    };
+    let (renewed, dropped) = tokio::join!(renewing, dropping);
+    assert_eq!((&dropped["reach"], dropped["token_id"].as_str()), (&Value::from("all_replicas"), Some(&*before.token_id)));
+    assert_ne!(renewed["user"]["token"]["token_id"].as_str(), Some(&*before.token_id));
+    ground.sandbox.wait_for("a sign-out", PATIENCE, |stats| stats.signouts == 1).await;
+    assert!(!ground.sandbox.is_live(&before.access_token));
+}

@@ -31,13 +31,14 @@ pub(crate) async fn act_on(
         let is_configured = world.configured(key).0;
         match random.u8(..5) {
             0 => {
-                let done = broker.lift_hold(key).await;
+                let done = broker.lift_hold(key).await.map(|(lifted, _)| lifted.map(|stop| stop.failure));
                 world.check(done.is_ok() == is_configured, || format!("{key}: {done:?}"));
                 world.lifted(key);
                 world.note(format!("an operator lifts {key}: {done:?}"));
             }
             1 => {
                 let done = broker.lift_waits(&key.merchant).await;
+                let done = done.map(|(lifted, _)| (lifted.merchant.is_some(), lifted.users.len()));
                 world.lifted_waits(&key.merchant);
                 world.note(format!("an operator lifts the waits of {}: {done:?}", key.merchant));
             }
