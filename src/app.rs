@@ -22,7 +22,7 @@ use tracing::{info, warn};
 pub use self::listeners::{BindError, Listeners};
 use self::{
     descriptors::ConnectionLimits,
-    listeners::address,
+    listeners::{address, tls},
     reconfigure::{Reconfigure, make},
 };
 use crate::{
@@ -39,7 +39,7 @@ use crate::{
         connection_limit::ConnectionLimit,
         http2::{Http2, Life},
         memory_budget::{PortLimits, STREAMS_MAX, STREAMS_OF_PROBE_MAX},
-        tls::{TlsAcceptor, TlsError, TlsSource},
+        tls::{TlsAcceptor, TlsError},
         workers::{self, Workers},
     },
     operator::Operating,
@@ -48,6 +48,7 @@ use crate::{
         guard::Observer,
         health::Health,
         services::{ReflectionError, SERVICE, Services},
+        trial,
     },
     signin::Parts,
     telemetry::{
@@ -239,6 +240,7 @@ impl App {
         let (upkeep, broker) = (TaskTracker::new(), Arc::clone(&self.broker));
         upkeep.spawn(async move { tokio::join!(broker.renew_ahead(), broker.hear_of_others(), broker.end_tokens()) });
         upkeep.spawn(self.observer.strangers.clone().tell_every_minute(self.closing.clone()));
+        upkeep.spawn(trial::tell_every_minute(self.live.clone(), self.metrics(), self.closing.clone()));
         upkeep.spawn(self.keep_holds());
         let reload = self.follow(&upkeep);
         let shown = self.shown(phases, reload);
@@ -312,7 +314,7 @@ impl App {
         };
         let limit = ConnectionLimit::new(PortLimits::callers(self.connection_limits.grpc));
         let grpc = Port { placer: Some(self.workers.placer()), ..port("grpc", limit) };
-        let tls = self.tls();
+        let tls = tls(&self.live, &self.observer);
         for listener in listeners.grpc {
             info!(port = "grpc", address = address(&listener), tls = tls.is_some(), "listening");
             tasks.spawn(self.serve_grpc(grpc.clone(), listener, self.services.clone(), tls.clone(), STREAMS_MAX));
@@ -359,14 +361,6 @@ impl App {
             service: move |session| services.of(session),
         };
         port.accept(listener, move |accepted| http2.clone().serve(accepted))
-    }
-
-    /// None where the process began without: that takes a restart.
-    fn tls(&self) -> Option<TlsAcceptor> {
-        self.live.load().serving.tls.as_ref()?;
-        let live = self.live.clone();
-        let source = TlsSource { changed: live.changes(), current: Arc::new(move || live.load().serving.tls.clone()) };
-        Some(TlsAcceptor::new(source, Arc::clone(&self.observer.clock), Arc::clone(&self.observer.metrics)))
     }
 
     /// GOAWAY, calls in flight, end.

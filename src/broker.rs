@@ -3,6 +3,7 @@
 //! Must never answer an expired token, make a caller with a valid one wait longer than a second, or let a hit depend on
 //! anything but the snapshot and the cache.
 
+mod admission;
 mod broker_error;
 mod failures;
 mod request;
@@ -14,19 +15,24 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use self::{
+    admission::{configured, denied},
+    failures::error_of,
+    request::answer_by,
+    stats::idle_after,
+};
 pub use self::{
     broker_error::{BrokerError, FieldFault},
     request::{Answer, NoToken, Outcome, Request},
     stats::{MerchantStats, Stats, Stopped, UserStates},
 };
-use self::{failures::error_of, stats::idle_after};
 use crate::{
     caller::CallerId,
     clock::{Clock, Moment},
     freshness::Freshness,
     live::{Configuration, Live, Snapshot},
     signin::{FlightHandle, FlightOutcome, Flights, Join, JoinRequest, Origin, Parts, Shed, WaitError},
-    tokens::{cache::Cache, cached_token::CachedToken, token::TokenId},
+    tokens::{cache::Cache, cached_token::CachedToken},
     user::UserKey,
     users::{Configured, KnownUser, holds::Stop, refresh_queue::RefreshQueue},
 };
@@ -42,10 +48,6 @@ const STILL_DOWN: &str = "it did not answer the last sign-ins, and the one that 
 const REPLACED: &str = "the credential or the vault was replaced in the configuration while it was asked";
 /// What a caller is told to wait when the broker is overloaded: long enough for a second's worth of sign-ins.
 pub const OVERLOADED_WAIT: Duration = Duration::from_secs(1);
-/// The answer to a caller who waits leaves this long before its deadline, so that it is there in time …
-const ANSWER_AHEAD: Duration = Duration::from_millis(20);
-/// … but no more than this part of the time that it has.
-const ANSWER_AHEAD_PART: u32 = 10;
 /// moka frees what has expired only when it is used; this often it is asked to.
 const TIDY_EVERY: Duration = Duration::from_secs(5);
 
@@ -84,21 +86,28 @@ impl Broker {
     }
 
     /// A token for a user. Whether and of whom the caller may have one, `snapshot` says, which was in force when the call began; a
-    /// token that comes only after a wait is judged by what is in force then. It is not kept over a wait: it holds all users.
+    /// token that comes only after a wait is judged by what is in force then. It is not kept over a wait: it holds all users. Where the
+    /// policy denies it and that is on trial, `on_trial` is called, and the call goes on.
     ///
     /// # Errors
     /// See [`BrokerError`]. `InvalidRequest` is not among them: what can be malformed is parsed before.
-    pub async fn get_token(&self, snapshot: Arc<Snapshot>, caller: &CallerId, request: &Request) -> Result<Answer, NoToken> {
+    pub async fn get_token(
+        &self,
+        snapshot: Arc<Snapshot>,
+        caller: &CallerId,
+        request: &Request,
+        on_trial: impl FnOnce(),
+    ) -> Result<Answer, NoToken> {
         let (user, cached, freshness, now) = {
             // Before anything that depends on the user: a denial says nothing of who is configured.
             if snapshot.policy.decide(caller, &request.key).is_err() {
-                return Err(BrokerError::NotAllowed { caller: caller.clone(), user: UserKey::clone(&request.key) }.into());
+                denied(&snapshot, caller, &request.key, on_trial)?;
             }
             let Configured { user, credential } = configured(&snapshot, &request.key)?;
             let now = self.clock.now();
             user.touch(self.second(now.mono));
             let cached = user.token();
-            if let Some(token) = cached.as_ref().map(|cached| cached.id()).filter(|id| names(&request.rejected_token_ids, *id)) {
+            if let Some(token) = cached.as_ref().map(|cached| cached.id()).filter(|id| request.rejects(*id)) {
                 self.flights.rejected(user, token);
             }
             let cached = cached.filter(|cached| serves(cached, request, &snapshot, now));
@@ -373,28 +382,13 @@ impl Broker {
     }
 }
 
-fn configured<'a>(snapshot: &'a Snapshot, key: &UserKey) -> Result<&'a Configured, BrokerError> {
-    snapshot.user(key).ok_or_else(|| BrokerError::NotConfigured(key.clone()))
-}
-
 /// Whether a token is what was asked for.
 fn serves(cached: &CachedToken, request: &Request, snapshot: &Snapshot, now: Moment) -> bool {
     let left = cached.left_at(now);
-    snapshot.takes(cached) && !left.is_zero() && left >= request.min_remaining && !names(&request.rejected_token_ids, cached.id())
+    snapshot.takes(cached) && !left.is_zero() && left >= request.min_remaining && !request.rejects(cached.id())
 }
 
 /// What a renewal wants: any token that is not due. It yields to callers who wait.
 fn renewal(serves: &(dyn Fn(&CachedToken, Moment) -> bool + Sync), begin_by: Option<Instant>) -> JoinRequest<'_> {
     JoinRequest { serves, begin_by, min_remaining: Duration::ZERO, rejected: &[], urgent: false, span: None, caller: None }
-}
-
-/// Whether this id is among a caller's; hex of either case.
-fn names(rejected: &[String], id: TokenId) -> bool {
-    rejected.iter().any(|text| text.eq_ignore_ascii_case(id.as_str()))
-}
-
-/// A little before the deadline.
-fn answer_by(deadline: Instant, now: Instant) -> Instant {
-    let left = deadline.saturating_duration_since(now);
-    now + (left - ANSWER_AHEAD.min(left / ANSWER_AHEAD_PART))
 }

@@ -12,6 +12,7 @@ pub mod services;
 pub mod status;
 pub mod strangers;
 mod streams;
+pub mod trial;
 
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz {

@@ -13,6 +13,7 @@ use tokio::{sync::watch, task::spawn_blocking, time::Instant};
 use crate::{
     broker::{Broker, MerchantStats, Stats},
     clock::{Clock, Moment},
+    policy::Trials,
     reload::ReloadState,
     single_flight::{Follower, Leader},
     telemetry::metrics::gauges::{self, Gauges, Process},
@@ -59,6 +60,8 @@ pub struct View {
     pub configuration: ReloadState,
     /// How many `[[callers]]` there are.
     pub callers: usize,
+    /// How much of the policy is on trial.
+    pub trials: Trials,
     /// What certificates there are, and the first end of each kind.
     pub certificates: Vec<(&'static str, SystemTime)>,
     /// How the users are.
@@ -148,6 +151,7 @@ impl Sources {
             phase: *self.phase.borrow(),
             configuration: self.reload.borrow().clone(),
             callers: serving.callers,
+            trials: snapshot.policy.trials(),
             certificates: serving.certificates.clone(),
             stats: self.broker.stats(&snapshot),
             process: Process::now(),
@@ -169,6 +173,8 @@ impl View {
             renewals_planned: stats.renewals_planned,
             renewals_overdue: stats.renewals_overdue,
             callers: self.callers,
+            policy_on_trial: self.trials.all,
+            callers_on_trial: self.trials.entries,
             generation: configuration.generation,
             last_good: Some(configuration.last_good),
             faults: configuration.faults.len(),

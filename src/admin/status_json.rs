@@ -252,6 +252,15 @@ fn judge(view: &View, merchants: &[Merchant]) -> (Verdict, Vec<String>) {
     if renewals_overdue > 0 {
         attention.push(format!("{} should have been renewed by now", users(renewals_overdue)));
     }
+    if view.trials.all {
+        let text = "the policy is on trial (auth.enforce = false): whoever calls gets every user's token, and who would be refused is counted";
+        attention.push(text.to_owned());
+    } else if view.trials.entries > 0 {
+        let entries = view.trials.entries;
+        let which =
+            if entries == 1 { "1 entry of [[callers]] is".to_owned() } else { format!("{entries} entries of [[callers]] are") };
+        attention.push(format!("{which} on trial: whom they mean gets every user's token, and what would be refused is counted"));
+    }
     let faults = view.configuration.faults.len();
     if faults > 0 {
         attention

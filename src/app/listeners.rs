@@ -1,8 +1,8 @@
-//! The sockets that the broker listens on.
+//! The sockets that the broker listens on, and the TLS that is spoken there.
 //!
 //! Must never bind what the configuration doesn't name.
 
-use std::{io, net::SocketAddr};
+use std::{io, net::SocketAddr, sync::Arc};
 
 use rustix::net::sockopt;
 use thiserror::Error;
@@ -10,7 +10,10 @@ use tokio::net::TcpListener;
 
 use crate::{
     config::Config,
+    live::Live,
+    net::tls::{TlsAcceptor, TlsSource},
     operator::socket::{OperatorSocket, SocketError},
+    rpc::guard::Observer,
 };
 
 /// What the kernel keeps of what clients send and we have not read; it takes twice this (socket(7)), and up
@@ -89,4 +92,16 @@ pub enum BindError {
 /// Where a socket listens, for the log.
 pub(super) fn address(listener: &TcpListener) -> String {
     listener.local_addr().map(|address| address.to_string()).unwrap_or_default()
+}
+
+/// What handshakes with callers are made by, as it is in force at each. None where the process began without: that takes a restart.
+pub(super) fn tls(live: &Live, observer: &Observer) -> Option<TlsAcceptor> {
+    live.load().serving.tls.as_ref()?;
+    let (changed, now, policy) = (live.changes(), live.clone(), live.clone());
+    let source = TlsSource {
+        changed,
+        current: Arc::new(move || now.load().serving.tls.clone()),
+        refuses: Arc::new(move || !policy.load().policy.is_on_trial()),
+    };
+    Some(TlsAcceptor::new(source, Arc::clone(&observer.clock), Arc::clone(&observer.metrics)))
 }

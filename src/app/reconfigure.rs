@@ -187,6 +187,13 @@ impl Reconfigure {
                 "the broker has listened on {listen} since its start, and callers would not be asked who they are any more: restart it"
             ));
         }
+        if !loopback && self.started.grpc.tls.is_none() && !next.auth.enforce {
+            let listen = self.started.grpc.listen;
+            return Err(format!(
+                "the broker has listened on {listen} in plaintext since its start, and a policy on trial (auth.enforce = false) would let in \
+                 whoever connects there: restart it"
+            ));
+        }
         Ok(())
     }
 

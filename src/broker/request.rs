@@ -10,9 +10,14 @@ use super::broker_error::BrokerError;
 use crate::{
     clock::Moment,
     telemetry::{self, traces::Span},
-    tokens::cached_token::CachedToken,
+    tokens::{cached_token::CachedToken, token::TokenId},
     user::UserKey,
 };
+
+/// The answer to a caller who waits leaves this long before its deadline, so that it is there in time …
+const ANSWER_AHEAD: Duration = Duration::from_millis(20);
+/// … but no more than this part of the time that it has.
+const ANSWER_AHEAD_PART: u32 = 10;
 
 /// What a caller asks for.
 #[derive(Clone, Debug)]
@@ -27,6 +32,13 @@ pub struct Request {
     pub deadline: Instant,
     /// The call's span, which a sign-in that it begins or joins is linked to.
     pub span: Span,
+}
+
+impl Request {
+    /// Whether this id is among those that it complains of; hex of either case.
+    pub(super) fn rejects(&self, id: TokenId) -> bool {
+        self.rejected_token_ids.iter().any(|text| text.eq_ignore_ascii_case(id.as_str()))
+    }
 }
 
 /// A token, and how it was come by.
@@ -131,4 +143,10 @@ impl Outcome {
             BrokerError::Internal => Self::Broken,
         }
     }
+}
+
+/// A little before the deadline.
+pub(super) fn answer_by(deadline: Instant, now: Instant) -> Instant {
+    let left = deadline.saturating_duration_since(now);
+    now + (left - ANSWER_AHEAD.min(left / ANSWER_AHEAD_PART))
 }

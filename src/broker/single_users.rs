@@ -12,7 +12,9 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
-    Broker, OVERLOADED_WAIT, answer_by, configured,
+    Broker, OVERLOADED_WAIT,
+    admission::configured,
+    request::answer_by,
     stats::{Judgement, UserStates},
 };
 use crate::{

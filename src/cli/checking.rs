@@ -12,7 +12,7 @@ use crate::{
     caller::{CallerId, CallerName},
     config::{self, Config, Loaded, SharedServer},
     plain,
-    policy::{Denial, Leave, Policy},
+    policy::{Denial, Leave, Policy, Trial},
     telemetry::output::{self, complain},
     tier::Tier,
     user::{MerchantId, Number, UserKey},
@@ -106,6 +106,15 @@ fn explain(config: &Config, caller: &str, merchant_id: String, number: String) -
         }
         Err(why) => {
             tell(format_args!("denied: {caller} may not ask for {key}: {why}"));
+            let trial = match policy.lets_in(&CallerId::Named(caller)) {
+                None => return ExitCode::FAILURE,
+                Some(Trial::All) => "the policy is (auth.enforce = false)".to_owned(),
+                Some(Trial::Entry { id, line }) => format!("{} is (trial = true)", entry(id, line)),
+            };
+            tell(format_args!("but it is let in, and counted, since that is on trial: {trial}"));
+            if !known {
+                tell("and that user is not configured: the answer would be NOT_FOUND");
+            }
             ExitCode::FAILURE
         }
     }

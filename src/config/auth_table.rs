@@ -30,17 +30,24 @@ const MISTAKEN: [(&str, &str); 9] = [
     ("users", "numbers"),
 ];
 
+/// What is said of an entry that denies nobody.
+const ON_TRIAL: &str = "is true: this entry is on trial, and whom it means is let in for every user, and counted \
+                        (token_broker_would_deny_total): once nobody is counted who should be let in, take it out";
+
 /// `[auth]`, and where its keys stand.
 pub(super) struct Access {
     pub(super) auth: AuthConfig,
+    pub(super) enforce_at: At,
     pub(super) allow_at: At,
     pub(super) accounts_at: At,
 }
 
 pub(super) fn read_auth(table: Option<Reader<'_, '_>>) -> Access {
-    let auth = AuthConfig { allow_unauthenticated: false, service_accounts: None };
-    let mut access = Access { auth, allow_at: At::NOWHERE, accounts_at: At::NOWHERE };
+    let auth = AuthConfig { enforce: true, allow_unauthenticated: false, service_accounts: None };
+    let mut access = Access { auth, enforce_at: At::NOWHERE, allow_at: At::NOWHERE, accounts_at: At::NOWHERE };
     let Some(mut table) = table else { return access };
+    let enforce = table.boolean("enforce", true);
+    (access.auth.enforce, access.enforce_at) = (enforce.value, enforce.at);
     let allow = table.boolean("allow_unauthenticated", false);
     (access.auth.allow_unauthenticated, access.allow_at) = (allow.value, allow.at);
     if let Some(accounts) = table.table("service_accounts", "auth.service_accounts") {
@@ -89,8 +96,13 @@ fn caller(mut table: Reader<'_, '_>) -> Option<CallerConfig> {
     // Asked for in any case, so that it is among the keys that are known.
     let given = table.strings("numbers");
     let numbers = has_numbers.then(|| each(&table, "numbers", given, Number::parse));
+    let Found { value: trial, at: trial_at } = table.boolean("trial", false);
+    if trial {
+        table.findings().warn(trial_at, table.key("trial"), ON_TRIAL);
+    }
     table.finish();
-    Some(CallerConfig { id: id?, merchants: merchants?, numbers: numbers.map_or(Some(None), |numbers| numbers.map(Some))?, line })
+    let numbers = numbers.map_or(Some(None), |numbers| numbers.map(Some))?;
+    Some(CallerConfig { id: id?, merchants: merchants?, numbers, trial, line })
 }
 
 /// A merchant of an entry. A user's id may have any character, but here `*` in one would look like more than it is.

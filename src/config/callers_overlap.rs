@@ -41,11 +41,17 @@ impl<'c> Allowed<'c> {
         Self { index, caller, merchants, numbers: caller.numbers.as_ref().map(|numbers| numbers.iter().collect()) }
     }
 
-    /// Whether it allows all that the other does, to the same callers.
+    /// Whether it allows all that the other does, to the same callers; one that is on trial lets them have all the rest too.
     fn covers(&self, other: &Self) -> bool {
-        let same = self.caller.id == other.caller.id || other.caller.id.exact().is_some_and(|name| self.caller.id.matches(name));
-        same && has_all(self.merchants.as_ref(), other.merchants.as_ref())
+        self.means_all_of(other)
+            && self.caller.trial >= other.caller.trial
+            && has_all(self.merchants.as_ref(), other.merchants.as_ref())
             && has_all(self.numbers.as_ref(), other.numbers.as_ref())
+    }
+
+    /// Whether it means all whom the other does.
+    fn means_all_of(&self, other: &Self) -> bool {
+        self.caller.id == other.caller.id || other.caller.id.exact().is_some_and(|name| self.caller.id.matches(name))
     }
 }
 
@@ -66,8 +72,9 @@ pub(super) fn check(findings: &Findings<'_>, callers: &[CallerConfig], proofs: P
     }
     for entry in &all {
         let same = entry.caller.id.exact().and_then(|name| by_name.get(name)).into_iter().flatten();
+        let mut others = same.chain(&wild);
         // Of two that are the same, the later is told.
-        let covering = same.chain(&wild).find(|other| {
+        let covering = others.clone().find(|other| {
             other.index != entry.index && other.covers(entry) && (other.index < entry.index || !entry.covers(other))
         });
         if let Some(Allowed { caller: other, .. }) = covering {
@@ -75,6 +82,15 @@ pub(super) fn check(findings: &Findings<'_>, callers: &[CallerConfig], proofs: P
             let message = format!(
                 "has no effect: the entry in line {line} allows all of that already, and no entry takes away what another allows: remove \
                  this one, or to limit this caller, take it out of that one"
+            );
+            findings.warn_in_line(entry.caller.line, "callers", message);
+        } else if !entry.caller.trial
+            && let Some(Allowed { caller: other, .. }) = others.find(|other| other.caller.trial && other.means_all_of(entry))
+        {
+            let line = other.line;
+            let message = format!(
+                "denies nothing: the entry in line {line} means the same callers and is on trial, and who is meant by one that is, is let \
+                 in: take `trial` out of that one, or narrow its id"
             );
             findings.warn_in_line(entry.caller.line, "callers", message);
         }

@@ -199,6 +199,10 @@ fn check_access(findings: &Findings<'_>, Listening { grpc, tls, access, callers,
     let loopback = grpc.value.ip().to_canonical().is_loopback();
     let (open, accounts) = (access.auth.allow_unauthenticated, access.accounts_at != At::NOWHERE);
     let asks = tls.asks_for_certificates || accounts;
+    let on_trial = !access.auth.enforce;
+    if on_trial {
+        check_trial(findings, access, *callers, asks);
+    }
     if open {
         let contradiction = match (callers, tls.asks_for_certificates, accounts) {
             (true, ..) => Some("[[callers]]"),
@@ -223,7 +227,7 @@ fn check_access(findings: &Findings<'_>, Listening { grpc, tls, access, callers,
         }
         return;
     }
-    if asks && !callers {
+    if asks && !callers && !on_trial {
         let at = if accounts { access.accounts_at } else { tls.at.unwrap_or(At::NOWHERE) };
         findings.fault(
             at,
@@ -231,7 +235,7 @@ fn check_access(findings: &Findings<'_>, Listening { grpc, tls, access, callers,
             "are missing: with authentication nobody may ask for anybody but by [[callers]]: add one for each caller",
         );
     }
-    if *callers && !asks {
+    if *callers && !asks && !on_trial {
         let why = "has no effect: callers aren't asked who they are, and nobody is let in: set grpc.tls.client_ca_file or \
                    [auth.service_accounts]";
         findings.warn(At::NOWHERE, "callers", why);
@@ -255,6 +259,32 @@ fn check_access(findings: &Findings<'_>, Listening { grpc, tls, access, callers,
             "is not a loopback address, and callers aren't asked who they are: set grpc.tls.client_ca_file or \
              [auth.service_accounts], or auth.allow_unauthenticated = true to let everyone who reaches this address have every token",
         );
+    }
+}
+
+/// A policy on trial is one that could be enforced as it is; and it is said that it is not.
+fn check_trial(findings: &Findings<'_>, access: &Access, callers: bool, asks: bool) {
+    const KEY: &str = "auth.enforce";
+    if access.auth.allow_unauthenticated {
+        let why = "contradicts auth.allow_unauthenticated: where nobody is asked who they are there is no policy to try: remove one of \
+                   the two";
+        findings.fault(access.enforce_at, KEY, why);
+        return;
+    }
+    if !callers {
+        let why = "is false, and there are no [[callers]] to try: add one for each caller that is known, or remove this key";
+        findings.fault(access.enforce_at, KEY, why);
+    }
+    if !asks {
+        let why = "is false, and callers aren't asked who they are, so that every call would be let in as nobody's: set \
+                   grpc.tls.client_ca_file or [auth.service_accounts], or remove this key";
+        findings.fault(access.enforce_at, KEY, why);
+    }
+    if callers && asks {
+        let why = "is false: the policy is on trial, and refuses nobody: whoever reaches grpc.listen gets every user's token, with a \
+                   certificate or a token or without, and who would be refused is counted (token_broker_would_deny_total): once nobody \
+                   is counted who should be let in, remove this key";
+        findings.warn(access.enforce_at, KEY, why);
     }
 }
 

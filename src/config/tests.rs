@@ -101,7 +101,7 @@ fn everything_has_its_default() {
     assert_eq!(config.vault.assumed_lifetime, Duration::from_secs(300));
     assert_eq!(config.vault.idle_after, Duration::from_secs(3600));
     assert_eq!((config.vault.caller_sign_ins_per_minute, config.vault.caller_forced_sign_ins_per_minute), (120_000, 12_000));
-    assert!(!config.auth.allow_unauthenticated && config.users.is_empty());
+    assert!(config.auth.enforce && !config.auth.allow_unauthenticated && config.users.is_empty());
 
     let admin = load_text(&format!("{VAULT}[admin]\n")).expect("is good").config.admin.expect("is there");
     assert_eq!(admin.listen.to_string(), "127.0.0.1:9090");
@@ -144,6 +144,7 @@ assumed_lifetime = "5m"
 idle_after = "1h"
 
 [auth]
+enforce = true                               # false: [[callers]] are on trial, and who would be refused is let in
 allow_unauthenticated = false
 
 [[users]]

@@ -216,6 +216,8 @@ pub enum Renewal {
 /// `[auth]`: who may call.
 #[derive(Clone, Debug)]
 pub struct AuthConfig {
+    /// Whether the policy refuses anybody; where it doesn't, it is on trial: who would be refused is let in, and that is told.
+    pub enforce: bool,
     /// Callers are anonymous and may all.
     pub allow_unauthenticated: bool,
     /// `[auth.service_accounts]`; none: their tokens are not taken.
@@ -317,6 +319,8 @@ pub struct CallerConfig {
     pub merchants: Merchants,
     /// Only these numbers, if so.
     pub numbers: Option<Vec<Number>>,
+    /// Whether the callers that it means are let in all the same where it, and every other entry, denies them.
+    pub trial: bool,
     /// Where it stands in the main file, from 1.
     pub line: usize,
 }

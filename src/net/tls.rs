@@ -73,6 +73,8 @@ impl fmt::Debug for TlsAcceptor {
 pub struct TlsSource {
     /// What is in force now; none where there is none, and then there are no handshakes.
     pub current: Arc<dyn Fn() -> Option<Arc<ServerTls>> + Send + Sync>,
+    /// Whether who is not known is refused now. Where not, a client that nobody vouches for any more keeps its connection.
+    pub refuses: Arc<dyn Fn() -> bool + Send + Sync>,
     /// Notified whenever it may be another.
     pub changed: watch::Receiver<()>,
 }
@@ -212,12 +214,12 @@ impl TlsAcceptor {
         Ok((stream, shown))
     }
 
-    /// Ends when the CAs in force don't vouch for a client any more: never for one without a certificate.
+    /// Ends when the CAs in force don't vouch for a client any more, and who is not known is refused: never for one without a certificate.
     pub async fn revoked(&self, trust: Option<&Trust>) {
         let (Some(trust), mut source) = (trust, self.source.clone()) else { return pending().await };
         loop {
             let Some(current) = (source.current)() else { return };
-            if !trust.holds(&current) {
+            if !trust.holds(&current) && (source.refuses)() {
                 return;
             }
             // Whoever replaces it lives as long as the process.

@@ -17,7 +17,7 @@ pub(crate) fn decision(input: &[u8]) {
     let (Ok(caller), Some((merchant, number))) = (CallerName::parse(caller), user(merchant, number)) else { return };
     let entries: Vec<_> = lines.iter().enumerate().filter_map(|(line, words)| entry(words, line)).collect();
     let key = UserKey { merchant: merchant.clone(), number: number.clone() };
-    let policy = Policy::Listed(Listed::new(&entries));
+    let policy = Policy::Listed(Listed::new(&entries, true));
     // Told in another way: entry by entry.
     let gives = |entry: &&CallerConfig| {
         let merchants = match &entry.merchants {
@@ -52,5 +52,5 @@ fn entry(words: &[&str], line: usize) -> Option<CallerConfig> {
         some => Merchants::Only(some.split(',').filter_map(|id| MerchantId::parse(id.to_owned()).ok()).collect()),
     };
     let numbers = numbers.map(|some| some.split(',').filter_map(|number| Number::parse(number.to_owned()).ok()).collect());
-    Some(CallerConfig { id: CallerPattern::parse(id).ok()?, merchants, numbers, line })
+    Some(CallerConfig { id: CallerPattern::parse(id).ok()?, merchants, numbers, trial: false, line })
 }

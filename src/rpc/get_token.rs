@@ -20,6 +20,7 @@ use crate::{
     clock::Moment,
     live::Snapshot,
     proto::v1::GetTokenRequest,
+    reason::Reason,
     request_id::RequestId,
     telemetry::traces::Span,
     tokens::token::TokenId,
@@ -53,6 +54,8 @@ struct Learnt {
     /// What was in force when the call began, until it is judged by it.
     snapshot: Option<Arc<Snapshot>>,
     user: Option<Arc<UserKey>>,
+    /// Why the call would have been refused, if the policy were not on trial: the first of the reasons.
+    would_deny: Option<Reason>,
     end: Option<End>,
 }
 
@@ -86,8 +89,8 @@ impl End {
 }
 
 impl Notes {
-    pub(super) fn new(snapshot: Arc<Snapshot>) -> Self {
-        Self(Mutex::new(Learnt { snapshot: Some(snapshot), user: None, end: None }))
+    pub(super) fn new(snapshot: Arc<Snapshot>, would_deny: Option<Reason>) -> Self {
+        Self(Mutex::new(Learnt { snapshot: Some(snapshot), user: None, would_deny, end: None }))
     }
 
     fn take_snapshot(&self) -> Option<Arc<Snapshot>> {
@@ -98,12 +101,19 @@ impl Notes {
         self.lock().user = Some(Arc::clone(user));
     }
 
+    /// The policy denies the call, and that is on trial.
+    fn on_trial(&self) {
+        self.lock().would_deny.get_or_insert(Reason::CallerNotAllowed);
+    }
+
     fn end(&self, end: End) {
         self.lock().end = Some(end);
     }
 
-    pub(super) fn take_user(&self) -> Option<Arc<UserKey>> {
-        self.lock().user.take()
+    /// For whom it was, and why it would have been refused.
+    pub(super) fn take_user(&self) -> (Option<Arc<UserKey>>, Option<Reason>) {
+        let mut learnt = self.lock();
+        (learnt.user.take(), learnt.would_deny)
     }
 
     pub(super) fn take_end(&self) -> Option<End> {
@@ -122,7 +132,7 @@ impl TokenBrokerService for Call {
             Ok(wanted) => {
                 self.notes.user(&wanted.key);
                 let snapshot = self.notes.take_snapshot().unwrap_or_else(|| self.broker.in_force());
-                self.broker.get_token(snapshot, &self.caller, &wanted).await
+                self.broker.get_token(snapshot, &self.caller, &wanted, || self.notes.on_trial()).await
             }
             Err(faults) => Err(BrokerError::InvalidRequest(faults).into()),
         };

@@ -3,7 +3,7 @@
 //! Must never tell of a call twice, nor of none, whatever ends it: an answer, a refusal, the deadline, a panic, the library below, or
 //! a caller that went away.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::SystemTime};
 
 use http::{HeaderMap, Response};
 use tokio::time::Instant;
@@ -99,15 +99,15 @@ impl<'s> Guard<'s> {
         }
     }
 
-    /// It is known who calls: what the handler works on from here.
+    /// It is known who calls, or that it doesn't matter and why it would: what the handler works on from here.
     pub(super) fn identified(
         &mut self,
         broker: &Arc<Broker>,
         snapshot: Arc<Snapshot>,
-        caller: CallerId,
+        (caller, would_deny): (CallerId, Option<Reason>),
         deadline: Instant,
     ) -> Arc<Call> {
-        let (id, span, notes) = (self.id, self.span.clone(), Notes::new(snapshot));
+        let (id, span, notes) = (self.id, self.span.clone(), Notes::new(snapshot, would_deny));
         let call = Arc::new(Call { broker: Arc::clone(broker), caller, deadline, id, span, notes });
         self.call = Some(Arc::clone(&call));
         call
@@ -140,12 +140,13 @@ impl<'s> Guard<'s> {
         let metrics = &self.observer.metrics;
         let (code, reason, outcome) = (status::name(end.code()), end.reason().map_or("", Reason::as_str), end.outcome().as_str());
         metrics.call(&CallEnd { code, reason, outcome }, now.mono.saturating_duration_since(self.received.mono));
+        let (user, would_deny) = self.call.as_ref().map(|call| call.notes.take_user()).unwrap_or_default();
         let mut told = true;
         match end {
             End::Answered { left, .. } => metrics.handed_out(*left),
             End::Refused(NoToken { error: BrokerError::Overloaded { why, .. }, .. }) => metrics.shed(why.as_str()),
             End::Refused(_) | End::RefusedBelow(_) | End::Cancelled => {
-                let kind = Kind { verdict: end.verdict(), reason, outcome, audited: true };
+                let kind = Kind { verdict: end.verdict(), reason, outcome, would_deny, audited: true };
                 told = !self.is_a_strangers() || self.observer.strangers.count(self.session.connection.address(), kind, now.wall);
             }
         }
@@ -155,7 +156,9 @@ impl<'s> Guard<'s> {
         {
             metrics.caller(caller, code);
         }
-        let user = self.call.as_ref().and_then(|call| call.notes.take_user());
+        if let Some(reason) = would_deny {
+            self.on_trial(reason, end, user.as_deref(), now.wall);
+        }
         if told {
             let trace_id = self.trace_id();
             self.observer.audit.decision(Decision {
@@ -165,13 +168,30 @@ impl<'s> Guard<'s> {
                 verdict: end.verdict(),
                 reason,
                 outcome,
+                would_deny,
                 token_id: end.token_id(),
                 request_id: self.id,
                 trace_id,
             });
-            self.log(end, caller, user.as_deref(), trace_id);
+            self.log(end, caller, user.as_deref(), would_deny, trace_id);
         }
-        self.end_span(code, outcome, caller, reason);
+        self.end_span(code, outcome, caller, reason, would_deny);
+    }
+
+    /// A call that would have been refused, and was let in. Counted whatever became of it; if it got a token, the log tells of it as of
+    /// strangers' calls, since there may be any number of them. (If it got none, it has its line as any other.)
+    fn on_trial(&self, would_deny: Reason, end: &End, user: Option<&UserKey>, now: SystemTime) {
+        self.observer.metrics.would_deny.count(would_deny);
+        let End::Answered { outcome, .. } = end else { return };
+        let (verdict, outcome) = (end.verdict(), outcome.as_str());
+        let kind = Kind { verdict, reason: "", outcome, would_deny: Some(would_deny), audited: false };
+        if self.observer.strangers.count(self.session.connection.address(), kind, now) {
+            let (request_id, peer, would_deny) = (&self.id, self.session.connection.address(), would_deny.as_str());
+            let caller = self.call.as_ref().map(|call| tracing::field::display(&call.caller));
+            let merchant_id = user.map(|user| tracing::field::display(&user.merchant));
+            let number = user.map(|user| tracing::field::display(&user.number));
+            info!(%request_id, %peer, caller, merchant_id, number, would_deny, outcome, "let in on trial: it would be refused");
+        }
     }
 
     /// Whether it is the call of somebody who is not known, or whom no entry of `[[callers]]` means now: there may be any number of
@@ -181,28 +201,44 @@ impl<'s> Guard<'s> {
     }
 
     /// One line for a call that got no token; the queue before standard output bounds what a bad day may cost.
-    fn log(&self, end: &End, caller: Option<&CallerId>, user: Option<&UserKey>, trace_id: Option<TraceId>) {
+    fn log(
+        &self,
+        end: &End,
+        caller: Option<&CallerId>,
+        user: Option<&UserKey>,
+        would_deny: Option<Reason>,
+        trace_id: Option<TraceId>,
+    ) {
         let (request_id, outcome, trace_id) = (&self.id, end.outcome().as_str(), trace_id.map(tracing::field::display));
         let caller = caller.map(tracing::field::display);
         let merchant_id = user.map(|user| tracing::field::display(&user.merchant));
         let number = user.map(|user| tracing::field::display(&user.number));
-        let reason = end.reason().map(Reason::as_str);
+        let (reason, would_deny) = (end.reason().map(Reason::as_str), would_deny.map(Reason::as_str));
         match end {
             End::Answered { token_id, .. } => {
-                debug!(%request_id, trace_id, caller, merchant_id, number, outcome, %token_id, "answered");
+                debug!(%request_id, trace_id, caller, merchant_id, number, would_deny, outcome, %token_id, "answered");
             }
             End::Refused(NoToken { error: BrokerError::Internal, .. }) => {
-                error!(%request_id, trace_id, caller, merchant_id, number, reason, "no token");
+                error!(%request_id, trace_id, caller, merchant_id, number, would_deny, reason, "no token");
             }
             End::Refused(NoToken { error, .. }) => {
-                info!(%request_id, trace_id, caller, merchant_id, number, reason, %error, "no token");
+                info!(%request_id, trace_id, caller, merchant_id, number, would_deny, reason, %error, "no token");
             }
-            End::RefusedBelow(_) => info!(%request_id, trace_id, caller, reason, "no token: no call that could be read"),
-            End::Cancelled => debug!(%request_id, trace_id, caller, merchant_id, number, "the caller went away"),
+            End::RefusedBelow(_) => {
+                info!(%request_id, trace_id, caller, would_deny, reason, "no token: no call that could be read")
+            }
+            End::Cancelled => debug!(%request_id, trace_id, caller, merchant_id, number, would_deny, "the caller went away"),
         }
     }
 
-    fn end_span(&self, code: &'static str, outcome: &'static str, caller: Option<&CallerId>, reason: &'static str) {
+    fn end_span(
+        &self,
+        code: &'static str,
+        outcome: &'static str,
+        caller: Option<&CallerId>,
+        reason: &'static str,
+        would_deny: Option<Reason>,
+    ) {
         if self.span.is_recorded() {
             self.span.set("rpc.system", "grpc");
             self.span.set("rpc.response.status_code", code);
@@ -210,6 +246,9 @@ impl<'s> Guard<'s> {
             self.span.set("token_broker.request_id", self.id.to_string());
             if let Some(caller) = caller {
                 self.span.set("token_broker.caller", caller.to_string());
+            }
+            if let Some(would_deny) = would_deny {
+                self.span.set("token_broker.would_deny", would_deny.as_str());
             }
         }
         self.span.end(Some(reason).filter(|reason| !reason.is_empty()));

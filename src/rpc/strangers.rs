@@ -1,5 +1,6 @@
 //! Refused calls of strangers: of those who are not identified, and of those whom no entry of `[[callers]]` means. The first few of a
 //! peer and kind are told one by one, the others are counted and told in one line a minute, in the log and in the audit trail alike.
+//! The log, and that alone, tells likewise of calls that are let in since the policy is on trial.
 //!
 //! Must never hold more than its bound, lose a call uncounted, nor sum up a call of somebody who is listed.
 
@@ -17,6 +18,7 @@ use tracing::{debug, info};
 
 use crate::{
     clock::Clock,
+    reason::Reason,
     telemetry::audit::{Audit, SummedCalls, Verdict},
 };
 
@@ -37,6 +39,8 @@ pub(super) struct Kind {
     /// Empty where the caller went away.
     pub(super) reason: &'static str,
     pub(super) outcome: &'static str,
+    /// Why it would have been refused, if the policy were not on trial.
+    pub(super) would_deny: Option<Reason>,
     /// Whether it is for the audit trail too: reflection is not.
     pub(super) audited: bool,
 }
@@ -96,17 +100,21 @@ impl Strangers {
         others.into_iter().for_each(|(kind, count)| self.tell_of(&OTHERS, kind, &count));
     }
 
-    fn tell_of(&self, peer: &dyn fmt::Display, Kind { verdict, reason, outcome, audited }: Kind, count: &Count) {
+    fn tell_of(&self, peer: &dyn fmt::Display, kind: Kind, count: &Count) {
+        let Kind { verdict, reason, outcome, would_deny, audited } = kind;
         let Some((first, last)) = count.summed else { return };
         let more = count.all.saturating_sub(TOLD_EACH);
-        if reason.is_empty() {
-            debug!(%peer, outcome, more, "and so many more callers went away");
+        let would = would_deny.map(Reason::as_str);
+        if verdict == Verdict::Allowed {
+            info!(%peer, would_deny = would, outcome, more, "let in on trial: and so many more calls like these");
+        } else if reason.is_empty() {
+            debug!(%peer, would_deny = would, outcome, more, "and so many more callers went away");
         } else {
-            info!(%peer, reason, outcome, more, "no token: and so many more calls like these");
+            info!(%peer, reason, would_deny = would, outcome, more, "no token: and so many more calls like these");
         }
         if audited {
             let (at, peer) = (self.0.clock.now().wall, peer.to_string());
-            self.0.audit.summed(SummedCalls { at, peer, verdict, reason, outcome, count: more, first, last });
+            self.0.audit.summed(SummedCalls { at, peer, verdict, reason, outcome, would_deny, count: more, first, last });
         }
     }
 
@@ -146,7 +154,7 @@ mod tests {
     }
 
     fn kind(reason: &'static str) -> Kind {
-        Kind { verdict: Verdict::Unauthenticated, reason, outcome: "turned_away", audited: true }
+        Kind { verdict: Verdict::Unauthenticated, reason, outcome: "turned_away", would_deny: None, audited: true }
     }
 
     #[test]

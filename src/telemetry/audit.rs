@@ -26,6 +26,7 @@ use crate::{
     caller::CallerId,
     clock::{Clock, SystemClock},
     config,
+    reason::Reason,
     request_id::RequestId,
     tokens::token::TokenId,
     user::{MerchantId, UserKey},
@@ -76,6 +77,8 @@ pub struct Decision {
     pub reason: &'static str,
     /// How far the call got.
     pub outcome: &'static str,
+    /// Why it would have been refused, if the policy were not on trial.
+    pub would_deny: Option<Reason>,
     /// Which token.
     pub token_id: Option<TokenId>,
     /// The call's id, as in its error.
@@ -104,6 +107,8 @@ pub struct SummedCalls {
     pub reason: &'static str,
     /// How far each got.
     pub outcome: &'static str,
+    /// Why they would have been refused, if the policy were not on trial.
+    pub would_deny: Option<Reason>,
     /// How many.
     pub count: u64,
     /// When the first of them ended …

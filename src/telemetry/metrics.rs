@@ -26,9 +26,10 @@ mod shared_tier;
 #[cfg(test)]
 mod tests;
 mod text_format;
+mod would_deny;
 
 pub use self::shared_tier::{SharedEntry, SharedOperation};
-use self::{gauges::Gauges, histogram::Histogram, shared_tier::SharedTier};
+use self::{gauges::Gauges, histogram::Histogram, shared_tier::SharedTier, would_deny::WouldDeny};
 
 /// Before every name of ours.
 const PREFIX: &str = "token_broker";
@@ -176,6 +177,8 @@ pub struct Metrics {
     reloads: Family<ByResult, Counter>,
     /// Times that a user's floor between sign-ins doubled, since its tokens are rejected soon after their issue.
     pub floor_doublings: Counter,
+    /// Calls that were let in, and would be refused if the policy were not on trial.
+    pub would_deny: WouldDeny,
     /// What the tier that replicas share is asked and says.
     pub shared: SharedTier,
     /// Whether `state_directory` is set and can't be used: 1, or 0.
@@ -209,6 +212,7 @@ impl Default for Metrics {
             handshakes: Family::default(),
             reloads: Family::default(),
             floor_doublings: Counter::default(),
+            would_deny: WouldDeny::default(),
             shared: SharedTier::default(),
             holds_unkept: Gauge::default(),
             audit_lines_lost: Counter::default(),
@@ -271,6 +275,7 @@ impl Metrics {
         to.register("floor_doublings", help, self.floor_doublings.clone());
         let help = "1 where state_directory is set and can't be used: a restart will forget which users the vault refused";
         to.register("holds_unkept", help, self.holds_unkept.clone());
+        self.would_deny.register(to);
         self.shared.register(to);
         let help = "Lines of the audit trail that were lost, since whatever takes them is too slow, or full";
         to.register("audit_lines_lost", help, self.audit_lines_lost.clone());

@@ -4,7 +4,7 @@ import tomllib
 
 import pytest
 
-from rendering import one, render
+from rendering import VARIANTS, one, render
 
 
 def config(values=None, variant="service-accounts"):
@@ -151,6 +151,16 @@ def test_callers_are_written_as_they_were_given():
 def test_no_numbers_at_all_is_not_every_number():
     callers = [{"id": "cards.example.org", "merchants": ["*"], "numbers": []}]
     assert config({"callers": callers})["callers"][0]["numbers"] == []
+
+
+def test_a_policy_is_on_trial_only_where_that_is_spelled_out():
+    assert config({"auth": {"enforce": False}})["auth"]["enforce"] is False
+    callers = [{"id": "cards.example.org", "merchants": [], "trial": tried} for tried in (True, False)]
+    assert [entry.get("trial") for entry in config({"callers": callers})["callers"]] == [True, None]
+    for variant in VARIANTS:
+        told = config(variant=variant)
+        assert "enforce" not in told["auth"]
+        assert not any("trial" in entry for entry in told.get("callers", []))
 
 
 def test_where_callers_are_not_asked_that_is_spelled_out():

@@ -50,6 +50,16 @@ def test_an_operator_is_told_how_to_see_users():
     assert "/token-broker users" not in notes(values={"operator": {"enabled": False}})
 
 
+def test_a_trial_is_warned_of():
+    whole = notes(values={"auth": {"enforce": False}})
+    assert "WARNING: auth.enforce is off" in whole
+    assert "WHOEVER REACHES THAT PORT GETS EVERY USER'S TOKEN" in whole
+    entry = {"id": "cards.example.org", "merchants": ["*"], "trial": True}
+    assert "WARNING: 1 of `callers` is on trial" in notes(values={"callers": [entry]})
+    assert "WARNING: 2 of `callers` are on trial" in notes(values={"callers": [entry, entry | {"id": "a.example.org"}]})
+    assert "on trial" not in notes()
+
+
 @pytest.mark.parametrize("values", [{}, {"healthTest": {"enabled": False}}, {"service": {"enabled": False}}])
 @pytest.mark.parametrize("variant", sorted(VARIANTS))
 def test_what_is_named_is_there(variant, values):

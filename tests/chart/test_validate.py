@@ -42,6 +42,12 @@ FAULTS = {
         "auth.allowUnauthenticated contradicts tls.csi.enabled",
         "unset one of the two",
     ),
+    "open, with a policy on trial": (
+        {"auth": {"allowUnauthenticated": True, "enforce": False, "serviceAccounts": {"enabled": False}}, "callers": []},
+        "auth.enforce: false contradicts auth.allowUnauthenticated",
+        "unset one of the two",
+    ),
+    "nobody to try": ({"auth": {"enforce": False}, "callers": []}, "callers are missing", "add one for each caller"),
     "tokens in plaintext": ({"tls": {"secretName": ""}}, "auth.serviceAccounts.enabled needs TLS", "set tls.secretName"),
     "keys of one issuer of two": (
         {"auth": {"serviceAccounts": {"issuer": ["a", "b"], "jwksConfigMap": {"name": "a", "key": ["a"]}}}},

@@ -33,6 +33,7 @@ mod metrics_and_status;
 mod min_remaining;
 mod operator;
 mod pasted_and_converted_files;
+mod policy_on_trial;
 mod refusals;
 mod rejected_tokens;
 mod reload;
@@ -50,5 +51,6 @@ mod strangers;
 mod token_source;
 #[cfg(feature = "traces")]
 mod traces;
+mod trial_is_told;
 mod unproven_certificates;
 mod vault_hangs;

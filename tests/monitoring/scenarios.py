@@ -242,6 +242,17 @@ def the_configuration_is_at_fault(stage: Stage) -> None:
     stage.resolve()
 
 
+def the_policy_is_on_trial(stage: Stage) -> None:
+    broker = over_tls(stage, 90, 90)
+    stage.scrape(broker)
+    broker.tables = f"[auth]\nenforce = false\n{CALLER}"
+    broker.configure()
+    stage.fire(alert("PolicyOnTrial"))
+    broker.tables = CALLER
+    broker.configure()
+    stage.resolve()
+
+
 def the_audit_trail_has_no_room(stage: Stage) -> None:
     broker = stage.broker(stage.vault(), tables='[audit]\nfile = "/dev/full"\n')
     stage.scrape(broker)
@@ -403,6 +414,7 @@ SCENARIOS = [
     certificates_end_soon,
     a_certificate_ends_today,
     the_configuration_is_at_fault,
+    the_policy_is_on_trial,
     the_audit_trail_has_no_room,
     holds_can_not_be_kept,
     the_shared_tier_is_away,

@@ -55,6 +55,18 @@ fn who_is_let_in_is_spelled_out() {
         // Everybody may, and not everybody.
         (format!("{TLS}{ca}[auth]\nallow_unauthenticated = true\n"), vec![(8, "auth.allow_unauthenticated")]),
         (format!("[auth]\nallow_unauthenticated = true\n{ACCOUNTS}"), vec![(4, "auth.allow_unauthenticated")]),
+        // A policy on trial is one that could be enforced.
+        (format!("[auth]\nenforce = false\n{ACCOUNTS}{CALLER}"), vec![]),
+        (format!("{off}{TLS}{ca}[auth]\nenforce = false\n{CALLER}"), vec![]),
+        (format!("[auth]\nenforce = false\n{ACCOUNTS}"), vec![(4, "auth.enforce")]),
+        (format!("[auth]\nenforce = false\n{CALLER}"), vec![(4, "auth.enforce")]),
+        (
+            format!("[auth]\nenforce = false\nallow_unauthenticated = true\n{CALLER}"),
+            vec![(4, "auth.enforce"), (5, "auth.allow_unauthenticated")],
+        ),
+        // And it opens nothing in plaintext.
+        (format!("{off}[auth]\nenforce = false\n{ACCOUNTS}{CALLER}"), vec![(4, "grpc.listen")]),
+        (format!("{off}[auth]\nenforce = false\n{CALLER}"), vec![(4, "grpc.listen"), (6, "auth.enforce")]),
     ] {
         let directory = with_pair(&text);
         let faults = load_in(&directory).err();
@@ -63,6 +75,31 @@ fn who_is_let_in_is_spelled_out() {
     }
     let warnings = load_in(&with_pair(CALLER)).expect("is good").warnings;
     assert!(warnings.iter().any(|warning| warning.to_string().contains("nobody is let in")), "{warnings:?}");
+}
+
+#[test]
+fn what_is_on_trial_is_told_and_so_is_what_it_takes_the_effect_of() {
+    let mutual = format!("{TLS}client_ca_file = 'ca'\n");
+    let tried = "[[callers]]\nid = '*.example.org'\nmerchants = ['n']\ntrial = true\n";
+    let limited = "[[callers]]\nid = 'cards.example.org'\nmerchants = ['m']\n";
+    let elsewhere = tried.replace("example.org", "example.net");
+    let (on_trial, denies) = (("callers.trial", "this entry is on trial"), ("callers", "denies nothing"));
+    for (text, expected) in [
+        (tried.to_owned(), vec![on_trial]),
+        (format!("[auth]\nenforce = false\n{limited}"), vec![("auth.enforce", "refuses nobody")]),
+        (format!("{tried}{limited}"), vec![on_trial, denies]),
+        (format!("{limited}{tried}"), vec![denies, on_trial]),
+        (format!("{elsewhere}{limited}"), vec![on_trial]),
+        // It allows less than another, and lets in all the same; one that does both leaves nothing to the other.
+        (format!("{CALLER}{limited}trial = true\n"), vec![denies, on_trial]),
+        (format!("{CALLER}trial = true\n{limited}"), vec![on_trial, ("callers", "has no effect")]),
+        (format!("{limited}trial = true\n{limited}trial = true\n"), vec![on_trial, ("callers", "has no effect"), on_trial]),
+    ] {
+        let text = format!("{mutual}{text}{USER}");
+        let warnings = load_in(&with_pair(&text)).expect("is good").warnings;
+        let is_it = |(warning, (key, words)): (&Fault, &(&str, &str))| warning.key == *key && warning.message.contains(words);
+        assert!(warnings.len() == expected.len() && warnings.iter().zip(&expected).all(is_it), "{text}\n{warnings:#?}");
+    }
 }
 
 #[test]

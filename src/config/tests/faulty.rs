@@ -23,6 +23,8 @@ fn syntax_errors_and_wrong_types_are_told_alone() {
         ("[vault]\nheaders = [\"x\"]", (2, "vault.headers", "[vault.headers]")),
         ("[vault.headers]\nX-Version = 1.2", (2, "vault.headers.X-Version", "quotes")),
         ("[auth]\nallow_unauthenticated = \"true\"", (2, "auth.allow_unauthenticated", "true or false")),
+        ("[auth]\nenforce = \"false\"", (2, "auth.enforce", "true or false")),
+        ("[[callers]]\ntrial = \"yes\"", (2, "callers.trial", "true or false")),
         ("[users]\npassword = \"1234Qwerty\"", (1, "users", "[[users]]")),
         ("users = [1]", (1, "users", "[[users]]")),
         ("[[users]]\npassword = 1234", (2, "users.password", "quotes")),
@@ -185,6 +187,14 @@ fn tables_that_contradict_each_other_are_refused() {
                 (5, "callers.id", "is missing"),
                 (5, "callers.merchants", "is missing"),
             ],
+        ),
+        (
+            "[auth]\nenforce = false",
+            vec![(4, "auth.enforce", "no [[callers]] to try"), (4, "auth.enforce", "aren't asked who they")],
+        ),
+        (
+            "[auth]\nenforce = false\nallow_unauthenticated = true",
+            vec![(4, "auth.enforce", "contradicts auth.allow_unauthenticated")],
         ),
         ("[grpc]\nhealth_listen = \"127.0.0.1:50051\"", vec![(4, "grpc.health_listen", "grpc.listen")]),
         ("[grpc]\nlisten = \"127.0.0.1:9090\"\n[admin]", vec![(5, "admin.listen", "grpc.listen")]),

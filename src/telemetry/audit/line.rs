@@ -9,7 +9,9 @@ use serde_json::ser::Formatter;
 
 use super::{Decision, OperatorAct, Rare, Reconfigured, Record, SignInResult, SignOutResult, SummedCalls, sums::Sum};
 use crate::{
-    plain, timestamp,
+    plain,
+    reason::Reason,
+    timestamp,
     user::{MerchantId, Number},
 };
 
@@ -65,9 +67,11 @@ pub(super) fn sum(sum: &Sum, at: SystemTime, to: &mut Text) {
     call_line(first, at, to).counted(*count, first.at, *last);
 }
 
-fn summed(SummedCalls { at, peer, verdict, reason, outcome, count, first, last }: &SummedCalls, to: &mut Text) {
+fn summed(calls: &SummedCalls, to: &mut Text) {
+    let SummedCalls { at, peer, verdict, reason, outcome, would_deny, count, first, last } = calls;
     let mut line = Line::begin(to, *at, "decision");
     line.plain("peer", peer).plain("verdict", verdict.as_str()).plain("reason", reason).plain("outcome", outcome);
+    line.would_deny(*would_deny);
     line.counted(*count, *first, *last);
 }
 
@@ -80,7 +84,8 @@ fn call_line<'o>(call: &Decision, at: SystemTime, to: &'o mut Text) -> Line<'o> 
         .number(user.map(|user| &user.number))
         .plain("verdict", call.verdict.as_str())
         .plain("reason", call.reason)
-        .plain("outcome", call.outcome);
+        .plain("outcome", call.outcome)
+        .would_deny(call.would_deny);
     if let Some(id) = &call.token_id {
         line.plain("token_id", id.as_str());
     }
@@ -211,6 +216,14 @@ impl<'o> Line<'o> {
         self
     }
 
+    /// Adds the reason for which a call was not refused, if it is one.
+    fn would_deny(&mut self, reason: Option<Reason>) -> &mut Self {
+        if let Some(reason) = reason {
+            self.plain("would_deny", reason.as_str());
+        }
+        self
+    }
+
     /// Adds a field whose text is made by us and has nothing to escape: most of a line, for each call.
     fn plain(&mut self, name: &str, text: &str) -> &mut Self {
         debug_assert!(
@@ -283,6 +296,7 @@ mod tests {
             verdict: Verdict::Allowed,
             reason: "",
             outcome: "hit",
+            would_deny: None,
             token_id: Some(TokenId::of("abc")),
             request_id: id("r-1"),
             trace_id: Some(TraceId(0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736)),
@@ -290,8 +304,19 @@ mod tests {
     }
 
     fn turned_away(caller: Option<CallerId>, verdict: Verdict, reason: &'static str, request_id: &'static str) -> Decision {
-        let (outcome, request_id) = ("turned_away", id(request_id));
-        Decision { at: at(), caller, user: None, verdict, reason, outcome, token_id: None, request_id, trace_id: None }
+        let (outcome, request_id, would_deny) = ("turned_away", id(request_id), None);
+        Decision {
+            at: at(),
+            caller,
+            user: None,
+            verdict,
+            reason,
+            outcome,
+            would_deny,
+            token_id: None,
+            request_id,
+            trace_id: None,
+        }
     }
 
     fn rare(rare: Rare) -> Record {
@@ -312,6 +337,10 @@ mod tests {
             (
                 Record::Decision(hit()),
                 r#""event":"decision","caller":"spiffe://example.org/ns/cards/sa/cards","merchant_id":"m\"1\\x","number":"+44…9999","verdict":"allowed","reason":"","outcome":"hit","token_id":"ba7816bf8f01cfea414140de5dae2223","request_id":"r-1","trace_id":"4bf92f3577b34da6a3ce929d0e0e4736""#,
+            ),
+            (
+                Record::Decision(Decision { would_deny: Some(Reason::CallerNotAllowed), trace_id: None, ..hit() }),
+                r#""event":"decision","caller":"spiffe://example.org/ns/cards/sa/cards","merchant_id":"m\"1\\x","number":"+44…9999","verdict":"allowed","reason":"","outcome":"hit","would_deny":"CALLER_NOT_ALLOWED","token_id":"ba7816bf8f01cfea414140de5dae2223","request_id":"r-1""#,
             ),
             (
                 Record::Decision(turned_away(anonymous, Verdict::Failed, "INVALID_REQUEST", "r-2")),
@@ -365,11 +394,24 @@ mod tests {
     fn a_sum_of_strangers_calls_has_their_peer_and_no_names() {
         let (first, last, at) = (at(), at() + Duration::from_secs(9), at() + Duration::from_secs(60));
         let (peer, verdict, reason) = ("2001:db8::1".to_owned(), Verdict::Unauthenticated, "CALLER_UNAUTHENTICATED");
-        let calls = SummedCalls { at, peer, verdict, reason, outcome: "turned_away", count: 12_345, first, last };
+        let (outcome, would_deny, count) = ("turned_away", None, 12_345);
+        let calls = SummedCalls { at, peer, verdict, reason, outcome, would_deny, count, first, last };
         let mut line = Text::default();
         write(&rare(Rare::Summed(calls)), &mut line);
         let expected = r#"{"timestamp":"2024-03-07T09:40:29.000123Z","event":"decision","peer":"2001:db8::1","verdict":"unauthenticated","reason":"CALLER_UNAUTHENTICATED","outcome":"turned_away","count":12345,"first":"2024-03-07T09:39:29.000123Z","last":"2024-03-07T09:39:38.000123Z","target":"audit"}"#;
         assert_eq!(String::from_utf8(line.bytes).expect("is text"), format!("{expected}\n"));
+    }
+
+    #[test]
+    fn a_sum_tells_why_its_calls_would_have_been_refused() {
+        let (peer, reason, would_deny) = ("others".to_owned(), "USER_NOT_CONFIGURED", Some(Reason::CallerUnauthenticated));
+        let (verdict, outcome, count) = (Verdict::Failed, "turned_away", 3);
+        let calls = SummedCalls { at: at(), peer, verdict, reason, outcome, would_deny, count, first: at(), last: at() };
+        let mut line = Text::default();
+        write(&rare(Rare::Summed(calls)), &mut line);
+        let text = String::from_utf8(line.bytes).expect("is text");
+        let expected = r#""outcome":"turned_away","would_deny":"CALLER_UNAUTHENTICATED","count":3,"#;
+        assert!(text.contains(expected), "{text}");
     }
 
     #[test]

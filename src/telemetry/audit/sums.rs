@@ -1,6 +1,6 @@
 //! Hits counted instead of told one by one: those of one caller for one user and token.
 //!
-//! Must never mix two callers, users or tokens, nor keep what it counted from the trail for longer than its time.
+//! Must never mix two callers, users or tokens, nor what the policy allows with what it would deny, nor keep what it counted from the trail for longer than its time.
 
 use std::{
     collections::HashMap,
@@ -12,7 +12,7 @@ use std::{
 use tokio::time::Instant;
 
 use super::Decision;
-use crate::{caller::CallerId, tokens::token::TokenId, user::UserKey};
+use crate::{caller::CallerId, reason::Reason, tokens::token::TokenId, user::UserKey};
 
 /// Hits are summed for so long, from the first of them on.
 const SUMMED_FOR: Duration = Duration::from_secs(60);
@@ -30,7 +30,7 @@ pub(super) struct Sum {
     pub(super) count: u64,
 }
 
-type Key = (Option<CallerId>, Option<Arc<UserKey>>, Option<TokenId>);
+type Key = (Option<CallerId>, Option<Arc<UserKey>>, Option<TokenId>, Option<Reason>);
 
 /// The sums that are open, in the order of their beginning.
 #[derive(Debug, Default)]
@@ -45,7 +45,7 @@ pub(super) struct Sums {
 impl Sums {
     /// Counts a hit; says whether it began a sum.
     pub(super) fn add(&mut self, hit: Decision, now: Instant) -> bool {
-        let key = (hit.caller.clone(), hit.user.clone(), hit.token_id);
+        let key = (hit.caller.clone(), hit.user.clone(), hit.token_id, hit.would_deny);
         if let Some(sum) = self.places.get(&key).and_then(|place| self.open.get_mut(*place)) {
             sum.count += 1;
             // Records of two threads may come in another order than they were made in.
@@ -102,7 +102,8 @@ mod tests {
         assert!(begins(hit("a", "+447871230000", "1", 101)), "another user");
         assert!(begins(hit("a", ONE, "2", 104)), "another token");
         assert!(!begins(hit("a", ONE, "1", 99)), "recorded by another thread, and later");
-        let expected = [("a", 3, 99, 103), ("b", 1, 101, 101), ("a", 1, 101, 101), ("a", 1, 104, 104)];
+        assert!(begins(Decision { would_deny: Some(Reason::CallerNotAllowed), ..hit("a", ONE, "1", 105) }), "on trial");
+        let expected = [("a", 3, 99, 103), ("b", 1, 101, 101), ("a", 1, 101, 101), ("a", 1, 104, 104), ("a", 1, 105, 105)];
         assert_eq!(closed(&mut sums), expected.map(|(caller, count, first, last)| (caller.to_owned(), count, first, last)));
         assert_eq!(closed(&mut sums), []);
         assert!(sums.add(hit("a", ONE, "1", 200), now), "anew");

@@ -28,6 +28,7 @@ pub(super) fn hit(caller: &str, number: &str, token: &str, second: u64) -> Decis
         verdict: Verdict::Allowed,
         reason: "",
         outcome: crate::telemetry::HIT,
+        would_deny: None,
         token_id: Some(TokenId::of(token)),
         request_id: RequestId::random(),
         trace_id: None,

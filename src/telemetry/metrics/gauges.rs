@@ -36,6 +36,10 @@ pub struct Gauges {
     pub renewals_overdue: usize,
     /// Configured `[[callers]]`.
     pub callers: usize,
+    /// Whether the whole policy is on trial.
+    pub policy_on_trial: bool,
+    /// Those of them that are by themselves.
+    pub callers_on_trial: usize,
     /// Of the configuration in force.
     pub generation: u64,
     /// When that was read.
@@ -135,6 +139,10 @@ impl Gauges {
         gauge("renewals_planned", "Users whose next renewal has its time", self.renewals_planned);
         gauge("renewals_overdue", "Those of them whose time passed more than 5 s ago", self.renewals_overdue);
         gauge("callers", "Configured [[callers]]", self.callers);
+        let help = "1 while the policy refuses nobody (auth.enforce = false): who would be refused is let in";
+        gauge("policy_on_trial", help, usize::from(self.policy_on_trial));
+        let help = "Entries of [[callers]] on trial (trial = true): whom they mean is let in for every user";
+        gauge("callers_on_trial", help, self.callers_on_trial);
         gauge(
             "configured_users",
             "Configured users, of all merchants",

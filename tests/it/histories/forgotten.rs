@@ -62,7 +62,7 @@ fn ask(broker: &Arc<Broker>) -> impl Future<Output = Result<Answer, NoToken>> + 
         span: Span::default(),
     };
     let broker = Arc::clone(broker);
-    async move { broker.get_token(broker.in_force(), &CallerId::Anonymous, &request).await }
+    async move { broker.get_token(broker.in_force(), &CallerId::Anonymous, &request, || ()).await }
 }
 
 fn text(answer: Answer) -> String {

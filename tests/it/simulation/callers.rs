@@ -79,7 +79,7 @@ async fn call(
     let shown =
         world.with(&request.key, |facts| facts.shown.filter(|shown| shown.rules_out(request.min_remaining, under, before)));
     let in_force = broker.in_force();
-    let calling = broker.get_token(in_force, &CallerId::Anonymous, &request);
+    let calling = broker.get_token(in_force, &CallerId::Anonymous, &request, || ());
     let result = match cancelled_after {
         Some(after) => timeout(after, calling).await.ok()?,
         None => calling.await,
@@ -253,7 +253,7 @@ impl Operator {
         let mut asking = JoinSet::new();
         for key in &configured {
             let (broker, request) = (Arc::clone(&self.broker), plain(key, Duration::from_secs(30)));
-            asking.spawn(async move { broker.get_token(broker.in_force(), &CallerId::Anonymous, &request).await.is_ok() });
+            asking.spawn(async move { broker.get_token(broker.in_force(), &CallerId::Anonymous, &request, || ()).await.is_ok() });
         }
         let served = asking.join_all().await;
         self.world.check(served.iter().all(|served| *served), || format!("all is well, and {served:?} are served"));
@@ -273,7 +273,7 @@ impl Operator {
     }
 
     async fn is_served(&self, key: &UserKey, within: Duration) {
-        let answer = self.broker.get_token(self.broker.in_force(), &CallerId::Anonymous, &plain(key, within)).await;
+        let answer = self.broker.get_token(self.broker.in_force(), &CallerId::Anonymous, &plain(key, within), || ()).await;
         self.world.check(answer.is_ok(), || format!("{key} has none within {within:?} though all is well: {answer:?}"));
     }
 }

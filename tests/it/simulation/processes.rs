@@ -131,7 +131,7 @@ impl Ask for Line {
                 deadline: sent + CALL_TIME,
                 span: Span::default(),
             };
-            let answer = truth.broker.get_token(truth.broker.in_force(), &CallerId::Anonymous, &request).await;
+            let answer = truth.broker.get_token(truth.broker.in_force(), &CallerId::Anonymous, &request, || {}).await;
             drop(going);
             let answer = answer.map_err(|none| refusal(&none.error))?;
             truth.brings(&who, sent, &answer, &rejected);

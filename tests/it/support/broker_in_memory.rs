@@ -126,7 +126,7 @@ impl BrokerInMemory {
             span: Span::default(),
         };
         let (broker, caller) = (Arc::clone(&self.broker), caller.clone());
-        async move { broker.get_token(broker.in_force(), &caller, &request).await.map_err(|none| none.error) }
+        async move { broker.get_token(broker.in_force(), &caller, &request, || ()).await.map_err(|none| none.error) }
     }
 
     /// The same, and the token's text.

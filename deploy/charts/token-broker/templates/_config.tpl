@@ -145,6 +145,9 @@ file = {{ printf "%s/shared-keys/%s/%s" $files .secretName .key | toJson }}
 {{- end }}
 
 [auth]
+{{- if not .Values.auth.enforce }}
+enforce = false
+{{- end }}
 allow_unauthenticated = {{ .Values.auth.allowUnauthenticated }}
 {{- with .Values.auth.serviceAccounts }}
 {{- if .enabled }}
@@ -175,6 +178,9 @@ id = {{ .id | toJson }}
 merchants = {{ .merchants | toJson }}
 {{- if hasKey . "numbers" }}
 numbers = {{ .numbers | toJson }}
+{{- end }}
+{{- if .trial }}
+trial = true
 {{- end }}
 {{- end }}
 {{- end }}

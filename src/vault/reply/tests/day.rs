@@ -136,7 +136,7 @@ async fn a_day(vault: Arc<Closed>, users: usize, seed: u64) {
                 deadline,
                 span: Span::default(),
             };
-            broker.get_token(broker.in_force(), &CallerId::Anonymous, &request).await.expect_err("nobody gets a token");
+            broker.get_token(broker.in_force(), &CallerId::Anonymous, &request, || ()).await.expect_err("nobody gets a token");
         }
         if reloaded.elapsed() > DAY / 24 {
             reloaded = now();

@@ -204,7 +204,7 @@ impl Fleet {
             span: Span::default(),
         };
         let broker = &replica.broker;
-        let calling = broker.get_token(broker.in_force(), &CallerId::Anonymous, &request);
+        let calling = broker.get_token(broker.in_force(), &CallerId::Anonymous, &request, || ());
         let result = replica.dead.run_until_cancelled(calling).await?.map_err(|why| why.error);
         let (waited, number) = (called.elapsed(), replica.number);
         let outcome = result.as_ref().map(|answer| answer.outcome);
