@@ -5,6 +5,7 @@
 mod checking;
 mod diagnosis;
 mod getting;
+mod manual;
 mod operating;
 mod operating_text;
 mod readiness;
@@ -69,6 +70,13 @@ enum Command {
     Drop(operating::Act),
     /// Lift a user's hold, or a merchant's waits, for one more try; mend the cause first.
     LiftHold(operating::LiftHold),
+    /// Print what a shell completes these commands by.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, in roff.
+    Man,
 }
 
 #[derive(Debug, Args)]
@@ -91,6 +99,9 @@ struct Check {
     /// With --caller: the user's phone number in E.164.
     #[arg(long, requires = "caller")]
     number: Option<String>,
+    /// How to tell what was found.
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    format: checking::Format,
 }
 
 /// Parses the command line, runs it, and says how it ended.
@@ -106,6 +117,8 @@ pub fn run() -> ExitCode {
         Command::Renew(asked) => operating::renew(asked),
         Command::Drop(asked) => operating::drop_token(asked),
         Command::LiftHold(asked) => operating::lift_hold(asked),
+        Command::Completions { shell } => manual::completions(shell),
+        Command::Man => manual::page(),
     }
 }
 

@@ -28,6 +28,9 @@ pub const NO_HTTP: &str = "its answer is not HTTP/1.1 that can be read";
 /// What people are told of [`Failure::Undocumented`].
 pub const UNDOCUMENTED: &str = "it refuses the sign-in in a way that is not documented";
 
+/// Where sign-ins go, under the base URL.
+pub const SIGN_IN_PATH: &str = "/oauth/token";
+
 /// Signs one user in, and out.
 pub trait SignIn: Send + Sync + 'static {
     /// Sends one sign-in and classifies its answer; ends within the configured time. `trace` is the place to tell the vault, if any.

@@ -32,6 +32,9 @@ use crate::{
     user::UserKey,
 };
 
+/// As OpenTelemetry names spans of calls, and their method.
+const METHOD: &str = "tokenbroker.v1.TokenBrokerService/GetToken";
+
 /// Where calls are told of.
 pub struct Observer {
     /// Tells how long they took.
@@ -92,7 +95,7 @@ impl<'s> Guard<'s> {
             id: RequestId::given(headers.get(request_id::KEY)),
             received: observer.clock.now(),
             parent,
-            span: observer.traces.begin("tokenbroker.v1.TokenBrokerService/GetToken", SpanRole::Server, parent),
+            span: observer.traces.begin(METHOD, SpanRole::Server, parent),
             call: None,
             finished: false,
             observer: Arc::clone(observer),
@@ -240,9 +243,16 @@ impl<'s> Guard<'s> {
         would_deny: Option<Reason>,
     ) {
         if self.span.is_recorded() {
-            self.span.set("rpc.system", "grpc");
+            self.span.set("rpc.system.name", "grpc");
+            self.span.set("rpc.method", METHOD);
             self.span.set("rpc.response.status_code", code);
+            if is_error(code) {
+                self.span.set("error.type", code);
+            }
             self.span.set("token_broker.outcome", outcome);
+            if !reason.is_empty() {
+                self.span.set("token_broker.reason", reason);
+            }
             self.span.set("token_broker.request_id", self.id.to_string());
             if let Some(caller) = caller {
                 self.span.set("token_broker.caller", caller.to_string());
@@ -251,7 +261,7 @@ impl<'s> Guard<'s> {
                 self.span.set("token_broker.would_deny", would_deny.as_str());
             }
         }
-        self.span.end(Some(reason).filter(|reason| !reason.is_empty()));
+        self.span.end(Some(reason).filter(|reason| !reason.is_empty() && is_error(code)));
     }
 
     /// The trace by which to search for it, if it is in one.
@@ -266,6 +276,11 @@ impl Drop for Guard<'_> {
             self.finish(&End::Cancelled);
         }
     }
+}
+
+/// Whether a server's span has failed that ends with this code (OpenTelemetry's conventions for gRPC: of the others the caller is the cause).
+fn is_error(code: &str) -> bool {
+    matches!(code, "UNKNOWN" | "DEADLINE_EXCEEDED" | "UNIMPLEMENTED" | "INTERNAL" | "UNAVAILABLE" | "DATA_LOSS")
 }
 
 impl End {

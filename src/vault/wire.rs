@@ -26,7 +26,7 @@ use tokio::time::{Sleep, sleep};
 use zeroize::Zeroizing;
 
 use super::{
-    Failure, Grant, SignIn, SigningIn, SigningOut, UNREADABLE,
+    Failure, Grant, SIGN_IN_PATH, SignIn, SigningIn, SigningOut, UNREADABLE,
     reply::{Asked, Granted, Reply, Unreadable, classify, harmless},
 };
 use crate::{
@@ -49,8 +49,6 @@ const REQUEST_ID: &str = "x-request-id";
 /// The share of the timeout that one attempt to connect may take: two attempts and the answer itself fit.
 const CONNECT_SHARE: u32 = 3;
 /// Under the base URL.
-const PATH: &str = "/oauth/token";
-/// Likewise.
 const SIGN_OUT_PATH: &str = "/signout";
 
 /// The vault, over HTTP.
@@ -101,7 +99,7 @@ impl HttpVault {
             .pool_max_idle_per_host(config.max_concurrent_sign_ins);
         Ok(Self {
             client: outbound::build(builder)?,
-            endpoint: below(PATH),
+            endpoint: below(SIGN_IN_PATH),
             sign_out: below(SIGN_OUT_PATH),
             timeout: config.timeout,
             assumed_lifetime: config.assumed_lifetime,

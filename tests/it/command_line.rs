@@ -178,3 +178,55 @@ async fn check_explains_a_verdict_and_names_the_entry() {
     }
     assert_eq!(explain("a", "m", "none").await.status.code(), Some(2));
 }
+
+#[tokio::test]
+async fn check_tells_programs_the_same_as_one_object() {
+    let json = async |text: &str, more: &[&str]| {
+        let (_files, path) = written(text);
+        let (code, stdout, stderr) =
+            run(&[&["check", "--format", "json", "--config", path.to_str().expect("is UTF-8")], more].concat()).await;
+        assert_eq!(stderr, "", "all of it is in the object");
+        assert!(!stdout.contains(PASSWORD) && !stdout.contains(NUMBER), "{stdout}");
+        (code, serde_json::from_str::<serde_json::Value>(&stdout).expect("is JSON"))
+    };
+    let vault = "[vault]\nbase_url = \"http://127.0.0.1:1\"\n";
+    let (code, found) = json(&format!("{vault}sign_outs = true\n{}", user(NUMBER, PASSWORD)), &[]).await;
+    assert_eq!((code, &found["in_order"], &found["users"]), (Some(78), &false.into(), &serde_json::Value::Null));
+    let fault = &found["faults"][0];
+    assert_eq!((&fault["severity"], &fault["line"], &fault["key"]), (&"error".into(), &3.into(), &"vault.sign_outs".into()));
+    assert!(fault["message"].as_str().is_some_and(|text| text.contains("did you mean `sign_out`?")), "{fault}");
+
+    let caller = "[[callers]]\nid = \"a.example.org\"\nmerchants = [\"m\"]\n";
+    let (code, found) = json(&format!("{vault}{caller}{}", user(NUMBER, PASSWORD)), &[]).await;
+    assert_eq!((code, &found["in_order"], &found["users"]), (Some(0), &true.into(), &1.into()));
+    assert_eq!((&found["faults"][0]["severity"], &found["faults"][0]["key"]), (&"warning".into(), &"callers".into()));
+    assert!(found["shared"].is_null() && found["caller"].is_null(), "{found}");
+
+    let asked = ["--caller", "a.example.org", "--merchant-id", "other", "--number", NUMBER];
+    let (code, found) = json(&format!("{vault}{caller}{}", user(NUMBER, PASSWORD)), &asked).await;
+    let said = &found["caller"];
+    assert_eq!((code, &said["allowed"], &said["user_configured"]), (Some(1), &false.into(), &false.into()), "{found}");
+    assert!(said["why"].as_str().is_some_and(|why| why.contains("not this merchant")), "{said}");
+}
+
+#[tokio::test]
+async fn shells_and_the_manual_know_every_command() {
+    const COMMANDS: [&str; 9] = ["serve", "check", "get", "health", "users", "user", "renew", "drop", "lift-hold"];
+    let (code, page, stderr) = run(&["man"]).await;
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+    for command in COMMANDS {
+        assert!(page.contains(&format!(".SH TOKEN-BROKER {}\n", command.to_uppercase())), "{command}");
+    }
+    for shell in ["bash", "zsh", "fish"] {
+        let (code, script, stderr) = run(&["completions", shell]).await;
+        assert_eq!((code, stderr.as_str()), (Some(0), ""), "{shell}");
+        assert!(COMMANDS.iter().all(|command| script.contains(command)), "{shell}");
+    }
+    let (_, script, _) = run(&["completions", "bash"]).await;
+    let completed = format!(
+        "{script}\nCOMP_WORDS=(token-broker lift); COMP_CWORD=1; _token__broker token-broker lift token-broker; echo \"${{COMPREPLY[*]}}\""
+    );
+    let output = Command::new("bash").args(["-c", &completed]).output().await.expect("bash runs");
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "lift-hold", "{output:?}");
+    assert_eq!(run(&["completions", "none"]).await.0, Some(2));
+}

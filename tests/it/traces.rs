@@ -16,19 +16,24 @@ use token_broker::proto::v1::{GetTokenRequest, token_broker_service_client::Toke
 use token_broker_sandbox::{Fault, Options, Sandbox};
 use tokio::{net::TcpListener, time::timeout};
 use tokio_stream::wrappers::TcpListenerStream;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, metadata::MetadataMap};
 
 use crate::support::{Bare, MERCHANT, NUMBER, PASSWORD, PATIENCE, process::Process, user};
 
 /// A collector that keeps what it gets.
 #[derive(Clone, Default)]
-struct Collector(Arc<Mutex<Vec<Span>>>);
+struct Collector {
+    spans: Arc<Mutex<Vec<Span>>>,
+    /// What the last message was sent with.
+    metadata: Arc<Mutex<MetadataMap>>,
+}
 
 #[tonic::async_trait]
 impl TraceService for Collector {
     async fn export(&self, request: Request<ExportTraceServiceRequest>) -> Result<Response<ExportTraceServiceResponse>, Status> {
+        *self.metadata.lock().expect("no panic") = request.metadata().clone();
         let scopes = request.into_inner().resource_spans.into_iter().flat_map(|resource| resource.scope_spans);
-        self.0.lock().expect("no panic").extend(scopes.flat_map(|scope| scope.spans));
+        self.spans.lock().expect("no panic").extend(scopes.flat_map(|scope| scope.spans));
         Ok(Response::new(ExportTraceServiceResponse::default()))
     }
 }
@@ -45,19 +50,24 @@ impl Collector {
     }
 
     fn spans(&self) -> Vec<Span> {
-        self.0.lock().expect("no panic").clone()
+        self.spans.lock().expect("no panic").clone()
     }
 }
 
 /// A broker that sends its spans to `collector`, and how it ended up: what it logged, trail and all.
 async fn broker(sandbox: &Sandbox, collector: &str, ratio: &str) -> Process {
+    broker_with(sandbox, collector, ratio, &[]).await
+}
+
+/// The same, with these variables in its environment.
+async fn broker_with(sandbox: &Sandbox, collector: &str, ratio: &str, environment: &[(&str, &str)]) -> Process {
     let config = format!(
         "[vault]\nbase_url = \"{}\"\n[grpc]\nlisten = \"127.0.0.1:0\"\nlame_duck = \"0s\"\n[log]\nlevel = \"debug\"\n[traces]\n\
          endpoint = \"{collector}\"\nsample_ratio = {ratio}\n{}",
         sandbox.url(),
         user(NUMBER, PASSWORD)
     );
-    Process::serve(&config, &[]).await
+    Process::serve(&config, environment).await
 }
 
 async fn end(mut broker: Process) -> String {
@@ -127,7 +137,19 @@ async fn a_call_its_flight_and_its_sign_in_are_one_trace_and_the_vault_is_in_it(
             && attribute(joined, "token_broker.outcome").contains("joined")
     );
     let failed = one(&spans, "GetToken", 0xc3);
-    assert_eq!(failed.status.as_ref().map(|status| status.message.as_str()), Some("USER_NOT_CONFIGURED"));
+    // As the conventions for gRPC have it, of this the caller is the cause: the server's span has not failed.
+    let method = "tokenbroker.v1.TokenBrokerService/GetToken";
+    for (span, code) in [(call, "OK"), (failed, "NOT_FOUND")] {
+        for (key, value) in [("rpc.system.name", "grpc"), ("rpc.method", method), ("rpc.response.status_code", code)] {
+            assert!(attribute(span, key).contains(&format!("{value:?}")), "{key}: {span:?}");
+        }
+        assert_eq!(attribute(span, "error.type"), "None");
+        assert!(span.status.as_ref().is_none_or(|status| status.code == 0), "{span:?}");
+        let old = ["rpc.system", "rpc.service", "rpc.grpc.status_code"];
+        assert!(span.attributes.iter().all(|attribute| !old.contains(&attribute.key.as_str())), "{span:?}");
+    }
+    assert!(attribute(failed, "token_broker.reason").contains("USER_NOT_CONFIGURED"));
+    assert!(attribute(sign_in, "http.request.method").contains("POST"));
 
     let seen = sandbox.requests().pop().expect("one sign-in");
     let mut span_id = [0; 8];
@@ -182,4 +204,19 @@ async fn a_collector_that_never_answers_holds_up_nobody() {
     };
     timeout(PATIENCE, calls).await.expect("nobody waits for the collector");
     timeout(Duration::from_secs(5), end(broker)).await.expect("nor does the end");
+}
+
+#[tokio::test]
+async fn a_collector_gets_the_headers_of_the_environment() {
+    let sandbox = Sandbox::start(Options::default()).await.expect("starts");
+    let (collector, url) = Collector::start().await;
+    let headers = [("OTEL_EXPORTER_OTLP_HEADERS", "x-tenant=payments,authorization=Bearer%20of-a-test")];
+    let broker = broker_with(&sandbox, &url, "1.0", &headers).await;
+    call(&broker.endpoint(), NUMBER, None).await.expect("there is a token");
+    let log = end(broker).await;
+    assert!(!collector.spans().is_empty());
+    let metadata = collector.metadata.lock().expect("no panic").clone();
+    let header = |name: &str| metadata.get(name).and_then(|value| value.to_str().ok().map(str::to_owned));
+    assert_eq!((header("x-tenant").as_deref(), header("authorization").as_deref()), (Some("payments"), Some("Bearer of-a-test")));
+    assert!(!log.contains("of-a-test"), "{log}");
 }
