@@ -9,14 +9,17 @@ pub mod circuit_breaker;
 mod concurrency_limit;
 mod fleet;
 mod flight;
+mod held;
 mod news;
 mod obtain;
 mod refresh;
 mod report;
 mod settle;
 mod shared;
+mod telling;
 mod turns;
 mod undocumented;
+mod untold;
 mod upstream_state;
 
 use std::{sync::Arc, time::Duration};

@@ -28,16 +28,16 @@ const WAITING_MAX: usize = 8_192;
 const AT_ONCE: usize = 32;
 
 impl Shared {
-    /// Keeps the tier, and takes what it tells, until `closing`.
+    /// Keeps the tier, takes what it tells, and tells it what it has not heard, until `closing`.
     pub(super) async fn hear(self: &Arc<Self>, closing: CancellationToken) {
         let (sender, mut news) = mpsc::channel::<Arc<KnownUser>>(WAITING_MAX);
-        let keeping = self.parts.tier.clone().keep(
+        let keeping = Box::pin(self.parts.tier.clone().keep(
             move |user| {
                 // One that finds no room is found later.
                 sender.try_send(user).ok();
             },
             closing,
-        );
+        ));
         let adopting = async {
             let mut looks = JoinSet::new();
             loop {
@@ -55,7 +55,11 @@ impl Shared {
                 }
             }
         };
-        tokio::join!(keeping, adopting);
+        tokio::select! {
+            biased;
+            ((), ()) = async { tokio::join!(keeping, adopting) } => {}
+            () = Box::pin(self.tell_afterwards()) => {}
+        }
     }
 
     /// Looks what is new of a user, and takes it.

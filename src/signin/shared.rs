@@ -11,7 +11,7 @@ use std::{
 use tokio::{runtime::Handle, sync::Notify, time::Instant};
 use tokio_util::task::TaskTracker;
 
-use super::{caller_rates::CallerRates, concurrency_limit::ConcurrencyLimit, upstream_state::UpstreamState};
+use super::{caller_rates::CallerRates, concurrency_limit::ConcurrencyLimit, untold::Untold, upstream_state::UpstreamState};
 use crate::{
     caller::{CallerId, CallerName},
     clock::Clock,
@@ -94,6 +94,8 @@ pub(super) struct Shared {
     pub(super) caller_rates: CallerRates,
     /// Sign-ins that were sent, until they are told of.
     pub(super) sent: TaskTracker,
+    /// Of whom others are to hear yet.
+    pub(super) untold: Untold,
     random: Mutex<fastrand::Rng>,
 }
 
@@ -156,6 +158,7 @@ impl Shared {
             waiters: Shares::new(WAITERS_MAX),
             caller_rates: CallerRates::default(),
             sent: TaskTracker::new(),
+            untold: Untold::default(),
             random: Mutex::new(fastrand::Rng::with_seed(parts.seed)),
             parts,
         }

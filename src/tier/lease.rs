@@ -75,31 +75,36 @@ impl Lease {
         self.ends
     }
 
-    /// Writes what came of it, for the others, and gives the lock back. Too late, it does neither: another replica may have it.
-    pub async fn write(mut self: Box<Self>, publication: Publication) {
+    /// Writes what came of it, for the others, and gives the lock back. Too late, it does neither: another replica may have it. Whether it
+    /// is known to be written; if not, it may be tried again as long as the lock lasts, which is kept.
+    pub async fn write(&mut self, publication: Publication) -> bool {
         self.is_over = true;
         let shared = Arc::clone(&self.shared);
         for _ in 0..TRIES {
+            let Some(connected) = shared.connected(SharedOperation::Write).await else { return false };
             if shared.clock.now().mono >= self.ends {
                 shared.metrics.shared.entry(SharedEntry::Late);
-                return;
+                return false;
             }
-            let Some(connected) = shared.connected(SharedOperation::Write).await else { return };
             let (places, name) = (places(&self.subject), self.subject.name());
-            let writing = self.sealed(&publication);
-            let written = connected.link.write(&places, &self.owner, name.text(), &writing);
+            let (writing, left) = (self.sealed(&publication), self.ends.saturating_duration_since(shared.clock.now().mono));
+            let written = connected.link.write(&places, (&self.owner, left), name.text(), &writing);
             match shared.timed(&connected, SharedOperation::Write, written).await {
-                Ok((true, _)) => return,
+                Ok((true, _)) => return true,
                 Ok((false, _)) => {
                     shared.metrics.shared.entry(SharedEntry::Late);
-                    return;
+                    return false;
                 }
                 // A full server goes on being full: others need not wait for what it can't hold, unless it is a no.
-                Err(LinkError::Full) if publication.stop.is_none() => return shared.release(&self).await,
+                Err(LinkError::Full) if publication.stop.is_none() => {
+                    shared.release(self).await;
+                    return false;
+                }
                 // Written twice it is the same, and only as long as the lock is still held.
                 Err(_) => {}
             }
         }
+        false
     }
 
     fn sealed(&self, publication: &Publication) -> Writing {

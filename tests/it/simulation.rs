@@ -3,7 +3,7 @@
 //! Each run follows from its seed alone. `TOKEN_BROKER_SEEDS=100000` runs more of them, `TOKEN_BROKER_SEED=4711` that one.
 
 mod callers;
-mod fleet;
+pub(crate) mod fleet;
 mod seeds;
 mod vault;
 mod world;
