@@ -19,8 +19,8 @@ const MARGIN: Duration = Duration::from_secs(10);
 const SLACK: Duration = Duration::from_millis(30);
 /// Others hear of a token within this.
 const HEARD: Duration = Duration::from_secs(1);
-/// One sign-in surely began before another if it did by so much.
-const SURELY: Duration = Duration::from_millis(1_100);
+/// One sign-in surely began before another if it did by so much: a second, and the longest that an answer of the tier takes.
+const SURELY: Duration = Duration::from_millis(1_600);
 /// The same where a former entry may have been put back, whose age is known to a few seconds only.
 const SURELY_LIED_TO: Duration = Duration::from_secs(5);
 /// Sign-ins of a user that are remembered.
@@ -287,6 +287,8 @@ impl Truth {
         let mut state = self.state();
         state.counts.shared += u64::from(is_shared);
         let is_lied_to = state.has_lied;
+        // By a former entry and a clock that is behind, a replica that knows nothing of the user can be fooled.
+        let is_fooled = is_lied_to && state.set_back > 0;
         let facts = state.users.entry(user.clone()).or_default();
         let issued = facts.tokens.iter().find(|issued| issued.text == text).cloned();
         // It looks what is new at the end of a sign-in of its own, however late that is.
@@ -304,7 +306,7 @@ impl Truth {
         }
         let own = state.own.entry((replica, user.clone())).or_default();
         let surely = if is_lied_to { SURELY_LIED_TO } else { SURELY };
-        if own.answered.is_some_and(|former| issued.by.began + surely < former) {
+        if !is_fooled && own.answered.is_some_and(|former| issued.by.began + surely < former) {
             found.push(format!("replica {replica} went back to a former token of {user}'s"));
         }
         own.answered = own.answered.max(Some(issued.by.began));
