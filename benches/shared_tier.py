@@ -4,9 +4,9 @@
     python3 benches/shared_tier.py [SECTION…] [--programs DIRECTORY] [--json FILE] [--page FILE] [--users N] [--callers N] …
 
 Sections: fleet, refused, hits, complaints, instructions; all, unless some are named. Real brokers, a real redis-server on a free
-port, and the sandbox, which counts. Prints Markdown, and fails where a figure misses its limit. Builds in release mode, or takes what
-is in a directory such as target/debug: sign-ins are the same there, times are not. Needs Debian's redis-server, and for `instructions`
-valgrind and nghttp2-client.
+port, and the sandbox, which counts. Prints Markdown, and fails where a figure misses its limit. Builds in release mode, or takes
+what is in a directory such as target/debug: sign-ins are the same there, times are not. Needs Debian's redis-server, and for
+`instructions` valgrind and nghttp2-client.
 """
 
 import argparse
