@@ -270,8 +270,6 @@ impl Offer<'_> {
         let former = wanted.user.token();
         let is_held = former.as_ref().is_some_and(|former| former.id() == id);
         let is_newer = entry.generation > record.generation;
-        // It was known already, and is not what is held: that was signed in for since.
-        let is_former = !is_newer && !is_held && former.is_some();
         let ago = entry.began_ago(kept);
         let began = asked.mono.checked_sub(ago).unwrap_or(asked.mono);
         // Whoever puts a former entry back says how long it is kept as well, and so how old it is; of its generation nobody does.
@@ -282,7 +280,6 @@ impl Offer<'_> {
             SharedEntry::Expired
         // One that was signed in for without others, who could not be asked, has no generation.
         } else if entry.generation < record.generation
-            || is_former
             || !is_held && record.holds.began().is_some_and(|last| began + SURELY < last || latest + SURELY_BY_GENERATION < last)
         {
             SharedEntry::Replayed

@@ -150,7 +150,7 @@ impl Truth {
 
     /// Sets the server's clock. Where it goes back, what is new looks like a replay to those who know what was there then, until it is where it
     /// was.
-    pub(crate) fn set_server_clock(&self, skew: i64) {
+    pub(super) fn set_server_clock(&self, skew: i64) {
         if std::mem::replace(&mut self.state().server_skew, skew) > skew {
             self.fault_begins("its clock goes back");
             self.state().set_back += 1;
@@ -287,7 +287,7 @@ impl Truth {
         let mut state = self.state();
         state.counts.shared += u64::from(is_shared);
         let is_lied_to = state.has_lied;
-        // By a former entry and a clock that is behind, a replica that knows nothing of the user can be fooled.
+        // By a former entry and a clock that is behind, who signed in without others can be fooled: nothing tells the order any more.
         let is_fooled = is_lied_to && state.set_back > 0;
         let facts = state.users.entry(user.clone()).or_default();
         let issued = facts.tokens.iter().find(|issued| issued.text == text).cloned();
