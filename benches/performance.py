@@ -73,19 +73,24 @@ def measure(options):
     for section, run in SECTIONS.items():
         if section in options.sections:
             found[section] = run(programs, options)
-            print(f"\n## {section}\n\n{table(found[section])}\n", flush=True)
+            print_section(section, found[section])
             # What took long is not lost if a later section fails.
             if options.json:
                 options.json.write_text(as_json(found))
     return found
 
 
-def write_page(page, found):
+def print_section(name, figures):
+    print(f"\n## {name}\n\n{table(figures)}\n", flush=True)
+
+
+def write_page(page, found, marks=(BEGIN, END)):
     """Replaces what stands between the two marks of a page of Markdown."""
-    before, rest = page.read_text().split(BEGIN, 1)
-    after = rest.split(END, 1)[1]
+    begin, end = marks
+    before, rest = page.read_text().split(begin, 1)
+    after = rest.split(end, 1)[1]
     tables = "\n".join(f"### {section}\n\n{table(figures)}\n" for section, figures in found.items())
-    page.write_text(f"{before}{BEGIN}\n\n{tables}\n{END}{after}")
+    page.write_text(f"{before}{begin}\n\n{tables}\n{end}{after}")
 
 
 def main():

@@ -9,6 +9,7 @@ pub mod circuit_breaker;
 mod concurrency_limit;
 mod fleet;
 mod flight;
+mod held;
 mod interventions;
 mod news;
 mod obtain;
@@ -17,8 +18,10 @@ mod report;
 mod settle;
 mod shared;
 mod sign_outs;
+mod telling;
 mod turns;
 mod undocumented;
+mod untold;
 mod upstream_state;
 
 use std::{sync::Arc, time::Duration};

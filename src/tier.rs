@@ -15,14 +15,20 @@ mod keeper;
 mod lease;
 mod link;
 mod seal;
+mod slowness;
 mod watchers;
 
 use std::{
+    future::pending,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use tokio::{runtime::Handle, sync::watch, time::Instant};
+use tokio::{
+    runtime::Handle,
+    sync::{Notify, watch},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -69,6 +75,8 @@ struct Shared {
     server: watch::Sender<Arc<SharedServer>>,
     dial: Arc<dyn Dial>,
     state: Kept,
+    /// It can be used again, or for the first time.
+    back: Notify,
     watchers: Arc<Watchers>,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
@@ -127,6 +135,7 @@ impl Tier {
             server: watch::Sender::new(Arc::new(config.server.clone())),
             dial,
             state: Kept::new(),
+            back: Notify::new(),
             watchers: Arc::default(),
             clock,
             metrics,
@@ -178,6 +187,14 @@ impl Tier {
     pub async fn keep(self, news: impl Fn(News) + Send + Sync, closing: CancellationToken) {
         if let Some(shared) = &self.0 {
             closing.run_until_cancelled(shared.keep(&news)).await;
+        }
+    }
+
+    /// Waits until it can be used, having been away since this was last waited for. For one that waits.
+    pub async fn back(&self) {
+        match &self.0 {
+            Some(shared) => shared.back.notified().await,
+            None => pending().await,
         }
     }
 

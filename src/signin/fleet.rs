@@ -1,5 +1,5 @@
 //! What a flight has to do with other replicas: it takes the token that one of them signed in for, obeys what the vault told one of them,
-//! has its turn to sign in when none of them does, and tells them what came of it.
+//! and has its turn to sign in when none of them does.
 //!
 //! Must never keep a flight from signing in because nobody can be asked; nor take a token that is older than one that is known, that has
 //! ended, or that whoever waits was refused with.
@@ -12,11 +12,14 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::shared::{FlightContext, Shared, configured, stopped};
+use super::{
+    held::Held,
+    shared::{FlightContext, Shared, configured, stopped},
+};
 use crate::{
     clock::Moment,
     telemetry::metrics::SharedEntry,
-    tier::{Known, Lease, Leasing, Name, Publication, StopEntry, Subject, TokenEntry, Waiter, lease_of},
+    tier::{Known, Leasing, Name, StopEntry, Subject, TokenEntry, Waiter, lease_of},
     tokens::{
         cached_token::CachedToken,
         token::{Token, TokenId},
@@ -88,19 +91,6 @@ pub(super) enum Turn {
     Found(Found),
 }
 
-/// The lock, and what the next token's generation is higher than: the newest of the user's tokens that is known, and the server's clock.
-pub(super) struct Held {
-    lease: Box<Lease>,
-    generation: u32,
-}
-
-impl Held {
-    /// Whether nobody else has the lock before a sign-in that takes `timeout` is over.
-    pub(super) fn lasts(&self, timeout: Duration, now: Instant) -> bool {
-        self.lease.ends() >= now + timeout
-    }
-}
-
 /// A flight's dealings with other replicas.
 #[derive(Default)]
 pub(super) struct Others {
@@ -142,7 +132,7 @@ impl Others {
         };
         let generation = known.token.as_ref().map_or(0, |(entry, _)| entry.generation);
         match (judged(flight, version, &known), lease) {
-            (Found::Nothing, Some(lease)) => Turn::Ours(Some(Held { lease, generation: generation.max(known.clock) })),
+            (Found::Nothing, Some(lease)) => Turn::Ours(Some(Held::new(lease, generation.max(known.clock)))),
             // A lock that nobody writes under, nor lets go of, says nothing any more.
             (Found::Nothing, None) if !self.has_patience(flight) => Turn::Ours(None),
             (Found::Nothing, None) => Turn::Found(Found::TheirTurn),
@@ -201,6 +191,8 @@ pub(super) fn judge(shared: &Shared, wanted: &Wanted<'_>, known: &Known) -> Foun
     }
     let is_pausing = record.holds.stopped(now.mono, rules).is_some();
     match &known.stop {
+        // Told late, by a replica that could not be heard: its credential has brought a token since.
+        Some((StopEntry::Hold { hold, .. }, _)) if is_over(hold, wanted, &record, known.asked) => {}
         Some((StopEntry::Hold { hold, .. }, _)) => record.holds.told(SavedHold::clone(hold), known.asked, rules),
         // Counted here as well, so that the next pause is longer whoever fails next; but once.
         Some((StopEntry::Pause { .. }, kept)) if !is_pausing => {
@@ -253,6 +245,13 @@ pub(super) fn judge(shared: &Shared, wanted: &Wanted<'_>, known: &Known) -> Foun
         (None, Some(stop)) => Found::Stopped(stop),
         (None, None) => Found::Nothing,
     }
+}
+
+/// Whether the token that is held was signed in for with the same credential after that was refused.
+fn is_over(hold: &SavedHold, wanted: &Wanted<'_>, record: &Record, asked: Moment) -> bool {
+    let is_granted = wanted.user.token().is_some_and(|held| held.version == wanted.version);
+    let since = asked.mono.checked_sub(hold.age(asked)).unwrap_or(asked.mono);
+    is_granted && record.holds.began().is_some_and(|began| since < began)
 }
 
 /// A token that another replica signed in for.
@@ -314,61 +313,5 @@ impl Offer<'_> {
             record.generation = entry.generation;
         }
         None
-    }
-}
-
-impl Held {
-    /// Tells the others what came of the turn, which is settled. Does not wait for anything until it is polled.
-    pub(super) fn telling(
-        self,
-        FlightContext { shared, user, .. }: &FlightContext,
-        version: Version,
-        result: &Result<Arc<CachedToken>, Arc<Failure>>,
-        (began, bounded): (Moment, bool),
-        at: Moment,
-    ) -> impl Future<Output = ()> + Send + use<> {
-        let Self { lease, generation } = self;
-        let publication = {
-            let mut record = user.record();
-            let snapshot = shared.live.load();
-            let rules = &snapshot.settings.rules;
-            // What says nothing of what counts by now is nobody's news.
-            record.holds.counts(version).then(|| match result {
-                Ok(cached) => {
-                    record.generation = record.generation.max(generation).saturating_add(1);
-                    let entry = TokenEntry {
-                        generation: record.generation,
-                        expires: cached.token.expires.wall,
-                        left: cached.left_at(at),
-                        age: at.mono.saturating_duration_since(began.mono),
-                        lifetime: cached.token.lifetime,
-                        gave: cached.left_at(at),
-                        doublings: record.holds.doublings(),
-                        bounded,
-                        scope: cached.token.scope.as_str().to_owned(),
-                        access_token: cached.token.access_token.clone(),
-                    };
-                    Publication { token: Some(entry), stop: None, merchant: None, at: at.mono }
-                }
-                Err(failure) => {
-                    let left = record.holds.stopped(at.mono, rules).map(|stop| stop.left_at(at.mono));
-                    let stop = left.map(|left| match record.holds.shown(at, rules) {
-                        Some(hold) => StopEntry::hold(hold, left),
-                        None => StopEntry::pause(left),
-                    });
-                    let merchant = user.merchant().stopped(at.mono, version.upstream);
-                    let merchant = merchant.and_then(|stop| {
-                        let Failure::Throttled { scope: Scope::Merchant, vault_error, .. } = &**failure else { return None };
-                        Some(StopEntry::merchant(vault_error.clone(), stop.left_at(at.mono)))
-                    });
-                    Publication { token: None, stop, merchant, at: at.mono }
-                }
-            })
-        };
-        async move {
-            if let Some(publication) = publication {
-                lease.write(publication).await;
-            }
-        }
     }
 }

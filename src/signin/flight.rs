@@ -30,28 +30,32 @@ impl Flight {
     pub(super) async fn run(mut self) {
         // The end of the process waits for this, until the other replicas have heard.
         let mut _unfinished = None;
-        let (outcome, telling) = match obtain(&self.context, &mut self.sent).await {
+        let (outcome, telling, is_news) = match obtain(&self.context, &mut self.sent).await {
             Ok(mut obtained) => {
                 let settled = settle(&self.context, &mut obtained);
                 report(&self.context, &obtained, &settled);
                 self.sent = false;
                 _unfinished = obtained.unfinished.take();
                 let telling = obtained.telling(&self.context, settled.at);
-                (settled.outcome, telling)
+                (settled.outcome, telling, obtained.is_against_credential())
             }
             Err(outcome) => {
                 settle_without(&self.context, &outcome);
-                (outcome, None)
+                (outcome, None, false)
             }
         };
         report_end(&self.context, &outcome);
         self.leader.finish(outcome);
         // Nobody here waits for the other replicas to hear of it.
         drop(self.places.take());
-        if let Some(telling) = telling {
-            telling.await;
-        }
+        let told = match telling {
+            Some(telling) => telling.await.map_err(Some),
+            None => Err(None),
+        };
         let FlightContext { shared, user, was_told, .. } = &self.context;
+        if let (true, Err(lock)) = (is_news, told) {
+            shared.untold.add(user, lock);
+        }
         // It may have been told of a newer token after it had looked, whatever it ended with.
         if was_told.load(Ordering::Relaxed) {
             shared.adopt(user).await;

@@ -29,16 +29,16 @@ const WAITING_MAX: usize = 8_192;
 const AT_ONCE: usize = 32;
 
 impl Shared {
-    /// Keeps the tier, and takes what it tells, until `closing`.
+    /// Keeps the tier, takes what it tells, and tells it what it has not heard, until `closing`.
     pub(super) async fn hear(self: &Arc<Self>, closing: CancellationToken) {
         let (sender, mut news) = mpsc::channel::<News>(WAITING_MAX);
-        let keeping = self.parts.tier.clone().keep(
+        let keeping = Box::pin(self.parts.tier.clone().keep(
             move |told| {
                 // What finds no room is found later.
                 sender.try_send(told).ok();
             },
             closing,
-        );
+        ));
         let adopting = async {
             let mut looks = JoinSet::new();
             loop {
@@ -61,7 +61,11 @@ impl Shared {
                 }
             }
         };
-        tokio::join!(keeping, adopting);
+        tokio::select! {
+            biased;
+            ((), ()) = async { tokio::join!(keeping, adopting) } => {}
+            () = Box::pin(self.tell_afterwards()) => {}
+        }
     }
 
     /// Looks what is new of a user's merchant: an operator lifted its waits elsewhere, maybe.

@@ -11,8 +11,10 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use super::{
     circuit_breaker::Circuit,
     concurrency_limit::Permit,
-    fleet::{Found, Held, Others, Theirs, Turn},
+    fleet::{Found, Others, Theirs, Turn},
+    held::{Held, is_against_credential},
     shared::{FlightContext, Probe, configured, stopped},
+    untold::UnusedLock,
 };
 use crate::{
     clock::Moment,
@@ -46,10 +48,19 @@ pub(super) struct Obtained {
 }
 
 impl Obtained {
-    /// What tells other replicas of it, if they wait for that.
-    pub(super) fn telling(&mut self, flight: &FlightContext, at: Moment) -> Option<impl Future<Output = ()> + Send + use<>> {
+    /// What tells other replicas of it, if they wait for that; it gives the lock back that it could not write under.
+    pub(super) fn telling(
+        &mut self,
+        flight: &FlightContext,
+        at: Moment,
+    ) -> Option<impl Future<Output = Result<(), UnusedLock>> + Send + use<>> {
         let Source::Vault(answer) = &self.source else { return None };
         Some(self.lease.take()?.telling(flight, self.version, &self.result, (answer.began, answer.bounded), at))
+    }
+
+    /// Whether it is a failure of which all replicas should hear.
+    pub(super) fn is_against_credential(&self) -> bool {
+        self.result.as_ref().is_err_and(|failure| is_against_credential(failure))
     }
 }
 

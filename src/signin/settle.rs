@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::{
     fleet::Theirs,
+    held::is_against_credential,
     obtain::{Obtained, Source, VaultAnswer},
     refresh::valid_token,
     shared::{FlightContext, Shared, configured},
@@ -89,11 +90,9 @@ pub(super) fn settle(flight: &FlightContext, obtained: &mut Obtained) -> Settled
 
 /// Has what was learnt of the credential outlive the process, where that is to be remembered.
 fn keep_hold(FlightContext { shared, user, .. }: &FlightContext, failure: Option<&Arc<Failure>>) {
-    match failure.map(AsRef::as_ref) {
-        Some(Failure::Refused { .. } | Failure::Undocumented { .. } | Failure::Throttled { .. }) => {
-            shared.parts.hold_file.note(user);
-        }
-        Some(Failure::Unavailable { .. } | Failure::Invalid { .. } | Failure::Broken) => {}
+    match failure {
+        Some(failure) if is_against_credential(failure) => shared.parts.hold_file.note(user),
+        Some(_) => {}
         None => shared.parts.hold_file.ease(user),
     }
 }

@@ -11,7 +11,10 @@ use std::{
 use tokio::{runtime::Handle, sync::Notify, time::Instant};
 use tokio_util::task::TaskTracker;
 
-use super::{caller_rates::CallerRates, concurrency_limit::ConcurrencyLimit, sign_outs::SignOuts, upstream_state::UpstreamState};
+use super::{
+    caller_rates::CallerRates, concurrency_limit::ConcurrencyLimit, sign_outs::SignOuts, untold::Untold,
+    upstream_state::UpstreamState,
+};
 use crate::{
     caller::{CallerId, CallerName},
     clock::Clock,
@@ -95,6 +98,8 @@ pub(super) struct Shared {
     pub(super) sign_outs: SignOuts,
     /// Sign-ins that were sent, until they are told of.
     pub(super) sent: TaskTracker,
+    /// Of whom others are to hear yet.
+    pub(super) untold: Untold,
     random: Mutex<fastrand::Rng>,
 }
 
@@ -158,6 +163,7 @@ impl Shared {
             caller_rates: CallerRates::default(),
             sign_outs: SignOuts::new(parts.audit.clone(), Arc::clone(&parts.clock)),
             sent: TaskTracker::new(),
+            untold: Untold::default(),
             random: Mutex::new(fastrand::Rng::with_seed(parts.seed)),
             parts,
         }

@@ -57,7 +57,7 @@ impl Tier {
         let until = shared.clock.now().mono + PATIENCE;
         loop {
             match self.lease(subject, timeout).await {
-                Leasing::Won(lease, known) => {
+                Leasing::Won(mut lease, known) => {
                     let newest = known.token.map(|(entry, _)| entry.generation);
                     // All have news of a newer one, which takes the place of what is dropped.
                     let is_over = matches!(act, Act::Drop { generation } if newest.is_some_and(|newest| newest > generation));

@@ -135,6 +135,8 @@ pub enum StopEntry {
     Hold {
         /// How long the server was told to keep it.
         kept_ms: u64,
+        /// How long before that it began.
+        age_ms: u64,
         /// The answer, and what was counted.
         hold: Box<SavedHold>,
     },
@@ -167,9 +169,9 @@ pub enum StopEntry {
 impl StopEntry {
     /// What counts against a credential, and how long the server is to keep it: `wait` is what is left of the pause.
     #[must_use]
-    pub fn hold(hold: SavedHold, wait: Duration) -> (Self, Duration) {
+    pub fn hold(hold: SavedHold, wait: Duration, now: Moment) -> (Self, Duration) {
         let kept = wait.saturating_add(STOP_KEPT);
-        (Self::Hold { kept_ms: millis(kept), hold: Box::new(hold) }, kept)
+        (Self::Hold { kept_ms: millis(kept), age_ms: millis(hold.age(now)), hold: Box::new(hold) }, kept)
     }
 
     /// A transient failure, and how long the server is to keep it.
@@ -221,8 +223,9 @@ impl StopEntry {
     pub(super) fn aged(self, kept: Duration, now: Moment) -> Self {
         let age = self.age(kept);
         match self {
-            Self::Hold { kept_ms, hold } => {
-                Self::Hold { kept_ms, hold: Box::new(hold.begun(now.wall.checked_sub(age).unwrap_or(now.wall))) }
+            Self::Hold { kept_ms, age_ms, hold } => {
+                let age = Duration::from_millis(age_ms).saturating_add(age);
+                Self::Hold { kept_ms, age_ms, hold: Box::new(hold.begun(now.wall.checked_sub(age).unwrap_or(now.wall))) }
             }
             Self::Pause { .. } | Self::Merchant { .. } | Self::Lifted { .. } | Self::Dropped { .. } => self,
         }

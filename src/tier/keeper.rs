@@ -4,7 +4,10 @@
 //! again.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -17,8 +20,9 @@ use tracing::{info, warn};
 
 use super::{
     Shared,
-    link::{ANSWER_TIMEOUT, CONNECT_TIMEOUT, Dial, Link, LinkError, patience},
+    link::{ANSWER_TIMEOUT, CONNECT_TIMEOUT, Dial, Link, LinkError, patience, within},
     seal::Name,
+    slowness::{SLOW_ANSWER, SLOW_PAUSE, Slowness},
     watchers::News,
 };
 use crate::{backoff::Backoff, clock::Moment, config::SharedServer, telemetry::metrics::SharedOperation};
@@ -70,10 +74,24 @@ pub(super) struct Connected {
     pub(super) link: Link,
     /// Who may ask now: what waits in a queue of ours is not the server's to answer in time.
     turns: Semaphore,
+    slowness: Mutex<Slowness>,
     lost: CancellationToken,
 }
 
 impl Connected {
+    fn new(link: Link) -> Self {
+        Self { link, turns: Semaphore::new(AT_ONCE), slowness: Mutex::default(), lost: CancellationToken::new() }
+    }
+
+    fn slowness(&self) -> MutexGuard<'_, Slowness> {
+        self.slowness.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Why it was lost, where that was noticed by who asked on it.
+    fn lost_by(&self) -> LinkError {
+        if self.slowness().is_too_slow() { LinkError::Slow } else { LinkError::Broken }
+    }
+
     /// Whether what failed so may go well on the next connection: this one is lost, and by no silence to this question.
     pub(super) fn may_be_asked_anew(&self, why: LinkError) -> bool {
         self.lost.is_cancelled() && matches!(why, LinkError::Broken | LinkError::Off)
@@ -141,28 +159,39 @@ impl Shared {
             self.metrics.shared.off(operation);
             return Err(LinkError::Off);
         };
-        let asked = self.clock.now();
+        let (asked, is_slow) = (self.clock.now(), AtomicBool::new(false));
+        // Whether it is slow is counted as its silence is: a moment in which nothing here ran is none of the server's.
+        let waiting = async {
+            patience(SLOW_ANSWER).await;
+            is_slow.store(true, Ordering::Relaxed);
+            patience(ANSWER_TIMEOUT.saturating_sub(SLOW_ANSWER)).await;
+        };
         let answer = tokio::select! {
             biased;
             answer = asking => answer,
             () = connected.lost.cancelled() => Err(LinkError::Off),
-            () = patience(ANSWER_TIMEOUT) => Err(LinkError::Timeout),
+            () = waiting => Err(LinkError::Timeout),
         };
-        let took = self.clock.now().mono.saturating_duration_since(asked.mono);
-        self.metrics.shared.operation(operation, answer.is_ok(), took);
-        if let Err(why) = &answer
-            && why.ends()
-        {
-            self.lose(connected);
+        let now = self.clock.now().mono;
+        self.metrics.shared.operation(operation, answer.is_ok(), now.saturating_duration_since(asked.mono));
+        match &answer {
+            Err(why) if why.ends() => self.lose(connected, State::Connecting),
+            Err(LinkError::Off) => {}
+            // To connect anew makes no server quicker: nobody waits for that.
+            Ok(_) | Err(_) => {
+                if connected.slowness().note(is_slow.load(Ordering::Relaxed), asked.mono, now) {
+                    self.lose(connected, State::Down(LinkError::Slow));
+                }
+            }
         }
         answer.map(|answer| (answer, asked))
     }
 
     /// Has nobody use this connection any more.
-    fn lose(&self, connected: &Arc<Connected>) {
+    fn lose(&self, connected: &Arc<Connected>, next: State) {
         self.state.change(|state| {
             if matches!(state, State::Up(current) if Arc::ptr_eq(current, connected)) {
-                *state = State::Connecting;
+                *state = next;
             }
         });
         connected.lost.cancel();
@@ -172,10 +201,10 @@ impl Shared {
     pub(super) async fn keep(&self, news: &(impl Fn(News) + Send + Sync)) {
         let mut servers = self.server.subscribe();
         // What the log was told last: whether it can be used.
-        let (mut last, mut told, mut short) = (None, None, 0);
+        let (mut last, mut told, mut short, mut was_slow) = (None, None, 0, false);
         loop {
             let server = Arc::clone(&servers.borrow_and_update());
-            let why = match open(&*self.dial, &server).await {
+            let why = match open(&*self.dial, &server, was_slow).await {
                 Ok((link, reader, newest)) => {
                     match told.replace(true) {
                         Some(false) => info!("the shared tier can be used again"),
@@ -183,17 +212,18 @@ impl Shared {
                         None => info!("the shared tier is used"),
                     }
                     let began = self.clock.now().mono;
-                    let connected = Arc::new(Connected { link, turns: Semaphore::new(AT_ONCE), lost: CancellationToken::new() });
+                    let connected = Arc::new(Connected::new(link));
                     self.state.change(|state| *state = State::Up(Arc::clone(&connected)));
+                    self.back.notify_one();
                     let why = tokio::select! {
                         biased;
                         why = self.read_news(&reader, newest, &mut last, news) => why,
-                        () = connected.lost.cancelled() => LinkError::Broken,
+                        () = connected.lost.cancelled() => connected.lost_by(),
                         _ = servers.changed() => LinkError::Off,
                     };
-                    self.lose(&connected);
+                    self.lose(&connected, State::Connecting);
                     let lasted = self.clock.now().mono.saturating_duration_since(began);
-                    if lasted >= LASTED || why == LinkError::Off {
+                    if why != LinkError::Slow && lasted >= LASTED || why == LinkError::Off {
                         warn!(%why, "the connection to the shared tier is made anew");
                         short = 0;
                         continue;
@@ -203,16 +233,18 @@ impl Shared {
                 }
                 Err(why) => {
                     short = 0;
-                    why
+                    // It is no quicker.
+                    if was_slow && why == LinkError::Timeout { LinkError::Slow } else { why }
                 }
             };
             self.state.change(|state| *state = State::Down(why));
             if told.replace(false) != Some(false) {
                 warn!(%why, "the shared tier can't be used, so each replica signs in by itself until it can be");
             }
+            was_slow = why == LinkError::Slow;
             tokio::select! {
                 biased;
-                () = sleep(RETRY.widest(short)) => {}
+                () = sleep(if was_slow { SLOW_PAUSE } else { RETRY.widest(short) }) => {}
                 _ = servers.changed() => {}
             }
         }
@@ -243,10 +275,11 @@ impl Shared {
     }
 }
 
-/// A connection to ask on, one for news, and the last news that there is: whatever is looked at later is no older.
-async fn open(dial: &dyn Dial, server: &SharedServer) -> Result<(Link, Link, String), LinkError> {
+/// A connection to ask on, one for news, and the last news that there is: whatever is looked at later is no older. A server that was too slow
+/// has to be quick.
+async fn open(dial: &dyn Dial, server: &SharedServer, was_slow: bool) -> Result<(Link, Link, String), LinkError> {
     let (link, reader) = tokio::try_join!(Link::open(dial, server), Link::open(dial, server))?;
-    let newest = reader.last_news().await?;
+    let newest = within(if was_slow { SLOW_ANSWER } else { ANSWER_TIMEOUT }, reader.last_news()).await?;
     Ok((link, reader, newest))
 }
 

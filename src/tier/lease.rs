@@ -75,22 +75,22 @@ impl Lease {
         self.ends
     }
 
-    /// Writes what came of it, for the others, and gives the lock back. Too late, it does neither: another replica may have it. Says
-    /// whether they can know.
-    pub async fn write(mut self: Box<Self>, publication: Publication) -> bool {
+    /// Writes what came of it, for the others, and gives the lock back. Too late, it does neither: another replica may have it. Whether it
+    /// is known to be written; if not, it may be tried again as long as the lock lasts, which is kept.
+    pub async fn write(&mut self, publication: Publication) -> bool {
         self.is_over = true;
         let shared = Arc::clone(&self.shared);
         for _ in 0..TRIES {
+            let Some(connected) = shared.connected(SharedOperation::Write).await else { return false };
             if shared.clock.now().mono >= self.ends {
                 shared.metrics.shared.entry(SharedEntry::Late);
                 return false;
             }
-            let Some(connected) = shared.connected(SharedOperation::Write).await else { return false };
             let is_merchants = publication.merchant.as_ref().is_some_and(|(entry, _)| matches!(entry, StopEntry::Lifted { .. }));
             let name = if is_merchants { self.subject.merchant_name() } else { self.subject.name() };
             let places = places(&self.subject);
-            let writing = self.sealed(&publication);
-            let written = connected.link.write(&places, &self.owner, name.text(), &writing);
+            let (writing, left) = (self.sealed(&publication), self.ends.saturating_duration_since(shared.clock.now().mono));
+            let written = connected.link.write(&places, (&self.owner, left), name.text(), &writing);
             match shared.timed(&connected, SharedOperation::Write, written).await {
                 Ok((true, _)) => return true,
                 Ok((false, _)) => {
@@ -99,7 +99,7 @@ impl Lease {
                 }
                 // A full server goes on being full: others need not wait for what it can't hold, unless it is a no.
                 Err(LinkError::Full) if publication.stop.is_none() => {
-                    shared.release(&self).await;
+                    shared.release(self).await;
                     return false;
                 }
                 // Written twice it is the same, and only as long as the lock is still held.

@@ -50,12 +50,17 @@ const LOOK: &str = "local won = 0 \
     local v = redis.call('MGET', KEYS[1], KEYS[2], KEYS[3]) \
     return {v[1], redis.call('PTTL', KEYS[1]), v[2], redis.call('PTTL', KEYS[2]), v[3], redis.call('PTTL', KEYS[3]), \
       won, redis.call('EXISTS', KEYS[4]), tonumber(redis.call('TIME')[1])}";
-/// Writes what came of it and gives the lock back, if it is still held. A token ends whatever stood against the credential. What is to be
-/// removed goes first.
+/// Writes what came of it and gives the lock back, if it is still held. A token ends whatever stood against the credential. What is left of
+/// the lock says how late it is: a server that stood still makes no token younger, whose age is told by how long it is kept. What is to be
+/// removed for an operator goes first.
 const WRITE: &str = "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end \
-    if ARGV[10] == 't' then redis.call('DEL', KEYS[2]) end \
-    if ARGV[10] == 'm' then redis.call('DEL', KEYS[4]) end \
-    if ARGV[3] ~= '' then redis.call('SET', KEYS[2], ARGV[3], 'PX', ARGV[4]) redis.call('DEL', KEYS[3]) end \
+    if ARGV[11] == 't' then redis.call('DEL', KEYS[2]) end \
+    if ARGV[11] == 'm' then redis.call('DEL', KEYS[4]) end \
+    local late = math.max(0, tonumber(ARGV[10]) - redis.call('PTTL', KEYS[1])) \
+    if ARGV[3] ~= '' then \
+      if late < tonumber(ARGV[4]) then redis.call('SET', KEYS[2], ARGV[3], 'PX', tonumber(ARGV[4]) - late) end \
+      redis.call('DEL', KEYS[3]) \
+    end \
     if ARGV[5] ~= '' then redis.call('SET', KEYS[3], ARGV[5], 'PX', ARGV[6]) end \
     if ARGV[7] ~= '' and redis.call('PTTL', KEYS[4]) < tonumber(ARGV[8]) then redis.call('SET', KEYS[4], ARGV[7], 'PX', ARGV[8]) end \
     redis.call('DEL', KEYS[1]) \
@@ -81,7 +86,7 @@ pub(super) async fn patience(length: Duration) {
 }
 
 /// An answer within so much time, counted like that.
-async fn within<T>(length: Duration, answer: impl Future<Output = Result<T, LinkError>>) -> Result<T, LinkError> {
+pub(super) async fn within<T>(length: Duration, answer: impl Future<Output = Result<T, LinkError>>) -> Result<T, LinkError> {
     tokio::select! {
         biased;
         answer = answer => answer,
@@ -119,6 +124,9 @@ pub enum LinkError {
     /// It is loading, failing over, part of a cluster, or no such server.
     #[error("it answers with an error")]
     Failing,
+    /// Its answers come, but late.
+    #[error("it answers too slowly to be of use")]
+    Slow,
     /// It is known to be away.
     #[error("it could not be used a moment ago")]
     Off,
@@ -284,8 +292,14 @@ impl Link {
         stands(self.ask(&script).await?)
     }
 
-    /// Writes, and gives the lock back; whether it was still held.
-    pub(super) async fn write(&self, places: &Places, owner: &str, name: &str, writing: &Writing) -> Result<bool, LinkError> {
+    /// Writes, and gives the lock back, of which so much is `left`; whether it was still held.
+    pub(super) async fn write(
+        &self,
+        places: &Places,
+        (owner, left): (&str, Duration),
+        name: &str,
+        writing: &Writing,
+    ) -> Result<bool, LinkError> {
         let mut script = eval(WRITE, &[&places.lock, &places.token, &places.stop, &places.merchant, NEWS]);
         script.arg(owner).arg(name);
         for entry in [&writing.token, &writing.stop, &writing.merchant] {
@@ -294,7 +308,7 @@ impl Link {
                 None => script.arg("").arg(1),
             };
         }
-        script.arg(NEWS_KEPT).arg(match writing.removes {
+        script.arg(NEWS_KEPT).arg(millis(left)).arg(match writing.removes {
             Removes::Nothing => "",
             Removes::Token => "t",
             Removes::Merchant => "m",
@@ -309,11 +323,11 @@ impl Link {
         self.ask(&script).await.map(drop)
     }
 
-    /// The last news that there is.
+    /// The last news that there is. Whoever asks ends it when it takes too long.
     pub(super) async fn last_news(&self) -> Result<String, LinkError> {
         let mut last = redis::cmd("XREVRANGE");
         last.arg(NEWS).arg("+").arg("-").arg("COUNT").arg(1);
-        let answer = within(ANSWER_TIMEOUT, self.ask(&last)).await?;
+        let answer = self.ask(&last).await?;
         let id = list(answer)?.into_iter().next().and_then(|entry| list(entry).ok()?.into_iter().next()).and_then(text);
         Ok(id.and_then(|id| String::from_utf8(id).ok()).unwrap_or_else(|| BEGINNING.to_owned()))
     }

@@ -4,6 +4,7 @@
 
 mod forgotten;
 mod outage;
+mod replicas;
 mod rules;
 mod threads;
 mod upstream;

@@ -3,6 +3,7 @@
 mod faults;
 mod ground;
 mod interrupted;
+mod kills;
 mod operators;
 mod sharing;
 mod stops;

@@ -4,7 +4,7 @@
 
 mod acts;
 mod callers;
-mod fleet;
+pub(crate) mod fleet;
 mod processes;
 mod seeds;
 mod vault;

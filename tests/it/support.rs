@@ -6,6 +6,7 @@ pub(crate) mod broker_in_memory;
 pub(crate) mod cluster;
 pub(crate) mod plain_http;
 pub(crate) mod process;
+pub(crate) mod proxy;
 pub(crate) mod redis;
 pub(crate) mod said;
 pub(crate) mod scripted_vault;

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    clock::Moment,
     tokens::version::Mark,
     vault::{Failure, Refusal, Scope, UNREADABLE},
 };
@@ -36,6 +37,12 @@ impl SavedHold {
     #[must_use]
     pub fn begun(self, since: SystemTime) -> Self {
         Self { since, ..self }
+    }
+
+    /// How long ago that was, by the clock that it was begun by.
+    #[must_use]
+    pub fn age(&self, now: Moment) -> Duration {
+        now.wall.duration_since(self.since).unwrap_or_default()
     }
 }
 

@@ -4,24 +4,44 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use token_broker_sandbox::Options;
-use tokio::{process::Command, task::JoinSet, time::sleep};
+use tokio::{process::Command, time::sleep};
 
 use super::ground::{Ground, UP, caller, metric, metric_is, numbers, reload, token};
 use crate::support::{MERCHANT, PATIENCE, Running, authority::Authority, http, process::BINARY, redis::Redis};
 
 const WRITTEN: &str = "token_broker_shared_operations_total{operation=\"write\",result=\"done\"}";
 
-/// How long the slowest of some calls took, each for a user of whom nothing is known.
-async fn slowest(replica: &Running, users: &[String]) -> Duration {
-    let (client, mut slowest) = (caller(&replica.endpoint), Duration::ZERO);
+/// What became of the questions that flights ask: how many were asked, well or not, and how many were not, since there is no use.
+async fn questions(replica: &Running) -> (u64, u64) {
+    let (mut asked, mut off) = (0, 0);
+    for operation in ["look", "lease"] {
+        for result in ["done", "failed", "off"] {
+            let name = format!("token_broker_shared_operations_total{{operation=\"{operation}\",result=\"{result}\"}}");
+            *(if result == "off" { &mut off } else { &mut asked }) += metric(&replica.admin, &name).await;
+        }
+    }
+    (asked, off)
+}
+
+/// How long a call took for a user of whom nothing is known.
+async fn took(replica: &Running, number: &str) -> Duration {
+    let client = caller(&replica.endpoint);
     // The connection is not what is measured.
     client.token(MERCHANT, "+447871230000").await.expect_err("nobody has that number");
+    let began = Instant::now();
+    client.token(MERCHANT, number).await.expect("there is a token");
+    began.elapsed()
+}
+
+/// Calls for users of whom nothing is known, while it is known that there is no server: none asks it, or waits for it.
+async fn nobody_asks(replica: &Running, users: &[String]) {
+    let (asked, off) = questions(replica).await;
     for number in users {
-        let began = Instant::now();
-        client.token(MERCHANT, number).await.expect("there is a token");
-        slowest = slowest.max(began.elapsed());
+        token_of(replica, number).await;
     }
-    slowest
+    // What others have, and whose turn it is.
+    let each = 2 * u64::try_from(users.len()).expect("is small");
+    assert_eq!(questions(replica).await, (asked, off + each));
 }
 
 async fn status(replica: &Running) -> serde_json::Value {
@@ -39,11 +59,10 @@ async fn a_dead_server_costs_sign_ins_and_comes_back_by_itself() {
     metric_is(&replica.admin, WRITTEN, 1).await;
     metric_is(&replica.admin, UP, 1).await;
     ground.redis.kill();
-    let first = slowest(&replica, &users[1..2]).await;
+    let first = took(&replica, &users[1]).await;
     assert!(first < Duration::from_secs(2), "{first:?}");
     metric_is(&replica.admin, UP, 0).await;
-    let then = slowest(&replica, &users[2..12]).await;
-    assert!(then < Duration::from_millis(300), "a sign-in, and nothing more: {then:?}");
+    nobody_asks(&replica, &users[2..12]).await;
     let said = status(&replica).await;
     assert_eq!(said["shared_tier"]["usable"], false, "{said}");
     assert!(said["findings"].to_string().contains("shared tier"), "{said}");
@@ -69,15 +88,14 @@ async fn a_stalled_server_holds_nobody_up_for_long() {
     token_of(&replica, &users[0]).await;
     metric_is(&replica.admin, UP, 1).await;
     ground.redis.signal(Signal::STOP);
-    let first = slowest(&replica, &users[1..2]).await;
+    let first = took(&replica, &users[1]).await;
     assert!(first < Duration::from_secs(2), "{first:?}");
     metric_is(&replica.admin, UP, 0).await;
-    let then = slowest(&replica, &users[2..20]).await;
-    assert!(then < Duration::from_millis(300), "{then:?}");
+    nobody_asks(&replica, &users[2..20]).await;
     // A hit knows nothing of it.
-    let began = Instant::now();
+    let before = questions(&replica).await;
     token_of(&replica, &users[0]).await;
-    assert!(began.elapsed() < Duration::from_millis(300));
+    assert_eq!(questions(&replica).await, before);
     ground.redis.signal(Signal::CONT);
     metric_is(&replica.admin, UP, 1).await;
     token_of(&replica, &users[30]).await;
@@ -143,43 +161,6 @@ async fn a_master_that_becomes_a_replica_and_one_again() {
     let other = ground.replica().await;
     token_of(&other, &users[0]).await;
     assert_eq!(ground.sandbox.sign_ins(), 2, "what was there is there");
-}
-
-/// Whoever is killed, whenever: callers get tokens from the others, and a user signs in once more for each kill at most.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn kills_at_random_cost_a_sign_in_each_at_most() {
-    const USERS: usize = 30;
-    const EACH: usize = 6;
-    let options = Options { delay: Duration::from_millis(60), ..Options::default() };
-    let mut ground = Ground::with_users_and(USERS, options).await;
-    ground.vault = "timeout = \"500ms\"\nmax_concurrent_sign_ins = 4".to_owned();
-    let all = numbers(USERS);
-    let mut random = fastrand::Rng::with_seed(7);
-    let mut replicas = [ground.process().await, ground.process().await, ground.process().await];
-    for users in all.chunks(EACH) {
-        let victim = random.usize(..replicas.len());
-        let mut calls = JoinSet::new();
-        for (n, replica) in replicas.iter().enumerate().filter(|(n, _)| *n != victim) {
-            for number in users {
-                let (client, number) = (caller(&replica.endpoint()), number.clone());
-                calls.spawn(async move { client.token(MERCHANT, &number).await.map(drop).map_err(|error| (n, error)) });
-            }
-        }
-        let client = caller(&replicas[victim].endpoint());
-        let dying: Vec<_> = users.iter().map(|number| client.token(MERCHANT, number)).collect();
-        let killing = async {
-            sleep(Duration::from_millis(random.u64(0..200))).await;
-            replicas[victim].signal(Signal::KILL);
-        };
-        let (_, ()) = tokio::join!(futures_util::future::join_all(dying), killing);
-        for end in calls.join_all().await {
-            end.expect("there is a token");
-        }
-        replicas[victim] = ground.process().await;
-    }
-    for number in &all {
-        assert!((1..=2).contains(&ground.sandbox.sign_ins_of(number)), "{}", ground.sandbox.sign_ins_of(number));
-    }
 }
 
 #[tokio::test]

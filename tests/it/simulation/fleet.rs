@@ -7,10 +7,10 @@ mod finale;
 mod machines;
 mod mischief;
 mod script;
-mod server;
-mod store;
-mod truth;
-mod vault;
+pub(crate) mod server;
+pub(crate) mod store;
+pub(crate) mod truth;
+pub(crate) mod vault;
 
 use std::{sync::Arc, time::Duration};
 

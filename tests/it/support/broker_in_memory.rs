@@ -6,7 +6,8 @@ use token_broker::{
     broker::{Answer, Broker, BrokerError, Request},
     caller::CallerId,
     clock::{Clock, SystemClock},
-    config::{Renewal, UserConfig},
+    config::{Renewal, SealingKey, SharedConfig, SharedServer, UserConfig},
+    keyed_hash::SecretKey,
     live::{CallerLimits, Configuration, Live, Serving, Settings, Snapshot},
     policy::Policy,
     secret::Secret,
@@ -16,7 +17,7 @@ use token_broker::{
         metrics::Metrics,
         traces::{Span, Traces},
     },
-    tier::Tier,
+    tier::{Dial, Tier},
     tokens::cache::Cache,
     user::{MerchantId, Number, UserKey},
     users::{hold_file::HoldFile, holds::Rules, refresh_queue::RefreshQueue},
@@ -75,10 +76,28 @@ pub(crate) fn parts(clock: Arc<dyn Clock>, users: usize, seed: u64) -> Parts {
     }
 }
 
+/// A tier that is reached as a test says, whatever its address.
+pub(crate) fn shared_config() -> SharedConfig {
+    SharedConfig {
+        server: SharedServer {
+            tls: false,
+            host: "simulated".to_owned(),
+            port: 6379,
+            user: None,
+            database: 0,
+            password: None,
+            ca_file: None,
+        },
+        name_key: SecretKey::of(&[9; 32]),
+        keys: vec![SealingKey { id: 1, key: SecretKey::of(&[1; 32]) }],
+    }
+}
+
 /// A broker by the machine's clocks that renews ahead, until this is dropped.
 pub(crate) struct BrokerInMemory {
     broker: Arc<Broker>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) tier: Tier,
     closing: CancellationToken,
 }
 
@@ -89,11 +108,24 @@ impl BrokerInMemory {
 
     pub(crate) fn with_seed(users: Vec<UserConfig>, settings: Settings, seed: u64) -> Self {
         let parts = parts(Arc::new(SystemClock), users.len(), seed);
-        let (metrics, closing) = (Arc::clone(&parts.metrics), CancellationToken::new());
-        let broker = Arc::new(Broker::new(parts, Live::new(Snapshot::new(configuration(users, settings))), closing.clone()));
-        let renewing = Arc::clone(&broker);
+        Self::made_with(parts, users, settings)
+    }
+
+    /// One of several that share a tier, which is reached so.
+    pub(crate) fn sharing(users: Vec<UserConfig>, settings: Settings, clock: Arc<dyn Clock>, dial: Arc<dyn Dial>) -> Self {
+        let parts = parts(Arc::clone(&clock), users.len(), 7);
+        let tier = Tier::reached_by(dial, &shared_config(), clock, Arc::clone(&parts.metrics), Handle::current());
+        Self::made_with(Parts { tier, ..parts }, users, settings)
+    }
+
+    fn made_with(parts: Parts, users: Vec<UserConfig>, settings: Settings) -> Self {
+        let (metrics, tier, closing) = (Arc::clone(&parts.metrics), parts.tier.clone(), CancellationToken::new());
+        let live = Live::new(Snapshot::recalling(HoldFile::default(), tier.versions(), configuration(users, settings)));
+        let broker = Arc::new(Broker::new(parts, live, closing.clone()));
+        let (renewing, hearing) = (Arc::clone(&broker), Arc::clone(&broker));
         tokio::spawn(async move { renewing.renew_ahead().await });
-        Self { broker, metrics, closing }
+        tokio::spawn(async move { hearing.hear_of_others().await });
+        Self { broker, metrics, tier, closing }
     }
 
     pub(crate) fn reload(&self, users: Vec<UserConfig>, settings: &Settings) {
@@ -138,6 +170,15 @@ impl BrokerInMemory {
     ) -> impl Future<Output = Result<String, BrokerError>> + Send + use<> {
         let answer = self.answer(n, patience, rejected);
         async move { answer.await.map(|answer| answer.cached.token.access_token.expose().to_owned()) }
+    }
+
+    /// A call for a token that lives for so much longer at least.
+    pub(crate) async fn longer(&self, n: usize, min_remaining: Duration) -> Result<Answer, BrokerError> {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let (key, span) = (Arc::new(key(n)), Span::default());
+        let request = Request { key, min_remaining, rejected_token_ids: Vec::new(), deadline, span };
+        let answer = self.broker.get_token(self.broker.in_force(), &CallerId::Anonymous, &request, || ()).await;
+        answer.map_err(|none| none.error)
     }
 
     pub(crate) async fn token(&self, n: usize) -> String {

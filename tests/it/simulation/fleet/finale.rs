@@ -7,8 +7,9 @@ use tokio::time::{Instant, sleep};
 use super::{REPLICAS, TIMEOUT, USERS, machines::Fleet};
 use crate::simulation::world::user;
 
-/// By then whatever was under way has ended.
-const ENDED: Duration = Duration::from_secs(40);
+/// By then whatever was under way has ended: nobody is renewed who was not asked for in 30 s, and a floor that has doubled lasts half of what a
+/// token lives, which is as long.
+const ENDED: Duration = Duration::from_secs(75);
 /// And no pause lasts: the longest back-off is one of ten minutes.
 const SETTLED: Duration = Duration::from_secs(720);
 /// How much longer than a sign-in a lock lasts, and how long it takes until somebody looks again.
@@ -20,7 +21,9 @@ pub(super) async fn play(fleet: &Arc<Fleet>, random: &mut fastrand::Rng) {
     for slot in 0..REPLICAS {
         let replica = fleet.replica(slot);
         let (flights, waiting) = (replica.broker.flights_under_way(), replica.broker.waiting());
-        truth.check(flights == 0 && waiting == 0, || format!("{flights} flights never ended, {waiting} waiters leaked"));
+        truth.check(flights == 0 && waiting == 0, || {
+            format!("{flights} flights never ended at replica {}, {waiting} waiters leaked", replica.number)
+        });
         fleet.kill(&replica);
     }
     let locked = fleet.server.with(|store| store.is_locked());

@@ -11,8 +11,7 @@ use std::{
 use token_broker::{
     broker::{Answer, Broker, BrokerError, Outcome, Request},
     caller::CallerId,
-    config::{Renewal, SealingKey, SharedConfig, SharedServer, UserConfig},
-    keyed_hash::SecretKey,
+    config::{Renewal, UserConfig},
     live::{Live, Settings, Snapshot},
     secret::Secret,
     signin::Parts,
@@ -35,7 +34,7 @@ use super::{
 };
 use crate::{
     simulation::world::user,
-    support::broker_in_memory::{configuration, parts, settings},
+    support::broker_in_memory::{configuration, parts, settings, shared_config},
 };
 
 /// Beyond this after its deadline, a caller counts as hung.
@@ -104,7 +103,8 @@ impl Fleet {
         let users = (0..USERS).map(|n| UserConfig { key: user(n), password: Secret::from("password"), attempt: 0 });
         let parts = parts(Arc::clone(&clock) as _, USERS, seed);
         let way = Arc::new(Way { server: Arc::clone(&self.server), replica: number });
-        let tier = Tier::reached_by(way, &shared(), Arc::clone(&clock) as _, Arc::clone(&parts.metrics), Handle::current());
+        let tier =
+            Tier::reached_by(way, &shared_config(), Arc::clone(&clock) as _, Arc::clone(&parts.metrics), Handle::current());
         let parts = Parts { tier: tier.clone(), ..parts };
         let configuration = configuration(users.collect(), settings);
         let live = Live::new(Snapshot::recalling(HoldFile::default(), tier.versions(), configuration));
@@ -223,21 +223,5 @@ impl Fleet {
             self.truth.check(left >= min_remaining, || format!("{key} got {left:?} instead of {min_remaining:?}"));
         }
         Some(result)
-    }
-}
-
-fn shared() -> SharedConfig {
-    SharedConfig {
-        server: SharedServer {
-            tls: false,
-            host: "simulated".to_owned(),
-            port: 6379,
-            user: None,
-            database: 0,
-            password: None,
-            ca_file: None,
-        },
-        name_key: SecretKey::of(&[9; 32]),
-        keys: vec![SealingKey { id: 1, key: SecretKey::of(&[1; 32]) }],
     }
 }

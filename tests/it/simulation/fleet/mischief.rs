@@ -11,7 +11,6 @@ pub(super) async fn make(fleet: Arc<Fleet>, mut random: fastrand::Rng) {
     let (truth, server) = (&fleet.truth, &fleet.server);
     let (began, seldom) = (Instant::now(), random.u64(2_000..40_000));
     let mut former = server.with(|store| store.clone());
-    let mut set_back = 0;
     while began.elapsed() < RUN {
         sleep(Duration::from_millis(random.u64(..seldom))).await;
         let lasts =
@@ -25,9 +24,9 @@ pub(super) async fn make(fleet: Arc<Fleet>, mut random: fastrand::Rng) {
             }
             1 => {
                 truth.fault_begins("is slow");
-                server.slow(random.u64(50..1_000));
+                server.takes(0..=random.u64(50..1_000));
                 sleep(lasts).await;
-                server.slow(2);
+                server.takes(0..=2);
             }
             2 => {
                 truth.fault_begins("is away");
@@ -67,11 +66,7 @@ pub(super) async fn make(fleet: Arc<Fleet>, mut random: fastrand::Rng) {
             }
             9 => {
                 truth.fault_begins("its clock is set");
-                // Until it is where it was, what is new looks like a replay to those who know what was there then.
-                if truth.set_server_clock(random.i64(-100_000..100_000)) {
-                    truth.fault_begins("its clock goes back");
-                    set_back += 1;
-                }
+                truth.set_server_clock(random.i64(-100_000..100_000));
             }
             _ => {
                 for _ in 0..random.u8(1..5) {
@@ -87,5 +82,4 @@ pub(super) async fn make(fleet: Arc<Fleet>, mut random: fastrand::Rng) {
         truth.fault_ends();
         former = server.with(|store| store.clone());
     }
-    (0..set_back).for_each(|_| truth.fault_ends());
 }

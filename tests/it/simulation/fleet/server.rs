@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    ops::RangeInclusive,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
@@ -11,8 +12,8 @@ use token_broker::{
     tier::{Dial, Dialled, LinkError, Stream},
 };
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex},
-    sync::Notify,
+    io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, WriteHalf, duplex, split},
+    sync::{Notify, mpsc},
     task::JoinSet,
     time::{Instant, sleep, sleep_until, timeout_at},
 };
@@ -26,10 +27,12 @@ use super::{
 
 /// What fits into a connection that nobody reads.
 const WIRE: usize = 1 << 20;
+/// Commands that wait on one connection, at most.
+const QUEUED: usize = 1_024;
 
 /// The server, for all who connect to it.
 #[derive(Debug)]
-pub(super) struct Server {
+pub(crate) struct Server {
     pub(super) truth: Arc<Truth>,
     state: Mutex<State>,
     /// There is news. Whoever waits for it is woken in order, so that a seed is a history.
@@ -43,8 +46,8 @@ struct State {
     random: fastrand::Rng,
     /// It stands still until then.
     stalled: Instant,
-    /// The slowest that it answers, in milliseconds.
-    slowest: u64,
+    /// How long it takes to answer, in milliseconds.
+    takes: RangeInclusive<u64>,
     /// Nobody reaches it.
     is_away: bool,
     /// These replicas don't.
@@ -54,9 +57,9 @@ struct State {
 
 /// The way of one replica to it.
 #[derive(Debug)]
-pub(super) struct Way {
-    pub(super) server: Arc<Server>,
-    pub(super) replica: u64,
+pub(crate) struct Way {
+    pub(crate) server: Arc<Server>,
+    pub(crate) replica: u64,
 }
 
 impl Dial for Way {
@@ -86,12 +89,12 @@ impl Dial for Way {
 }
 
 impl Server {
-    pub(super) fn new(truth: Arc<Truth>, random: fastrand::Rng) -> Self {
+    pub(crate) fn new(truth: Arc<Truth>, random: fastrand::Rng) -> Self {
         let state = State {
             store: Store::new(),
             random,
             stalled: Instant::now(),
-            slowest: 2,
+            takes: 0..=2,
             is_away: false,
             cut_off: BTreeSet::new(),
             connections: Vec::new(),
@@ -104,24 +107,25 @@ impl Server {
     }
 
     /// Changes what it holds, behind the brokers' backs.
-    pub(super) fn with<T>(&self, change: impl FnOnce(&mut Store) -> T) -> T {
+    pub(crate) fn with<T>(&self, change: impl FnOnce(&mut Store) -> T) -> T {
         change(&mut self.state().store)
     }
 
-    pub(super) fn stall(&self, until: Instant) {
+    pub(crate) fn stall(&self, until: Instant) {
         self.state().stalled = until;
     }
 
-    pub(super) fn slow(&self, slowest: u64) {
-        self.state().slowest = slowest;
+    /// Takes so many milliseconds to answer.
+    pub(crate) fn takes(&self, takes: RangeInclusive<u64>) {
+        self.state().takes = takes;
     }
 
-    pub(super) fn away(&self, is_away: bool) {
+    pub(crate) fn away(&self, is_away: bool) {
         self.state().is_away = is_away;
     }
 
     /// This replica reaches it no more, or again.
-    pub(super) fn cut_off(&self, replica: u64, is_cut_off: bool) {
+    pub(crate) fn cut_off(&self, replica: u64, is_cut_off: bool) {
         let mut state = self.state();
         if is_cut_off {
             state.cut_off.insert(replica);
@@ -131,35 +135,46 @@ impl Server {
     }
 
     /// Breaks connections: this replica's, or all.
-    pub(super) fn hang_up(&self, replica: Option<u64>) {
+    pub(crate) fn hang_up(&self, replica: Option<u64>) {
         let state = self.state();
         let concerned = state.connections.iter().filter(|(of, _)| replica.is_none_or(|replica| replica == *of));
         concerned.for_each(|(_, lost)| lost.cancel());
     }
 
-    async fn serve(self: Arc<Self>, mut stream: DuplexStream, replica: u64) {
-        let mut unread = Vec::new();
-        loop {
-            let Some(words) = command(&mut unread) else {
-                let mut chunk = [0; 4_096];
-                let Ok(length @ 1..) = stream.read(&mut chunk).await else { return };
+    async fn serve(self: Arc<Self>, stream: DuplexStream, replica: u64) {
+        let ((mut hears, mut says), (queue, mut commands)) = (split(stream), mpsc::channel(QUEUED));
+        // Looked at as they come, however long it takes until they are done.
+        let hearing = async {
+            let (mut unread, mut chunk, queue) = (Vec::new(), [0; 4_096], queue);
+            while let Ok(length @ 1..) = hears.read(&mut chunk).await {
                 unread.extend_from_slice(&chunk[..length]);
-                continue;
-            };
-            self.is_in_time(&words, replica);
-            let took = {
-                let mut state = self.state();
-                let slowest = state.slowest;
-                Duration::from_millis(state.random.u64(..=slowest))
-            };
-            sleep(took).await;
-            self.runs().await;
-            let answer = if words[0] == b"XREAD" { self.wait_for_news(&words).await } else { self.answer(&words) };
-            let mut bytes = Vec::new();
-            write(&mut bytes, &answer);
-            // One that hung up has been done as it asked all the same.
-            stream.write_all(&bytes).await.ok();
-        }
+                while let Some(words) = command(&mut unread) {
+                    self.is_in_time(&words, replica);
+                    queue.send(words).await.expect("they are done");
+                }
+            }
+        };
+        let doing = async {
+            while let Some(words) = commands.recv().await {
+                self.execute(&words, &mut says).await;
+            }
+        };
+        tokio::join!(hearing, doing);
+    }
+
+    async fn execute(&self, words: &[Vec<u8>], says: &mut WriteHalf<DuplexStream>) {
+        let took = {
+            let mut state = self.state();
+            let takes = state.takes.clone();
+            Duration::from_millis(state.random.u64(takes))
+        };
+        sleep(took).await;
+        self.runs().await;
+        let answer = if words[0] == b"XREAD" { self.wait_for_news(words).await } else { self.answer(words) };
+        let mut bytes = Vec::new();
+        write(&mut bytes, &answer);
+        // One that hung up has been done as it asked all the same.
+        says.write_all(&bytes).await.ok();
     }
 
     /// Waits until it doesn't stand still.

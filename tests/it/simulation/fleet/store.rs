@@ -10,11 +10,11 @@ use tokio::time::Instant;
 use super::script::{Value, number, run};
 
 /// A value, and when it ends.
-type Held = (Vec<u8>, Option<Instant>);
+pub(crate) type Held = (Vec<u8>, Option<Instant>);
 
 /// What the server does instead of what it is asked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Mode {
+pub(crate) enum Mode {
     #[default]
     Honest,
     ReadOnly,
@@ -26,7 +26,7 @@ pub(super) enum Mode {
 
 /// The server's memory.
 #[derive(Clone, Debug)]
-pub(super) struct Store {
+pub(crate) struct Store {
     held: BTreeMap<Vec<u8>, Held>,
     news: Vec<((u64, u64), Vec<u8>)>,
     pub(super) last: (u64, u64),
@@ -165,7 +165,7 @@ impl Store {
     }
 
     /// Forgets all of it.
-    pub(super) fn flush(&mut self) {
+    pub(crate) fn flush(&mut self) {
         self.held.clear();
         self.news.clear();
         self.last = (0, 0);
@@ -217,8 +217,13 @@ impl Store {
         }
     }
 
+    /// What is kept under names that begin so, and until when.
+    pub(crate) fn entries(&mut self, prefix: &[u8]) -> Vec<&mut Held> {
+        self.held.iter_mut().filter(|(key, _)| key.starts_with(prefix)).map(|(_, held)| held).collect()
+    }
+
     /// Whether any lock is held.
-    pub(super) fn is_locked(&self) -> bool {
+    pub(crate) fn is_locked(&self) -> bool {
         let now = Instant::now();
         self.held.iter().any(|(key, (_, end))| key.starts_with(b"tb1:l:") && end.is_some_and(|end| end > now))
     }

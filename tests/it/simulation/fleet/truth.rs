@@ -9,6 +9,8 @@ use std::{
 use token_broker::{clock::Moment, user::UserKey};
 use tokio::time::Instant;
 
+use super::TIMEOUT;
+
 /// All clocks begin here, but for what they are wrong by.
 const EPOCH: Duration = Duration::from_secs(1_800_000_000);
 /// For so long after its last fault the tier may be unknown to be well: the longest pause before it is connected to, and a try.
@@ -17,8 +19,8 @@ const MARGIN: Duration = Duration::from_secs(10);
 const SLACK: Duration = Duration::from_millis(30);
 /// Others hear of a token within this.
 const HEARD: Duration = Duration::from_secs(1);
-/// One sign-in surely began before another if it did by so much.
-const SURELY: Duration = Duration::from_millis(1_100);
+/// One sign-in surely began before another if it did by so much: a second, and the longest that an answer of the tier takes.
+const SURELY: Duration = Duration::from_millis(1_600);
 /// The same where a former entry may have been put back, whose age is known to a few seconds only.
 const SURELY_LIED_TO: Duration = Duration::from_secs(5);
 /// Sign-ins of a user that are remembered.
@@ -26,14 +28,14 @@ const REMEMBERED: usize = 12;
 
 /// What rules there are.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Rules {
-    pub(super) floor: Duration,
-    pub(super) hold: Duration,
+pub(crate) struct Rules {
+    pub(crate) floor: Duration,
+    pub(crate) hold: Duration,
 }
 
 /// The truth.
 #[derive(Debug)]
-pub(super) struct Truth {
+pub(crate) struct Truth {
     began: Instant,
     pub(super) rules: Rules,
     state: Mutex<State>,
@@ -43,6 +45,8 @@ pub(super) struct Truth {
 struct State {
     /// Faults of the tier that last.
     faults: usize,
+    /// How many of those are clocks that went back.
+    set_back: usize,
     /// When the last one ended.
     calm: Option<Instant>,
     /// Somebody wrote to the server what no replica did.
@@ -81,6 +85,13 @@ struct SignIn {
     done: Instant,
 }
 
+impl SignIn {
+    /// Later than a sign-in may be: the lock on others' may have ended, and nobody is told of it.
+    fn is_late(&self) -> bool {
+        self.done > self.began + TIMEOUT
+    }
+}
+
 /// What no replica may do before then, and who knows.
 #[derive(Clone, Copy, Debug)]
 struct Stop {
@@ -116,7 +127,7 @@ struct Own {
 }
 
 impl Truth {
-    pub(super) fn new(rules: Rules) -> Self {
+    pub(crate) fn new(rules: Rules) -> Self {
         Self { began: Instant::now(), rules, state: Mutex::default() }
     }
 
@@ -137,9 +148,13 @@ impl Truth {
         self.now(skew).wall
     }
 
-    /// Sets the server's clock; whether it goes back.
-    pub(super) fn set_server_clock(&self, skew: i64) -> bool {
-        std::mem::replace(&mut self.state().server_skew, skew) > skew
+    /// Sets the server's clock. Where it goes back, what is new looks like a replay to those who know what was there then, until it is where it
+    /// was.
+    pub(super) fn set_server_clock(&self, skew: i64) {
+        if std::mem::replace(&mut self.state().server_skew, skew) > skew {
+            self.fault_begins("its clock goes back");
+            self.state().set_back += 1;
+        }
     }
 
     pub(super) fn fault_begins(&self, what: &str) {
@@ -159,9 +174,12 @@ impl Truth {
         self.note("the tier: over".to_owned());
     }
 
+    /// All is well from now on: the server's clock is long where it was.
     pub(super) fn heal(&self) {
         self.note("the vault is well".to_owned());
-        self.state().healthy = true;
+        let mut state = self.state();
+        state.healthy = true;
+        state.faults -= std::mem::take(&mut state.set_back);
     }
 
     pub(super) fn is_healthy(&self) -> bool {
@@ -209,12 +227,13 @@ impl Truth {
         facts.sign_ins.drain(..surplus);
         for other in others.iter().filter(|other| state.keeps_its_word(other.began)) {
             judged += 1;
-            if now < other.done {
+            if now < other.done.min(other.began + TIMEOUT) {
                 found.push(format!("replicas {} and {replica} sign {user} in at once", other.replica));
             }
         }
-        // Who was killed may not have told.
-        for stop in stops.iter().filter(|stop| state.keeps_its_word(stop.by.began) && !state.killed.contains(&stop.by.replica)) {
+        // Who was killed may not have told, and who was late has not.
+        let is_told = |stop: &&Stop| !stop.by.is_late() && !state.killed.contains(&stop.by.replica);
+        for stop in stops.iter().filter(is_told).filter(|stop| state.keeps_its_word(stop.by.began)) {
             judged += 1;
             if now + SLACK < stop.until {
                 let (of, why) = (stop.by.replica, stop.why);
@@ -268,9 +287,13 @@ impl Truth {
         let mut state = self.state();
         state.counts.shared += u64::from(is_shared);
         let is_lied_to = state.has_lied;
+        // By a former entry and a clock that is behind, who signed in without others can be fooled: nothing tells the order any more.
+        let is_fooled = is_lied_to && state.set_back > 0;
         let facts = state.users.entry(user.clone()).or_default();
         let issued = facts.tokens.iter().find(|issued| issued.text == text).cloned();
-        let heard = facts.tokens.iter().rev().find(|issued| issued.at + HEARD <= called).cloned();
+        // It looks what is new at the end of a sign-in of its own, however late that is.
+        let is_late = facts.sign_ins.iter().any(|by| by.replica == replica && by.is_late() && called <= by.done + HEARD);
+        let heard = facts.tokens.iter().rev().find(|issued| !issued.by.is_late() && issued.at + HEARD <= called).cloned();
         let Some(issued) = issued else {
             drop(state);
             return self.check(false, || format!("{user} got a token that is not its own: {text}"));
@@ -283,11 +306,12 @@ impl Truth {
         }
         let own = state.own.entry((replica, user.clone())).or_default();
         let surely = if is_lied_to { SURELY_LIED_TO } else { SURELY };
-        if own.answered.is_some_and(|former| issued.by.began + surely < former) {
+        if !is_fooled && own.answered.is_some_and(|former| issued.by.began + surely < former) {
             found.push(format!("replica {replica} went back to a former token of {user}'s"));
         }
         own.answered = own.answered.max(Some(issued.by.began));
         if let Some(heard) = heard
+            && !is_late
             && heard.by.began > issued.by.began
             && !state.killed.contains(&heard.by.replica)
             && state.keeps_its_word(issued.by.began.min(heard.by.began))
@@ -318,7 +342,7 @@ impl Truth {
         }
     }
 
-    pub(super) fn violations(&self) -> Vec<String> {
+    pub(crate) fn violations(&self) -> Vec<String> {
         self.state().violations.clone()
     }
 

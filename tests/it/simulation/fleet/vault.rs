@@ -22,10 +22,10 @@ use crate::simulation::world::user;
 
 /// The clocks of one machine.
 #[derive(Debug)]
-pub(super) struct MachineClock {
-    pub(super) truth: Arc<Truth>,
+pub(crate) struct MachineClock {
+    pub(crate) truth: Arc<Truth>,
     /// What the wall clock is wrong by, in milliseconds.
-    pub(super) skew: AtomicI64,
+    pub(crate) skew: AtomicI64,
 }
 
 impl Clock for MachineClock {
@@ -36,7 +36,7 @@ impl Clock for MachineClock {
 
 #[derive(Debug)]
 pub(super) struct FleetVault {
-    pub(super) truth: Arc<Truth>,
+    pub(crate) truth: Arc<Truth>,
     pub(super) clock: Arc<MachineClock>,
     pub(super) replica: u64,
     /// The vault's: all replicas' have it in common.
@@ -58,7 +58,11 @@ impl FleetVault {
             return (number, Duration::from_millis(random.u64(10..100)), Outcome::Grant(Duration::from_secs(3_600)));
         }
         let most = if random.u8(..8) == 0 { u64::try_from(TIMEOUT.as_millis()).expect("is small") } else { 300 };
-        let latency = Duration::from_millis(random.u64(..most));
+        let mut latency = Duration::from_millis(random.u64(..most));
+        // A machine that stood still meanwhile, or its network: the answer is there, later than any may be.
+        if random.u8(..40) == 0 {
+            latency += TIMEOUT + Duration::from_millis(random.u64(..4_000));
+        }
         let outcome = match random.u8(..100) {
             0..75 => Outcome::Grant(Duration::from_secs(random.u64(2..60))),
             75..85 => Outcome::Unavailable((random.u8(..2) == 0).then(|| Duration::from_secs(random.u64(1..20)))),
