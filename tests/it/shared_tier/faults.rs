@@ -86,6 +86,8 @@ async fn a_stalled_server_holds_nobody_up_for_long() {
     let users = numbers(40);
     let replica = ground.replica().await;
     token_of(&replica, &users[0]).await;
+    // Callers have it before the others do.
+    metric_is(&replica.admin, WRITTEN, 1).await;
     metric_is(&replica.admin, UP, 1).await;
     ground.redis.signal(Signal::STOP);
     let first = took(&replica, &users[1]).await;
