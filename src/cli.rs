@@ -1,8 +1,9 @@
-//! The command line: `serve`, `check`, `get`, `health`, and the operator's commands.
+//! The command line: `serve`, `check`, `config`, `get`, `health`, the operator's commands, and what describes all of it to other programs.
 //!
 //! Must never print a secret that was not asked for: `get` prints the token if it is told to, on standard output, and nothing else does.
 
 mod checking;
+mod describing;
 mod diagnosis;
 mod getting;
 mod manual;
@@ -56,6 +57,10 @@ enum Command {
     Serve(Configured),
     /// Report every fault of a configuration, with file, line, key and remedy; or explain whether a caller may ask for a user.
     Check(Check),
+    /// Print what is in force by a configuration, with all defaults and without secrets.
+    Config(Configured),
+    /// Print the configuration's JSON schema, for editors.
+    Schema(describing::Schema),
     /// Ask a running broker for a token.
     Get(getting::Get),
     /// Ask a running broker whether it is ready; needs no identity.
@@ -110,6 +115,8 @@ pub fn run() -> ExitCode {
     match Cli::parse().command {
         Command::Serve(Configured { config }) => serve(&config),
         Command::Check(asked) => checking::check(asked),
+        Command::Config(Configured { config }) => describing::config(&config),
+        Command::Schema(asked) => describing::schema(asked),
         Command::Get(asked) => getting::get(asked),
         Command::Health(asked) => readiness::run(asked),
         Command::Users(asked) => operating::users(asked),

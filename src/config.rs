@@ -6,12 +6,14 @@
 use std::path::Path;
 
 mod addresses;
+mod asked;
 mod audit_table;
 mod auth_table;
 mod callers_overlap;
 mod client_ca;
 mod conflicts;
 mod credentials;
+mod described;
 mod faults;
 mod file_set;
 mod files;
@@ -21,6 +23,7 @@ mod fingerprint;
 pub(crate) mod fuzz;
 mod glob_walk;
 mod grpc_tls;
+mod in_force;
 mod key_names;
 mod last_good;
 mod limits;
@@ -30,6 +33,7 @@ mod partial_writes;
 mod patterns;
 mod permissions;
 mod reader;
+mod schema;
 mod service_accounts_table;
 mod shared_table;
 mod source;
@@ -39,12 +43,15 @@ mod traces_table;
 mod values;
 mod vault_table;
 mod versions;
+mod wrong_types;
 
 pub(crate) use self::source::read as read_file;
 pub use self::{
     faults::{Fault, Faults},
     file_set::Fingerprints,
     files::Files,
+    in_force::in_force,
+    schema::{SchemaOf, schema},
     values::{
         AdminConfig, AuditConfig, AuthConfig, CallerConfig, Config, GrpcConfig, Hits, Issuer, Kept, KeySource, Loaded, LogConfig,
         LogFormat, Merchants, OperatorConfig, Reloaded, Renewal, SealingKey, ServiceAccountsConfig, SharedConfig, SharedServer,

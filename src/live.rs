@@ -92,6 +92,8 @@ pub struct Serving {
     pub call_timeout: Duration,
     /// Whether metrics count calls by caller.
     pub label_callers: bool,
+    /// Whether they have calls by OpenTelemetry's conventions too.
+    pub rpc_metrics: bool,
     /// From the beginning of the shutdown until GOAWAY.
     pub lame_duck: Duration,
     /// How long calls in flight may take after that.
@@ -112,6 +114,7 @@ impl Default for Serving {
             authenticator: Authenticator::default(),
             call_timeout: CALL_TIMEOUT,
             label_callers: false,
+            rpc_metrics: false,
             lame_duck: Duration::ZERO,
             drain: Duration::ZERO,
             max_connection_age: CONNECTION_AGE,

@@ -19,7 +19,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{secret::Secret, telemetry::traces::Context, user::UserKey};
+use crate::{secret::Secret, telemetry::traces::Span, user::UserKey};
 
 /// The status of an answer whose head can't be read: what it was meant to say, a no perhaps, nobody knows.
 pub const UNREADABLE: u16 = 0;
@@ -30,11 +30,14 @@ pub const UNDOCUMENTED: &str = "it refuses the sign-in in a way that is not docu
 
 /// Where sign-ins go, under the base URL.
 pub const SIGN_IN_PATH: &str = "/oauth/token";
+/// How spans of sign-ins are named: by OpenTelemetry's conventions for HTTP, method and path.
+pub const SIGN_IN_SPAN: &str = "POST /oauth/token";
 
 /// Signs one user in, and out.
 pub trait SignIn: Send + Sync + 'static {
-    /// Sends one sign-in and classifies its answer; ends within the configured time. `trace` is the place to tell the vault, if any.
-    fn sign_in<'a>(&'a self, user: &'a UserKey, password: &'a Secret, trace: Option<Context>) -> SigningIn<'a>;
+    /// Sends one sign-in and classifies its answer; ends within the configured time. The vault is told the span's place, and the span how it
+    /// went.
+    fn sign_in<'a>(&'a self, user: &'a UserKey, password: &'a Secret, span: &'a Span) -> SigningIn<'a>;
 
     /// Ends a token of the user's that this vault gave; returns within the configured time. Not every stand-in offers it.
     fn sign_out<'a>(&'a self, _user: &'a UserKey, _token: &'a Secret) -> SigningOut<'a> {

@@ -77,6 +77,7 @@ fn serving(config: &Config, former: Option<&Former<'_>>, authenticator: Authenti
         authenticator,
         call_timeout: grpc.call_timeout,
         label_callers: config.admin.as_ref().is_some_and(|admin| admin.label_callers),
+        rpc_metrics: config.admin.as_ref().is_some_and(|admin| admin.rpc_metrics),
         lame_duck: grpc.lame_duck,
         drain: grpc.drain,
         max_connection_age: grpc.max_connection_age,

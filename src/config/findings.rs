@@ -9,6 +9,7 @@ use std::{
 };
 
 use super::{
+    asked::{Asked, Record},
     faults::{Fault, Report},
     permissions::{Permissions, Writers},
     source::Source,
@@ -35,11 +36,25 @@ impl At {
 pub(super) struct Findings<'s> {
     source: &'s Source,
     report: RefCell<Report>,
+    /// What the file is asked for, where somebody wants to know.
+    record: Option<RefCell<Record>>,
 }
 
 impl<'s> Findings<'s> {
     pub(super) fn new(source: &'s Source) -> Self {
-        Self { source, report: RefCell::default() }
+        Self { source, report: RefCell::default(), record: None }
+    }
+
+    /// The same, and notes what the file is asked for.
+    pub(super) fn recording(source: &'s Source) -> Self {
+        Self { record: Some(RefCell::default()), ..Self::new(source) }
+    }
+
+    /// Notes what the file is asked for, if somebody wants to know.
+    pub(super) fn record(&self, note: impl FnOnce(&mut Record)) {
+        if let Some(record) = &self.record {
+            note(&mut record.borrow_mut());
+        }
     }
 
     /// The file that is being read.
@@ -111,6 +126,11 @@ impl<'s> Findings<'s> {
         if let Some(message) = not_after.and_then(|end| ending(end, SystemClock.now().wall)) {
             self.warn(at, key, message);
         }
+    }
+
+    /// What was found, and what was asked for.
+    pub(super) fn into_recorded(self) -> (Report, Vec<Asked>) {
+        (self.report.into_inner(), self.record.map(RefCell::into_inner).unwrap_or_default().into_asked())
     }
 
     /// What was found.

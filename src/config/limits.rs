@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 /// A value's default, and the least and the most it may be.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Limits<T> {
     pub(super) default: T,
     pub(super) least: T,

@@ -63,13 +63,13 @@ pub(super) fn read(findings: &Findings<'_>, table: DeTable<'_>) -> Main {
     let mut root = Reader::root(findings, table);
     let patterns = root.strings("credentials_files");
     let state_directory = read_state_directory(&mut root);
-    let (grpc, tls, places) = read_grpc(root.table("grpc", "grpc"));
+    let (grpc, tls, places) = read_grpc(root.table_or_empty("grpc", "grpc"));
     let admin = root.table("admin", "admin").map(read_admin);
-    let log = read_log(root.table("log", "log"));
-    let (audit, trail) = root.table("audit", "audit").map(audit_table::read).unwrap_or_default();
+    let log = read_log(root.table_or_empty("log", "log"));
+    let (audit, trail) = audit_table::read(root.table_or_empty("audit", "audit"));
     let traces = root.table("traces", "traces").and_then(traces_table::read);
     let vault = vault_table::read(root.table("vault", "vault"), findings);
-    let access = auth_table::read_auth(root.table("auth", "auth"));
+    let access = auth_table::read_auth(Some(root.table_or_empty("auth", "auth")));
     let has_callers = root.has("callers");
     let callers = auth_table::read_callers(&mut root);
     let operator = root.table("operator", "operator").and_then(operator_table::read);
@@ -86,13 +86,13 @@ pub(super) fn read(findings: &Findings<'_>, table: DeTable<'_>) -> Main {
         &Listening {
             grpc: Found { value: grpc.listen, at: grpc_at },
             health: grpc.health_listen.map(|value| Found { value, at: health_at }),
-            admin: admin.map(|(listen, _)| listen),
+            admin: admin.as_ref().map(|(listen, _)| *listen),
             tls,
             access: &access,
             callers: has_callers,
         },
     );
-    let admin = admin.map(|(listen, label_callers)| AdminConfig { listen: listen.value, label_callers });
+    let admin = admin.map(|(_, admin)| admin);
     let auth = access.auth;
     let config = vault.map(|vault| Config {
         state_directory,
@@ -128,26 +128,19 @@ fn read_state_directory(root: &mut Reader<'_, '_>) -> Option<PathBuf> {
     Some(path)
 }
 
-fn read_grpc(table: Option<Reader<'_, '_>>) -> (GrpcConfig, TlsTable, (At, At)) {
+fn read_grpc(mut table: Reader<'_, '_>) -> (GrpcConfig, TlsTable, (At, At)) {
+    let listen = table.address_or("listen", GRPC_LISTEN, At::NOWHERE);
+    let health = table.address("health_listen");
     let mut grpc = GrpcConfig {
-        listen: GRPC_LISTEN,
-        health_listen: None,
-        lame_duck: limits::LAME_DUCK.default,
-        drain: limits::DRAIN.default,
-        call_timeout: limits::CALL_TIMEOUT.default,
-        max_connection_age: limits::MAX_CONNECTION_AGE.default,
+        listen: listen.value,
+        health_listen: health.map(|found| found.value),
+        lame_duck: table.duration("lame_duck", &limits::LAME_DUCK),
+        drain: table.duration("drain", &limits::DRAIN),
+        call_timeout: table.duration("call_timeout", &limits::CALL_TIMEOUT),
+        max_connection_age: table.duration("max_connection_age", &limits::MAX_CONNECTION_AGE),
         tls: None,
     };
     let mut tls = TlsTable { at: None, asks_for_certificates: false };
-    let Some(mut table) = table else { return (grpc, tls, (At::NOWHERE, At::NOWHERE)) };
-    let listen = table.address("listen").unwrap_or(Found { value: GRPC_LISTEN, at: At::NOWHERE });
-    let health = table.address("health_listen");
-    grpc.listen = listen.value;
-    grpc.health_listen = health.map(|found| found.value);
-    grpc.lame_duck = table.duration("lame_duck", &limits::LAME_DUCK);
-    grpc.drain = table.duration("drain", &limits::DRAIN);
-    grpc.call_timeout = table.duration("call_timeout", &limits::CALL_TIMEOUT);
-    grpc.max_connection_age = table.duration("max_connection_age", &limits::MAX_CONNECTION_AGE);
     if let Some(inner) = table.table("tls", "grpc.tls") {
         tls = TlsTable { at: Some(inner.at()), asks_for_certificates: inner.has("client_ca_file") };
         grpc.tls = grpc_tls::read(inner);
@@ -156,27 +149,23 @@ fn read_grpc(table: Option<Reader<'_, '_>>) -> (GrpcConfig, TlsTable, (At, At)) 
     (grpc, tls, (listen.at, health.map_or(At::NOWHERE, |found| found.at)))
 }
 
-fn read_admin(mut table: Reader<'_, '_>) -> (Found<SocketAddr>, bool) {
-    let listen = table.address("listen").unwrap_or(Found { value: ADMIN_LISTEN, at: table.at() });
+fn read_admin(mut table: Reader<'_, '_>) -> (Found<SocketAddr>, AdminConfig) {
+    let at = table.at();
+    let listen = table.address_or("listen", ADMIN_LISTEN, at);
     let label_callers = table.boolean("label_callers", false).value;
+    let rpc_metrics = table.boolean("rpc_metrics", false).value;
     table.finish();
-    (listen, label_callers)
+    (listen, AdminConfig { listen: listen.value, label_callers, rpc_metrics })
 }
 
-fn read_log(table: Option<Reader<'_, '_>>) -> LogConfig {
-    let mut log = LogConfig { format: LogFormat::Json, level: Level::INFO };
-    if let Some(mut table) = table {
-        log.format = table.choice("format", log.format, &[("json", LogFormat::Json), ("text", LogFormat::Text)]);
-        let levels = [
-            ("error", Level::ERROR),
-            ("warn", Level::WARN),
-            ("info", Level::INFO),
-            ("debug", Level::DEBUG),
-            ("trace", Level::TRACE),
-        ];
-        log.level = table.choice("level", log.level, &levels);
-        table.finish();
-    }
+fn read_log(mut table: Reader<'_, '_>) -> LogConfig {
+    let levels =
+        [("error", Level::ERROR), ("warn", Level::WARN), ("info", Level::INFO), ("debug", Level::DEBUG), ("trace", Level::TRACE)];
+    let log = LogConfig {
+        format: table.choice("format", LogFormat::Json, &[("json", LogFormat::Json), ("text", LogFormat::Text)]),
+        level: table.choice("level", Level::INFO, &levels),
+    };
+    table.finish();
     log
 }
 

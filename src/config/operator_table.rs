@@ -14,7 +14,7 @@ pub(super) fn read(mut table: Reader<'_, '_>) -> Option<OperatorConfig> {
     const KEY: &str = "socket";
     let at = table.at();
     let socket = table.string(KEY);
-    let uids = table.uids("uids").unwrap_or_else(|| UIDS.to_vec());
+    let uids = table.uids("uids", &UIDS).unwrap_or_else(|| UIDS.to_vec());
     if socket.is_none() && table.lacks(KEY) {
         table.fault(at, KEY, "is missing: name the socket, such as \"/run/token-broker/operator.sock\", or remove [operator]");
     }

@@ -36,7 +36,6 @@ pub(super) enum Writers {
 
 impl Permissions {
     /// Of a file that is its owner's alone.
-    #[cfg(any(test, fuzzing))]
     pub(super) const OWNER_ALONE: Self = Self { mode: 0o600, strange_group: false };
 
     pub(super) fn of(metadata: &fs::Metadata) -> Self {

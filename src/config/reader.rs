@@ -5,17 +5,20 @@
 use std::{borrow::Cow, net::SocketAddr, path::PathBuf, time::Duration};
 
 use humantime::format_duration;
+use serde_json::Value;
 use toml::{
     Spanned,
-    de::{DeInteger, DeTable, DeValue},
+    de::{DeTable, DeValue},
 };
 
 use super::{
+    asked::{self, Shape},
     faults::{Fault, Report},
     findings::{At, Findings},
     key_names::{nearest, shown},
     limits::Limits,
     source::Source,
+    wrong_types::{duration_remedy, wrong_type},
 };
 
 /// A value, and where it stands.
@@ -36,6 +39,8 @@ pub(super) struct Reader<'f, 'i> {
     findings: &'f Findings<'f>,
     /// The table's name; empty for the file itself.
     name: &'static str,
+    /// Which of the tables of that name.
+    index: usize,
     at: At,
     table: DeTable<'i>,
     /// The keys that were asked for.
@@ -57,7 +62,11 @@ pub(super) fn parse(source: &Source) -> Result<DeTable<'_>, Report> {
 impl<'f, 'i> Reader<'f, 'i> {
     /// The table that is the file.
     pub(super) fn root(findings: &'f Findings<'f>, table: DeTable<'i>) -> Self {
-        Self { findings, name: "", at: At::NOWHERE, table, known: Vec::new(), mistaken: &[] }
+        Self::of(findings, ("", 0), At::NOWHERE, table)
+    }
+
+    fn of(findings: &'f Findings<'f>, (name, index): (&'static str, usize), at: At, table: DeTable<'i>) -> Self {
+        Self { findings, name, index, at, table, known: Vec::new(), mistaken: &[] }
     }
 
     /// Where to tell what is wrong.
@@ -85,9 +94,24 @@ impl<'f, 'i> Reader<'f, 'i> {
         self.table.contains_key(key)
     }
 
-    fn take(&mut self, key: &'static str) -> Option<Found<DeValue<'i>>> {
+    /// Takes a key out; `asked` says what it may hold, and what it means where it is missing.
+    fn take(&mut self, key: &'static str, asked: impl FnOnce() -> (Shape, Option<Value>)) -> Option<Found<DeValue<'i>>> {
         self.known.push(key);
-        self.table.remove(key).map(found)
+        let taken = self.table.remove(key).map(found);
+        self.findings.record(|record| {
+            record.note((self.name, self.index), key, asked(), taken.as_ref().map(|taken| &taken.value));
+        });
+        taken
+    }
+
+    /// Says what the key that was asked for last means where it is missing.
+    pub(super) fn unless_given(&self, default: &str) {
+        self.findings.record(|record| record.unless_given(default, false));
+    }
+
+    /// The same of what depends on this machine.
+    pub(super) fn here_unless_given(&self, default: &str) {
+        self.findings.record(|record| record.unless_given(default, true));
     }
 
     fn text(&self, key: &str, Found { value, at }: Found<DeValue<'i>>) -> Option<Found<Cow<'i, str>>> {
@@ -104,7 +128,11 @@ impl<'f, 'i> Reader<'f, 'i> {
 
     /// A string; none where the key is missing or of another type (which is reported).
     pub(super) fn string(&mut self, key: &'static str) -> Option<Found<Cow<'i, str>>> {
-        let found = self.take(key)?;
+        self.string_of(key, || (Shape::Text, None))
+    }
+
+    fn string_of(&mut self, key: &'static str, asked: impl FnOnce() -> (Shape, Option<Value>)) -> Option<Found<Cow<'i, str>>> {
+        let found = self.take(key, asked)?;
         self.text(key, found)
     }
 
@@ -117,7 +145,8 @@ impl<'f, 'i> Reader<'f, 'i> {
     /// A boolean, `default` where it is missing.
     pub(super) fn boolean(&mut self, key: &'static str, default: bool) -> Found<bool> {
         let missing = Found { value: default, at: At::NOWHERE };
-        let Some(Found { value, at }) = self.take(key) else { return missing };
+        let asked = || (Shape::Boolean, Some(Value::from(default)));
+        let Some(Found { value, at }) = self.take(key, asked) else { return missing };
         if let DeValue::Boolean(value) = value {
             return Found { value, at };
         }
@@ -127,7 +156,8 @@ impl<'f, 'i> Reader<'f, 'i> {
 
     /// A whole number within its limits.
     pub(super) fn integer(&mut self, key: &'static str, limits: &Limits<u64>) -> u64 {
-        let Some(Found { value, at }) = self.take(key) else { return limits.default };
+        let asked = || (Shape::Integer(*limits), Some(Value::from(limits.default)));
+        let Some(Found { value, at }) = self.take(key, asked) else { return limits.default };
         let DeValue::Integer(value) = value else {
             self.wrong_type(at, key, &value, "an integer", "write digits, without quotes");
             return limits.default;
@@ -143,7 +173,8 @@ impl<'f, 'i> Reader<'f, 'i> {
 
     /// A part of a whole, from 0 to 1.
     pub(super) fn fraction(&mut self, key: &'static str, default: f64) -> f64 {
-        let Some(Found { value, at }) = self.take(key) else { return default };
+        let asked = || (Shape::Fraction, Some(asked::fraction(default)));
+        let Some(Found { value, at }) = self.take(key, asked) else { return default };
         let text = match &value {
             DeValue::Float(value) => value.as_str().to_owned(),
             DeValue::Integer(value) if value.radix() == 10 => value.as_str().to_owned(),
@@ -168,7 +199,8 @@ impl<'f, 'i> Reader<'f, 'i> {
 
     /// A duration within its limits.
     pub(super) fn duration(&mut self, key: &'static str, limits: &Limits<Duration>) -> Duration {
-        let Some(Found { value, at }) = self.take(key) else { return limits.default };
+        let asked = || (Shape::Duration(*limits), Some(asked::duration(limits.default)));
+        let Some(Found { value, at }) = self.take(key, asked) else { return limits.default };
         let DeValue::String(value) = value else {
             self.wrong_type(at, key, &value, "a string with a duration", &duration_remedy(&value));
             return limits.default;
@@ -189,7 +221,7 @@ impl<'f, 'i> Reader<'f, 'i> {
 
     /// An address to listen on.
     pub(super) fn address(&mut self, key: &'static str) -> Option<Found<SocketAddr>> {
-        let Found { value, at } = self.string(key)?;
+        let Found { value, at } = self.string_of(key, || (Shape::Address, None))?;
         let address = value.parse().ok();
         if address.is_none() {
             self.fault(
@@ -201,9 +233,20 @@ impl<'f, 'i> Reader<'f, 'i> {
         address.map(|value| Found { value, at })
     }
 
-    /// One of a few words; the first is the default.
-    pub(super) fn choice<T: Copy>(&mut self, key: &'static str, default: T, choices: &[(&str, T)]) -> T {
-        let Some(Found { value, at }) = self.string(key) else { return default };
+    /// The same, `default` where it is missing.
+    pub(super) fn address_or(&mut self, key: &'static str, default: SocketAddr, missing_at: At) -> Found<SocketAddr> {
+        let found = self.address(key);
+        self.unless_given(&default.to_string());
+        found.unwrap_or(Found { value: default, at: missing_at })
+    }
+
+    /// One of a few words.
+    pub(super) fn choice<T: Copy + PartialEq>(&mut self, key: &'static str, default: T, choices: &[(&str, T)]) -> T {
+        let asked = || {
+            let meant = choices.iter().find(|(_, choice)| *choice == default).map(|(word, _)| Value::from(*word));
+            (Shape::Choice(choices.iter().map(|(word, _)| (*word).to_owned()).collect()), meant)
+        };
+        let Some(Found { value, at }) = self.string_of(key, asked) else { return default };
         if let Some((_, choice)) = choices.iter().find(|(word, _)| *word == value) {
             return *choice;
         }
@@ -214,7 +257,7 @@ impl<'f, 'i> Reader<'f, 'i> {
 
     /// A list of strings.
     pub(super) fn strings(&mut self, key: &'static str) -> Vec<Found<Cow<'i, str>>> {
-        let Some(Found { value, at }) = self.take(key) else { return Vec::new() };
+        let Some(Found { value, at }) = self.take(key, || (Shape::Texts, None)) else { return Vec::new() };
         let DeValue::Array(array) = value else {
             self.wrong_type(at, key, &value, "an array of strings", "write it in square brackets, such as [\"…\"]");
             return Vec::new();
@@ -222,9 +265,9 @@ impl<'f, 'i> Reader<'f, 'i> {
         array.into_iter().filter_map(|item| self.text(key, found(item))).collect()
     }
 
-    /// A list of ids of users of the system; none where it is missing.
-    pub(super) fn uids(&mut self, key: &'static str) -> Option<Vec<u32>> {
-        let Found { value, at } = self.take(key)?;
+    /// A list of ids of users of the system; none where it is missing, which means `default`.
+    pub(super) fn uids(&mut self, key: &'static str, default: &[u32]) -> Option<Vec<u32>> {
+        let Found { value, at } = self.take(key, || (Shape::Uids, Some(Value::from(default))))?;
         let DeValue::Array(array) = value else {
             self.wrong_type(at, key, &value, "an array of integers", "write it in square brackets, such as [1000]");
             return None;
@@ -246,7 +289,7 @@ impl<'f, 'i> Reader<'f, 'i> {
 
     /// A string, or a list of them.
     pub(super) fn one_or_more(&mut self, key: &'static str) -> Option<Found<OneOrMore<'i>>> {
-        let Found { value, at } = self.take(key)?;
+        let Found { value, at } = self.take(key, || (Shape::OneOrMore, None))?;
         let is_list = value.is_array();
         let given =
             if let DeValue::Array(array) = value { array.into_iter().map(found).collect() } else { vec![Found { value, at }] };
@@ -256,19 +299,24 @@ impl<'f, 'i> Reader<'f, 'i> {
 
     /// A table; `name` is its full name.
     pub(super) fn table(&mut self, key: &'static str, name: &'static str) -> Option<Self> {
-        let Found { value, at } = self.take(key)?;
+        let Found { value, at } = self.take(key, || (Shape::Table, None))?;
         if let DeValue::Table(table) = value {
-            return Some(Self { findings: self.findings, name, at, table, known: Vec::new(), mistaken: &[] });
+            return Some(Self::of(self.findings, (name, 0), at, table));
         }
         self.wrong_type(at, key, &value, "a table", &format!("write [{name}] on a line of its own"));
         None
+    }
+
+    /// A table that is the same where it is missing as where it is empty.
+    pub(super) fn table_or_empty(&mut self, key: &'static str, name: &'static str) -> Self {
+        self.table(key, name).unwrap_or_else(|| Self::of(self.findings, (name, 0), At::NOWHERE, DeTable::new()))
     }
 
     /// An array of tables; `name` is its full name.
     pub(super) fn tables(&mut self, key: &'static str, name: &'static str) -> impl Iterator<Item = Self> + use<'f, 'i> {
         let findings = self.findings;
         let remedy = format!("write [[{name}]] on a line of its own");
-        let array = match self.take(key) {
+        let array = match self.take(key, || (Shape::Tables, None)) {
             Some(Found { value: DeValue::Array(array), .. }) => Some(array),
             Some(Found { value, at }) => {
                 self.wrong_type(at, key, &value, "an array of tables", &remedy);
@@ -276,9 +324,9 @@ impl<'f, 'i> Reader<'f, 'i> {
             }
             None => None,
         };
-        array.into_iter().flatten().map(found).filter_map(move |Found { value, at }| {
+        array.into_iter().flatten().map(found).enumerate().filter_map(move |(index, Found { value, at })| {
             if let DeValue::Table(table) = value {
-                return Some(Self { findings, name, at, table, known: Vec::new(), mistaken: &[] });
+                return Some(Self::of(findings, (name, index), at, table));
             }
             wrong_type(findings, at, name.to_owned(), &value, "a table", &remedy);
             None
@@ -288,9 +336,10 @@ impl<'f, 'i> Reader<'f, 'i> {
     /// Takes every key that is left, for a table whose keys are free: pairs of a key and its value, which must be a string.
     pub(super) fn rest(mut self) -> Vec<(Cow<'i, str>, Found<Cow<'i, str>>)> {
         let table = std::mem::take(&mut self.table);
-        let pair = |(key, value): (Spanned<Cow<'i, str>>, _)| {
+        let pair = |(key, value): (Spanned<Cow<'i, str>>, Spanned<DeValue<'i>>)| {
             let at = At(Some(key.span().start));
             let key = key.into_inner();
+            self.findings.record(|record| record.note((self.name, self.index), &key, (Shape::Free, None), Some(value.get_ref())));
             self.text(&shown(&key), Found { at, ..found(value) }).map(|value| (key, value))
         };
         table.into_iter().filter_map(pair).collect()
@@ -329,29 +378,4 @@ impl<'f, 'i> Reader<'f, 'i> {
 fn found<T>(spanned: Spanned<T>) -> Found<T> {
     let at = At(Some(spanned.span().start));
     Found { value: spanned.into_inner(), at }
-}
-
-fn wrong_type(findings: &Findings<'_>, at: At, key: String, value: &DeValue<'_>, expected: &str, remedy: &str) {
-    let is = match value {
-        DeValue::String(_) => "a string",
-        DeValue::Integer(_) => "an integer",
-        DeValue::Float(_) => "a float",
-        DeValue::Boolean(_) => "a boolean",
-        DeValue::Datetime(_) => "a date or time",
-        DeValue::Array(_) => "an array",
-        DeValue::Table(_) => "a table",
-    };
-    findings.wrong_type(at, key, format!("is {is}, but must be {expected}: {remedy}"));
-}
-
-/// Where a bare number stands for a duration, most likely seconds are meant.
-fn duration_remedy(value: &DeValue<'_>) -> String {
-    /// Longer numbers are no seconds, and not worth repeating.
-    const DIGITS: usize = 6;
-    match value.as_integer().map(DeInteger::as_str) {
-        Some(digits) if digits.len() <= DIGITS && digits.bytes().all(|byte| byte.is_ascii_digit()) => {
-            format!("if seconds are meant, write \"{digits}s\"")
-        }
-        _ => "write a number with its unit, such as \"90s\"".to_owned(),
-    }
 }

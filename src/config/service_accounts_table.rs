@@ -50,17 +50,26 @@ fn put_together(table: &mut Reader<'_, '_>) -> Option<ServiceAccountsConfig> {
         }
         value.into_owned()
     });
+    table.unless_given(AUDIENCE);
     let keys = keys(table, names.as_ref().map(Vec::len));
     let token_review = table.boolean("token_review", false);
-    let review_url = match table.string("token_review_url") {
+    let review_url = table.string("token_review_url");
+    table.unless_given(TOKEN_REVIEW_URL);
+    let review_url = match review_url {
         Some(Found { value, at }) => base_url(&value).map_err(|why| table.fault(at, "token_review_url", why)).ok(),
         None => Target::parse(TOKEN_REVIEW_URL),
     };
-    let ca_file = table.path("ca_file").or_else(|| Some(PathBuf::from(CLUSTER_CA)).filter(|path| path.exists()));
+    let mounted = Some(PathBuf::from(CLUSTER_CA)).filter(|path| path.exists());
+    let ca_file = table.path("ca_file");
+    if mounted.is_some() {
+        table.here_unless_given(CLUSTER_CA);
+    }
+    let ca_file = ca_file.or(mounted);
     if let Some(why) = ca_file.as_ref().and_then(|path| authorities(table, path).err()) {
         table.fault(table.at(), "ca_file", format!("names a file {why}"));
     }
     let token_file = table.path("token_file").unwrap_or_else(|| PathBuf::from(OWN_TOKEN));
+    table.unless_given(OWN_TOKEN);
     if let Err(why) = own_token(table, &token_file) {
         table.fault(table.at(), "token_file", format!("names a file that {why}"));
     }
@@ -113,10 +122,14 @@ fn issuers(table: &mut Reader<'_, '_>) -> Option<Vec<String>> {
 
 /// The keys of each issuer: from one place for all, or one for each.
 fn keys(table: &mut Reader<'_, '_>, issuers: Option<usize>) -> Option<Vec<KeySource>> {
-    if table.has("jwks_url") && table.has("jwks_file") {
+    let has_file = table.has("jwks_file");
+    if table.has("jwks_url") && has_file {
         table.fault(table.at(), "jwks_url", "stands beside jwks_file: keep one of the two");
     }
     let urls = table.one_or_more("jwks_url");
+    if !has_file {
+        table.unless_given(JWKS_URL);
+    }
     let files = table.one_or_more("jwks_file");
     let urls = urls.map(|found| {
         each(table, "jwks_url", found, issuers, |table, Found { value, at }| {

@@ -19,6 +19,7 @@ mod credentials;
 mod faulty;
 mod halves;
 mod reload;
+mod schema;
 mod shared;
 mod traces;
 mod unseen;
@@ -41,7 +42,10 @@ fn directory(files: &[(&str, &[u8])]) -> TempDir {
 }
 
 fn load_in(directory: &TempDir) -> Result<Loaded, Faults> {
-    load(&directory.path().join("main.toml"))
+    let path = directory.path().join("main.toml");
+    let read = load(&path);
+    schema::agrees(&path, &read);
+    read
 }
 
 fn load_text(text: &str) -> Result<Loaded, Faults> {

@@ -123,6 +123,8 @@ pub struct AdminConfig {
     pub listen: SocketAddr,
     /// Whether metrics count calls by caller.
     pub label_callers: bool,
+    /// Whether they have calls by OpenTelemetry's conventions too.
+    pub rpc_metrics: bool,
 }
 
 /// `[log]`

@@ -5,7 +5,7 @@
 
 use std::{fmt, sync::Arc, time::SystemTime};
 
-use http::{HeaderMap, Response};
+use http::{HeaderMap, Response, Uri};
 use tokio::time::Instant;
 use tonic::{Code, Status, body::Body};
 use tracing::{debug, error, info};
@@ -19,7 +19,7 @@ use crate::{
     broker::{Broker, BrokerError, NoToken, Outcome},
     caller::CallerId,
     clock::{Clock, Moment},
-    live::Snapshot,
+    live::{Serving, Snapshot},
     net::Session,
     reason::Reason,
     request_id::{self, RequestId},
@@ -34,6 +34,8 @@ use crate::{
 
 /// As OpenTelemetry names spans of calls, and their method.
 const METHOD: &str = "tokenbroker.v1.TokenBrokerService/GetToken";
+/// Longest host that a span has: no name in the DNS is longer.
+const HOST_MAX: usize = 253;
 
 /// Where calls are told of.
 pub struct Observer {
@@ -74,6 +76,7 @@ pub(super) struct Guard<'s> {
     observer: Arc<Observer>,
     session: &'s Session,
     label_callers: bool,
+    rpc_metrics: bool,
     pub(super) id: RequestId,
     /// When its headers were here.
     pub(super) received: Moment,
@@ -87,11 +90,12 @@ pub(super) struct Guard<'s> {
 
 impl<'s> Guard<'s> {
     /// A call with these headers begins.
-    pub(super) fn begin(observer: &Arc<Observer>, session: &'s Session, label_callers: bool, headers: &HeaderMap) -> Self {
+    pub(super) fn begin(observer: &Arc<Observer>, session: &'s Session, serving: &Serving, headers: &HeaderMap) -> Self {
         let parent = Context::of(headers);
         Self {
             session,
-            label_callers,
+            label_callers: serving.label_callers,
+            rpc_metrics: serving.rpc_metrics,
             id: RequestId::given(headers.get(request_id::KEY)),
             received: observer.clock.now(),
             parent,
@@ -99,6 +103,21 @@ impl<'s> Guard<'s> {
             call: None,
             finished: false,
             observer: Arc::clone(observer),
+        }
+    }
+
+    /// Notes in the span which address the caller uses for the broker, and where it is itself.
+    pub(super) fn addressed(&self, uri: &Uri) {
+        if !self.span.is_recorded() {
+            return;
+        }
+        self.span.set("network.peer.address", self.session.connection.address().to_string());
+        // Whoever calls may write there what it wants to.
+        if let Some(authority) = uri.authority().filter(|authority| authority.host().len() <= HOST_MAX) {
+            self.span.set("server.address", authority.host().trim_matches(['[', ']']).to_owned());
+            if let Some(port) = authority.port_u16() {
+                self.span.set_number("server.port", port.into());
+            }
         }
     }
 
@@ -144,6 +163,9 @@ impl<'s> Guard<'s> {
         let (code, reason, outcome) = (status::name(end.code()), end.reason().map_or("", Reason::as_str), end.outcome().as_str());
         metrics.call(&CallEnd { code, reason, outcome }, now.mono.saturating_duration_since(self.received.mono));
         let (user, would_deny) = self.call.as_ref().map(|call| call.notes.take_user()).unwrap_or_default();
+        if self.rpc_metrics {
+            metrics.rpc.count(METHOD, code, is_error(code), now.mono.saturating_duration_since(self.received.mono));
+        }
         let mut told = true;
         match end {
             End::Answered { left, .. } => metrics.handed_out(*left),

@@ -87,10 +87,11 @@ impl Layer {
     /// Answers one call.
     pub(super) async fn call(&self, request: Request<Incoming>, session: &Session) -> Response<Body> {
         let snapshot = self.broker.in_force();
-        let mut guard = Guard::begin(&self.observer, session, snapshot.serving.label_callers, request.headers());
+        let mut guard = Guard::begin(&self.observer, session, &snapshot.serving, request.headers());
         if is_too_large(&request) {
             return guard.refused(BrokerError::MetadataTooLarge);
         }
+        guard.addressed(request.uri());
         let handled = {
             let handling = pin!(AssertUnwindSafe(self.handle(request, session, snapshot, &mut guard)).catch_unwind());
             session.connection.counting(WaitKind::Call, handling).await

@@ -29,7 +29,7 @@ use crate::{
         version::Version,
     },
     users::{Credential, waiters::FlightOutcome},
-    vault::{Failure, Grant},
+    vault::{Failure, Grant, SIGN_IN_SPAN},
 };
 
 /// What a flight brings.
@@ -254,10 +254,10 @@ async fn sign_in(flight: &FlightContext, eligible: Eligible, pass: Pass, began: 
     // A sign-in may take long, and is not to keep a former configuration for that.
     drop(snapshot);
     let former = user.token();
-    let span = shared.parts.traces.within(Some(&flight.span), "sign_in", SpanRole::Client);
+    let span = shared.parts.traces.within(Some(&flight.span), SIGN_IN_SPAN, SpanRole::Client);
     *sent = true;
     let unfinished = Some(shared.sent.token());
-    let result = sign_in.sign_in(&user.key, &credential.password, span.context()).await;
+    let result = sign_in.sign_in(&user.key, &credential.password, &span).await;
     let now = shared.parts.clock.now();
     let (version, took) = (credential.version, now.mono.saturating_duration_since(began.mono));
     let kind = result.as_ref().err().map_or("granted", Failure::kind);

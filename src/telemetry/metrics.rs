@@ -22,6 +22,7 @@ use prometheus_client::{
 
 pub mod gauges;
 mod histogram;
+mod rpc_calls;
 mod shared_tier;
 #[cfg(test)]
 mod tests;
@@ -29,7 +30,7 @@ mod text_format;
 mod would_deny;
 
 pub use self::shared_tier::{SharedEntry, SharedOperation};
-use self::{gauges::Gauges, histogram::Histogram, shared_tier::SharedTier, would_deny::WouldDeny};
+use self::{gauges::Gauges, histogram::Histogram, rpc_calls::RpcCalls, shared_tier::SharedTier, would_deny::WouldDeny};
 
 /// Before every name of ours.
 const PREFIX: &str = "token_broker";
@@ -189,6 +190,8 @@ pub struct Metrics {
     pub log_lines_lost: Counter,
     merchants: LabelValues,
     callers: LabelValues,
+    /// Calls by OpenTelemetry's conventions, where that is asked for.
+    pub rpc: RpcCalls,
     registry: Registry,
 }
 
@@ -219,6 +222,7 @@ impl Default for Metrics {
             log_lines_lost: Counter::default(),
             merchants: LabelValues::new(MERCHANTS_MAX),
             callers: LabelValues::new(CALLERS_MAX),
+            rpc: RpcCalls::default(),
             registry: Registry::with_prefix(PREFIX),
         };
         // There from the start, so that the first of a kind shows as an increase.
@@ -357,6 +361,7 @@ impl Metrics {
         let mut text = String::new();
         encode_registry(&mut text, &self.registry)?;
         encode_registry(&mut text, &gauges.registry(&self.merchants))?;
+        self.rpc.encode(&mut text)?;
         encode_eof(&mut text)?;
         Ok(match format {
             Format::OpenMetrics => text,

@@ -34,7 +34,7 @@ use crate::{
     config::VaultConfig,
     outbound::{self, HttpClientError},
     secret::Secret,
-    telemetry::traces::{self, Context},
+    telemetry::traces::{self, Context, Span},
     user::UserKey,
 };
 
@@ -71,8 +71,8 @@ impl fmt::Debug for HttpVault {
 }
 
 impl SignIn for HttpVault {
-    fn sign_in<'a>(&'a self, user: &'a UserKey, password: &'a Secret, trace: Option<Context>) -> SigningIn<'a> {
-        Box::pin(self.exchange(user, password, trace))
+    fn sign_in<'a>(&'a self, user: &'a UserKey, password: &'a Secret, span: &'a Span) -> SigningIn<'a> {
+        Box::pin(self.exchange(user, password, span))
     }
 
     fn sign_out<'a>(&'a self, user: &'a UserKey, token: &'a Secret) -> SigningOut<'a> {
@@ -109,15 +109,17 @@ impl HttpVault {
     }
 
     /// One request and its answer, within the timeout. An answer that has begun counts, however it ends: its status may be a no.
-    async fn exchange(&self, user: &UserKey, password: &Secret, trace: Option<Context>) -> Result<Grant, Failure> {
+    async fn exchange(&self, user: &UserKey, password: &Secret, span: &Span) -> Result<Grant, Failure> {
+        self.describe(span);
         let mut timeout = pin!(sleep(self.timeout));
         let at = self.clock.now().wall;
         let sent = tokio::select! {
             biased;
-            sent = self.send(user, form(user, password), trace) => sent,
+            sent = self.send(user, form(user, password), span.context()) => sent,
             () = &mut timeout => return Err(unavailable("it did not answer in time")),
         };
         let mut response = sent.map_err(|error| transport(&error))?;
+        span.set_number("http.response.status_code", response.status().as_u16().into());
         let mut body = Zeroizing::new(Vec::new());
         let unreadable = read(&mut body, &mut response, timeout).await;
         let headers = response.headers();
@@ -143,6 +145,15 @@ impl HttpVault {
                 }
                 Err(failure)
             }
+        }
+    }
+
+    /// Says in a span where the request goes: the configuration lets no URL have a user or a query.
+    fn describe(&self, span: &Span) {
+        if span.is_recorded() {
+            span.set("url.full", self.endpoint.to_string());
+            span.set("server.address", self.endpoint.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned());
+            span.set_number("server.port", self.endpoint.port_or_known_default().unwrap_or_default().into());
         }
     }
 

@@ -214,6 +214,8 @@ def test_traces_and_labels_are_written_where_they_are_set():
     assert told["traces"] == {"endpoint": "http://otel-collector.observability:4317", "sample_ratio": 0.01}
     assert told["admin"]["label_callers"] is True
     assert config({"admin": {"labelCallers": False}})["admin"]["label_callers"] is False
+    assert told["admin"]["rpc_metrics"] is True
+    assert "rpc_metrics" not in config()["admin"]
     assert "traces" not in config()
 
 

@@ -183,3 +183,9 @@ def test_labels_of_ours_are_not_replaced():
 
 def test_the_services_ports_are_no_environment_variables():
     assert pod(render())["enableServiceLinks"] is False
+
+
+def test_the_collectors_headers_come_from_a_secret():
+    (variable,) = broker(render(variant="traces"))["env"]
+    reference = {"secretKeyRef": {"name": "otel-collector", "key": "headers"}}
+    assert variable == {"name": "OTEL_EXPORTER_OTLP_HEADERS", "valueFrom": reference}

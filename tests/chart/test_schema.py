@@ -62,6 +62,12 @@ WRONG = {
     ),
     "a path for the audit trail": ({"audit": {"file": "../a"}}, "/audit/file"),
     "hits told in neither way": ({"audit": {"hits": "none"}}, "/audit/hits"),
+    "a variable that is given twice": (
+        {"extraEnv": [{"name": "A", "value": "a", "valueFrom": {"secretKeyRef": {"name": "b", "key": "c"}}}]},
+        "/extraEnv/0",
+    ),
+    "a variable from a whole Secret": ({"extraEnv": [{"name": "A", "valueFrom": {"secretRef": {"name": "b"}}}]}, "/extraEnv/0/valueFrom"),
+    "a variable from no key": ({"extraEnv": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "b"}}}]}, "secretKeyRef"),
     "a single file mounted": (
         {"extraContainers": [{"name": "a", "image": "b", "volumeMounts": [{"name": "c", "mountPath": "/d", "subPath": "e"}]}]},
         "/extraContainers/0/volumeMounts/0",

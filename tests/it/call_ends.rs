@@ -20,7 +20,7 @@ use token_broker::{
     telemetry::{
         audit::Audit,
         metrics::{Format, gauges::Gauges},
-        traces::Context,
+        traces::Span,
     },
     user::UserKey,
     vault::{Grant, SignIn, SigningIn},
@@ -234,7 +234,7 @@ impl Clock for Breaking {
 struct Grants;
 
 impl SignIn for Grants {
-    fn sign_in<'a>(&'a self, _user: &'a UserKey, _password: &'a Secret, _: Option<Context>) -> SigningIn<'a> {
+    fn sign_in<'a>(&'a self, _user: &'a UserKey, _password: &'a Secret, _: &'a Span) -> SigningIn<'a> {
         let lifetime = Duration::from_secs(60);
         let grant = Grant { access_token: Secret::from("sound"), scope: String::new(), lifetime, lifetime_is_bounded: false };
         Box::pin(std::future::ready(Ok(grant)))

@@ -12,7 +12,7 @@ use token_broker::{
     broker::{Answer, BrokerError, Outcome},
     secret::Secret,
     signin::WAITERS_PER_FLIGHT_MAX,
-    telemetry::traces::Context,
+    telemetry::traces::Span,
     tokens::token::TokenId,
     user::UserKey,
     vault::{Failure, Grant, SignIn, SigningIn},
@@ -39,7 +39,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 const LIFETIME: Duration = Duration::from_secs(300);
 
 impl SignIn for Switched {
-    fn sign_in<'a>(&'a self, user: &'a UserKey, _password: &'a Secret, _: Option<Context>) -> SigningIn<'a> {
+    fn sign_in<'a>(&'a self, user: &'a UserKey, _password: &'a Secret, _: &'a Span) -> SigningIn<'a> {
         Box::pin(async move {
             let n = self.sign_ins.fetch_add(1, Ordering::Relaxed);
             self.begun.lock().expect("no panic").push(Instant::now());

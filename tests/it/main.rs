@@ -20,6 +20,7 @@ mod certificate_rotation;
 mod command_line;
 mod contract;
 mod crowded_listeners;
+mod describing;
 mod doc_examples;
 mod expiry;
 mod get_command;

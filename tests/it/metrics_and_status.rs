@@ -69,6 +69,32 @@ async fn every_call_is_counted_once_whatever_ends_it() {
     .await;
 }
 
+#[tokio::test]
+async fn calls_are_counted_by_the_conventions_for_rpc_where_that_is_asked_for() {
+    for on in [true, false] {
+        let rest = format!("[admin]\nrpc_metrics = {on}\n{}", user(NUMBER, PASSWORD));
+        let stage = Setting { rest, ..Setting::default() }.start().await;
+        stage.good_token().await;
+        stage.client.token(MERCHANT, "+447871230000").await.expect_err("nobody knows it");
+        counted(&stage.admin, &[calls("OK", "", "signed_in", 1), calls("NOT_FOUND", "USER_NOT_CONFIGURED", "turned_away", 1)])
+            .await;
+        let text = http(&stage.admin, "/metrics").await;
+        assert_eq!(text.contains("rpc_server_call_duration"), on, "{text}");
+        for code in ["OK", "NOT_FOUND"].iter().filter(|_| on) {
+            let labels = format!(
+                "rpc_system_name=\"grpc\",rpc_method=\"tokenbroker.v1.TokenBrokerService/GetToken\",rpc_response_status_code=\"{code}\",\
+                 error_type=\"\""
+            );
+            assert!(text.contains(&format!("\nrpc_server_call_duration_seconds_count{{{labels}}} 1\n")), "{text}");
+            for bound in ["0.005", "0.75", "10.0", "+Inf"] {
+                let bucket = format!("rpc_server_call_duration_seconds_bucket{{le=\"{bound}\",{labels}}}");
+                assert!(text.contains(&bucket), "{bucket}: {text}");
+            }
+        }
+        assert!(!text.contains("token_broker_rpc"), "{text}");
+    }
+}
+
 /// One GetToken with these bytes for a message.
 async fn raw(stage: &Stage, message: bytes::Bytes, headers: &[(&str, &str)]) {
     use http_body_util::{BodyExt as _, Full};

@@ -16,7 +16,7 @@ use token_broker::{
     clock::{Clock, Moment, SystemClock},
     config::{self, Hits},
     secret::Secret,
-    telemetry::{audit::Audit, traces::Context},
+    telemetry::{audit::Audit, traces::Span},
     user::UserKey,
     vault::{Grant, SignIn, SigningIn},
 };
@@ -36,7 +36,7 @@ struct Breaks {
 }
 
 impl SignIn for Breaks {
-    fn sign_in<'a>(&'a self, _user: &'a UserKey, _password: &'a Secret, _: Option<Context>) -> SigningIn<'a> {
+    fn sign_in<'a>(&'a self, _user: &'a UserKey, _password: &'a Secret, _: &'a Span) -> SigningIn<'a> {
         Box::pin(async move {
             tokio::time::sleep(Duration::from_millis(200)).await;
             if !self.broke.swap(true, Ordering::Relaxed) {

@@ -125,7 +125,7 @@ async fn a_call_its_flight_and_its_sign_in_are_one_trace_and_the_vault_is_in_it(
 
     let spans = collector.spans();
     let (call, flight, sign_in) =
-        (one(&spans, "GetToken", starter), one(&spans, "flight", starter), one(&spans, "sign_in", starter));
+        (one(&spans, "GetToken", starter), one(&spans, "flight", starter), one(&spans, "POST /oauth/token", starter));
     assert_eq!(call.parent_span_id, 0xa0a_u64.to_be_bytes());
     assert_eq!((&flight.parent_span_id, &sign_in.parent_span_id), (&call.span_id, &flight.span_id));
     let joined = one(&spans, "GetToken", waiter);
@@ -149,7 +149,20 @@ async fn a_call_its_flight_and_its_sign_in_are_one_trace_and_the_vault_is_in_it(
         assert!(span.attributes.iter().all(|attribute| !old.contains(&attribute.key.as_str())), "{span:?}");
     }
     assert!(attribute(failed, "token_broker.reason").contains("USER_NOT_CONFIGURED"));
-    assert!(attribute(sign_in, "http.request.method").contains("POST"));
+    let broker_at: std::net::SocketAddr = endpoint.trim_start_matches("http://").parse().expect("is an address");
+    let vault_at: std::net::SocketAddr = sandbox.url().trim_start_matches("http://").parse().expect("is an address");
+    for (span, key, value) in [
+        (call, "server.address", "\"127.0.0.1\"".to_owned()),
+        (call, "server.port", format!("IntValue({})", broker_at.port())),
+        (call, "network.peer.address", "\"127.0.0.1\"".to_owned()),
+        (sign_in, "http.request.method", "\"POST\"".to_owned()),
+        (sign_in, "http.response.status_code", "IntValue(200)".to_owned()),
+        (sign_in, "server.address", "\"127.0.0.1\"".to_owned()),
+        (sign_in, "server.port", format!("IntValue({})", vault_at.port())),
+        (sign_in, "url.full", format!("\"{}/oauth/token\"", sandbox.url())),
+    ] {
+        assert!(attribute(span, key).contains(&value), "{key} is not {value}: {span:#?}");
+    }
 
     let seen = sandbox.requests().pop().expect("one sign-in");
     let mut span_id = [0; 8];

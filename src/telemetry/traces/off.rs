@@ -55,6 +55,9 @@ impl Span {
     pub fn set(&self, _: &'static str, _: impl Into<std::borrow::Cow<'static, str>>) {}
 
     /// Nothing.
+    pub fn set_number(&self, _: &'static str, _: i64) {}
+
+    /// Nothing.
     pub fn link(&self, _: &Self) {}
 
     /// Nothing.

@@ -35,7 +35,7 @@ const SEND_EVERY: Duration = Duration::from_secs(2);
 const SEND_TIMEOUT: Duration = Duration::from_secs(5);
 /// Most links of a span: the waiters of a flight beyond that find it by their own link.
 const LINKS_MAX: u32 = 128;
-/// Most attributes of a span: none of ours has more than ten.
+/// Most attributes of a span: none of ours has more than fifteen.
 const ATTRIBUTES_MAX: u32 = 32;
 
 /// Where spans begin.
@@ -204,6 +204,13 @@ impl Span {
     pub fn set(&self, key: &'static str, value: impl Into<Cow<'static, str>>) {
         if let Some(context) = self.recording() {
             context.span().set_attribute(KeyValue::new(key, value.into()));
+        }
+    }
+
+    /// Adds an attribute that is a number.
+    pub fn set_number(&self, key: &'static str, value: i64) {
+        if let Some(context) = self.recording() {
+            context.span().set_attribute(KeyValue::new(key, value));
         }
     }
 

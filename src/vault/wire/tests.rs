@@ -56,7 +56,7 @@ fn user() -> UserKey {
 
 async fn sign_in(config: VaultConfig, password: &str) -> Result<Grant, Failure> {
     let vault = HttpVault::new(&config, Arc::new(SystemClock)).expect("TLS can be set up");
-    vault.sign_in(&user(), &Secret::from(password), None).await
+    vault.sign_in(&user(), &Secret::from(password), &Span::default()).await
 }
 
 fn ok(body: &str) -> String {
@@ -113,7 +113,7 @@ async fn connections_are_reused() {
     let peer = Peer::answering(ok(TOKEN));
     let vault = HttpVault::new(&peer.config(), Arc::new(SystemClock)).expect("TLS can be set up");
     for _ in 0..3 {
-        vault.sign_in(&user(), &Secret::from("1234Qwerty"), None).await.expect("the peer gives a token");
+        vault.sign_in(&user(), &Secret::from("1234Qwerty"), &Span::default()).await.expect("the peer gives a token");
     }
     assert_eq!(peer.counts(), (1, 3));
 }
@@ -244,9 +244,9 @@ async fn what_may_have_been_read_is_not_sent_again() {
                 let vault = HttpVault::new(&peer.config(), Arc::new(SystemClock)).expect("TLS can be set up");
                 let password = Secret::from("1234Qwerty");
                 if used_before {
-                    vault.sign_in(&user(), &password, None).await.expect("the peer gives a token");
+                    vault.sign_in(&user(), &password, &Span::default()).await.expect("the peer gives a token");
                 }
-                let result = vault.sign_in(&user(), &password, None).await;
+                let result = vault.sign_in(&user(), &password, &Span::default()).await;
                 // What can't be read may have been a no.
                 let may_be_no = matches!(result, Err(Failure::Undocumented { status: UNREADABLE, .. }));
                 assert!(if unread.contains(&part) { may_be_no } else { is_unavailable(&result) }, "{part:?} {result:?}");

@@ -10,7 +10,7 @@ use std::{
 
 use token_broker::{
     secret::Secret,
-    telemetry::traces::Context,
+    telemetry::traces::Span,
     user::UserKey,
     vault::{Failure, Grant, Refusal, Scope, SignIn, SigningIn},
 };
@@ -147,7 +147,7 @@ impl SimulatedVault {
 }
 
 impl SignIn for SimulatedVault {
-    fn sign_in<'a>(&'a self, user: &'a UserKey, password: &'a Secret, _: Option<Context>) -> SigningIn<'a> {
+    fn sign_in<'a>(&'a self, user: &'a UserKey, password: &'a Secret, _: &'a Span) -> SigningIn<'a> {
         Box::pin(async move {
             let (began, under) = (self.world.now(), self.world.under());
             self.world.begin(self.number, user, password);

@@ -5,7 +5,7 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 use token_broker::{
     live::Settings,
     secret::Secret,
-    telemetry::traces::Context,
+    telemetry::traces::Span,
     tokens::token::TokenId,
     user::UserKey,
     vault::{Failure, Grant, Refusal, SignIn, SigningIn},
@@ -19,7 +19,7 @@ pub(crate) type Answering = Pin<Box<dyn Future<Output = Result<Grant, Failure>> 
 struct Scripted<F>(F);
 
 impl<F: Fn(String, String) -> Answering + Send + Sync + 'static> SignIn for Scripted<F> {
-    fn sign_in<'a>(&'a self, user: &'a UserKey, password: &'a Secret, _: Option<Context>) -> SigningIn<'a> {
+    fn sign_in<'a>(&'a self, user: &'a UserKey, password: &'a Secret, _: &'a Span) -> SigningIn<'a> {
         (self.0)(user.number.expose().to_owned(), password.expose().to_owned())
     }
 }

@@ -67,6 +67,9 @@ listen = {{ printf "%s:9090" $listen | toJson }}
 {{- if not (kindIs "invalid" .Values.admin.labelCallers) }}
 label_callers = {{ .Values.admin.labelCallers }}
 {{- end }}
+{{- if not (kindIs "invalid" .Values.admin.rpcMetrics) }}
+rpc_metrics = {{ .Values.admin.rpcMetrics }}
+{{- end }}
 {{- end }}
 {{- if .Values.operator.enabled }}
 

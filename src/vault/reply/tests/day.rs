@@ -22,7 +22,7 @@ use crate::{
     signin::Parts,
     telemetry::{
         audit::Audit,
-        traces::{Context, Span, Traces},
+        traces::{Span, Traces},
     },
     tokens::cache::Cache,
     user::{MerchantId, Number, UserKey},
@@ -44,7 +44,7 @@ struct Closed {
 }
 
 impl SignIn for Closed {
-    fn sign_in<'a>(&'a self, user: &'a UserKey, password: &'a Secret, _: Option<Context>) -> SigningIn<'a> {
+    fn sign_in<'a>(&'a self, user: &'a UserKey, password: &'a Secret, _: &'a Span) -> SigningIn<'a> {
         let version = format!("{} {}", user.number.expose(), password.expose());
         *self.sent.lock().expect("no panic").entry(version).or_default() += 1;
         Box::pin(async { classify(&reply(self.status, &[], &self.body), &asked()).map(|granted| granted.grant) })

@@ -67,7 +67,7 @@ async fn a_vault_whose_clock_is_off_is_told_once() {
     let peer = Peer::answering(ok(&format!(r#"{{"access_token":"{token}"}}"#)));
     let vault = HttpVault::new(&peer.config(), Arc::new(SystemClock)).expect("TLS can be set up");
     for _ in 0..3 {
-        let grant = vault.sign_in(&user(), &Secret::from("1234Qwerty"), None).await.expect("the token is good");
+        let grant = vault.sign_in(&user(), &Secret::from("1234Qwerty"), &Span::default()).await.expect("the token is good");
         assert_eq!(grant.lifetime, Duration::from_secs(60));
     }
     let log = log.text();
@@ -86,7 +86,7 @@ async fn a_connection_that_the_vault_may_have_forgotten_is_not_used() {
     });
     let vault = HttpVault::new(&peer.config(), Arc::new(SystemClock)).expect("TLS can be set up");
     for _ in 0..2 {
-        vault.sign_in(&user(), &Secret::from("1234Qwerty"), None).await.expect("the peer gives a token");
+        vault.sign_in(&user(), &Secret::from("1234Qwerty"), &Span::default()).await.expect("the peer gives a token");
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
     assert_eq!(peer.counts(), (2, 2));

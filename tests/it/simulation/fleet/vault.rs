@@ -11,7 +11,7 @@ use std::{
 use token_broker::{
     clock::{Clock, Moment},
     secret::Secret,
-    telemetry::traces::Context,
+    telemetry::traces::Span,
     user::UserKey,
     vault::{Failure, Grant, Refusal, Scope, SignIn, SigningIn},
 };
@@ -75,7 +75,7 @@ impl FleetVault {
 }
 
 impl SignIn for FleetVault {
-    fn sign_in<'a>(&'a self, key: &'a UserKey, _: &'a Secret, _: Option<Context>) -> SigningIn<'a> {
+    fn sign_in<'a>(&'a self, key: &'a UserKey, _: &'a Secret, _: &'a Span) -> SigningIn<'a> {
         Box::pin(async move {
             let Self { truth, clock, replica, .. } = self;
             if truth.is_killed(*replica) {
