@@ -18,7 +18,13 @@ const NAME: &str = "token-broker";
 pub(super) fn completions(shell: Shell) -> ExitCode {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), NAME, &mut script);
-    print(&script)
+    let script = String::from_utf8_lossy(&script);
+    if shell == Shell::Bash {
+        // It looks for a command's options under another name than it gives them, where the program's has a hyphen (clap-rs/clap#6421).
+        print(script.replace("token__subcmd__broker__", "token__broker__").as_bytes())
+    } else {
+        print(script.as_bytes())
+    }
 }
 
 /// The manual page, with a section for each command.

@@ -223,10 +223,17 @@ async fn shells_and_the_manual_know_every_command() {
         assert!(COMMANDS.iter().all(|command| script.contains(command)), "{shell}");
     }
     let (_, script, _) = run(&["completions", "bash"]).await;
-    let completed = format!(
-        "{script}\nCOMP_WORDS=(token-broker lift); COMP_CWORD=1; _token__broker token-broker lift token-broker; echo \"${{COMPREPLY[*]}}\""
-    );
-    let output = Command::new("bash").args(["-c", &completed]).output().await.expect("bash runs");
-    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "lift-hold", "{output:?}");
+    for (words, expected) in [("lift", "lift-hold"), ("lift-hold --merchant-", "--merchant-id"), ("users --state he", "held")] {
+        let words: Vec<_> = words.split(' ').collect();
+        let (at, word) = (words.len(), words[words.len() - 1]);
+        let before = if at > 1 { words[at - 2] } else { "token-broker" };
+        let asked = format!(
+            "COMP_WORDS=(token-broker {}); COMP_CWORD={at}; _token__broker token-broker {word} {before}",
+            words.join(" ")
+        );
+        let completed = format!("{script}\n{asked}; echo \"${{COMPREPLY[*]}}\"");
+        let output = Command::new("bash").args(["-c", &completed]).output().await.expect("bash runs");
+        assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), expected, "{output:?}");
+    }
     assert_eq!(run(&["completions", "none"]).await.0, Some(2));
 }
