@@ -66,7 +66,10 @@ WRONG = {
         {"extraEnv": [{"name": "A", "value": "a", "valueFrom": {"secretKeyRef": {"name": "b", "key": "c"}}}]},
         "/extraEnv/0",
     ),
-    "a variable from a whole Secret": ({"extraEnv": [{"name": "A", "valueFrom": {"secretRef": {"name": "b"}}}]}, "/extraEnv/0/valueFrom"),
+    "a variable from a whole Secret": (
+        {"extraEnv": [{"name": "A", "valueFrom": {"secretRef": {"name": "b"}}}]},
+        "/extraEnv/0/valueFrom",
+    ),
     "a variable from no key": ({"extraEnv": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "b"}}}]}, "secretKeyRef"),
     "a single file mounted": (
         {"extraContainers": [{"name": "a", "image": "b", "volumeMounts": [{"name": "c", "mountPath": "/d", "subPath": "e"}]}]},
