@@ -5,6 +5,7 @@
 mod acts;
 mod callers;
 pub(crate) mod fleet;
+mod judgements;
 mod processes;
 mod seeds;
 mod vault;

@@ -121,7 +121,7 @@ async fn call(
             let never = matches!(error, BrokerError::InvalidRequest(_) | BrokerError::ShuttingDown);
             world.check(!never, || format!("{} got {error}", request.key));
             if let BrokerError::SignInTooSoon { wait } = error {
-                let last = world.with(&request.key, |facts| facts.last);
+                let last = world.last_sign_in(&request.key);
                 let outlasts = last.is_none_or(|(began, left)| now.mono + wait > began + left);
                 world.check(!outlasts || !steady, || format!("{}'s floor outlasts its token", request.key));
             }

@@ -133,7 +133,11 @@ impl Ask for Line {
             };
             let answer = truth.broker.get_token(truth.broker.in_force(), &CallerId::Anonymous, &request, || {}).await;
             drop(going);
-            let answer = answer.map_err(|none| refusal(&none.error))?;
+            let answer = answer.map_err(|none| {
+                // From here on it is the failure's pause that counts.
+                truth.seen().entry(who.clone()).or_default().answered = None;
+                refusal(&none.error)
+            })?;
             truth.brings(&who, sent, &answer, &rejected);
             let lasts = answer.cached.left_at(answer.at);
             Ok(v1::Token {

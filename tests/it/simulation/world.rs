@@ -14,6 +14,8 @@ use token_broker::{
 };
 use tokio::time::Instant;
 
+use super::judgements::Judged;
+
 /// The least pause after an undocumented answer: the contract's.
 const UNDOCUMENTED_FIRST: Duration = Duration::from_secs(60);
 /// The wall clock begins here.
@@ -27,21 +29,21 @@ pub(crate) struct World {
 }
 
 #[derive(Debug, Default)]
-struct State {
+pub(super) struct State {
     /// How far the wall clock was set forward or back, in milliseconds.
     skew: i64,
     /// What is in force.
-    force: Force,
+    pub(super) force: Force,
     at_once: usize,
     /// The most there were since that was last asked.
     most_at_once: usize,
     /// Every vault grants at once whatever it is asked for.
     healthy: bool,
-    users: HashMap<UserKey, Facts>,
+    pub(super) users: HashMap<UserKey, Facts>,
     /// Who is configured, with which attempt; the password says the same.
     configured: BTreeMap<UserKey, u64>,
     /// The attempt that counts of each user, or counted last.
-    attempts: BTreeMap<UserKey, u64>,
+    pub(super) attempts: BTreeMap<UserKey, u64>,
     /// Counts the configurations.
     generation: u64,
     history: Vec<String>,
@@ -83,13 +85,15 @@ pub(crate) struct Facts {
     /// The same for all users of its merchant.
     pub(crate) merchant_not_before: Option<(Instant, &'static str)>,
     /// Tokens that an operator dropped, and when.
-    dropped: Vec<(String, Instant)>,
+    pub(super) dropped: Vec<(String, Instant)>,
     /// When the last sign-in that succeeded began, and how long its token lived on.
     pub(crate) last: Option<(Instant, Duration)>,
+    /// The same at vaults that counted before: who was not configured meanwhile has the floor as it was left.
+    former: BTreeMap<u64, (Instant, Duration)>,
     /// What the last sign-in that succeeded showed of how long tokens live.
     pub(crate) shown: Option<Shown>,
     /// What each vault said of each credential.
-    judged: BTreeMap<(u64, String), Judged>,
+    pub(super) judged: BTreeMap<(u64, String), Judged>,
     /// All tokens that the vault gave, and the end of each.
     pub(crate) tokens: Vec<(String, Moment)>,
 }
@@ -103,18 +107,6 @@ pub(crate) struct Shown {
     pub(crate) gave: Duration,
     lifetime: Duration,
     end: Moment,
-}
-
-/// What the vault said of one credential.
-#[derive(Debug, Default, Clone)]
-struct Judged {
-    /// When it was refused: it is not sent while the hold in force lasts.
-    refused: Option<Instant>,
-    /// When it got an undocumented answer: it is not sent for a minute. But the broker may count more of them than this does, since it
-    /// counts until the user's own grant: then the hold in force lasts, which may be shorter.
-    undocumented: Option<Instant>,
-    /// Answers that may have judged it since the vault last gave anybody a token.
-    ungranted: u32,
 }
 
 impl Facts {
@@ -161,7 +153,7 @@ impl World {
         self.state().force
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("nobody panics while holding it")
     }
 
@@ -176,6 +168,12 @@ impl World {
     pub(crate) fn set_clock(&self, skew: i64) {
         self.note(format!("the wall clock is off by {skew} ms"));
         self.state().skew = skew;
+    }
+
+    /// The last sign-in that succeeded at the vault that counts, whether or not another one counted since.
+    pub(crate) fn last_sign_in(&self, user: &UserKey) -> Option<(Instant, Duration)> {
+        let upstream = self.state().force.upstream;
+        self.with(user, |facts| facts.last.or_else(|| facts.former.get(&upstream).copied()))
     }
 
     /// Which configuration counts, and how far off the wall clock is.
@@ -244,76 +242,6 @@ impl World {
         self.note(format!("sign-in of {user}: {outcome}"));
     }
 
-    /// The vault refused a credential.
-    pub(crate) fn refused(&self, upstream: u64, user: &UserKey, password: &Secret) {
-        let now = Instant::now();
-        let of = (upstream, password.expose().to_owned());
-        self.with(user, |facts| facts.judged.entry(of).or_default().refused = Some(now));
-    }
-
-    /// It gave an answer that may have judged the credential. The third that is undocumented while nobody gets a token is the last.
-    pub(crate) fn may_have_judged(&self, upstream: u64, user: &UserKey, password: &Secret, undocumented: bool) {
-        let now = Instant::now();
-        let of = (upstream, password.expose().to_owned());
-        self.with(user, |facts| {
-            let judged = facts.judged.entry(of).or_default();
-            judged.ungranted += 1;
-            if undocumented && judged.ungranted < 3 {
-                judged.undocumented = Some(now);
-            } else if undocumented {
-                judged.refused = Some(now);
-            }
-        });
-    }
-
-    /// It gave somebody a token: whatever it refuses from now on, it is not everybody. What was counted may be forgotten.
-    pub(crate) fn granted(&self, upstream: u64, user: &UserKey, password: &Secret) {
-        // Nothing stands against what was let in.
-        let of = (upstream, password.expose().to_owned());
-        self.with(user, |facts| facts.judged.remove(&of));
-        let mut state = self.state();
-        // A former vault's word says nothing of the one that counts, and those who were counted then are not waiting for it.
-        if state.force.upstream != upstream {
-            return;
-        }
-        for judged in state.users.values_mut().flat_map(|facts| facts.judged.values_mut()) {
-            if std::mem::take(&mut judged.ungranted) > 0 {
-                (judged.undocumented, judged.refused) = (None, None);
-            }
-        }
-    }
-
-    /// An operator drops the user's token.
-    pub(crate) fn dropped(&self, user: &UserKey) {
-        let now = Instant::now();
-        self.with(user, |facts| {
-            let tokens: Vec<_> = facts.tokens.iter().map(|(token, _)| (token.clone(), now)).collect();
-            facts.dropped.extend(tokens);
-            // What it showed counts while it is there.
-            facts.shown = None;
-        });
-    }
-
-    /// An operator lifts whatever stops the user by itself: the next sign-in is as with another credential.
-    pub(crate) fn lifted(&self, user: &UserKey) {
-        let mut state = self.state();
-        let of = (state.force.upstream, state.attempts.get(user).map(u64::to_string).unwrap_or_default());
-        let facts = state.users.entry(user.clone()).or_default();
-        facts.not_before = None;
-        facts.judged.remove(&of);
-    }
-
-    /// An operator lifts the waits of a merchant and its users; what was refused stays so.
-    pub(crate) fn lifted_waits(&self, merchant: &MerchantId) {
-        let mut state = self.state();
-        for (_, facts) in state.users.iter_mut().filter(|(user, _)| user.merchant == *merchant) {
-            (facts.not_before, facts.merchant_not_before) = (None, None);
-            for judged in facts.judged.values_mut() {
-                (judged.undocumented, judged.ungranted) = (None, 0);
-            }
-        }
-    }
-
     /// Another configuration is about to be put in force.
     pub(crate) fn configure(&self, next: Force, change: impl FnOnce(&mut BTreeMap<UserKey, u64>)) -> Vec<UserConfig> {
         let mut state = self.state();
@@ -328,7 +256,8 @@ impl World {
             // Nothing that happened at another vault says anything of this one.
             for facts in users.values_mut() {
                 facts.tokens.clear();
-                (facts.not_before, facts.merchant_not_before, facts.last) = (None, None, None);
+                (facts.not_before, facts.merchant_not_before) = (None, None);
+                facts.former.extend(facts.last.take().map(|last| (former_force.upstream, last)));
             }
         }
         let former = configured.clone();
