@@ -246,8 +246,10 @@ impl Holds {
 
     /// The same, told by another replica: an operator lifted it at `lifted`, and what came later stands.
     pub fn lifted_elsewhere(&mut self, lifted: Instant) {
-        self.current.granted_elsewhere(lifted);
-        if let Some(rare) = &mut self.rare {
+        // It is heard of again and again while it stands, and counts once.
+        if self.current.granted_elsewhere(lifted)
+            && let Some(rare) = &mut self.rare
+        {
             rare.failures = 0;
         }
     }

@@ -37,16 +37,28 @@ const ENDED_PAUSE: Duration = Duration::from_secs(1);
 struct Pause {
     failure: Arc<Failure>,
     since: Instant,
-    /// But after a refusal the hold counts that is in force.
+    /// After a refusal the hold counts that is in force, or this where it is longer.
     wait: Duration,
     /// Whether it is for undocumented answers alone.
     undocumented: bool,
 }
 
 impl Pause {
+    fn is_refusal(&self) -> bool {
+        matches!(*self.failure, Failure::Refused { .. })
+    }
+
     fn until(&self, rules: &Rules) -> Instant {
-        let refused = matches!(*self.failure, Failure::Refused { .. });
-        self.since + if refused { rules.refusal_hold } else { self.wait }
+        self.since + if self.is_refusal() { rules.refusal_hold.max(self.wait) } else { self.wait }
+    }
+
+    /// Of two the longer. Where that is a refusal, whose hold may become shorter, the other one's end is kept.
+    fn or_longer(self, other: Self, rules: &Rules) -> Self {
+        let (mut longer, shorter) = if self.until(rules) > other.until(rules) { (self, other) } else { (other, self) };
+        if longer.is_refusal() && !shorter.is_refusal() {
+            longer.wait = longer.wait.max(shorter.until(rules).saturating_duration_since(longer.since));
+        }
+        longer
     }
 }
 
@@ -90,7 +102,7 @@ impl CredentialHolds {
         self.pause().is_some_and(|(pause, known)| {
             let kept = if known.undocumented.max(known.ungranted) > 0 { TRIES_KEPT } else { Duration::ZERO };
             let until = pause.until(rules);
-            matches!(*pause.failure, Failure::Refused { .. }) && until > now || until + kept > now && !kept.is_zero()
+            pause.is_refusal() && until > now || until + kept > now && !kept.is_zero()
         })
     }
 
@@ -132,28 +144,36 @@ impl CredentialHolds {
             Failure::Invalid { issued: true, .. } => back_off.max(ENDED_PAUSE),
             Failure::Invalid { issued: false, .. } | Failure::Broken => back_off,
         };
-        let next = Pause { failure: Arc::new(failure), since: now.now, wait, undocumented };
+        let mut next = Pause { failure: Arc::new(failure), since: now.now, wait, undocumented };
+        if next.is_refusal() {
+            next.wait = Duration::ZERO;
+        }
         // What another credential ran into, on its way when this one came back, shortens no hold of this one's.
-        let pause = known.pause.take().filter(|longer| longer.until(rules) > next.until(rules)).unwrap_or(next);
+        let pause = match known.pause.take() {
+            Some(before) => before.or_longer(next, rules),
+            None => next,
+        };
         let pause = known.pause.insert(pause);
         Stop { failure: Arc::clone(&pause.failure), until: pause.until(rules) }
     }
 
-    /// Another replica's sign-in, which began then, gave a token: what was known before is over.
-    pub(super) fn granted_elsewhere(&mut self, began: Instant) {
-        if self.pause().is_none_or(|(pause, _)| pause.since < began) {
+    /// Another replica's sign-in, which began then, gave a token: what was known before is over. Whether anything was.
+    pub(super) fn granted_elsewhere(&mut self, began: Instant) -> bool {
+        let is_over = self.0.is_some() && self.pause().is_none_or(|(pause, _)| pause.since < began);
+        if is_over {
             *self = Self::default();
         }
+        is_over
     }
 
     /// What another replica knows: the longer wait counts, and the higher counts.
     pub(super) fn told(&mut self, theirs: Self, rules: &Rules) {
         let Some(theirs) = theirs.0 else { return };
         let known = self.0.get_or_insert_default();
-        let until = |pause: &Option<Pause>| pause.as_ref().map(|pause| pause.until(rules));
-        if until(&theirs.pause) > until(&known.pause) {
-            known.pause = theirs.pause;
-        }
+        known.pause = match (theirs.pause, known.pause.take()) {
+            (Some(theirs), Some(ours)) => Some(theirs.or_longer(ours, rules)),
+            (theirs, ours) => ours.or(theirs),
+        };
         known.undocumented = known.undocumented.max(theirs.undocumented);
         known.ungranted = known.ungranted.max(theirs.ungranted);
         known.forgiven |= theirs.forgiven;
@@ -162,7 +182,11 @@ impl CredentialHolds {
     /// Forgets the undocumented answers, and what stopped the credential for them, once.
     pub(super) fn forgive(&mut self) {
         let Some(known) = self.0.as_deref_mut().filter(|known| known.undocumented > 0 && !known.forgiven) else { return };
-        let pause = known.pause.take().filter(|pause| !pause.undocumented);
+        let mut pause = known.pause.take().filter(|pause| !pause.undocumented);
+        if let Some(refusal) = pause.as_mut().filter(|pause| pause.is_refusal()) {
+            // What it was lengthened by.
+            refusal.wait = Duration::ZERO;
+        }
         *known = Known { pause, forgiven: true, ..Known::default() };
     }
 

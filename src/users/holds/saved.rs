@@ -21,7 +21,7 @@ pub struct SavedHold {
     pub(super) failure: SavedFailure,
     /// When that was.
     pub(super) since: SystemTime,
-    /// For how long it was to be left alone; but after a refusal the hold counts that is in force.
+    /// For how long it was to be left alone; after a refusal the hold counts that is in force, or this where it is longer.
     pub(super) wait: Duration,
     /// Whether that was for undocumented answers alone.
     pub(super) undocumented: bool,

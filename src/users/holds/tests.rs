@@ -2,6 +2,8 @@
 
 mod elsewhere;
 
+use std::time::SystemTime;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -56,6 +58,34 @@ fn back_off_doubles_to_a_minute_and_ends_with_success() {
     holds.succeeded(credential(1), now, secs(60), &RULES);
     assert!(holds.stopped(now, &RULES).is_none());
     assert_eq!(fails(&mut holds, down(), at(now, 1.0)).left_at(now), secs(1));
+}
+
+#[test]
+fn a_hold_that_becomes_shorter_uncovers_no_wait_that_it_outlasted() {
+    let (start, lasting) = (start(), Rules { refusal_hold: secs(100), ..RULES });
+    let briefly = Rules { refusal_hold: secs(20), ..RULES };
+    let refused_then_undocumented = || {
+        let mut holds = Holds::default();
+        holds.failed(credential(1), refused(), at(start, 1.0), &briefly).expect("it counts");
+        // It was tried again once that was over, and the hold became longer meanwhile.
+        let stop = holds.failed(credential(1), undocumented(), at(start + secs(30), 1.0), &lasting).expect("it counts");
+        assert_eq!(stop.until, start + secs(100));
+        holds
+    };
+    let until = |holds: &Holds| holds.stopped(start + secs(40), &briefly).map(|stop| stop.until);
+    let mut holds = refused_then_undocumented();
+    assert_eq!(until(&holds), Some(start + secs(90)));
+    let mut forgiven = refused_then_undocumented();
+    forgiven.forgive(credential(1));
+    assert_eq!(until(&forgiven), None, "the refusal's own hold alone is left");
+
+    // As told by another replica, in either order.
+    let now = Moment { mono: start + secs(40), wall: SystemTime::UNIX_EPOCH + secs(1_000_000) };
+    holds.follow(credential(1), start, &lasting);
+    let mut told = Holds::default();
+    told.follow(credential(1), start, &lasting);
+    told.told(holds.shown(now, &lasting).expect("lasts"), now, &lasting);
+    assert_eq!(until(&told), Some(start + secs(90)));
 }
 
 #[test]
