@@ -20,6 +20,7 @@ use tonic::{
     transport::{Channel, Endpoint, Uri},
 };
 
+pub(crate) use self::key_files::PLAINTEXT;
 pub use self::{client_error::ClientError, key_files::Security};
 use self::{
     connect::Connector,
@@ -355,6 +356,10 @@ fn prepare_at(endpoint: &str, security: &Security, name: Option<&str>) -> Result
         (Some(parsed), Some(_)) if parsed.uri().scheme_str() == Some("https") => parsed,
         _ => return Err(ClientError::Endpoint(endpoint.to_owned())),
     };
+    let shows_identity = security.token_file.is_some() || security.identity_pem.is_some();
+    if security.ca_pem.is_none() && shows_identity && !parsed.uri().host().is_some_and(host::is_loopback) {
+        return Err(ClientError::Security(PLAINTEXT.to_owned()));
+    }
     // A dot at the end of the host is for the look-up alone.
     let told = key_files::without_dot(endpoint);
     if let Some(told) = &told {

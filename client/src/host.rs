@@ -3,7 +3,10 @@
 //! Must never let that dot into a certificate's name, SNI or a `Host`: there names have none (RFC 6066, 3), and servers compare; nor
 //! take a port that can't be for none, which would be another.
 
-use std::num::{NonZeroU16, ParseIntError};
+use std::{
+    net::IpAddr,
+    num::{NonZeroU16, ParseIntError},
+};
 
 /// The port in a URL, or in what stands in one between `//` and `/`; none where it isn't written.
 ///
@@ -21,6 +24,12 @@ pub fn port(url: &str) -> Result<Option<u16>, ParseIntError> {
     }
 }
 
+/// Whether this host of a URL is this machine, whatever names are looked up where: an address of loopback, or `localhost` (RFC 6761, 6.3).
+pub fn is_loopback(host: &str) -> bool {
+    let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
+    address.map_or_else(|_name| host.eq_ignore_ascii_case("localhost"), |address| address.is_loopback())
+}
+
 /// A URL without the dot at the end of its host, and that host; `None` where there is no dot.
 pub fn without_dot(url: &str) -> Option<(String, &str)> {
     let authority = url.find("://").map(|scheme| scheme + "://".len())?;
@@ -34,6 +43,16 @@ pub fn without_dot(url: &str) -> Option<(String, &str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn loopback_is_this_machine_alone() {
+        for host in ["127.0.0.1", "127.9.9.9", "[::1]", "localhost", "LOCALHOST"] {
+            assert!(is_loopback(host), "{host}");
+        }
+        for host in ["10.0.0.1", "[::2]", "localhost.example.org", "127.0.0.1.example.org", "", "0.0.0.0"] {
+            assert!(!is_loopback(host), "{host}");
+        }
+    }
 
     #[test]
     fn a_port_that_cannot_be_is_not_none() {

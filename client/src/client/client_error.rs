@@ -2,8 +2,16 @@
 //!
 //! Must never hold a token, nor tell less than the broker said.
 
-use std::{collections::HashMap, error::Error, fmt, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    error::Error,
+    fmt,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
+use prost_types::Timestamp;
 use tonic::{Code, Status};
 use tonic_types::{ErrorInfo, StatusExt as _};
 
@@ -84,6 +92,21 @@ impl ClientError {
     #[must_use]
     pub fn metadata(&self) -> HashMap<String, String> {
         self.error_info().map(|info| info.metadata).unwrap_or_default()
+    }
+
+    /// Until when the broker answers so from memory, where it says so: unless its operator lifts the hold.
+    #[must_use]
+    pub fn held_until(&self) -> Option<SystemTime> {
+        let held_until: Timestamp = self.metadata().get("held_until")?.parse().ok()?;
+        held_until.try_into().ok()
+    }
+
+    /// The fields of the request that are at fault, and what is wrong with each.
+    #[must_use]
+    pub fn field_violations(&self) -> Vec<(String, String)> {
+        let bad = self.status().and_then(|status| status.get_details_bad_request());
+        let fields = bad.into_iter().flat_map(|bad| bad.field_violations);
+        fields.map(|violation| (violation.field, violation.description)).collect()
     }
 
     /// How long to wait before trying again, where the broker says so.

@@ -38,6 +38,10 @@ impl fmt::Debug for Security {
     }
 }
 
+/// Why a token or a certificate is not taken where there is no TLS: whoever is on the way would have the token, or answer in the broker's
+/// place.
+pub(crate) const PLAINTEXT: &str = "a token or a certificate is for https:// alone, and the endpoint is http://";
+
 /// TLS with this CA, and our certificate if there is one.
 pub(super) fn tls(security: &Security, ca_pem: &[u8]) -> Result<ClientTlsConfig, ClientError> {
     let fault = |what: &str, fault: pem::Fault| ClientError::Security(format!("the {what} is a file {fault}"));
@@ -70,7 +74,7 @@ pub(super) fn bearer(path: &Path) -> io::Result<MetadataValue<Ascii>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::Client;
+    use crate::{Identity, TokenSource, client::Client};
 
     /// What becomes of these files, in words.
     fn said(ca: &str, identity: Option<(&str, &str)>) -> String {
@@ -110,6 +114,26 @@ mod tests {
         ] {
             let said = said(&ca, identity);
             assert!(words.iter().all(|word| said.contains(word)), "{said}\nlacks one of {words:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_identity_is_shown_over_tls_alone_but_on_this_machine() {
+        let token = || Security { token_file: Some("token".into()), ..Security::default() };
+        let certificate = || Security { identity_pem: Some((Vec::new(), Vec::new())), ..Security::default() };
+        for security in [token, certificate] {
+            for url in ["http://10.0.0.1:50051", "http://token-broker-headless.cards.svc"] {
+                for make in [Client::with_security, Client::balanced] {
+                    let error = make(url, security()).expect_err("is refused");
+                    assert!(error.to_string().contains("https:// alone") && error.is_permanent(), "{error}");
+                }
+            }
+            Client::with_security("http://127.0.0.1:50051", security()).expect("does not leave this machine");
+        }
+        for identity in [Identity::token_file("token"), Identity::certificate("tls.crt", "tls.key")] {
+            let source = TokenSource::builder().endpoint("http://127.0.0.1:50051").identity(identity).build();
+            let error = source.expect_err("is refused");
+            assert!(error.to_string().contains("https:// alone"), "{error}");
         }
     }
 

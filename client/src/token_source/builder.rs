@@ -5,7 +5,7 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use super::{TokenSource, brokers::Brokers};
-use crate::client::{Client, ClientError, DEFAULT_TIMEOUT, TIMEOUT_MAX};
+use crate::client::{Client, ClientError, DEFAULT_TIMEOUT, PLAINTEXT, TIMEOUT_MAX};
 
 /// A source waits this much longer than its calls take, so that it is the call that says what took so long.
 const AHEAD: Duration = Duration::from_millis(100);
@@ -79,12 +79,15 @@ impl TokenSourceBuilder {
     ///
     /// # Errors
     /// [`ClientError::Endpoint`], where one is no URL, there is none, or `https://` and a CA do not come together;
-    /// [`ClientError::NoThread`].
+    /// [`ClientError::Security`], where an identity would be shown in plaintext; [`ClientError::NoThread`].
     pub fn build(self) -> Result<TokenSource, ClientError> {
         let none = self.endpoints.is_empty().then(String::new);
         let unfit = |endpoint: &&String| !Client::is_endpoint(endpoint, self.ca_file.is_some());
         if let Some(unfit) = none.or_else(|| self.endpoints.iter().find(unfit).cloned()) {
             return Err(ClientError::Endpoint(unfit));
+        }
+        if self.identity.is_some() && self.ca_file.is_none() {
+            return Err(ClientError::Security(PLAINTEXT.to_owned()));
         }
         let timeout = self.timeout.unwrap_or(DEFAULT_TIMEOUT);
         let call_time = timeout.saturating_sub(AHEAD.min(timeout / 10));
