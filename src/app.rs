@@ -334,7 +334,8 @@ impl App {
             tasks.spawn(admin.clone().accept(listener, serve));
         }
         if let Some(socket) = listeners.operator {
-            let operating = Operating::new(Arc::clone(&self.broker), self.observer.audit.clone());
+            let operating =
+                Operating::new(Arc::clone(&self.broker), self.observer.audit.clone(), Arc::clone(&self.observer.clock));
             tasks.spawn(operating.serve(socket, tasks.clone(), shutdown.clone()));
         }
     }

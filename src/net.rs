@@ -8,6 +8,7 @@ mod frames;
 pub mod http1;
 pub mod http2;
 mod in_place;
+pub mod log_limiter;
 pub mod memory_budget;
 pub mod read_turns;
 pub mod tls;

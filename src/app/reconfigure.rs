@@ -16,7 +16,7 @@ use crate::{
     config::Config,
     live::{CallerLimits, Configuration, Live, Serving, Settings},
     net::tls::ServerTls,
-    policy::Policy,
+    policy::{Policy, Trials},
     telemetry::{
         audit::{Audit, Reconfigured},
         log::Level,
@@ -160,7 +160,9 @@ impl Reconfigure {
             "the configuration is in force"
         );
         let (added, changed, removed) = (counts.added, counts.changed, counts.removed);
-        let configured = Reconfigured { users: total, added, changed, removed, callers: next.callers.len() };
+        let (callers, Trials { all: on_trial, entries: callers_on_trial }) =
+            (next.callers.len(), self.live.load().policy.trials());
+        let configured = Reconfigured { users: total, added, changed, removed, callers, on_trial, callers_on_trial };
         self.audit.configuration(self.clock.now().wall, configured);
         self.current = next;
         Ok(())

@@ -1,9 +1,17 @@
 //! One act: whether whoever asks may, what came of it, and the line in the audit trail.
 //!
-//! Must never end without that line, nor let a stranger learn whether a user is configured.
+//! Must never end without that line, be broken off because whoever asked went away, nor let a stranger learn whether a user is
+//! configured, or fill a disk.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    mem,
+    sync::{Arc, Mutex, PoisonError},
+    thread,
+};
 
+use tokio::sync::Semaphore;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Response, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 use tracing::{info, warn};
@@ -11,6 +19,8 @@ use tracing::{info, warn};
 use super::socket::Peer;
 use crate::{
     broker::{Broker, BrokerError, single_users::Order},
+    clock::Clock,
+    net::log_limiter::LogLimiter,
     reason::{DOMAIN, Reason},
     request_id::RequestId,
     rpc::status,
@@ -19,20 +29,59 @@ use crate::{
     user::{MerchantId, UserKey},
 };
 
+/// Most acts at once: those whose clients went away count too.
+const ACTS_MAX: usize = 32;
+/// Most strangers whose refusals are counted each; a machine has few users. All beyond share a count.
+const STRANGERS_MAX: usize = 64;
+
 /// What acts are done with.
 #[derive(Debug)]
 pub struct Operating {
     pub(super) broker: Arc<Broker>,
     pub(super) audit: Audit,
+    pub(super) clock: Arc<dyn Clock>,
     /// Of lists.
     pub(super) order: Order,
+    places: Arc<Semaphore>,
+    /// By user, none for those beyond the bound.
+    refusals: Mutex<HashMap<Option<u32>, LogLimiter>>,
 }
 
 impl Operating {
     /// Acts on the users of this broker, told of there.
     #[must_use]
-    pub fn new(broker: Arc<Broker>, audit: Audit) -> Arc<Self> {
-        Arc::new(Self { broker, audit, order: Order::default() })
+    pub fn new(broker: Arc<Broker>, audit: Audit, clock: Arc<dyn Clock>) -> Arc<Self> {
+        let (order, places, refusals) = (Order::default(), Arc::new(Semaphore::new(ACTS_MAX)), Mutex::default());
+        Arc::new(Self { broker, audit, clock, order, places, refusals })
+    }
+
+    /// Counts an act of somebody who may not; for how many it is to be told of, if it is: one user's first at once, then once a minute.
+    fn count_refusal(&self, uid: u32) -> Option<u64> {
+        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_counted = refusals.len() < STRANGERS_MAX || refusals.contains_key(&Some(uid));
+        refusals.entry(is_counted.then_some(uid)).or_insert_with(|| LogLimiter::new(&self.clock)).happened(1)
+    }
+
+    /// Runs an act to its end, whoever waits for it; only `abort`, the end of the process, breaks it off.
+    pub(super) async fn detached<T: Send + 'static>(
+        &self,
+        (tasks, abort): (&TaskTracker, &CancellationToken),
+        act: impl Future<Output = Result<Response<T>, Status>> + Send + 'static,
+    ) -> Result<Response<T>, Status> {
+        // It is never closed.
+        let place = Arc::clone(&self.places).acquire_owned().await.ok();
+        let abort = abort.clone();
+        let running = tasks.spawn(async move {
+            let _place = place;
+            abort.run_until_cancelled_owned(act).await
+        });
+        let error = match running.await {
+            Ok(Some(done)) => return done,
+            Ok(None) => BrokerError::ShuttingDown,
+            // The panic's text is in nobody's interest; where it was is in the log.
+            Err(_panic) => BrokerError::Internal,
+        };
+        Err(status::from_error(&error, &RequestId::random()))
     }
 }
 
@@ -52,33 +101,70 @@ impl About {
     }
 }
 
+/// An act under way. Dropped before it is told of, it broke off.
+struct UnderWay<'o> {
+    operating: &'o Operating,
+    peer: Peer,
+    about: About,
+    is_told: bool,
+}
+
+impl UnderWay<'_> {
+    fn tell(&mut self, verdict: Verdict, reason: &'static str, count: u64) {
+        self.is_told = true;
+        let About { act, merchant, user, revealed, token_id } = mem::take(&mut self.about);
+        let Self { operating: Operating { audit, clock, .. }, peer: Peer { uid, pid }, .. } = *self;
+        if verdict == Verdict::Denied {
+            warn!(
+                act,
+                uid,
+                pid,
+                times = count,
+                "an act of somebody who is no operator was refused: [operator] uids lists who is"
+            );
+        } else {
+            info!(act, uid, pid, reason, "an operator's act");
+        }
+        let at = clock.now().wall;
+        audit.operator(OperatorAct { at, uid, pid, act, merchant, user, revealed, verdict, reason, token_id, count });
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        if !self.is_told {
+            let reason = if thread::panicking() { Reason::Internal } else { Reason::BrokerShuttingDown };
+            self.tell(Verdict::Failed, reason.as_str(), 1);
+        }
+    }
+}
+
 /// Runs an act for whoever asks, and tells of it. What it learns of what it is about, it notes there.
 pub(super) async fn told<T>(
     operating: &Operating,
     (peer, is_allowed): (Peer, bool),
-    mut about: About,
+    about: About,
     act: impl AsyncFnOnce(&mut About) -> Result<T, BrokerError>,
 ) -> Result<Response<T>, Status> {
     let id = RequestId::random();
-    let done = if is_allowed { act(&mut about).await.map_err(Some) } else { Err(None) };
-    let (verdict, reason) = match &done {
-        Ok(_) => (Verdict::Allowed, ""),
-        Err(Some(error)) => (Verdict::Failed, error.reason().as_str()),
-        Err(None) => (Verdict::Denied, Reason::CallerNotAllowed.as_str()),
-    };
-    let About { act, merchant, user, revealed, token_id } = about;
-    let Peer { uid, pid } = peer;
-    let at = operating.broker.now().wall;
-    if is_allowed {
-        info!(act, uid, pid, reason, "an operator's act");
-    } else {
-        warn!(act, uid, pid, "an act of somebody who is no operator was refused: [operator] uids lists who is");
+    let mut under_way = UnderWay { operating, peer, about, is_told: false };
+    if !is_allowed {
+        match operating.count_refusal(peer.uid) {
+            Some(count) => under_way.tell(Verdict::Denied, Reason::CallerNotAllowed.as_str(), count),
+            None => under_way.is_told = true,
+        }
+        return Err(refused(peer, &id));
     }
-    operating.audit.operator(OperatorAct { at, uid, pid, act, merchant, user, revealed, verdict, reason, token_id });
-    done.map(Response::new).map_err(|error| match error {
-        Some(error) => status::from_error(&error, &id),
-        None => refused(peer, &id),
-    })
+    match act(&mut under_way.about).await {
+        Ok(done) => {
+            under_way.tell(Verdict::Allowed, "", 1);
+            Ok(Response::new(done))
+        }
+        Err(error) => {
+            under_way.tell(Verdict::Failed, error.reason().as_str(), 1);
+            Err(status::from_error(&error, &id))
+        }
+    }
 }
 
 fn refused(Peer { uid, .. }: Peer, id: &RequestId) -> Status {

@@ -2,7 +2,7 @@
 //!
 //! Must never show a number in clear that was not asked for in clear, nor a token.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use prost_types::Timestamp;
 use tokio::time::Instant;
@@ -160,9 +160,6 @@ fn read_token(text: &str, order: &Order) -> Result<Position, &'static str> {
     let merchant = MerchantId::parse(merchant.to_owned()).map_err(|_fault| FOREIGN)?;
     Ok(Position { merchant, hash: digits(16..32).ok_or(FOREIGN)? })
 }
-
-/// How long a call may take that names no deadline: as callers' calls by default.
-pub(super) const TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 
 #[cfg(test)]
 mod tests {

@@ -15,7 +15,7 @@ use tokio::{
     task::spawn_blocking,
     time::sleep,
 };
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Request, Response, Status};
 use tracing::{debug, info, warn};
 
@@ -25,12 +25,12 @@ use super::{
         self as proto, Reach,
         operator_service_server::{OperatorService, OperatorServiceServer},
     },
-    messages::{Listing, Shown, TIMEOUT_DEFAULT, key, listing, merchant, page_token},
+    messages::{Listing, Shown, key, listing, merchant, page_token},
     socket::{OperatorSocket, Peer},
 };
 use crate::{
     broker::{BrokerError, FieldFault, single_users::UserView},
-    net::accept::Shutdown,
+    net::{accept::Shutdown, log_limiter::LogLimiter},
     rpc::deadline,
     signin::Origin,
     user::UserKey,
@@ -51,6 +51,8 @@ const STREAMS_MAX: u32 = 8;
 const HEADER_LIST_MAX: u32 = 16 * 1024;
 /// Longest request, in bytes: the names in it.
 const REQUEST_MAX: usize = 4 * 1024;
+/// How long a renewal may take that names no deadline: as callers' calls by default.
+const TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 /// Pause after an accept that failed: what is short, such as descriptors, is not there again at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -59,6 +61,7 @@ impl Operating {
     pub async fn serve(self: Arc<Self>, socket: OperatorSocket, tasks: TaskTracker, shutdown: Shutdown) {
         info!(path = %socket.path().display(), "an operator can act on users");
         let (operators, strangers) = (Arc::new(Semaphore::new(CONNECTIONS_MAX)), Arc::new(Semaphore::new(STRANGERS_MAX)));
+        let (mut failed, mut full) = (LogLimiter::new(&self.clock), LogLimiter::new(&self.clock));
         loop {
             let accepted = tokio::select! {
                 biased;
@@ -69,7 +72,9 @@ impl Operating {
             let (stream, peer) = match found {
                 Ok(found) => found,
                 Err(error) => {
-                    warn!(%error, "a connection to the operator's socket can't be taken");
+                    if let Some(times) = failed.happened(1) {
+                        warn!(%error, times, "a connection to the operator's socket can't be taken");
+                    }
                     sleep(ACCEPT_PAUSE).await;
                     continue;
                 }
@@ -78,11 +83,14 @@ impl Operating {
             let (places, age) = if is_allowed { (&operators, AGE) } else { (&strangers, STRANGERS_AGE) };
             match Arc::clone(places).try_acquire_owned() {
                 Ok(place) => {
-                    let session = Session { operating: Arc::clone(&self), peer, is_allowed };
-                    tasks.spawn(session.serve(stream, place, age, tasks.clone(), shutdown.clone()));
+                    let (operating, tasks, abort) = (Arc::clone(&self), tasks.clone(), shutdown.abort.clone());
+                    let session = Session { operating, peer, is_allowed, tasks: tasks.clone(), abort };
+                    tasks.spawn(session.serve(stream, place, age, shutdown.goaway.clone()));
                 }
                 Err(_full) => {
-                    warn!(uid = peer.uid, pid = peer.pid, "too many connections to the operator's socket: this one is closed")
+                    if let Some(times) = full.happened(1) {
+                        warn!(uid = peer.uid, times, "too many connections to the operator's socket: new ones are closed");
+                    }
                 }
             }
         }
@@ -95,6 +103,8 @@ struct Session {
     operating: Arc<Operating>,
     peer: Peer,
     is_allowed: bool,
+    tasks: TaskTracker,
+    abort: CancellationToken,
 }
 
 /// Spawns what hyper has to run beside a connection where the process' end waits for it.
@@ -108,14 +118,8 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Beside {
 }
 
 impl Session {
-    async fn serve(
-        self,
-        stream: UnixStream,
-        _place: OwnedSemaphorePermit,
-        age: Duration,
-        tasks: TaskTracker,
-        shutdown: Shutdown,
-    ) {
+    async fn serve(self, stream: UnixStream, _place: OwnedSemaphorePermit, age: Duration, goaway: CancellationToken) {
+        let (tasks, abort) = (self.tasks.clone(), self.abort.clone());
         let service = OperatorServiceServer::new(self).max_decoding_message_size(REQUEST_MAX);
         let mut builder = http2::Builder::new(Beside(tasks));
         builder
@@ -132,20 +136,28 @@ impl Session {
                 return;
             }
             () = sleep(age) => return,
-            () = shutdown.goaway.cancelled() => serving.as_mut().graceful_shutdown(),
+            () = goaway.cancelled() => serving.as_mut().graceful_shutdown(),
         }
         tokio::select! {
             _ended = serving => {}
-            () = shutdown.abort.cancelled() => {}
+            () = abort.cancelled() => {}
         }
     }
 
     async fn told<T>(
         &self,
-        about: About,
-        act: impl AsyncFnOnce(&mut About) -> Result<T, BrokerError>,
+        act: &'static str,
+        run: impl AsyncFnOnce(&mut About) -> Result<T, BrokerError>,
     ) -> Result<Response<T>, Status> {
-        told(&self.operating, (self.peer, self.is_allowed), about, act).await
+        told(&self.operating, (self.peer, self.is_allowed), About::of(act), run).await
+    }
+
+    /// Runs an act of this session's whether or not its client waits for it.
+    async fn act<T: Send + 'static, F>(&self, act: impl FnOnce(Self) -> F) -> Result<Response<T>, Status>
+    where
+        F: Future<Output = Result<Response<T>, Status>> + Send + 'static,
+    {
+        self.operating.detached((&self.tasks, &self.abort), act(self.clone())).await
     }
 
     fn shown<T>(&self, reveal: bool, show: impl FnOnce(&Shown<'_>) -> T) -> T {
@@ -173,10 +185,10 @@ fn reach(is_told: bool) -> i32 {
     if is_told { Reach::AllReplicas } else { Reach::ThisReplica }.into()
 }
 
-#[tonic::async_trait]
-impl OperatorService for Session {
-    async fn list_users(&self, request: Request<proto::ListUsersRequest>) -> Result<Response<proto::ListUsersResponse>, Status> {
-        self.told(About::of("list"), async |about| {
+/// The acts themselves.
+impl Session {
+    async fn list(self, request: Request<proto::ListUsersRequest>) -> Result<Response<proto::ListUsersResponse>, Status> {
+        self.told("list", async |about| {
             let request = request.into_inner();
             about.revealed = request.reveal;
             let reveal = request.reveal;
@@ -194,8 +206,8 @@ impl OperatorService for Session {
         .await
     }
 
-    async fn get_user(&self, request: Request<proto::GetUserRequest>) -> Result<Response<proto::GetUserResponse>, Status> {
-        self.told(About::of("show"), async |about| {
+    async fn show(self, request: Request<proto::GetUserRequest>) -> Result<Response<proto::GetUserResponse>, Status> {
+        self.told("show", async |about| {
             let proto::GetUserRequest { merchant_id, number, reveal } = request.into_inner();
             about.revealed = reveal;
             let key = meant(about, merchant_id, number)?;
@@ -205,11 +217,8 @@ impl OperatorService for Session {
         .await
     }
 
-    async fn renew_token(
-        &self,
-        request: Request<proto::RenewTokenRequest>,
-    ) -> Result<Response<proto::RenewTokenResponse>, Status> {
-        self.told(About::of("renew"), async |about| {
+    async fn renew(self, request: Request<proto::RenewTokenRequest>) -> Result<Response<proto::RenewTokenResponse>, Status> {
+        self.told("renew", async |about| {
             let malformed = |_| {
                 let fault = "is no timeout: 1 to 8 digits and a unit".to_owned();
                 BrokerError::InvalidRequest(vec![FieldFault { field: "grpc-timeout".into(), fault }])
@@ -228,8 +237,8 @@ impl OperatorService for Session {
         .await
     }
 
-    async fn drop_token(&self, request: Request<proto::DropTokenRequest>) -> Result<Response<proto::DropTokenResponse>, Status> {
-        self.told(About::of("drop"), async |about| {
+    async fn drop_one(self, request: Request<proto::DropTokenRequest>) -> Result<Response<proto::DropTokenResponse>, Status> {
+        self.told("drop", async |about| {
             let proto::DropTokenRequest { merchant_id, number } = request.into_inner();
             let key = meant(about, merchant_id, number)?;
             let (dropped, is_told) = self.operating.broker.drop_token(&key).await?;
@@ -241,8 +250,8 @@ impl OperatorService for Session {
         .await
     }
 
-    async fn lift_hold(&self, request: Request<proto::LiftHoldRequest>) -> Result<Response<proto::LiftHoldResponse>, Status> {
-        self.told(About::of("lift_hold"), async |about| {
+    async fn lift(self, request: Request<proto::LiftHoldRequest>) -> Result<Response<proto::LiftHoldResponse>, Status> {
+        self.told("lift_hold", async |about| {
             let proto::LiftHoldRequest { merchant_id, number } = request.into_inner();
             let key = meant(about, merchant_id, number)?;
             let (lifted, is_told) = self.operating.broker.lift_hold(&key).await?;
@@ -251,8 +260,8 @@ impl OperatorService for Session {
         .await
     }
 
-    async fn lift_waits(&self, request: Request<proto::LiftWaitsRequest>) -> Result<Response<proto::LiftWaitsResponse>, Status> {
-        self.told(About::of("lift_waits"), async |about| {
+    async fn lift_all(self, request: Request<proto::LiftWaitsRequest>) -> Result<Response<proto::LiftWaitsResponse>, Status> {
+        self.told("lift_waits", async |about| {
             let merchant = merchant(request.into_inner().merchant_id)?;
             about.merchant = Some(merchant.clone());
             let lifted = self.operating.broker.lift_waits(&merchant).await;
@@ -267,5 +276,35 @@ impl OperatorService for Session {
             })
         })
         .await
+    }
+}
+
+#[tonic::async_trait]
+impl OperatorService for Session {
+    async fn list_users(&self, request: Request<proto::ListUsersRequest>) -> Result<Response<proto::ListUsersResponse>, Status> {
+        self.act(|session| session.list(request)).await
+    }
+
+    async fn get_user(&self, request: Request<proto::GetUserRequest>) -> Result<Response<proto::GetUserResponse>, Status> {
+        self.act(|session| session.show(request)).await
+    }
+
+    async fn renew_token(
+        &self,
+        request: Request<proto::RenewTokenRequest>,
+    ) -> Result<Response<proto::RenewTokenResponse>, Status> {
+        self.act(|session| session.renew(request)).await
+    }
+
+    async fn drop_token(&self, request: Request<proto::DropTokenRequest>) -> Result<Response<proto::DropTokenResponse>, Status> {
+        self.act(|session| session.drop_one(request)).await
+    }
+
+    async fn lift_hold(&self, request: Request<proto::LiftHoldRequest>) -> Result<Response<proto::LiftHoldResponse>, Status> {
+        self.act(|session| session.lift(request)).await
+    }
+
+    async fn lift_waits(&self, request: Request<proto::LiftWaitsRequest>) -> Result<Response<proto::LiftWaitsResponse>, Status> {
+        self.act(|session| session.lift_all(request)).await
     }
 }

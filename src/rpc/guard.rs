@@ -34,6 +34,8 @@ use crate::{
 
 /// As OpenTelemetry names spans of calls, and their method.
 const METHOD: &str = "tokenbroker.v1.TokenBrokerService/GetToken";
+/// In the place of a method that there is none of, whose name is the caller's, and how its span is named.
+const OTHER_METHOD: (&str, &str) = ("_OTHER", "grpc");
 /// Longest host that a span has: no name in the DNS is longer.
 const HOST_MAX: usize = 253;
 
@@ -77,6 +79,8 @@ pub(super) struct Guard<'s> {
     session: &'s Session,
     label_callers: bool,
     rpc_metrics: bool,
+    /// As conventions name it.
+    method: &'static str,
     pub(super) id: RequestId,
     /// When its headers were here.
     pub(super) received: Moment,
@@ -89,17 +93,24 @@ pub(super) struct Guard<'s> {
 }
 
 impl<'s> Guard<'s> {
-    /// A call with these headers begins.
-    pub(super) fn begin(observer: &Arc<Observer>, session: &'s Session, serving: &Serving, headers: &HeaderMap) -> Self {
+    /// A call of this address with these headers begins.
+    pub(super) fn begin(
+        observer: &Arc<Observer>,
+        session: &'s Session,
+        serving: &Serving,
+        (uri, headers): (&Uri, &HeaderMap),
+    ) -> Self {
         let parent = Context::of(headers);
+        let (method, span) = if uri.path().get(1..) == Some(METHOD) { (METHOD, METHOD) } else { OTHER_METHOD };
         Self {
             session,
             label_callers: serving.label_callers,
             rpc_metrics: serving.rpc_metrics,
+            method,
             id: RequestId::given(headers.get(request_id::KEY)),
             received: observer.clock.now(),
             parent,
-            span: observer.traces.begin(METHOD, SpanRole::Server, parent),
+            span: observer.traces.begin(span, SpanRole::Server, parent),
             call: None,
             finished: false,
             observer: Arc::clone(observer),
@@ -164,7 +175,7 @@ impl<'s> Guard<'s> {
         metrics.call(&CallEnd { code, reason, outcome }, now.mono.saturating_duration_since(self.received.mono));
         let (user, would_deny) = self.call.as_ref().map(|call| call.notes.take_user()).unwrap_or_default();
         if self.rpc_metrics {
-            metrics.rpc.count(METHOD, code, is_error(code), now.mono.saturating_duration_since(self.received.mono));
+            metrics.rpc.count(self.method, code, is_error(code), now.mono.saturating_duration_since(self.received.mono));
         }
         let mut told = true;
         match end {
@@ -266,7 +277,7 @@ impl<'s> Guard<'s> {
     ) {
         if self.span.is_recorded() {
             self.span.set("rpc.system.name", "grpc");
-            self.span.set("rpc.method", METHOD);
+            self.span.set("rpc.method", self.method);
             self.span.set("rpc.response.status_code", code);
             if is_error(code) {
                 self.span.set("error.type", code);

@@ -87,7 +87,7 @@ impl Layer {
     /// Answers one call.
     pub(super) async fn call(&self, request: Request<Incoming>, session: &Session) -> Response<Body> {
         let snapshot = self.broker.in_force();
-        let mut guard = Guard::begin(&self.observer, session, &snapshot.serving, request.headers());
+        let mut guard = Guard::begin(&self.observer, session, &snapshot.serving, (request.uri(), request.headers()));
         if is_too_large(&request) {
             return guard.refused(BrokerError::MetadataTooLarge);
         }

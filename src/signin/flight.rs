@@ -53,7 +53,7 @@ impl Flight {
             None => Err(None),
         };
         let FlightContext { shared, user, was_told, .. } = &self.context;
-        if let (true, Err(lock)) = (is_news, told) {
+        if let (true, Err(lock)) = (is_news && shared.parts.tier.condition().is_some(), told) {
             shared.untold.add(user, lock);
         }
         // It may have been told of a newer token after it had looked, whatever it ended with.

@@ -16,7 +16,7 @@ use crate::{
     telemetry::{audit::SignInResult, metrics::RenewalResult, traces::TraceId},
     tokens::{cached_token::CachedToken, token::TokenId},
     users::waiters::FlightOutcome,
-    vault::{Failure, SIGN_IN_PATH, Scope},
+    vault::{Failure, Scope},
 };
 
 /// Reports what was obtained, and what it came to.
@@ -87,11 +87,6 @@ fn exchange(flight: &FlightContext, answer: &VaultAnswer, failure: Option<&Arc<F
     flight.shared.parts.metrics.sign_in(merchant, answer.kind, answer.took);
     let failure = failure.filter(|failure| failure.kind() == answer.kind);
     if span.is_recorded() {
-        span.set("http.request.method", "POST");
-        span.set("url.template", SIGN_IN_PATH);
-        if let Some(failure) = failure {
-            span.set("error.type", failure.kind());
-        }
         span.set("token_broker.merchant_id", merchant.to_owned());
         if let Some(failure) = failure {
             span.set("token_broker.failure", failure.to_string());

@@ -1,6 +1,7 @@
 //! Tokens that are to be ended at the vault: a bounded queue, and what works it off.
 //!
-//! Must never make anybody wait, try one twice, nor go on once the process ends: the tokens of a restart are good.
+//! Must never make anybody wait, try one twice, end without a line in the trail, nor go on once the process ends: the tokens of a restart are
+//! good.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -25,12 +26,14 @@ const WAITING_MAX: usize = 10_000;
 /// At the vault at once: nobody waits for them, and sign-ins are to have its attention.
 const AT_ONCE_MAX: usize = 4;
 
-/// One token, and who ends it.
+/// One token, and who ends it. Dropped before that is known, it is told of as not ended.
 struct SignOut {
     vault: Arc<dyn SignIn>,
     user: Arc<UserKey>,
     token: Secret,
     token_id: TokenId,
+    /// Where it is told what becomes of it, until it is.
+    told: Option<Told>,
 }
 
 /// The queue.
@@ -58,9 +61,10 @@ impl SignOuts {
     /// Has a token ended at the vault that gave it.
     pub(super) fn put(&self, vault: &Arc<dyn SignIn>, user: &Arc<UserKey>, token: &Secret) {
         let (token, token_id) = (token.clone(), TokenId::of(token.expose()));
-        let sign_out = SignOut { vault: Arc::clone(vault), user: Arc::clone(user), token, token_id };
+        let told = Some(self.told.clone());
+        let sign_out = SignOut { vault: Arc::clone(vault), user: Arc::clone(user), token, token_id, told };
         if let Err(full) = self.sender.try_send(sign_out) {
-            self.told.tell(&full.into_inner(), Err("too many wait to be ended"));
+            full.into_inner().tell(Err("too many wait to be ended, or the process ends"));
         }
     }
 
@@ -74,11 +78,10 @@ impl SignOuts {
                 biased;
                 () = closing.cancelled() => return,
                 Some(_ended) = under_way.join_next() => {}
-                Some(sign_out) = receiver.recv(), if under_way.len() < AT_ONCE_MAX => {
-                    let told = self.told.clone();
+                Some(mut sign_out) = receiver.recv(), if under_way.len() < AT_ONCE_MAX => {
                     under_way.spawn(async move {
                         let result = sign_out.vault.sign_out(&sign_out.user, &sign_out.token).await;
-                        told.tell(&sign_out, result);
+                        sign_out.tell(result);
                     });
                 }
             }
@@ -86,14 +89,22 @@ impl SignOuts {
     }
 }
 
-impl Told {
-    fn tell(&self, SignOut { user, token_id, .. }: &SignOut, result: Result<(), &'static str>) {
-        let (merchant_id, number, token_id) = (&user.merchant, &user.number, *token_id);
+impl SignOut {
+    /// Tells what became of it, once.
+    fn tell(&mut self, result: Result<(), &'static str>) {
+        let Some(Told { audit, clock }) = self.told.take() else { return };
+        let (merchant_id, number, token_id) = (&self.user.merchant, &self.user.number, self.token_id);
         match result {
             Ok(()) => info!(%merchant_id, %number, %token_id, "signed out"),
             Err(cause) => warn!(%merchant_id, %number, %token_id, cause, "a token may not have been ended at the vault"),
         }
-        let (at, user) = (self.clock.now().wall, Arc::clone(user));
-        self.audit.sign_out(SignOutResult { at, user, token_id, result });
+        let (at, user) = (clock.now().wall, Arc::clone(&self.user));
+        audit.sign_out(SignOutResult { at, user, token_id, result });
+    }
+}
+
+impl Drop for SignOut {
+    fn drop(&mut self) {
+        self.tell(Err("the process ended before it was known"));
     }
 }

@@ -168,6 +168,8 @@ pub struct OperatorAct {
     pub reason: &'static str,
     /// Which token was dropped.
     pub token_id: Option<TokenId>,
+    /// How many the line stands for: those of strangers share one a minute.
+    pub count: u64,
 }
 
 /// How many users and callers a configuration that is in force has, and what it changed.
@@ -183,6 +185,10 @@ pub struct Reconfigured {
     pub removed: usize,
     /// Entries of `[[callers]]`.
     pub callers: usize,
+    /// The policy is on trial.
+    pub on_trial: bool,
+    /// Entries that are by themselves.
+    pub callers_on_trial: usize,
 }
 
 /// What the trail is told of: of one size, whichever it is, so that the queue need not allocate for a call.

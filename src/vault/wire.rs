@@ -72,7 +72,15 @@ impl fmt::Debug for HttpVault {
 
 impl SignIn for HttpVault {
     fn sign_in<'a>(&'a self, user: &'a UserKey, password: &'a Secret, span: &'a Span) -> SigningIn<'a> {
-        Box::pin(self.exchange(user, password, span))
+        Box::pin(async move {
+            self.describe(span);
+            let mut status = None;
+            let result = self.exchange(user, password, span.context(), &mut status).await;
+            if span.is_recorded() {
+                conclude(span, status, result.as_ref().err());
+            }
+            result
+        })
     }
 
     fn sign_out<'a>(&'a self, user: &'a UserKey, token: &'a Secret) -> SigningOut<'a> {
@@ -108,18 +116,24 @@ impl HttpVault {
         })
     }
 
-    /// One request and its answer, within the timeout. An answer that has begun counts, however it ends: its status may be a no.
-    async fn exchange(&self, user: &UserKey, password: &Secret, span: &Span) -> Result<Grant, Failure> {
-        self.describe(span);
+    /// One request and its answer, within the timeout, and the answer's status. An answer that has begun counts, however it ends: its status
+    /// may be a no.
+    async fn exchange(
+        &self,
+        user: &UserKey,
+        password: &Secret,
+        trace: Option<Context>,
+        status: &mut Option<u16>,
+    ) -> Result<Grant, Failure> {
         let mut timeout = pin!(sleep(self.timeout));
         let at = self.clock.now().wall;
         let sent = tokio::select! {
             biased;
-            sent = self.send(user, form(user, password), span.context()) => sent,
+            sent = self.send(user, form(user, password), trace) => sent,
             () = &mut timeout => return Err(unavailable("it did not answer in time")),
         };
         let mut response = sent.map_err(|error| transport(&error))?;
-        span.set_number("http.response.status_code", response.status().as_u16().into());
+        *status = Some(response.status().as_u16());
         let mut body = Zeroizing::new(Vec::new());
         let unreadable = read(&mut body, &mut response, timeout).await;
         let headers = response.headers();
@@ -151,6 +165,8 @@ impl HttpVault {
     /// Says in a span where the request goes: the configuration lets no URL have a user or a query.
     fn describe(&self, span: &Span) {
         if span.is_recorded() {
+            span.set("http.request.method", "POST");
+            span.set("url.template", SIGN_IN_PATH);
             span.set("url.full", self.endpoint.to_string());
             span.set("server.address", self.endpoint.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned());
             span.set_number("server.port", self.endpoint.port_or_known_default().unwrap_or_default().into());
@@ -195,6 +211,18 @@ impl HttpVault {
             .header(MERCHANT, user.merchant.as_str())
             .header(ACCEPT, "application/json")
             .header(ACCEPT_ENCODING, "identity")
+    }
+}
+
+/// Says in a span how it ended, as OpenTelemetry's conventions for HTTP have it: by the status, where that says that it failed.
+fn conclude(span: &Span, status: Option<u16>, failure: Option<&Failure>) {
+    if let Some(status) = status {
+        span.set_number("http.response.status_code", status.into());
+    }
+    match (failure, status) {
+        (Some(_), Some(status @ 400..)) => span.set("error.type", status.to_string()),
+        (Some(failure), Some(_) | None) => span.set("error.type", failure.kind()),
+        (None, _) => {}
     }
 }
 

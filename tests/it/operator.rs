@@ -220,6 +220,22 @@ async fn a_renewal_brings_another_token_and_waits_for_the_floor() {
 }
 
 #[tokio::test]
+async fn an_act_whose_client_goes_away_is_done_and_told_all_the_same() {
+    let ground = Ground::new("", "", &one()).await;
+    ground.sandbox.script(Fault::truth().after(Duration::from_millis(500)));
+    let renew = ["renew", "--merchant-id", MERCHANT, "--number", NUMBER, "--socket"];
+    let mut client = Command::new(BINARY).args(renew).arg(ground.socket()).kill_on_drop(true).spawn().expect("starts");
+    ground.sandbox.wait_for_sign_ins(1, PATIENCE).await;
+    client.kill().await.expect("is killed");
+    ground.broker.line_like("an operator's act").await;
+    let token = ground.token().await.expect("was renewed");
+    assert_eq!(ground.sandbox.sign_ins(), 1);
+    let acts = ground.acts().await;
+    let told: Vec<_> = acts.iter().map(|act| (act["act"].as_str(), act["verdict"].as_str(), act["token_id"].as_str())).collect();
+    assert_eq!(told, [(Some("renew"), Some("allowed"), Some(token.token_id.as_str()))]);
+}
+
+#[tokio::test]
 async fn a_dropped_token_is_handed_out_no_more_and_the_floor_stays() {
     let ground = Ground::new("", "min_sign_in_interval = \"1s\"\n", &one()).await;
     assert!(ground.done("drop", &[]).await["token_id"].is_null());
@@ -325,6 +341,10 @@ async fn only_the_own_user_root_and_who_is_listed_may_act_and_every_refusal_is_t
     assert_eq!((code, stdout.as_str()), (Some(1), ""));
     assert!(stderr.contains("CALLER_NOT_ALLOWED: user 65534 is no operator of this broker"), "{stderr}");
     ground.broker.line_like("an act of somebody who is no operator was refused").await;
+    // However often it tries: the first in a minute has a line, and the others are counted into the next.
+    for _ in 0..3 {
+        assert_eq!(strangers(&ground, STRANGER).await.0, Some(1));
+    }
     let acts = ground.acts().await;
     let told: Vec<_> = acts.iter().map(|act| (act["uid"].as_u64(), act["verdict"].as_str(), act["reason"].as_str())).collect();
     let (listed, stranger) = (Some(u64::from(listed)), Some(u64::from(STRANGER)));

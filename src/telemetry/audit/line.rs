@@ -126,13 +126,17 @@ fn operator(act: &OperatorAct, to: &mut Text) {
         .plain("verdict", act.verdict.as_str())
         .plain("reason", act.reason)
         .some("token_id", act.token_id.as_ref().map(|id| id.as_str()))
+        .some("count", Some(act.count).filter(|count| *count > 1))
         .end();
 }
 
-fn in_force(at: SystemTime, Reconfigured { users, added, changed, removed, callers }: &Reconfigured, to: &mut Text) {
+fn in_force(at: SystemTime, configured: &Reconfigured, to: &mut Text) {
+    let Reconfigured { users, added, changed, removed, callers, on_trial, callers_on_trial } = configured;
     let mut line = Line::begin(to, at, "configuration");
     line.put("verdict", "in_force").put("users", users).put("added", added);
-    line.put("changed", changed).put("removed", removed).put("callers", callers).end();
+    line.put("changed", changed).put("removed", removed).put("callers", callers);
+    line.some("on_trial", on_trial.then_some(true));
+    line.some("callers_on_trial", Some(callers_on_trial).filter(|entries| **entries > 0)).end();
 }
 
 impl Stamp {

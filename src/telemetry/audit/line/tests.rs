@@ -56,7 +56,9 @@ fn signed_in(result: Result<TokenId, String>, took: Duration, trace_id: Option<T
 /// As `tracing-subscriber` wrote them, when the trail's lines went through it.
 #[test]
 fn every_record_has_its_fields_in_their_order() {
-    let configured = Reconfigured { users: 5, added: 1, changed: 2, removed: 3, callers: 4 };
+    let configured =
+        Reconfigured { users: 5, added: 1, changed: 2, removed: 3, callers: 4, on_trial: false, callers_on_trial: 0 };
+    let tried = Reconfigured { on_trial: true, callers_on_trial: 2, ..configured };
     let (anonymous, unknown) = (Some(CallerId::Anonymous), "CALLER_UNAUTHENTICATED");
     let broken = "it \"broke\" off\n\u{1b}\u{202e}\u{7f}".to_owned();
     for (record, expected) in [
@@ -106,8 +108,13 @@ fn every_record_has_its_fields_in_their_order() {
                 verdict: Verdict::Allowed,
                 reason: "",
                 token_id: Some(TokenId::of("abc")),
+                count: 3,
             })),
-            r#""event":"operator","uid":0,"pid":7,"act":"lift_hold","merchant_id":"m\"1\\x","number":"+44…9999","revealed":true,"verdict":"allowed","reason":"","token_id":"ba7816bf8f01cfea414140de5dae2223""#,
+            r#""event":"operator","uid":0,"pid":7,"act":"lift_hold","merchant_id":"m\"1\\x","number":"+44…9999","revealed":true,"verdict":"allowed","reason":"","token_id":"ba7816bf8f01cfea414140de5dae2223","count":3"#,
+        ),
+        (
+            rare(Rare::InForce { at: at(), configured: tried }),
+            r#""event":"configuration","verdict":"in_force","users":5,"added":1,"changed":2,"removed":3,"callers":4,"on_trial":true,"callers_on_trial":2"#,
         ),
         (
             rare(Rare::SignOut(SignOutResult { at: at(), user: user(), token_id: TokenId::of("abc"), result: Err("late") })),
