@@ -96,7 +96,7 @@ def number(index):
 
 
 class Names(threading.Thread):
-    """Answers every question for an A record of the service with the addresses that are in service now."""
+    """Answers questions for an A record of the service, or of a name below it, with the addresses that are in service now."""
 
     def __init__(self):
         super().__init__(daemon=True)
@@ -121,7 +121,7 @@ class Names(threading.Thread):
         name = ".".join(labels).lower()
         if name == SILENT:
             raise IndexError("left without an answer")
-        known = name == SERVICE
+        known = name == SERVICE or name.endswith(f".{SERVICE}")
         found = list(self.addresses) if known and kind == 1 else []
         # An authoritative answer; NXDOMAIN for other names.
         header = struct.pack("!2sHHHHH", question[:2], 0x8580 | (0 if known else 3), 1, len(found), 0, 0)
