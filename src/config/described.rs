@@ -105,7 +105,7 @@ pub(super) const KEYS: &[Described] = &[
     hidden("vault.headers.*", "A header's value: visible ASCII."),
     plain("vault.timeout", "How long one sign-in may take, connecting included."),
     plain("vault.max_concurrent_sign_ins", "How many sign-ins may be under way at once; renewals take half of them at most."),
-    plain("vault.min_sign_in_interval", "The floor between two sign-ins of one user."),
+    plain("vault.min_sign_in_interval", "The floor between two sign-ins of one user; 0s: none, for tests."),
     plain("vault.refusal_hold", "How long a refused user is left alone."),
     plain("vault.renewal", "Before a token ends, or only then, where a new token revokes the old."),
     plain("vault.sign_out", "Whether a token is ended at the vault whose user is removed, or that an operator drops."),

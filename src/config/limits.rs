@@ -60,8 +60,7 @@ pub(super) const TIMEOUT: Limits<Duration> =
 /// `vault.max_concurrent_sign_ins`: each holds a connection. 64 at 0.2 s each sign in 300 users a second; 10,000 connections
 /// fit under the usual limits of file descriptors and of ports to one address.
 pub(super) const MAX_CONCURRENT_SIGN_INS: Limits<u64> = Limits { default: 64, least: 1, most: 10_000 };
-/// `vault.min_sign_in_interval`: 0 leaves no floor, for vaults that don't count; with an hour, a revoked token is missed for
-/// an hour.
+/// `vault.min_sign_in_interval`: 0 leaves no floor, nor one that doubles, for tests; with an hour, a revoked token is missed for an hour.
 pub(super) const MIN_SIGN_IN_INTERVAL: Limits<Duration> = Limits { default: secs(5), least: secs(0), most: secs(HOUR) };
 /// `vault.refusal_hold`: a wrong password tried once a day locks no account. Seconds are for tests; beyond a month it is for
 /// ever.

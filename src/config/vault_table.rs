@@ -39,6 +39,10 @@ const RESERVED_HEADERS: [HeaderName; 18] = [
     HeaderName::from_static("x-merchant-id"),
 ];
 
+/// Of no floor at a vault that may be a real one.
+const NO_FLOOR: &str = "is 0s, so that nothing holds the sign-ins of one user apart, not even while its tokens are rejected one after the \
+                        other: that is for tests; give a second at least, such as \"5s\"";
+
 /// Reads the table; none where its base URL is missing or faulty.
 pub(super) fn read(table: Option<Reader<'_, '_>>, findings: &Findings<'_>) -> Option<VaultConfig> {
     const MISSING: &str = "is missing: give the vault's address, such as \"https://api.vault.sandbox.testessential.net\"";
@@ -66,6 +70,9 @@ pub(super) fn read(table: Option<Reader<'_, '_>>, findings: &Findings<'_>) -> Op
     let timeout = table.duration("timeout", &limits::TIMEOUT);
     let max_concurrent_sign_ins = table.integer("max_concurrent_sign_ins", &limits::MAX_CONCURRENT_SIGN_INS);
     let min_sign_in_interval = table.duration("min_sign_in_interval", &limits::MIN_SIGN_IN_INTERVAL);
+    if min_sign_in_interval.is_zero() && base_url.as_ref().is_some_and(|url| !url.as_str().starts_with("http://")) {
+        table.findings().warn(table.at(), "vault.min_sign_in_interval", NO_FLOOR);
+    }
     let refusal_hold = table.duration("refusal_hold", &limits::REFUSAL_HOLD);
     let renewals = [("ahead", Renewal::Ahead), ("at_expiry", Renewal::AtExpiry)];
     let renewal = table.choice("renewal", Renewal::Ahead, &renewals);

@@ -33,7 +33,7 @@ use crate::{
 const BACK_OFF: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
 /// The doubled floor ends here: even replicas that revoke each other's tokens get one every ten minutes.
 const FLOOR_MAX: Duration = Duration::from_secs(600);
-/// What doubles where `min_sign_in_interval` is less, or 0.
+/// What doubles where `min_sign_in_interval` is less, but for 0.
 const FLOOR_DOUBLES_FROM: Duration = Duration::from_secs(1);
 /// Former credentials of which it is remembered what the vault said; two files or controllers that disagree have two.
 const FORMER_MAX: usize = 8;
@@ -160,7 +160,7 @@ impl Holds {
         // Forgotten: the same token may be given again, and be rejected again.
         let doubles = rare.rejected.take().is_some_and(|(_, soon)| soon);
         rare.doublings = if doubles { rare.doublings.saturating_add(1) } else { 0 };
-        doubles.then(|| self.floor(rules).min(gave / 2))
+        (doubles && !rules.min_sign_in_interval.is_zero()).then(|| self.floor(rules).min(gave / 2))
     }
 
     /// Notes what another replica's sign-in with `version` gave, which began at `began`.
@@ -348,7 +348,8 @@ impl Holds {
 
     fn floor(&self, rules: &Rules) -> Duration {
         let doublings = self.doublings();
-        if doublings == 0 {
+        // Where the operator says that there is no floor, nothing doubles.
+        if doublings == 0 || rules.min_sign_in_interval.is_zero() {
             return rules.min_sign_in_interval;
         }
         let base = rules.min_sign_in_interval.max(FLOOR_DOUBLES_FROM);

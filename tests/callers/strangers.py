@@ -109,9 +109,8 @@ def main():
     chosen = options.only or packages.PACKAGES
     for package in chosen:
         packages.build(package)
-    print(
-        "| language | seconds to the first token | lines written | package | put into the folder |\n| --- | --- | --- | --- | --- |"
-    )
+    print("| language | seconds to the first token | lines written | package | put into the folder |")
+    print(f"|{' --- |' * 5}")
     with broker(options) as address:
         for package in chosen:
             took, written, packed, installed = start(package, address, packages.built(package))

@@ -134,6 +134,18 @@ fn the_floor_is_half_the_lifetime_where_that_is_shorter() {
 }
 
 #[test]
+fn where_there_is_no_floor_nothing_doubles() {
+    let (mut holds, now, none) = (Holds::default(), start(), Rules { min_sign_in_interval: Duration::ZERO, ..RULES });
+    for round in 0..5 {
+        assert_eq!(holds.succeeded(credential(1), now, secs(86_400), &none), None);
+        assert!(holds.within_floor(now, &none).is_none());
+        holds.rejected(TokenId::of(&round.to_string()), now, &none);
+    }
+    // What was rejected counts once there is one.
+    assert_eq!(holds.within_floor(now, &RULES).map(|last| last.floor), Some(secs(80)));
+}
+
+#[test]
 fn the_floor_doubles_while_tokens_are_rejected_soon() {
     let (mut holds, mut now) = (Holds::default(), start());
     holds.succeeded(credential(1), now, secs(86_400), &RULES);
