@@ -48,7 +48,7 @@ const serviceConfig = `{
 func connect(endpoints []endpoint, config *tls.Config, useProxy bool) (*grpc.ClientConn, error) {
 	dialer := dialer{useProxy: useProxy}
 	options := []grpc.DialOption{
-		grpc.WithResolvers(&lookUp{endpoints: endpoints, dialer: dialer}),
+		grpc.WithResolvers(&lookUp{endpoints: endpoints, dialer: dialer, hosts: net.DefaultResolver.LookupHost}),
 		grpc.WithContextDialer(dialer.dial),
 		grpc.WithDefaultServiceConfig(serviceConfig),
 		grpc.WithDisableServiceConfig(),

@@ -2,6 +2,7 @@ package tokenbroker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"sort"
@@ -31,7 +32,7 @@ const (
 type lookUp struct {
 	endpoints []endpoint
 	dialer    dialer
-	// Of a test; the system's where it is none.
+	// The system's, or a test's.
 	hosts func(context.Context, string) ([]string, error)
 }
 
@@ -39,12 +40,9 @@ func (*lookUp) Scheme() string { return scheme }
 
 func (l *lookUp) Build(_ resolver.Target, channel resolver.ClientConn, _ resolver.BuildOptions) (resolver.Resolver, error) {
 	life, end := context.WithCancel(context.Background())
-	hosts := l.hosts
-	if hosts == nil {
-		hosts = net.DefaultResolver.LookupHost
+	looking := &looking{
+		lookUp: *l, channel: channel, end: end, now: make(chan struct{}, 1), found: make([][]resolver.Address, len(l.endpoints)),
 	}
-	looking := &looking{lookUp: *l, channel: channel, end: end, now: make(chan struct{}, 1)}
-	looking.hosts, looking.found = hosts, make([][]resolver.Address, len(l.endpoints))
 	looking.ended.Add(1)
 	go looking.run(life)
 	return looking, nil
@@ -77,7 +75,7 @@ func (l *looking) Close() {
 func (l *looking) run(life context.Context) {
 	defer l.ended.Done()
 	for life.Err() == nil {
-		l.lookAll(life)
+		l.tell(life)
 		soonest := time.NewTimer(lookUpRest)
 		latest := time.NewTimer(lookUpEvery)
 		select {
@@ -94,10 +92,23 @@ func (l *looking) run(life context.Context) {
 	}
 }
 
-// lookAll looks all names up, and tells the channel what has changed.
-func (l *looking) lookAll(life context.Context) {
+// tell looks all names up, and tells the channel what has changed.
+func (l *looking) tell(life context.Context) {
 	ctx, cancel := context.WithTimeout(life, lookUpTimeout)
 	defer cancel()
+	addresses, err := l.lookAll(ctx)
+	switch told := fmt.Sprint(addresses); {
+	case life.Err() != nil:
+	case err != nil:
+		l.channel.ReportError(err)
+	case told != l.told:
+		l.told = told
+		l.channel.UpdateState(resolver.State{Addresses: addresses})
+	}
+}
+
+// lookAll is the addresses of all endpoints: of one that can't be looked up now, those that it had. An error where there are none.
+func (l *looking) lookAll(ctx context.Context) (addresses []resolver.Address, err error) {
 	faults := make([]error, len(l.endpoints))
 	var all sync.WaitGroup
 	for at := range l.endpoints {
@@ -111,24 +122,18 @@ func (l *looking) lookAll(life context.Context) {
 		}(at)
 	}
 	all.Wait()
-	var addresses []resolver.Address
-	var names []string
 	for _, found := range l.found {
-		for _, one := range found {
-			addresses, names = append(addresses, one), append(names, one.Addr+" "+one.ServerName)
+		addresses = append(addresses, found...)
+	}
+	if len(addresses) > 0 {
+		return addresses, nil
+	}
+	for _, fault := range faults {
+		if fault != nil {
+			return nil, fault
 		}
 	}
-	if life.Err() != nil {
-		return
-	}
-	if len(addresses) == 0 {
-		l.channel.ReportError(firstOf(faults))
-		return
-	}
-	if told := strings.Join(names, ","); told != l.told {
-		l.told = told
-		l.channel.UpdateState(resolver.State{Addresses: addresses})
-	}
+	return nil, errors.New("the names have no addresses")
 }
 
 func (l *looking) look(ctx context.Context, endpoint endpoint) ([]resolver.Address, error) {
@@ -147,13 +152,4 @@ func (l *looking) look(ctx context.Context, endpoint endpoint) ([]resolver.Addre
 		addresses = append(addresses, resolver.Address{Addr: net.JoinHostPort(host, endpoint.port), ServerName: name})
 	}
 	return addresses, nil
-}
-
-func firstOf(faults []error) error {
-	for _, fault := range faults {
-		if fault != nil {
-			return fault
-		}
-	}
-	return fmt.Errorf("the names have no addresses")
 }

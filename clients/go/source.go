@@ -118,7 +118,7 @@ func (s *TokenSource) cached(user User, now time.Time) *Token {
 //
 // Where the vault insists on the token, it is handed out again, and not asked about any more.
 func (s *TokenSource) Rejected(token *Token) bool {
-	slot := s.users.get(*token.user)
+	slot := s.users.get(token.user())
 	if slot == nil || !slot.rejected(token, s.shared.clock.Now()) {
 		return false
 	}

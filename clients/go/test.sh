@@ -15,4 +15,6 @@ unformatted=$(gofmt -l .)
 go mod tidy
 diff "$here/go.mod" go.mod || { echo "go.mod is not what go mod tidy makes of it" >&2; exit 1; }
 go vet ./...
+# The race detector is C.
+case " $* " in *" -race "*) export CGO_ENABLED=1 ;; esac
 go test "$@" ./...

@@ -32,11 +32,11 @@ func (u User) String() string {
 // Format prints the same whatever the verb.
 func (u User) Format(f fmt.State, _ rune) { fmt.Fprint(f, u.String()) }
 
-// Token is a token of one user. It never changes. Must never show the secret in whatever is printed of it: that is behind a pointer,
-// so that not even a struct with a Token in it shows it.
+// Token is a token of one user. It never changes. Must never show the secret or the number in whatever is printed of it: they are
+// behind functions, so that not even a struct with a Token in it, which fmt looks into by itself, shows them.
 type Token struct {
-	user   *User
-	secret *string
+	user   func() User
+	access func() string
 	id     string
 	scope  string
 	life   life
@@ -45,14 +45,14 @@ type Token struct {
 
 func newToken(user User, answer *pb.Token, life life, clock clock) *Token {
 	secret := answer.GetAccessToken()
-	return &Token{&user, &secret, answer.GetTokenId(), answer.GetScope(), life, clock}
+	return &Token{func() User { return user }, func() string { return secret }, answer.GetTokenId(), answer.GetScope(), life, clock}
 }
 
 // AccessToken is the secret itself: not for logs.
-func (t *Token) AccessToken() string { return *t.secret }
+func (t *Token) AccessToken() string { return t.access() }
 
 // Authorization is the value of that header: "Bearer" and the secret.
-func (t *Token) Authorization() string { return bearer + *t.secret }
+func (t *Token) Authorization() string { return bearer + t.access() }
 
 // ID is the token's name, which is safe to log and the same everywhere.
 func (t *Token) ID() string { return t.id }
@@ -61,10 +61,10 @@ func (t *Token) ID() string { return t.id }
 func (t *Token) Scope() string { return t.scope }
 
 // MerchantID is that of the user whose token it is.
-func (t *Token) MerchantID() string { return t.user.MerchantID }
+func (t *Token) MerchantID() string { return t.user().MerchantID }
 
 // Number is that of the user whose token it is: not for logs.
-func (t *Token) Number() string { return t.user.Number }
+func (t *Token) Number() string { return t.user().Number }
 
 // ExpiresIn is how long it still lives, by the monotonic clock; zero once it has ended.
 func (t *Token) ExpiresIn() time.Duration {
@@ -76,7 +76,7 @@ func (t *Token) ExpiresIn() time.Duration {
 
 // String tells all but the secret.
 func (t Token) String() string {
-	return fmt.Sprintf("token %s of %v, ends in %v", onOneLine(t.id), *t.user, t.ExpiresIn().Round(time.Millisecond))
+	return fmt.Sprintf("token %s of %v, ends in %v", onOneLine(t.id), t.user(), t.ExpiresIn().Round(time.Millisecond))
 }
 
 // Format prints the same whatever the verb: no verb shows the secret.
