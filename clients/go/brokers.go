@@ -8,6 +8,7 @@ import (
 
 	pb "example.org/token-broker/clients/go/tokenbrokerv1"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 )
 
@@ -74,7 +75,11 @@ func (b *brokers) call(user User, rejected []string) (*pb.Token, error) {
 	request := &pb.GetTokenRequest{MerchantId: user.MerchantID, Number: user.Number, RejectedTokenIds: rejected}
 	reply, err := getToken(ctx, channel.stub, request)
 	if err != nil {
-		return nil, err
+		said := errorOf(err)
+		if said.Code == codes.DeadlineExceeded && said.Reason == "" {
+			said.Message = fmt.Sprintf("nothing within %v: is one there, and can its name be looked up?", b.time)
+		}
+		return nil, said
 	}
 	if reply.GetToken() == nil {
 		return nil, unavailable("the broker's answer has no token in it")

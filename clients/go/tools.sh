@@ -23,9 +23,9 @@ unpack() { # PACKAGE… DIRECTORY
   local directory=${*: -1} fetched package
   fetched=$directory/fetched
   mkdir "$fetched"
-  (cd "$fetched" && apt-get download -qq "${@:1:$#-1}") || {
+  (cd "$fetched" && apt-get download -qq -o APT::Sandbox::User=root "${@:1:$#-1}") || {
     apt-get update -qq
-    (cd "$fetched" && apt-get download -qq "${@:1:$#-1}")
+    (cd "$fetched" && apt-get download -qq -o APT::Sandbox::User=root "${@:1:$#-1}")
   } || return 1
   for package in "$fetched"/*.deb; do
     dpkg-deb --extract "$package" "$directory" || return 1

@@ -57,7 +57,7 @@ func layOutAll(directory, proxy string) error {
 		return err
 	}
 	defer os.RemoveAll(work)
-	if err := run(work, "apt-get", append([]string{"download", "-qq"}, packages...)...); err != nil {
+	if err := run(work, "apt-get", append([]string{"download", "-qq", "-o", "APT::Sandbox::User=root"}, packages...)...); err != nil {
 		return fmt.Errorf("%w: is there a network, and has apt-get update run?", err)
 	}
 	fetched, err := filepath.Glob(filepath.Join(work, "*.deb"))
