@@ -14,8 +14,8 @@ import (
 
 // The channel that calls go over, made anew as the files behind it are replaced.
 //
-// Must never give up a channel that works for files that can't be used: they may be half of a pair that is being replaced; nor end one
-// under its calls; nor have more than one call wait for files while there is a channel.
+// Must never give up a channel that works for files that can't be used: they may be half of a pair that is being replaced; nor
+// end one under its calls; nor have more than one call wait for files while there is a channel.
 
 // The files are looked at by whichever call comes, but no more often than this: there are few calls, and three small files.
 const filesEvery = time.Second

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes the package file: build.sh OUT has OUT/token-broker-go-VERSION.tar.gz, the module's sources and its stubs. Must never pack what
-# is not in the module as a module proxy would serve it, but for the conformance adapter and the scripts.
+# Makes the package file: build.sh OUT has OUT/token-broker-go-VERSION.tar.gz, the module's sources and its stubs. Must never pack
+# what is not in the module as a module proxy would serve it, but for the conformance adapter and the scripts.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 version=$(sed -n 's/^const Version = "\(.*\)"$/\1/p' "$here/version.go")

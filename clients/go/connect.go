@@ -115,8 +115,8 @@ func (d dialer) dial(ctx context.Context, address string) (net.Conn, error) {
 	return connection, nil
 }
 
-// askProxy has the proxy connect to the address. What it says beyond its answer is the broker's, and must not be swallowed: no broker
-// speaks first, so there is nothing.
+// askProxy has the proxy connect to the address. What it says beyond its answer is the broker's, and must not be swallowed: no
+// broker speaks first, so there is nothing.
 func askProxy(ctx context.Context, connection net.Conn, proxy *url.URL, address string) error {
 	if deadline, isSet := ctx.Deadline(); isSet {
 		connection.SetDeadline(deadline)

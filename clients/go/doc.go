@@ -6,8 +6,10 @@
 //	token, err := source.Token(ctx, merchantID, number)
 //	request.Header.Set("Authorization", token.Authorization())
 //
-// It keeps each user's token until it ends, renews it behind the callers, and has one call under way for each user at most. A token
-// that is good is handed out while every broker is down. WithToken runs a request with what a 401 of the vault's API asks for.
+// It keeps each user's token until it ends, renews it behind the callers, and has one call under way for each user at most. A
+// token that is good is handed out while every broker is down. WithToken runs a request with what a 401 of the vault's API asks
+// for.
 //
-// The package must never show an access token or a number in full in what it prints, hand out a token that has ended, or ask in a loop.
+// The package must never show an access token or a number in full in what it prints, hand out a token that has ended, or ask in a
+// loop.
 package tokenbroker

@@ -31,8 +31,8 @@ type FieldViolation struct {
 	Description string
 }
 
-// Error is why there is no token: the one type of all errors of this package, for errors.As. Must never hold a token, nor tell less
-// than the broker said.
+// Error is why there is no token: the one type of all errors of this package, for errors.As. Must never hold a token, nor tell
+// less than the broker said.
 type Error struct {
 	Kind Kind
 	// Code is gRPC's.
@@ -91,8 +91,8 @@ func (e *Error) Unwrap() error { return e.cause }
 // GRPCStatus has status.Code and the like work with this error.
 func (e *Error) GRPCStatus() *status.Status { return status.New(e.Code, e.Error()) }
 
-// Error is the reason, the text (which names the fields at fault), what the broker says beside it, the wait and the request id, on one
-// line.
+// Error is the reason, the text (which names the fields at fault), what the broker says beside it, the wait and the request id,
+// on one line.
 func (e *Error) Error() string {
 	var said strings.Builder
 	said.WriteString("token broker: ")
@@ -133,6 +133,9 @@ func unavailable(message string) *Error {
 	return &Error{Kind: KindBroker, Code: codes.Unavailable, Message: message}
 }
 
+// liveLonger is what to do where tokens end while they are on their way.
+const liveLonger = ": see that the vault's tokens live longer than a call takes"
+
 // closed is what everybody gets once the source is.
 func closed() *Error {
 	message := "the source is closed: make one for the whole life of the process"
@@ -150,7 +153,8 @@ func gaveUp(cause error, waited time.Duration) *Error {
 
 // rejectedError is for a vault's API that refuses whatever token it is shown.
 func rejectedError(why string) *Error {
-	return &Error{Kind: KindRejected, Code: codes.Unauthenticated, Message: "the vault's API answers 401 to a new token as well: " + why}
+	message := "the vault's API answers 401 to a new token as well: " + why
+	return &Error{Kind: KindRejected, Code: codes.Unauthenticated, Message: message}
 }
 
 // errorOf is what a call's failure says.

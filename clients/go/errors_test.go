@@ -38,7 +38,9 @@ func TestAnErrorTellsAllThatTheBrokerSays(t *testing.T) {
 		}},
 		&errdetails.RetryInfo{RetryDelay: durationpb.New(1500 * time.Millisecond)},
 		&errdetails.RequestInfo{RequestId: "0123"},
-		&errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: "number", Description: "is none"}}},
+		&errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{
+			{Field: "number", Description: "is none"},
+		}},
 	))
 	equal(t, failure.Reason, CredentialsRejected)
 	equal(t, failure.Code, codes.FailedPrecondition)
@@ -51,8 +53,8 @@ func TestAnErrorTellsAllThatTheBrokerSays(t *testing.T) {
 	equal(t, named, true)
 	equal(t, until.Format(time.RFC3339), "2027-01-15T08:00:00Z")
 	equal(t, failure.IsPermanent(), true)
-	equal(t, failure.Error(), `token broker: CREDENTIALS_REJECTED: the vault refuses\u000athe password; held_until 2027-01-15T08:00:00Z; `+
-		`try again in 1.5s; request id 0123`)
+	equal(t, failure.Error(), `token broker: CREDENTIALS_REJECTED: the vault refuses\u000athe password; `+
+		`held_until 2027-01-15T08:00:00Z; try again in 1.5s; request id 0123`)
 	equal(t, status.Code(failure), codes.FailedPrecondition)
 }
 
@@ -71,8 +73,8 @@ func TestTheReasonSaysWhatIsTemporaryAndWithoutOneTheCode(t *testing.T) {
 	for name, number := range pb.ErrorReason_value {
 		temporary, known := Reason(name).isTemporary()
 		equal(t, known, number != 0)
-		equal(t, temporary, strings.Contains("IDENTITY_UNAVAILABLE VAULT_THROTTLED VAULT_UNAVAILABLE VAULT_RESPONSE_INVALID SIGN_IN_TOO_SOON "+
-			"DEADLINE_EXCEEDED BROKER_OVERLOADED BROKER_SHUTTING_DOWN", name))
+		equal(t, temporary, strings.Contains("IDENTITY_UNAVAILABLE VAULT_THROTTLED VAULT_UNAVAILABLE VAULT_RESPONSE_INVALID "+
+			"SIGN_IN_TOO_SOON DEADLINE_EXCEEDED BROKER_OVERLOADED BROKER_SHUTTING_DOWN", name))
 	}
 	for _, c := range []struct {
 		code   codes.Code
@@ -97,9 +99,10 @@ func TestNothingThatIsPrintedIsSecret(t *testing.T) {
 	equal(t, token.AccessToken(), "secret of its id")
 	equal(t, token.Authorization(), "Bearer secret of its id")
 	equal(t, token.String(), "token its id of bece038f-2e46-49f4-b25e-89cd38d6dc16 …9999, ends in 9s")
-	within := struct{ t Token }{*token}
+	held := struct{ t Token }{*token}
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
-		for _, shown := range []any{token, *token, within, []*Token{token}, map[User]Token{someUser: *token}, someUser, &someUser} {
+		within := map[User]Token{someUser: *token}
+		for _, shown := range []any{token, *token, held, []*Token{token}, within, someUser, &someUser} {
 			said := fmt.Sprintf(verb, shown)
 			for _, secret := range []string{"secret", "7365637265", "+44787", "44787123"} {
 				if strings.Contains(said, secret) {
@@ -115,7 +118,10 @@ func TestNothingThatIsPrintedIsSecret(t *testing.T) {
 
 func TestOtherPeoplesTextStaysOnItsLine(t *testing.T) {
 	for text, wanted := range map[string]string{
-		"plain …é漢🔑": "plain …é漢🔑", "a\nb\x1b[2J": `a\u000ab\u001b[2J`, "\u202ea\u200b": `\u202ea\u200b`, "\U000e0041": `\udb40\udc41`,
+		"plain …é漢🔑":    "plain …é漢🔑",
+		"a\nb\x1b[2J":   `a\u000ab\u001b[2J`,
+		"\u202ea\u200b": `\u202ea\u200b`,
+		"\U000e0041":    `\udb40\udc41`,
 	} {
 		equal(t, onOneLine(text), wanted)
 	}
@@ -144,7 +150,10 @@ func TestOptionsThatCannotBeAreRefusedByName(t *testing.T) {
 		{Options{Endpoints: secure}, "option CAFile: it is missing"},
 		{Options{Endpoints: secure, CAFile: "ca", CertificateFile: "c"}, "option KeyFile: it is missing"},
 		{Options{Endpoints: secure, CAFile: "ca", KeyFile: "k"}, "option CertificateFile: it is missing"},
-		{Options{Endpoints: secure, CAFile: "ca", TokenFile: "t", CertificateFile: "c", KeyFile: "k"}, "option TokenFile: CertificateFile is given as well"},
+		{
+			Options{Endpoints: secure, CAFile: "ca", TokenFile: "t", CertificateFile: "c", KeyFile: "k"},
+			"option TokenFile: CertificateFile is given as well",
+		},
 		{Options{Endpoints: plain, Timeout: -1}, "option Timeout: it is less than nothing"},
 	} {
 		_, err := New(c.options)

@@ -32,7 +32,8 @@ func readFile(ctx context.Context, option, path string) (string, *Error) {
 	}
 	read := make(chan outcome, 1)
 	refuse := func(err error) (string, *Error) {
-		return "", configurationError(option, fmt.Sprintf("the file can't be read: %v", err), "give a file that is there and may be read")
+		fault := fmt.Sprintf("the file can't be read: %v", err)
+		return "", configurationError(option, fault, "give a file that is there and may be read")
 	}
 	select {
 	case readers <- struct{}{}:
@@ -62,7 +63,8 @@ func readToken(ctx context.Context, path string) (string, error) {
 	}
 	token := strings.TrimSpace(text)
 	if token == "" || strings.ContainsAny(token, "\r\n") {
-		return "", configurationError("TokenFile", path+" holds no token on one line", "see that the service account's token is projected there")
+		fault := path + " holds no token on one line"
+		return "", configurationError("TokenFile", fault, "see that the service account's token is projected there")
 	}
 	return token, nil
 }

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes the stubs in tokenbrokerv1 from the contract: generate.sh [--check]. With --check nothing is written, and it fails where they
-# are not up to date. Must never ask for anything but Debian's packages.
+# Makes the stubs in tokenbrokerv1 from the contract: generate.sh [--check]. With --check nothing is written, and it fails where
+# they are not up to date. Must never ask for anything but Debian's packages.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source-path=SCRIPTDIR source=tools.sh
@@ -17,7 +17,10 @@ LD_LIBRARY_PATH=$libraries "$root/usr/bin/protoc" "-I$here/../../proto" "-I$root
   "--go-grpc_out=$made" "--go-grpc_opt=module=$module,M$contract=$module/tokenbrokerv1" \
   "$contract"
 if [ "${1:-}" = --check ]; then
-  diff -r "$made/tokenbrokerv1" "$here/tokenbrokerv1" || { echo "the stubs are not the contract's: run clients/go/generate.sh" >&2; exit 1; }
+  if ! diff -r "$made/tokenbrokerv1" "$here/tokenbrokerv1"; then
+    echo "the stubs are not the contract's: run clients/go/generate.sh" >&2
+    exit 1
+  fi
   echo "the stubs are up to date"
 else
   rm -rf "$here/tokenbrokerv1"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs the package file of OUT in the empty directory EMPTY: install.sh OUT EMPTY. Leaves EMPTY/adapter, the conformance adapter over
-# the installed package. Must never take the package's own sources from anywhere but the file.
+# Installs the package file of OUT in the empty directory EMPTY: install.sh OUT EMPTY. Leaves EMPTY/adapter, the conformance
+# adapter over the installed package. Must never take the package's own sources from anywhere but the file.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source-path=SCRIPTDIR source=tools.sh

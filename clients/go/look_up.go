@@ -107,7 +107,8 @@ func (l *looking) tell(life context.Context) {
 	}
 }
 
-// lookAll is the addresses of all endpoints: of one that can't be looked up now, those that it had. An error where there are none.
+// lookAll is the addresses of all endpoints: of one that can't be looked up now, those that it had. An error where there are
+// none.
 func (l *looking) lookAll(ctx context.Context) (addresses []resolver.Address, err error) {
 	faults := make([]error, len(l.endpoints))
 	var all sync.WaitGroup

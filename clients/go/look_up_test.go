@@ -89,7 +89,8 @@ func TestAProxyIsAskedToConnect(t *testing.T) {
 		}
 		request := <-asked
 		equal(t, request.Method+" "+request.Host, "CONNECT broker.example.org:50051")
-		user, password, _ := (&http.Request{Header: http.Header{"Authorization": request.Header["Proxy-Authorization"]}}).BasicAuth()
+		request.Header.Set("Authorization", request.Header.Get("Proxy-Authorization"))
+		user, password, _ := request.BasicAuth()
 		equal(t, user+" "+password, "user secret")
 		ours.Close()
 		theirs.Close()

@@ -25,14 +25,15 @@ const (
 // Options is what a TokenSource is told.
 type Options struct {
 	// Endpoints are brokers, such as http://127.0.0.1:50051, or names of several, such as
-	// https://token-broker-headless.cards.svc:50051: each name is looked up again and again, and all its addresses are asked in turn. At
-	// least one; all over TLS, or none.
+	// https://token-broker-headless.cards.svc:50051: each name is looked up again and again, and all its addresses are asked in
+	// turn. At least one; all over TLS, or none.
 	Endpoints []string
 	// CAFile is the CA of the brokers' certificates, in PEM: needed for https, and read again as it is replaced.
 	CAFile string
 	// TokenFile is where the service account's token is, by which the broker knows us. It is read for each call.
 	TokenFile string
-	// CertificateFile and KeyFile are the certificate and its key by which the broker knows us, in PEM; read again as they are replaced.
+	// CertificateFile and KeyFile are the certificate and its key by which the broker knows us, in PEM; read again as they are
+	// replaced.
 	CertificateFile string
 	KeyFile         string
 	// Timeout is how long Token waits at most, whatever its context says: 30 s where it is zero, 10 min at most.
@@ -75,11 +76,12 @@ func (o *Options) checked() ([]endpoint, error) {
 }
 
 func (o *Options) identityFault(isTLS bool) *Error {
+	const missing = "it is missing, and "
 	const plaintext = "goes with https:// only, and an endpoint is http://"
 	const toTLS = "make the endpoints https://, or leave it out"
 	switch {
 	case isTLS && o.CAFile == "":
-		return configurationError("CAFile", "it is missing, and an endpoint is https://", "give the file of the broker's CA, in PEM")
+		return configurationError("CAFile", missing+"an endpoint is https://", "give the file of the broker's CA, in PEM")
 	case !isTLS && o.CAFile != "":
 		return configurationError("CAFile", plaintext, toTLS)
 	case !isTLS && o.TokenFile != "":
@@ -89,11 +91,11 @@ func (o *Options) identityFault(isTLS bool) *Error {
 	case !isTLS && o.KeyFile != "":
 		return configurationError("KeyFile", plaintext, toTLS)
 	case o.CertificateFile != "" && o.KeyFile == "":
-		return configurationError("KeyFile", "it is missing, and CertificateFile is given", "give the file of the certificate's key, in PEM")
+		return configurationError("KeyFile", missing+"CertificateFile is given", "give the file of the certificate's key, in PEM")
 	case o.KeyFile != "" && o.CertificateFile == "":
-		return configurationError("CertificateFile", "it is missing, and KeyFile is given", "give the file of the certificate, in PEM")
+		return configurationError("CertificateFile", missing+"KeyFile is given", "give the file of the certificate, in PEM")
 	case o.TokenFile != "" && o.CertificateFile != "":
-		return configurationError("TokenFile", "CertificateFile is given as well", "give one of them: a caller is known by one thing")
+		return configurationError("TokenFile", "CertificateFile is given as well", "give one of them")
 	}
 	return nil
 }

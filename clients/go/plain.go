@@ -7,8 +7,8 @@ import (
 	"unicode/utf16"
 )
 
-// onOneLine is text of others as it may be shown: nothing in it ends a line, steers a terminal or turns the direction of writing. What
-// isn't plain is shown by its number, as JSON writes it. Must never leave anything out.
+// onOneLine is text of others as it may be shown: nothing in it ends a line, steers a terminal or turns the direction of writing.
+// What isn't plain is shown by its number, as JSON writes it. Must never leave anything out.
 func onOneLine(text string) string {
 	isPlain := func(r rune) bool { return unicode.IsPrint(r) && r != unicode.ReplacementChar }
 	if strings.IndexFunc(text, func(r rune) bool { return !isPlain(r) }) < 0 {

@@ -1,7 +1,7 @@
 package tokenbroker
 
-// Reason is why there is no token, for programs: the name of a value of the contract's ErrorReason. A newer broker may have more of
-// them. Must never lose or rename one: callers' programs branch on them.
+// Reason is why there is no token, for programs: the name of a value of the contract's ErrorReason. A newer broker may have more
+// of them. Must never lose or rename one: callers' programs branch on them.
 type Reason string
 
 // The reasons of the contract; its proto and docs/errors.md say more.

@@ -13,8 +13,8 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// gRPC's retry policy, as docs/callers.md has it: what the broker says is obeyed. Done here, since grpc-go before 1.40 has it only where
-// the environment says GRPC_GO_RETRY=on, which nobody would; so all versions do the same.
+// gRPC's retry policy, as docs/callers.md has it: what the broker says is obeyed. Done here, since grpc-go before 1.40 has it
+// only where the environment says GRPC_GO_RETRY=on, which nobody would; so all versions do the same.
 //
 // Must never repeat what the broker says no repeat helps against, nor wait beyond the call's time.
 

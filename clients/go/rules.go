@@ -14,16 +14,18 @@ import (
 const (
 	// No token lives longer: the contract's.
 	lifetimeMax = 7 * 24 * time.Hour
-	// Of its life so much passes before a token is renewed where the broker does not say when, and up to so much more by chance: callers
-	// that began together must not come at once. What is left is more than the broker's margin, in which a call may have to wait.
+	// Of its life so much passes before a token is renewed where the broker does not say when, and up to so much more by chance:
+	// callers that began together must not come at once. What is left is more than the broker's margin, in which a call may have
+	// to wait.
 	shareLeast  = 0.75
 	shareSpread = 0.1
-	// After an answer, the next call for the same user comes no sooner, unless the token was complained of: whatever a broker says of
-	// its tokens' lives, it is not asked in a loop.
+	// After an answer, the next call for the same user comes no sooner, unless the token was complained of: whatever a broker
+	// says of its tokens' lives, it is not asked in a loop.
 	rest = time.Second
 	// After an answer that no repeat helps against: somebody may have mended its cause, which nobody tells.
 	refused = 10 * time.Second
-	// A wait that the broker names is kept, but after this long it is asked again: whoever mended the cause may have ended the wait.
+	// A wait that the broker names is kept, but after this long it is asked again: whoever mended the cause may have ended the
+	// wait.
 	pushbackMax = 10 * time.Minute
 	// Such a part of it is added by chance.
 	pushbackSpread = 0.1
@@ -63,8 +65,8 @@ type life struct {
 	renew time.Time
 }
 
-// lifeOf is the life of a token that a call brought which began at sent: counted from there, since nobody knows how long the answer
-// was on its way.
+// lifeOf is the life of a token that a call brought which began at sent: counted from there, since nobody knows how long the
+// answer was on its way.
 func lifeOf(sent time.Time, answer *pb.Token, jitter float64) life {
 	lives, _ := duration(answer.GetExpiresIn())
 	lives = shorter(lives, lifetimeMax)
@@ -92,8 +94,8 @@ func pauseAfter(failure *Error, before int, hasToken bool, jitter float64) time.
 	return ours
 }
 
-// isOurOwnPause says whether the pause after this failure is the back-off alone: neither did the broker name a wait, nor is no repeat
-// of use.
+// isOurOwnPause says whether the pause after this failure is the back-off alone: neither did the broker name a wait, nor is no
+// repeat of use.
 func isOurOwnPause(failure *Error) bool {
 	_, named := failure.RetryAfter()
 	return !named && !failure.IsPermanent()

@@ -7,15 +7,15 @@ import (
 	pb "example.org/token-broker/clients/go/tokenbrokerv1"
 )
 
-// One user's token and what keeps it good: at most one flight to the broker, or one sleeper that begins the next when the token is to
-// be renewed and somebody asked lately.
+// One user's token and what keeps it good: at most one flight to the broker, or one sleeper that begins the next when the token
+// is to be renewed and somebody asked lately.
 //
 // Must never have two calls under way, tie one to whoever asked for it, or let one that failed stand in the way of the next; nor
 // displace a good token by anything but its successor or a complaint.
 
 const (
-	// A user who was asked for within this time has the token renewed ahead of its end. Whoever asks more rarely waits for a call, or
-	// has a token that is still good renewed behind the answer.
+	// A user who was asked for within this time has the token renewed ahead of its end. Whoever asks more rarely waits for a
+	// call, or has a token that is still good renewed behind the answer.
 	idleAfter = 10 * time.Minute
 	// How often a hit looks after a renewal that is due.
 	nudgeEvery = time.Second
@@ -220,7 +220,7 @@ func (s *slot) settle(flying *flight, calls int, sent time.Time, named []string,
 	case calls < callsMax && (isStale || hasEnded && tookLong):
 		s.call(flying, calls+1)
 	case hasEnded:
-		s.fail(unavailable("the broker's answer holds a token that has ended: see that the vault's tokens live longer than a call takes"), now)
+		s.fail(unavailable("the broker's answer holds a token that has ended"+liveLonger), now)
 	default:
 		s.held = newToken(s.user, answer, life, s.shared.clock)
 		s.failures, s.stopped, s.rested = 0, nil, now.Add(rest)

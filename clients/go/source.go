@@ -39,7 +39,8 @@ type Counts struct {
 	Complaints int64
 }
 
-// New is a source of these options. Nothing is read and nobody is asked before the first token is: Warm shows whether all is well.
+// New is a source of these options. Nothing is read and nobody is asked before the first token is: Warm shows whether all is
+// well.
 func New(options Options) (*TokenSource, error) {
 	endpoints, err := options.checked()
 	if err != nil {
@@ -62,8 +63,8 @@ func over(asker asker, clock clock, jitter func() float64, timeout time.Duration
 	}
 }
 
-// Token is this user's token: the one in memory, or the one that the broker has. It waits for as long as the context and the source's
-// timeout let it. Whoever stops waiting changes nothing for the others: the call goes on.
+// Token is this user's token: the one in memory, or the one that the broker has. It waits for as long as the context and the
+// source's timeout let it. Whoever stops waiting changes nothing for the others: the call goes on.
 //
 // An error is an *Error. For a while after a failure it is repeated, and the broker is not asked.
 func (s *TokenSource) Token(ctx context.Context, merchantID, number string) (*Token, error) {
@@ -97,7 +98,7 @@ func (s *TokenSource) Token(ctx context.Context, merchantID, number string) (*To
 			return token, nil
 		}
 	}
-	return nil, unavailable("each token had ended before it could be handed out: see that the vault's tokens live longer than a call takes")
+	return nil, unavailable("each token had ended before it could be handed out" + liveLonger)
 }
 
 // Cached is this user's token if it is in memory and good; never waits. One that is due is renewed behind it.
@@ -113,8 +114,8 @@ func (s *TokenSource) cached(user User, now time.Time) *Token {
 	return nil
 }
 
-// Rejected takes the complaint that the vault's API answered this token with 401, and asks for the next, naming it. Whether that is
-// news: of a token that was complained of before, or that was replaced in the meantime, a complaint does nothing.
+// Rejected takes the complaint that the vault's API answered this token with 401, and asks for the next, naming it. Whether that
+// is news: of a token that was complained of before, or that was replaced in the meantime, a complaint does nothing.
 //
 // Where the vault insists on the token, it is handed out again, and not asked about any more.
 func (s *TokenSource) Rejected(token *Token) bool {

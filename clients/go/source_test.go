@@ -107,8 +107,8 @@ func TestUsersAreBoundedAndWhoIsCalledForStays(t *testing.T) {
 	equal(t, b.broker.underWay(), 1)
 }
 
-// Whatever happens in whatever order: one call at a time for a user, none in a loop, and no token that has ended or that was complained
-// of.
+// Whatever happens in whatever order: one call at a time for a user, none in a loop, and no token that has ended or that was
+// complained of.
 func TestRandomHistories(t *testing.T) {
 	for seed := int64(0); seed < 300; seed++ {
 		random := rand.New(rand.NewSource(seed))
@@ -146,7 +146,8 @@ func TestRandomHistories(t *testing.T) {
 					answeredAt[ok]++
 					if ok {
 						id := fmt.Sprint(random.Intn(4))
-						call.done(answered(id, time.Duration(random.Int63n(int64(30*time.Second))), time.Duration(random.Int63n(int64(30*time.Second)))), nil)
+						upTo30s := func() time.Duration { return time.Duration(random.Int63n(int64(30 * time.Second))) }
+						call.done(answered(id, upTo30s(), upTo30s()), nil)
 					} else {
 						call.done(nil, failed([]codes.Code{codes.Unavailable, codes.NotFound}[random.Intn(2)]))
 					}

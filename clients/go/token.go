@@ -45,7 +45,10 @@ type Token struct {
 
 func newToken(user User, answer *pb.Token, life life, clock clock) *Token {
 	secret := answer.GetAccessToken()
-	return &Token{func() User { return user }, func() string { return secret }, answer.GetTokenId(), answer.GetScope(), life, clock}
+	return &Token{
+		user: func() User { return user }, access: func() string { return secret },
+		id: answer.GetTokenId(), scope: answer.GetScope(), life: life, clock: clock,
+	}
 }
 
 // AccessToken is the secret itself: not for logs.

@@ -1,5 +1,5 @@
-# What the scripts beside it share, to be sourced: Debian's packages, unpacked once beside the tools of .ci/run. Must never install
-# anything but the compiler where there is none, nor keep what is half made.
+# What the scripts beside it share, to be sourced: Debian's packages, unpacked once beside the tools of .ci/run. Must never
+# install anything but the compiler where there is none, nor keep what is half made.
 # shellcheck shell=bash
 TOOLS=${TOKEN_BROKER_TOOLS:-${XDG_CACHE_HOME:-$HOME/.cache}/token-broker-tools}
 # shellcheck disable=SC2034 # for generate.sh
@@ -37,15 +37,16 @@ unpack() { # PACKAGE… DIRECTORY
 debian_root() { once "$1" "${*:2}" unpack "${@:2}"; }
 
 have_go() {
-  command -v go > /dev/null || apt-get install -y -qq golang-go > /dev/null || { apt-get update -qq && apt-get install -y -qq golang-go > /dev/null; }
+  command -v go > /dev/null && return 0
+  apt-get install -y -qq golang-go > /dev/null || { apt-get update -qq && apt-get install -y -qq golang-go > /dev/null; }
 }
 
 lay_out_modules() { # PROGRAM DIRECTORY
   go run "$1" "$2" > /dev/null || { apt-get update -qq && go run "$1" "$2" > /dev/null; }
 }
 
-# use_debian_modules HERE: has go find the modules that this one needs among Debian's packages. Set TOKEN_BROKER_GO_MODULES=proxy to have
-# the real ones.
+# use_debian_modules HERE: has go find the modules that this one needs among Debian's packages. Set TOKEN_BROKER_GO_MODULES=proxy
+# to have the real ones.
 use_debian_modules() {
   local directory
   [ "${TOKEN_BROKER_GO_MODULES:-debian}" = debian ] || return 0

@@ -8,11 +8,12 @@ import (
 
 // The users that a source knows.
 //
-// Must never keep more than usersMax, but for those that a call is under way for; nor forget one of these, whose next caller would
-// begin a second.
+// Must never keep more than usersMax, but for those that a call is under way for; nor forget one of these, whose next caller
+// would begin a second.
 
 const (
-	// Most users of one source: their tokens take about 3 KiB each. Beyond that those are forgotten who were not asked for for longest.
+	// Most users of one source: their tokens take about 3 KiB each. Beyond that those are forgotten who were not asked for for
+	// longest.
 	usersMax = 10_000
 	// Such a part of the users is forgotten at once, since to find out who was not asked for takes a look at all.
 	forgotten = usersMax / 16

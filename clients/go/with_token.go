@@ -10,9 +10,9 @@ import (
 //
 // Must never repeat a request more than once, nor with the token that was rejected.
 
-// WithToken calls send with this user's token. Where the vault's API answers 401, it complains of the token, and calls send once more
-// with the next one: send makes a new request each time. The response is whichever counts; a second 401, or a vault that insists on
-// its token, is an *Error of KindRejected. What send itself fails with comes back as it is.
+// WithToken calls send with this user's token. Where the vault's API answers 401, it complains of the token, and calls send once
+// more with the next one: send makes a new request each time. The response is whichever counts; a second 401, or a vault that
+// insists on its token, is an *Error of KindRejected. What send itself fails with comes back as it is.
 func (s *TokenSource) WithToken(
 	ctx context.Context, merchantID, number string, send func(*Token) (*http.Response, error),
 ) (*http.Response, error) {

@@ -1,5 +1,5 @@
-// The adapter by which a suite for all languages drives this package: commands as lines of JSON on standard input, answers on standard
-// output.
+// The adapter by which a suite for all languages drives this package: commands as lines of JSON on standard input, answers on
+// standard output.
 //
 // Must never hold a command up for another, nor decide anything: it hands over what the package says.
 package main
@@ -196,7 +196,7 @@ func (a *adapter) keep(token *tokenbroker.Token) {
 
 func (a *adapter) use(ctx context.Context, source *tokenbroker.TokenSource, command command) (object, error) {
 	requests, used := 0, ""
-	response, err := source.WithToken(ctx, command.MerchantID, command.Number, func(token *tokenbroker.Token) (*http.Response, error) {
+	send := func(token *tokenbroker.Token) (*http.Response, error) {
 		request, err := http.NewRequestWithContext(ctx, http.MethodGet, command.URL, nil)
 		if err != nil {
 			return nil, err
@@ -205,7 +205,8 @@ func (a *adapter) use(ctx context.Context, source *tokenbroker.TokenSource, comm
 		requests, used = requests+1, token.ID()
 		a.keep(token)
 		return a.http.Do(request)
-	})
+	}
+	response, err := source.WithToken(ctx, command.MerchantID, command.Number, send)
 	if err != nil {
 		return nil, err
 	}
@@ -256,6 +257,6 @@ var codeNames = map[codes.Code]string{
 	codes.DeadlineExceeded: "DEADLINE_EXCEEDED", codes.NotFound: "NOT_FOUND", codes.AlreadyExists: "ALREADY_EXISTS",
 	codes.PermissionDenied: "PERMISSION_DENIED", codes.ResourceExhausted: "RESOURCE_EXHAUSTED",
 	codes.FailedPrecondition: "FAILED_PRECONDITION", codes.Aborted: "ABORTED", codes.OutOfRange: "OUT_OF_RANGE",
-	codes.Unimplemented: "UNIMPLEMENTED", codes.Internal: "INTERNAL", codes.Unavailable: "UNAVAILABLE", codes.DataLoss: "DATA_LOSS",
-	codes.Unauthenticated: "UNAUTHENTICATED",
+	codes.Unimplemented: "UNIMPLEMENTED", codes.Internal: "INTERNAL", codes.Unavailable: "UNAVAILABLE",
+	codes.DataLoss: "DATA_LOSS", codes.Unauthenticated: "UNAUTHENTICATED",
 }

@@ -1,10 +1,10 @@
-// For machines that reach Debian's packages but no Go module proxy: unpacks Debian's sources of the modules that this one needs, lays
-// them out in a directory as a module proxy of files, and prints the settings that have go use it:
+// For machines that reach Debian's packages but no Go module proxy: unpacks Debian's sources of the modules that this one needs,
+// lays them out in a directory as a module proxy of files, and prints the settings that have go use it:
 //
 //	eval "$(go run debian-modules/main.go ./modules)"
 //
-// Must never let go mix them up with the real ones: Debian's sources stand in for the versions that go.mod names and differ from them,
-// so they have a module cache of their own and no checksums. Where the real proxy is reached, this is not for you.
+// Must never let go mix them up with the real ones: Debian's sources stand in for the versions that go.mod names and differ from
+// them, so they have a module cache of their own and no checksums. Where the real proxy is reached, this is not for you.
 package main
 
 import (
@@ -39,8 +39,8 @@ func main() {
 		fail(os.MkdirAll(directory, 0o755))
 		fail(layOutAll(directory, proxy))
 	}
-	fmt.Printf("export GOPROXY=file://%s GOMODCACHE=%s GOSUMDB=off GONOPROXY=none GOTOOLCHAIN=local GOFLAGS=-modcacherw CGO_ENABLED=0\n",
-		proxy, filepath.Join(directory, "cache"))
+	fmt.Printf("export GOPROXY=file://%s GOMODCACHE=%s\n", proxy, filepath.Join(directory, "cache"))
+	fmt.Println("export GOSUMDB=off GONOPROXY=none GOTOOLCHAIN=local GOFLAGS=-modcacherw CGO_ENABLED=0")
 }
 
 func fail(err error) {
@@ -57,7 +57,8 @@ func layOutAll(directory, proxy string) error {
 		return err
 	}
 	defer os.RemoveAll(work)
-	if err := run(work, "apt-get", append([]string{"download", "-qq", "-o", "APT::Sandbox::User=root"}, packages...)...); err != nil {
+	download := append([]string{"download", "-qq", "-o", "APT::Sandbox::User=root"}, packages...)
+	if err := run(work, "apt-get", download...); err != nil {
 		return fmt.Errorf("%w: is there a network, and has apt-get update run?", err)
 	}
 	fetched, err := filepath.Glob(filepath.Join(work, "*.deb"))
@@ -77,7 +78,8 @@ func layOutAll(directory, proxy string) error {
 	made := filepath.Join(work, "proxy")
 	for _, line := range required.FindAllStringSubmatch(string(module), -1) {
 		path, version := line[1], line[2]
-		if err := layOut(filepath.Join(work, "usr/share/gocode/src", path), path, version, filepath.Join(made, path, "@v")); err != nil {
+		sources := filepath.Join(work, "usr/share/gocode/src", path)
+		if err := layOut(sources, path, version, filepath.Join(made, path, "@v")); err != nil {
 			return err
 		}
 	}
