@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 )
 
 // The channel that calls go over, made anew as the files behind it are replaced.
@@ -30,8 +31,8 @@ type brokers struct {
 	life context.Context
 	end  context.CancelFunc
 
-	// Held while the files are read.
-	renewing sync.Mutex
+	// Full while the files are read.
+	renewing chan struct{}
 
 	mu      sync.Mutex
 	channel *channel
@@ -49,7 +50,9 @@ type channel struct {
 
 func newBrokers(options Options, endpoints []endpoint, callTime time.Duration) *brokers {
 	life, end := context.WithCancel(context.Background())
-	return &brokers{options: options, endpoints: endpoints, time: callTime, life: life, end: end}
+	return &brokers{
+		options: options, endpoints: endpoints, time: callTime, life: life, end: end, renewing: make(chan struct{}, 1),
+	}
 }
 
 func (b *brokers) ask(user User, rejected []string, done func(*pb.Token, error)) {
@@ -93,13 +96,19 @@ func (b *brokers) take(ctx context.Context) (*channel, error) {
 	if taken := b.atHand(false); taken != nil {
 		return taken, nil
 	}
-	if !b.renewing.TryLock() {
+	select {
+	case b.renewing <- struct{}{}:
+	default:
 		if taken := b.atHand(true); taken != nil {
 			return taken, nil
 		}
-		b.renewing.Lock()
+		select {
+		case b.renewing <- struct{}{}:
+		case <-ctx.Done():
+			return nil, status.FromContextError(ctx.Err()).Err()
+		}
 	}
-	defer b.renewing.Unlock()
+	defer func() { <-b.renewing }()
 	// Whoever was first may have made it in the meantime.
 	if taken := b.atHand(false); taken != nil {
 		return taken, nil

@@ -340,3 +340,26 @@ func TestABrokerOfAnotherCAIsNotTrusted(t *testing.T) {
 	equal(t, status.Code(err), codes.Unavailable)
 	equal(t, b.calls, 0)
 }
+
+func TestFilesThatHangHoldNoCallBeyondItsTime(t *testing.T) {
+	ca, folder := newAuthority(t), t.TempDir()
+	caFile := filepath.Join(folder, "ca")
+	b := ca.serveSecure(t)
+	write(t, caFile, ca.pem)
+	made := brokersOf(t, Options{Endpoints: []string{"https://" + b.address}, CAFile: caFile})
+	made.renewing <- struct{}{} // somebody's read does not end
+	made.time = 10 * time.Millisecond
+	_, err := made.call(someUser, nil)
+	equal(t, status.Code(err), codes.DeadlineExceeded)
+	<-made.renewing
+	made.time = 10 * time.Second
+	if _, err := made.call(someUser, nil); err != nil {
+		t.Fatal(err)
+	}
+	// While there is a channel, nobody waits for a read.
+	made.renewing <- struct{}{}
+	made.looked = time.Time{}
+	if _, err := made.call(someUser, nil); err != nil {
+		t.Fatal(err)
+	}
+}

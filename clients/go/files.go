@@ -24,8 +24,6 @@ const (
 var readers = make(chan struct{}, readersMax)
 
 func readFile(ctx context.Context, option, path string) (string, *Error) {
-	ctx, cancel := context.WithTimeout(ctx, readTimeout)
-	defer cancel()
 	type outcome struct {
 		text []byte
 		err  error
@@ -57,6 +55,8 @@ func readFile(ctx context.Context, option, path string) (string, *Error) {
 }
 
 func readToken(ctx context.Context, path string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
 	text, fault := readFile(ctx, "TokenFile", path)
 	if fault != nil {
 		return "", fault
@@ -73,6 +73,8 @@ func readToken(ctx context.Context, path string) (string, error) {
 type pems struct{ ca, certificate, key string }
 
 func readPems(ctx context.Context, options *Options) (read pems, err error) {
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
 	for _, file := range []struct {
 		option, path string
 		text         *string

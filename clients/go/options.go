@@ -9,6 +9,9 @@ import (
 	"time"
 )
 
+// What a source is told: its brokers, and how each side knows the other. Must never read a file: each is read when it is needed,
+// and again as it is replaced.
+
 const (
 	// It covers a sign-in with all its repeats.
 	defaultTimeout = 30 * time.Second
@@ -50,7 +53,7 @@ type endpoint struct {
 
 func (e endpoint) String() string { return net.JoinHostPort(e.host, e.port) }
 
-// checked is the endpoints, where the options fit together. Must never read a file: each is read when it is needed.
+// checked is the endpoints, where the options fit together.
 func (o *Options) checked() ([]endpoint, error) {
 	if len(o.Endpoints) == 0 {
 		return nil, configurationError("Endpoints", "there is none", "give the broker's, such as "+example)

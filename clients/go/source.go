@@ -16,6 +16,8 @@ const (
 	tries = 3
 )
 
+// What callers use. Must never have a caller wait longer than it wants to, nor tie a call to it.
+
 // TokenSource has tokens, from memory as far as they are there. Make one for the process: it is for all goroutines at once.
 type TokenSource struct {
 	users   userMap

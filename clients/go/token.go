@@ -43,6 +43,12 @@ type Token struct {
 	clock  clock
 }
 
+// NewToken is a token as a source hands it out, for your own tests.
+func NewToken(user User, accessToken, id string, expiresIn time.Duration) *Token {
+	clock := realClock{}
+	return newToken(user, &pb.Token{AccessToken: accessToken, TokenId: id}, life{ends: clock.Now().Add(expiresIn)}, clock)
+}
+
 func newToken(user User, answer *pb.Token, life life, clock clock) *Token {
 	secret := answer.GetAccessToken()
 	return &Token{

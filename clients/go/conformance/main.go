@@ -229,6 +229,7 @@ func errorObject(err error) object {
 	case tokenbroker.KindRejected:
 		said["kind"] = "rejected"
 	}
+	said["text"] = failure.Error()
 	if failure.Reason != "" {
 		said["reason"] = failure.Reason
 	}
