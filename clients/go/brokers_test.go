@@ -161,7 +161,11 @@ func TestTheBrokersPushbackIsObeyed(t *testing.T) {
 		{[]error{status.Error(codes.Internal, "no")}, []string{"0"}, 1, codes.Internal},
 	} {
 		b.calls, b.failures, b.pushback = 0, c.failures, c.pushback
+		began := time.Now()
 		_, err := made.call(someUser, nil)
+		if time.Since(began) > made.time/2 {
+			t.Fatal("it waited for nothing")
+		}
 		equal(t, status.Code(err), c.want)
 		equal(t, b.calls, c.calls)
 	}

@@ -228,3 +228,13 @@ func TestAComplaintEndsThePauseThatWasMadeUpBehindAGoodToken(t *testing.T) {
 	_, failure, _ := b.next()
 	equal(t, failure.Code, codes.NotFound)
 }
+
+func TestASleeperThatWakesAsItIsCalledOffBeginsNothing(t *testing.T) {
+	b := newBench(t)
+	first := b.held(answered("a", time.Hour, time.Minute))
+	wakes := b.clock.timers[0].f
+	b.source.Rejected(first)
+	b.broker.take(t).done(nil, failed(codes.NotFound))
+	wakes()
+	b.noCall()
+}
