@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any, Callable, Generic, TypeVar
+from typing import Any, Callable, Generic, Literal, TypeVar
 
 import grpc
+from google.protobuf.duration_pb2 import Duration
 
 from ._errors import ConfigurationError, Reason, TokenBrokerError, from_status
 from ._files import Materials
@@ -109,11 +110,11 @@ def parse(raw: bytes) -> Answer:
     )
 
 
-def _seconds(token: pb.Token, field: str) -> float | None:
-    if not token.HasField(field):  # type: ignore[arg-type]
+def _seconds(token: pb.Token, field: Literal["expires_in", "renew_in"]) -> float | None:
+    if not token.HasField(field):
         return None
-    duration = getattr(token, field)
-    return float(duration.seconds) + duration.nanos / 1e9
+    duration: Duration = getattr(token, field)
+    return duration.seconds + duration.nanos / 1e9
 
 
 def failure(options: Options, status: Any) -> TokenBrokerError:

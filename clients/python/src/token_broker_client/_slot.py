@@ -212,8 +212,9 @@ class Machine:
             if isinstance(found, TokenBrokerError):
                 raise found.again() from None
             # It was good when the call ended; whoever waits may not have run since.
-            if self._clock() < found.life.ends:
-                return found
+            token: Token = found
+            if self._clock() < token.life.ends:
+                return token
         raise _ended()
 
     def rejected(self, token: Token) -> bool:

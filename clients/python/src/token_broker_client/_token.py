@@ -19,8 +19,6 @@ class User(NamedTuple):
     def __repr__(self) -> str:
         return f"User(merchant_id={self.merchant_id!r}, number={_rules.masked(self.number)!r})"
 
-    __str__ = __repr__
-
 
 class Answer:
     """What a broker's answer brings: all that is read of it."""

@@ -17,12 +17,23 @@ STATUS_NAMES = ("status_code", "status", "code")
 
 def is_unauthorized(answer: Any) -> bool:
     """Whether this response, or the exception that a client raised for one, is a 401."""
-    for one in (answer, getattr(answer, "response", None)):
-        for name in STATUS_NAMES:
-            status = getattr(one, name, None)
-            if isinstance(status, int):
-                return status == UNAUTHORIZED
-    return False
+    status = _status(answer)
+    if status is None:
+        status = _status(_of(answer, "response"))
+    return status == UNAUTHORIZED
+
+
+def _status(answer: Any) -> int | None:
+    found = (_of(answer, name) for name in STATUS_NAMES)
+    return next((status for status in found if isinstance(status, int)), None)
+
+
+def _of(answer: Any, name: str) -> Any:
+    # Others' attributes may do anything: of urllib's HTTPError without a body they raise KeyError, in older versions.
+    try:
+        return getattr(answer, name, None)
+    except Exception:
+        return None
 
 
 class Attempts:
