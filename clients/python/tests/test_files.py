@@ -1,10 +1,11 @@
 """Both sources over TLS: files that are replaced under them."""
 
+import asyncio
 import shutil
 
 import pytest
 
-from broker import Broker, Certificates, Tasks, Threads, play
+from broker import Broker, Certificates, Tasks, Threads, openssl, play
 from token_broker_client import ConfigurationError, TokenBrokerError, _channel, _files
 from token_broker_client._options import check
 
@@ -62,18 +63,16 @@ def test_a_pair_is_taken_once_it_is_whole(make, certificates, monkeypatch):
 
 @both
 def test_a_call_under_way_goes_on_as_its_channel_is_replaced(make, certificates, monkeypatch):
-    import asyncio
-
     monkeypatch.setattr(_channel, "FILES_EVERY", 0.0)
     pair = certificates.make("first")
 
     async def scenario(source):
         broker.go.clear()
         asking = asyncio.create_task(source.token("m", "1"))
-        await asyncio.to_thread(broker.came.acquire)
+        await broker.has_come()
         other = asyncio.create_task(source.token("m", "2"))
         certificates.make("first")
-        await asyncio.to_thread(broker.came.acquire)
+        await broker.has_come()
         broker.go.set()
         assert await asking and await other and source.source.counts().failures == 0
 
@@ -116,8 +115,6 @@ def test_files_that_can_not_be_used_are_named(certificates):
 
 
 def test_an_encrypted_key_asks_nobody_for_a_passphrase(certificates):
-    from broker import openssl
-
     certificate, key = certificates.make("first")
     locked = certificates.at("locked.key")
     openssl("ec", "-in", key, "-out", locked, "-aes256", "-passout", "pass:a-passphrase")

@@ -67,4 +67,5 @@ def test_what_it_takes():
 def test_nothing_is_begun_by_making_one():
     source = TokenSource("http://127.0.0.1:1")
     assert source._engine._thread is None and source.counts() == (0, 0, 0, 0)
+    assert repr(source) == "TokenSource('127.0.0.1:1')"
     source.close()

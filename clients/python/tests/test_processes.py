@@ -1,13 +1,12 @@
 """What a source is to the process that it is in: nothing that keeps it alive, and no child's."""
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from broker import Broker
+from broker import Broker, spawn
 
 SOURCES = Path(__file__).parents[1] / "src"
 THREADS = """
@@ -33,6 +32,7 @@ if os.fork() == 0:
         source.cached('m', '+1')
     except RuntimeError as error:
         print(error, flush=True)
+    source.close()
     os._exit(0)
 os.wait()
 """
@@ -60,6 +60,5 @@ os.wait()
 def test_a_process_that_does_not_close_its_source_ends(program, told):
     environment = {**os.environ, "PYTHONPATH": str(SOURCES), "PYTHONDONTWRITEBYTECODE": "1"}
     with Broker() as broker:
-        command = [sys.executable, "-W", "error", "-c", program.format(url=broker.url)]
-        ended = subprocess.run(command, capture_output=True, text=True, timeout=20, env=environment)
+        ended = spawn(sys.executable, "-W", "error", "-c", program.format(url=broker.url), env=environment)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, told, "")

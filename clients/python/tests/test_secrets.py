@@ -8,7 +8,7 @@ from token_broker_client._files import Materials, call_metadata
 from token_broker_client._options import check
 from token_broker_client._proto import token_broker_pb2 as pb
 from token_broker_client._rules import Life
-from token_broker_client._token import Answer
+from token_broker_client._token import Answer, user_named
 from token_broker_client._unauthorized import Attempts, is_unauthorized
 from world import USER
 
@@ -31,6 +31,12 @@ def test_a_token_shows_its_id_alone():
 def test_a_user_shows_the_end_of_its_number():
     assert str(USER) == repr(USER) == f"{USER}" == "User(merchant_id='m', number='…9999')"
     assert repr(User("m", "+12")) == "User(merchant_id='m', number='…')"
+
+
+def test_a_user_has_two_names_that_are_text():
+    with pytest.raises(TypeError, match="number: is of type int: give a str"):
+        user_named("m", 447871239999)
+    assert user_named("m", "+447871239999") == USER
 
 
 def test_an_answer_is_read_and_shows_nothing():

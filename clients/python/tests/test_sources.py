@@ -26,7 +26,7 @@ def test_one_call_serves_all_who_wait(make, broker):
     async def scenario(source):
         broker.go.clear()
         asking = [asyncio.create_task(source.token()) for _ in range(20)]
-        await asyncio.to_thread(broker.came.acquire)
+        await broker.has_come()
         assert source.source.cached(MERCHANT, NUMBER) is None
         broker.go.set()
         tokens = await asyncio.gather(*asking)
@@ -44,7 +44,7 @@ def test_a_caller_that_goes_away_takes_no_call_along(make, broker):
             await source.token(timeout=0.05)
         assert late.value.is_temporary
         gone = asyncio.create_task(source.token())
-        await asyncio.to_thread(broker.came.acquire)
+        await broker.has_come()
         gone.cancel()
         broker.go.set()
         assert (await source.token()).token_id == "token-0" and len(broker.requests) == 1
@@ -76,7 +76,7 @@ def test_a_call_ends_with_the_sources_time(make, broker):
     async def scenario(source):
         broker.go.clear()
         with pytest.raises(TokenBrokerError, match=r"DEADLINE_EXCEEDED: no answer within 0.27 s"):
-            await source.token()
+            await source.token(timeout=600.0)
 
     play(scenario, make, broker.url, timeout=0.3)
 
@@ -200,7 +200,7 @@ def test_closing_ends_calls_and_waits(make, broker):
     async def scenario(source):
         broker.go.clear()
         asking = asyncio.create_task(source.token())
-        await asyncio.to_thread(broker.came.acquire)
+        await broker.has_come()
         await source.close()
         for waiting in (asking, source.token()):
             with pytest.raises(TokenBrokerError, match="is closed") as closed:

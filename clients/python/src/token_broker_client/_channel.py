@@ -196,11 +196,11 @@ class Links(Generic[Channel]):
             if current is None:
                 raise read
             return
-        if current is not None:
-            if current.materials == read and not self._is_stale:
-                return
-            current.is_retired = True
+        if current is not None and current.materials == read and not self._is_stale:
+            return
         self._links.append(Link(read, self._make(read), now))
+        if current is not None:
+            current.is_retired = True
         self._is_stale = False
         self._sweep()
 

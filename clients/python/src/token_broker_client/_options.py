@@ -64,6 +64,11 @@ class Options(NamedTuple):
     use_proxy: bool
 
     @property
+    def named(self) -> str:
+        """The endpoints, for people."""
+        return ", ".join(endpoint.authority for endpoint in self.endpoints)
+
+    @property
     def call_time(self) -> float:
         """Of one call, repeats included."""
         return self.timeout - min(AHEAD, self.timeout * AHEAD_PART)

@@ -22,7 +22,7 @@ import grpc
 from . import _channel, _files, _options
 from ._errors import ConfigurationError, TokenBrokerError, WarmUpFailed
 from ._slot import Call, Counts, Machine, Outcome
-from ._token import Answer, Token, User
+from ._token import Answer, Token, User, user_named
 from ._unauthorized import Attempts, is_unauthorized
 
 Response = TypeVar("Response")
@@ -52,16 +52,26 @@ class _Engine:
     def _wake(self) -> None:
         self._inbox.put(None)
 
+    @property
+    def _is_of_a_parent(self) -> bool:
+        """Whether its thread is left behind in the process that forked this one, maybe with the lock in its hands."""
+        return self._thread is not None and self._process != os.getpid()
+
+    def see_process(self) -> None:
+        """Called before the lock is taken."""
+        if self._is_of_a_parent:
+            raise RuntimeError("this process was forked after its source of tokens had begun: make the source after the fork")
+
     def enter(self) -> None:
-        """Called first by whoever comes: sees that the thread runs, in this process."""
+        """The same, and sees that the thread runs."""
+        self.see_process()
         if self._thread is None:
             with self.lock:
                 if self._thread is None and not self._is_ending:
                     thread = threading.Thread(target=self._run, name="token-broker-client", daemon=True)
+                    self._process = os.getpid()
                     thread.start()
-                    self._process, self._thread = os.getpid(), thread
-        elif self._process != os.getpid():
-            raise RuntimeError("this process was forked after its source of tokens had begun: make the source after the fork")
+                    self._thread = thread
 
     def ask(self, user: User, timeout: float) -> Token:
         self.enter()
@@ -86,11 +96,13 @@ class _Engine:
         self._wake()
 
     def close(self) -> None:
+        if self._is_of_a_parent:
+            return
         self.abandon()
-        thread = self._thread
         with self.lock:
             self.machine.close(_channel.closed())
-        if thread is not None and thread is not threading.current_thread() and self._process == os.getpid():
+            thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
             thread.join(CLOSE_SECONDS)
 
     def _run(self) -> None:
@@ -113,6 +125,7 @@ class _Engine:
         with self.lock:
             self.machine.close(_channel.closed())
             self._links.close()
+        # Nobody else takes anything out.
         while not self._inbox.empty():
             channel = self._inbox.get()
             if channel is not None:
@@ -261,13 +274,13 @@ class TokenSource:
 
         Raises TokenBrokerError. For a while after a failure the same is raised again, and the broker is not asked.
         """
-        return self._engine.ask(User(merchant_id, number), self._engine.options.wait(timeout))
+        return self._engine.ask(user_named(merchant_id, number), self._engine.options.wait(timeout))
 
     def cached(self, merchant_id: str, number: str) -> Token | None:
         """This user's token if it is in memory and good; never waits. One that is due is renewed behind it."""
         self._engine.enter()
         with self._engine.lock:
-            return self._engine.machine.cached(User(merchant_id, number))
+            return self._engine.machine.cached(user_named(merchant_id, number))
 
     def rejected(self, token: Token) -> bool:
         """Takes the complaint that the vault's API answered this token with 401, and asks for the next, naming it. Whether
@@ -311,7 +324,7 @@ class TokenSource:
 
         Raises WarmUpFailed, once all were asked for, where some have none.
         """
-        wanted = [User(*user) for user in users]
+        wanted = [user_named(*user) for user in users]
         failures: list[tuple[User, TokenBrokerError]] = []
 
         def ask(user: User) -> TokenBrokerError | None:
@@ -332,6 +345,7 @@ class TokenSource:
 
     def counts(self) -> Counts:
         """What it has done so far."""
+        self._engine.see_process()
         with self._engine.lock:
             return self._engine.machine.counts()
 
@@ -346,4 +360,4 @@ class TokenSource:
         self.close()
 
     def __repr__(self) -> str:
-        return f"TokenSource({self.counts()})"
+        return f"TokenSource({self._engine.options.named!r})"

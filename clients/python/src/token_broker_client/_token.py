@@ -20,6 +20,14 @@ class User(NamedTuple):
         return f"User(merchant_id={self.merchant_id!r}, number={_rules.masked(self.number)!r})"
 
 
+def user_named(merchant_id: str, number: str) -> User:
+    """The user of these names; whether there is one, the broker says."""
+    for option, value in (("merchant_id", merchant_id), ("number", number)):
+        if not isinstance(value, str):
+            raise TypeError(f"{option}: is of type {type(value).__name__}: give a str")
+    return User(merchant_id, number)
+
+
 class Answer:
     """What a broker's answer brings: all that is read of it."""
 

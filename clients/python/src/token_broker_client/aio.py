@@ -20,7 +20,7 @@ from . import _channel, _files, _options
 from ._errors import ConfigurationError, TokenBrokerError, WarmUpFailed
 from ._slot import Call, Counts, Machine, Outcome
 from ._source import WARM_AT_ONCE
-from ._token import Answer, Token, User
+from ._token import Answer, Token, User, user_named
 from ._unauthorized import Attempts, is_unauthorized
 
 Response = TypeVar("Response")
@@ -226,12 +226,12 @@ class TokenSource:
 
         Raises TokenBrokerError. For a while after a failure the same is raised again, and the broker is not asked.
         """
-        return await self._engine.ask(User(merchant_id, number), self._engine.options.wait(timeout))
+        return await self._engine.ask(user_named(merchant_id, number), self._engine.options.wait(timeout))
 
     def cached(self, merchant_id: str, number: str) -> Token | None:
         """This user's token if it is in memory and good; never waits. One that is due is renewed behind it."""
         self._engine.enter()
-        return self._engine.machine.cached(User(merchant_id, number))
+        return self._engine.machine.cached(user_named(merchant_id, number))
 
     def rejected(self, token: Token) -> bool:
         """Takes the complaint that the vault's API answered this token with 401, and asks for the next, naming it. Whether
@@ -284,7 +284,7 @@ class TokenSource:
                     return user, error
                 return None
 
-        outcomes = await asyncio.gather(*(ask(User(*user)) for user in users))
+        outcomes = await asyncio.gather(*(ask(user_named(*user)) for user in users))
         failures = [outcome for outcome in outcomes if outcome is not None]
         if failures:
             raise WarmUpFailed.of(failures)
@@ -304,4 +304,4 @@ class TokenSource:
         await self.close()
 
     def __repr__(self) -> str:
-        return f"TokenSource({self.counts()})"
+        return f"TokenSource({self._engine.options.named!r})"
