@@ -3,7 +3,7 @@
 set -euo pipefail
 out=$(mkdir -p "${1:?build.sh OUT}" && cd "$1" && pwd)
 cd "$(dirname "${BASH_SOURCE[0]}")"
-# shellcheck source=environment.sh
+# shellcheck source-path=SCRIPTDIR source=environment.sh
 source environment.sh
 need_python
 environment build requirements/build.txt

@@ -3,7 +3,7 @@
 # where the committed ones are not what it would write.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
-# shellcheck source=environment.sh
+# shellcheck source-path=SCRIPTDIR source=environment.sh
 source environment.sh
 need_python
 environment generate requirements/generate.txt

@@ -5,7 +5,7 @@ set -euo pipefail
 out=$(cd "${1:?install.sh OUT EMPTY}" && pwd)
 empty=$(mkdir -p "${2:?install.sh OUT EMPTY}" && cd "$2" && pwd)
 cd "$(dirname "${BASH_SOURCE[0]}")"
-# shellcheck source=environment.sh
+# shellcheck source-path=SCRIPTDIR source=environment.sh
 source environment.sh
 need_python
 wheels requirements/runtime.txt

@@ -2,7 +2,7 @@
 # The package's own tests, over its source tree: `test.sh [PYTEST'S ARGUMENTS]`.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
-# shellcheck source=environment.sh
+# shellcheck source-path=SCRIPTDIR source=environment.sh
 source environment.sh
 need_python
 if ! command -v openssl >/dev/null; then
