@@ -2,17 +2,25 @@
 //!
 //! Only reads the command line: everything it serves is the library's.
 
+mod with_broker;
+
 use std::{
-    fs,
+    fs, io,
     net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
+    thread,
     time::Duration,
 };
 
 use clap::Parser;
 use token_broker_sandbox::{DEFAULT_WRONG_PASSWORDS, Mode, Options, Sandbox, Tls, User, parse_duration};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::oneshot,
+};
+
+use self::with_broker::WithBroker;
 
 /// A development vault: the documented sign-in API with made-up users, and faults on demand.
 #[derive(Parser)]
@@ -45,6 +53,13 @@ struct Args {
     /// Its key, in PEM
     #[arg(long, value_name = "FILE", requires = "certificate_file", env = "SANDBOX_KEY_FILE")]
     key_file: Option<PathBuf>,
+    /// Starts this broker as well, for a suite of tests: with a thousand users of its own, and no floor between sign-ins. Prints where both are
+    /// as one line of JSON, and ends with its standard input
+    #[arg(long, value_name = "FILE", conflicts_with = "certificate_file")]
+    broker: Option<PathBuf>,
+    /// Where that broker's log goes; by default it is dropped
+    #[arg(long, value_name = "FILE", requires = "broker")]
+    broker_log: Option<PathBuf>,
 }
 
 fn user(text: &str) -> Result<User, String> {
@@ -73,6 +88,7 @@ async fn main() -> ExitCode {
 async fn run(args: Args) -> Result<(), String> {
     let mut users = vec![User::documented()];
     users.extend(args.users);
+    users.extend(args.broker.iter().flat_map(|_| with_broker::users()));
     let options = Options {
         users: users.clone(),
         lifetime: args.lifetime,
@@ -85,15 +101,42 @@ async fn run(args: Args) -> Result<(), String> {
     let mut terminated = signal(SignalKind::terminate()).map_err(|error| format!("can't listen for SIGTERM: {error}"))?;
     let sandbox = Sandbox::listen(args.listen, options).await;
     let sandbox = sandbox.map_err(|error| format!("can't listen on {}: {error}", args.listen))?;
-    print(&sandbox.url(), args.mode, args.lifetime, &users);
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        _ = terminated.recv() => {}
+    let url = sandbox.url();
+    let ended = async {
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => {}
+            _ = terminated.recv() => {}
+        }
+    };
+    if let Some(program) = args.broker {
+        let mut broker = WithBroker::start(&program, &url, args.broker_log).await?;
+        println!("{}", broker.describe(&url));
+        tokio::select! {
+            () = ended => {}
+            () = input_ends() => {}
+            () = broker.ended() => return Err("the broker has ended".to_owned()),
+        }
+        sandbox.stop().await;
+        return Ok(());
     }
+    print(&url, args.mode, args.lifetime, &users);
+    ended.await;
     let stats = sandbox.stats();
     sandbox.stop().await;
     println!("\n{} sign-ins: {} granted, {} refused, {} faults", stats.sign_ins, stats.granted, stats.refused, stats.faults);
     Ok(())
+}
+
+/// Whoever started this has ended, or wants it to end.
+async fn input_ends() {
+    let (ended, end) = oneshot::channel::<()>();
+    // A thread of its own, which the process' end does not wait for.
+    thread::spawn(move || {
+        // An error is an end.
+        drop(io::copy(&mut io::stdin(), &mut io::sink()));
+        drop(ended);
+    });
+    drop(end.await);
 }
 
 fn tls((certificate, key): (PathBuf, PathBuf)) -> Result<Tls, String> {

@@ -67,3 +67,58 @@ async fn a_wrong_command_line_is_explained() {
         assert!(!output.status.success() && said.contains(why), "{args:?}: {said}");
     }
 }
+
+/// A broker that says what the real one says, and writes down its configuration and what became of it.
+fn stand_in(directory: &std::path::Path, says: &str) -> std::path::PathBuf {
+    use std::os::unix::fs::PermissionsExt as _;
+    let path = directory.join("broker");
+    let kept = directory.join("config.toml");
+    let script = format!("#!/bin/sh\ncp \"$3\" {}\n{says}\nexec sleep 1000\n", kept.display());
+    std::fs::write(&path, script).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    path
+}
+
+#[tokio::test]
+async fn a_broker_of_its_own_is_told_of_in_one_line_and_ends_with_whoever_started_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let says = "echo '{\"message\":\"listening\",\"port\":\"grpc\",\"address\":\"127.0.0.1:7\"}'; echo '{\"message\":\"ready\"}'";
+    let broker = stand_in(directory.path(), says);
+    let log = directory.path().join("log");
+    let mut child = program()
+        .args(["--listen", "127.0.0.1:0", "--broker"])
+        .arg(&broker)
+        .arg("--broker-log")
+        .arg(&log)
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let told = tokio::time::timeout(PATIENCE, lines.next_line()).await.unwrap().unwrap().unwrap();
+    let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+    assert_eq!((told["endpoint"].as_str(), told["merchant_id"].as_str()), (Some("http://127.0.0.1:7"), Some(MERCHANT)));
+    let numbers = told["numbers"].as_array().unwrap();
+    assert_eq!((numbers.len(), numbers[7].as_str()), (1_000, Some("+447700900007")));
+    let config = std::fs::read_to_string(directory.path().join("config.toml")).unwrap();
+    assert!(config.contains(&format!("base_url = \"{}\"", told["vault_url"].as_str().unwrap())), "{config}");
+    assert!(config.contains("min_sign_in_interval = \"0s\"") && config.matches("[[users]]").count() == 1_000, "{config}");
+    assert!(std::fs::read_to_string(log).unwrap().contains("\"ready\""));
+
+    drop(child.stdin.take());
+    let ended = tokio::time::timeout(PATIENCE, child.wait()).await.unwrap().unwrap();
+    assert!(ended.success());
+}
+
+#[tokio::test]
+async fn a_broker_that_does_not_start_says_why() {
+    let directory = tempfile::tempdir().unwrap();
+    let broker = stand_in(directory.path(), "echo 'no such key' >&2; exit 78");
+    for (path, why) in
+        [(broker, "the broker did not start: no such key"), ("/nowhere/broker".into(), "/nowhere/broker can't be started")]
+    {
+        let output = program().args(["--listen", "127.0.0.1:0", "--broker"]).arg(path).stdin(Stdio::piped()).output();
+        let output = tokio::time::timeout(PATIENCE, output).await.unwrap().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && said.contains(why), "{said}");
+    }
+}
