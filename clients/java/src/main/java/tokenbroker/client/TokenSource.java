@@ -15,6 +15,7 @@ import java.util.concurrent.ExecutionException;
 import java.util.concurrent.Executor;
 import java.util.concurrent.Semaphore;
 import java.util.concurrent.ThreadLocalRandom;
+import java.util.function.DoubleSupplier;
 import java.util.function.Function;
 import java.util.function.Predicate;
 
@@ -34,15 +35,18 @@ public final class TokenSource implements AutoCloseable {
     private final Shared shared;
     private final UserMap users;
     private final Duration timeout;
+    /** Where what others do once a token is there runs: never on a thread that the source needs. */
+    private final Executor tells;
 
-    TokenSource(Asker asker, Time time, java.util.function.DoubleSupplier jitter, Duration timeout) {
+    TokenSource(Asker asker, Time time, DoubleSupplier jitter, Duration timeout, Executor tells) {
         this.shared = new Shared(asker, time, jitter);
         this.users = new UserMap(shared);
         this.timeout = timeout;
+        this.tells = tells;
     }
 
     TokenSource(Asker asker, Time time, Duration timeout) {
-        this(asker, time, () -> ThreadLocalRandom.current().nextDouble(), timeout);
+        this(asker, time, () -> ThreadLocalRandom.current().nextDouble(), timeout, new CompletableFuture<Token>().defaultExecutor());
     }
 
     /** A source that is told its brokers and how they know us. */
@@ -82,7 +86,7 @@ public final class TokenSource implements AutoCloseable {
 
     /** As {@link #token(String, String, Duration)}, without waiting. */
     public CompletableFuture<Token> tokenAsync(String merchantId, String number, Duration timeout) {
-        return ask(User.of(merchantId, number), timeout, new CompletableFuture<Token>().defaultExecutor());
+        return ask(User.of(merchantId, number), timeout, tells);
     }
 
     private CompletableFuture<Token> ask(User user, Duration timeout, Executor tells) {
