@@ -13,7 +13,7 @@ debian_run_packages=(
 )
 # Maven, the plugins that pom.xml names for Debian, and the tests' framework.
 debian_build_packages=(
-  maven libanimal-sniffer-java libmaven-resources-plugin-java libmaven-compiler-plugin-java libmaven-jar-plugin-java libsurefire-java junit4
+  maven libanimal-sniffer-java libmaven-resources-plugin-java libmaven-compiler-plugin-java libmaven-jar-plugin-java libsurefire-java junit4 openssl
   "${debian_run_packages[@]}"
 )
 # protoc 3.21, and grpc-java's plugin for it of 1.41: all later protobuf-java 3 and grpc-java take what they write.
@@ -53,11 +53,12 @@ debian_class_path() {
   echo "$path"
 }
 
-# Puts Netty's OpenSSL into this directory, for -Djava.library.path: Debian gives it a name that Netty does not look for.
+# Puts Netty's OpenSSL into this directory, for -Djava.library.path: Debian gives it a name that Netty does not look for. A copy, since it
+# looks at its own name, too.
 debian_native() {
   mkdir -p "$1"
   local found=(/usr/lib/*/jni/libnetty-tcnative.so)
-  ln -sf "${found[0]}" "$1/libnetty_tcnative.so"
+  cp "${found[0]}" "$1/libnetty_tcnative.so"
 }
 
 # Maven with Debian's repository, offline.

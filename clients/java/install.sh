@@ -20,8 +20,9 @@ cp "${built[0]}" "$empty"
 debian_native "$empty/native"
 path="$empty/$(basename "${built[0]}"):$(debian_class_path)"
 javac -nowarn -d "$empty/classes" -cp "$path" "$here/conformance/Adapter.java"
+# The JVM keeps addresses for 30 s, unless it is told: see README.md.
 cat > "$empty/adapter" <<ADAPTER
 #!/bin/sh
-exec java -XX:TieredStopAtLevel=1 -Djava.library.path="$empty/native" -cp "$empty/classes:$path" Adapter
+exec java -XX:TieredStopAtLevel=1 -Dsun.net.inetaddr.ttl=1 -Djava.library.path="$empty/native" -cp "$empty/classes:$path" Adapter
 ADAPTER
 chmod +x "$empty/adapter"

@@ -220,7 +220,8 @@ final class Brokers implements Asker {
         } catch (TokenBrokerException unusable) {
             throw unusable;
         } catch (RuntimeException unusable) {
-            throw TokenBrokerException.ofOurs("gRPC takes no such channel: " + unusable.getMessage(), unusable);
+            throw TokenBrokerException.ofOurs("gRPC can't connect like this: " + unusable.getMessage()
+                + ": give it grpc-netty-shaded or, on Debian, netty-tcnative's library (README.md, Debian)", unusable);
         }
     }
 

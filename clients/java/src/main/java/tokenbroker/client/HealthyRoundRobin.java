@@ -14,11 +14,12 @@ import java.util.Map;
 import java.util.concurrent.atomic.AtomicInteger;
 
 /**
- * gRPC's load balancing: calls go in turn to the addresses that are connected and say that they serve.
+ * gRPC's load balancing: calls go in turn to the addresses that are connected and say that they serve; where there is none, to those
+ * that say that they do not, since a broker that is about to end answers yet, and any other says why it does not.
  *
  * <p>grpc-java has this in grpc-services alone, which Debian lacks and which goes by the interfaces of one release.
  *
- * <p>Must never give a call to an address that does not serve, or whose connection is lost.
+ * <p>Must never give a call to an address that does not serve while another does, says nothing, or whose connection is lost.
  */
 final class HealthyRoundRobin extends LoadBalancer {
     static final String POLICY = "token_broker_round_robin";
@@ -75,20 +76,24 @@ final class HealthyRoundRobin extends LoadBalancer {
 
     private void update() {
         var ready = new ArrayList<Subchannel>();
+        var leaving = new ArrayList<Subchannel>();
         boolean isConnecting = false;
         ConnectivityStateInfo failed = null;
         for (var replica : replicas.values()) {
             var state = replica.state();
             if (state.getState() == ConnectivityState.READY) {
                 ready.add(replica.subchannel());
+            } else if (replica.isLeaving()) {
+                leaving.add(replica.subchannel());
             } else if (state.getState() == ConnectivityState.TRANSIENT_FAILURE) {
                 failed = state;
             } else {
                 isConnecting = true;
             }
         }
-        if (!ready.isEmpty()) {
-            helper.updateBalancingState(ConnectivityState.READY, new InTurn(List.copyOf(ready), turn));
+        var asked = ready.isEmpty() ? leaving : ready;
+        if (!asked.isEmpty()) {
+            helper.updateBalancingState(ConnectivityState.READY, new InTurn(List.copyOf(asked), turn));
         } else if (isConnecting || failed == null) {
             helper.updateBalancingState(ConnectivityState.CONNECTING, new Waiting());
         } else {

@@ -144,13 +144,13 @@ final class Pem {
         int length = body.size();
         var out = new ByteArrayOutputStream();
         out.write(tag);
-        if (length < 0x80) {
-            out.write(length);
-        } else {
+        if (length >= 0x100) {
             out.write(0x82);
             out.write(length >> 8);
-            out.write(length);
+        } else if (length >= 0x80) {
+            out.write(0x81);
         }
+        out.write(length);
         out.writeBytes(body.toByteArray());
         return out.toByteArray();
     }

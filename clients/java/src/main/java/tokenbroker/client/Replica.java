@@ -33,6 +33,8 @@ final class Replica {
     private ConnectivityStateInfo connection = ConnectivityStateInfo.forNonError(ConnectivityState.IDLE);
     /** … and what it comes to, with what is there. */
     private ConnectivityStateInfo state = ConnectivityStateInfo.forNonError(ConnectivityState.CONNECTING);
+    /** Connected, and it says that it does not serve. */
+    private boolean isLeaving;
     private ClientCall<HealthCheckRequest, HealthCheckResponse> watch;
     private SynchronizationContext.ScheduledHandle again;
 
@@ -62,11 +64,16 @@ final class Replica {
         return state;
     }
 
+    boolean isLeaving() {
+        return isLeaving;
+    }
+
     private void connectionIs(ConnectivityStateInfo now) {
         if (connection.getState() == ConnectivityState.SHUTDOWN || now.getState() == ConnectivityState.SHUTDOWN) {
             return;
         }
         connection = now;
+        isLeaving = false;
         endWatch();
         switch (now.getState()) {
             case READY:
@@ -130,11 +137,17 @@ final class Replica {
     }
 
     private void told(ClientCall<?, ?> by, ServingStatus status) {
-        if (watch == by) {
-            become(status == ServingStatus.SERVING
-                ? ConnectivityStateInfo.forNonError(ConnectivityState.READY)
-                : unfit("says that it does not serve (" + status + ")"));
+        if (watch != by) {
+            return;
         }
+        isLeaving = status != ServingStatus.SERVING;
+        if (isLeaving) {
+            // Others may be there already.
+            helper.refreshNameResolution();
+        }
+        become(isLeaving
+            ? unfit("says that it does not serve (" + status + ")")
+            : ConnectivityStateInfo.forNonError(ConnectivityState.READY));
     }
 
     private void ended(ClientCall<?, ?> by, Status status) {
@@ -142,6 +155,7 @@ final class Replica {
             return;
         }
         watch = null;
+        isLeaving = false;
         if (status.getCode() == Status.Code.UNIMPLEMENTED) {
             // It can't say: its connection has to do.
             become(ConnectivityStateInfo.forNonError(ConnectivityState.READY));

@@ -26,6 +26,8 @@ import tokenbroker.client.wire.RetryInfo;
 final class Said {
     /** Of every error of the broker. */
     private static final String DOMAIN = "token-broker";
+    /** So far the causes of an error are looked through: they could lead in a circle. */
+    private static final int CAUSES_MAX = 10;
 
     final String code;
     final String text;
@@ -51,14 +53,18 @@ final class Said {
         return new TokenBrokerException(said, failure);
     }
 
-    /** What gRPC says and, as that is often "io exception" alone, what it came from. */
+    /** The head of what gRPC says and, as that is often "io exception" alone, what it came from in the end. */
     private static String text(Status status) {
         var words = new StringJoiner(": ");
         if (status.getDescription() != null) {
-            words.add(status.getDescription());
+            words.add(status.getDescription().lines().findFirst().orElse(""));
         }
-        if (status.getCause() != null) {
-            words.add(String.valueOf(status.getCause().getMessage()));
+        var cause = status.getCause();
+        for (int depth = 0; cause != null && cause.getCause() != null && depth < CAUSES_MAX; depth++) {
+            cause = cause.getCause();
+        }
+        if (cause != null) {
+            words.add(cause.getMessage() == null ? cause.getClass().getSimpleName() : cause.getMessage());
         }
         return words.length() == 0 ? "the call failed" : words.toString();
     }

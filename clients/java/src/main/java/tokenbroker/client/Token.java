@@ -78,6 +78,6 @@ public final class Token {
     /** Without the secret. */
     @Override
     public String toString() {
-        return "Token[user=" + user + ", tokenId=" + Plain.onOneLine(tokenId) + ", expiresIn=" + expiresIn() + "]";
+        return "Token[user=" + user + ", tokenId=" + Plain.onOneLine(tokenId) + ", expiresIn=" + expiresIn().toSeconds() + " s]";
     }
 }

@@ -95,8 +95,11 @@ public class SaidTest {
     }
 
     @Test
-    public void aMessageIsOneLine() {
-        var error = error(Status.Code.UNAVAILABLE, "a\nb\u001b[2J");
-        assertEquals("no answer of the broker (UNAVAILABLE): a\\u000ab\\u001b[2J", error.getMessage());
+    public void aMessageIsOneLineAndSaysWhatItCameFrom() {
+        var error = error(Status.Code.UNAVAILABLE, "a\u001b[2J\nb");
+        assertEquals("no answer of the broker (UNAVAILABLE): a\\u001b[2J", error.getMessage());
+        var cause = new java.io.IOException("lost", new java.net.ConnectException("Connection refused"));
+        assertEquals("no answer of the broker (UNAVAILABLE): io exception: Connection refused",
+            Said.of(Status.UNAVAILABLE.withDescription("io exception").withCause(cause).asRuntimeException()).getMessage());
     }
 }
