@@ -10,4 +10,5 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cp -R "$here/pom.xml" "$here/src" "$work"
 cd "$work"
+debian_native target/native
 debian_maven test
