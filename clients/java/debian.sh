@@ -6,15 +6,17 @@
 
 debian_java=/usr/share/java
 
-# JDK, and what a program that uses the client needs at run time; tcnative for TLS alone.
+# JDK, and what a program that uses the client needs at run time: README.md, Start.
 debian_run_packages=(
-  default-jdk-headless libgrpc-java libprotobuf-java libgoogle-common-protos-java libguava-java libgoogle-gson-java libperfmark-java
-  libnetty-java libnetty-tcnative-java libnetty-tcnative-jni
+  default-jdk-headless libgrpc-java libprotobuf-java libgoogle-common-protos-java libguava-java libnetty-java libperfmark-java
 )
+# For TLS.
+debian_tls_packages=(libnetty-tcnative-java libnetty-tcnative-jni)
 # Maven, the plugins that pom.xml names for Debian, and the tests' framework.
 debian_build_packages=(
-  maven libanimal-sniffer-java libmaven-resources-plugin-java libmaven-compiler-plugin-java libmaven-jar-plugin-java libsurefire-java junit4 openssl
-  "${debian_run_packages[@]}"
+  maven libmaven-resources-plugin-java libmaven-compiler-plugin-java libmaven-jar-plugin-java libsurefire-java junit4 openssl
+  libanimal-sniffer-java libgoogle-gson-java # grpc-java's own files for Maven name them
+  "${debian_run_packages[@]}" "${debian_tls_packages[@]}"
 )
 # protoc 3.21, and grpc-java's plugin for it of 1.41: all later protobuf-java 3 and grpc-java take what they write.
 debian_generate_packages=(protobuf-compiler libprotobuf-dev protobuf-compiler-grpc-java-plugin)
@@ -23,6 +25,9 @@ debian_generate_packages=(protobuf-compiler libprotobuf-dev protobuf-compiler-gr
 debian_need() {
   local missing=() package
   for package in "$@"; do
+    if [ "$package" = default-jdk-headless ] && command -v javac >/dev/null; then
+      continue # whichever JDK it is
+    fi
     if [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" != installed ]; then
       missing+=("$package")
     fi
@@ -42,7 +47,7 @@ debian_need() {
 debian_class_path() {
   local path='' name
   for name in grpc-api grpc-context grpc-core grpc-netty grpc-protobuf grpc-protobuf-lite grpc-stub \
-    protobuf proto-google-common-protos guava gson perfmark-api netty-tcnative \
+    protobuf proto-google-common-protos guava perfmark-api netty-tcnative \
     netty-buffer netty-codec netty-codec-http netty-codec-http2 netty-common netty-handler netty-resolver netty-transport; do
     if [ ! -e "$debian_java/$name.jar" ]; then
       echo "there is no $debian_java/$name.jar: is this Debian 12?" >&2

@@ -15,11 +15,12 @@ fi
 mkdir -p "$2"
 empty=$(cd "$2" && pwd)
 
-debian_need "${debian_run_packages[@]}"
+# Gson reads the adapter's commands.
+debian_need "${debian_run_packages[@]}" "${debian_tls_packages[@]}" libgoogle-gson-java
 cp "${built[0]}" "$empty"
 debian_native "$empty/native"
-path="$empty/$(basename "${built[0]}"):$(debian_class_path)"
-javac -nowarn -d "$empty/classes" -cp "$path" "$here/conformance/Adapter.java"
+path="$empty/$(basename "${built[0]}"):$(debian_class_path):$debian_java/gson.jar"
+javac -nowarn -encoding UTF-8 -d "$empty/classes" -cp "$path" "$here/conformance/Adapter.java"
 # The JVM keeps addresses for 30 s, unless it is told: see README.md.
 cat > "$empty/adapter" <<ADAPTER
 #!/bin/sh
