@@ -1,6 +1,6 @@
 # shellcheck shell=bash disable=SC2034 # what is here is for the scripts that read it
-# What the scripts beside this one need of Debian 12: its packages, where their jars are, and Netty's OpenSSL under the name that Netty
-# looks for.
+# What the scripts beside this one need of Debian 12: its packages, where their jars are, and Netty's OpenSSL under the name that
+# Netty looks for.
 #
 # Must never ask the network for what is installed.
 
@@ -58,8 +58,8 @@ debian_class_path() {
   echo "$path"
 }
 
-# Puts Netty's OpenSSL into this directory, for -Djava.library.path: Debian gives it a name that Netty does not look for. A copy, since it
-# looks at its own name, too.
+# Puts Netty's OpenSSL into this directory, for -Djava.library.path: Debian gives it a name that Netty does not look for. A copy,
+# since it looks at its own name, too.
 debian_native() {
   mkdir -p "$1"
   local found=(/usr/lib/*/jni/libnetty-tcnative.so)

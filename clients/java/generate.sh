@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Generates the Java of the contract's messages and of the two small files in proto/. With --check: only says whether what is committed
-# is what would be generated.
+# Generates the Java of the contract's messages and of the two small files in proto/. With --check: only says whether what is
+# committed is what would be generated.
 #
 # Must never be needed by users: its output is committed and is part of the jar.
 set -euo pipefail

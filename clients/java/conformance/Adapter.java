@@ -177,7 +177,10 @@ public final class Adapter {
 
     private void warm(JsonArray users) {
         var those = new ArrayList<User>();
-        users.forEach(user -> those.add(User.of(user.getAsJsonArray().get(0).getAsString(), user.getAsJsonArray().get(1).getAsString())));
+        for (var user : users) {
+            var names = user.getAsJsonArray();
+            those.add(User.of(names.get(0).getAsString(), names.get(1).getAsString()));
+        }
         for (var failed : source.warm(those).values()) {
             throw failed;
         }

@@ -26,8 +26,8 @@ import tokenbroker.v1.TokenBrokerServiceGrpc;
 /**
  * The channel that a source's calls go over, made anew as the files behind it are replaced.
  *
- * <p>Must never give a channel that works up for files that can't be used: they may be half of a pair that is being replaced; nor wait
- * for files on a thread that others need.
+ * <p>Must never give a channel that works up for files that can't be used: they may be half of a pair that is being replaced;
+ * nor wait for files on a thread that others need.
  */
 final class Brokers implements Asker {
     /** The files are looked at by whichever call comes, but no more often than this. */
@@ -147,7 +147,8 @@ final class Brokers implements Asker {
         } catch (IOException error) {
             var why = error instanceof NoSuchFileException ? "it is not there" : String.valueOf(error.getMessage());
             throw TokenBrokerException.ofOurs(
-                "the service account's token can't be read from " + tokenFile + ": " + why + ": see where it is projected", error);
+                "the service account's token can't be read from " + tokenFile + ": " + why + ": see where it is projected",
+                error);
         }
         if (token.isEmpty() || !token.chars().allMatch(one -> one > ' ' && one <= '~')) {
             throw TokenBrokerException.ofOurs(
@@ -158,8 +159,8 @@ final class Brokers implements Asker {
     }
 
     /**
-     * The channel of the files as they are or, where they can't be used, as they were. While they are read, the others go on with the one
-     * that there is.
+     * The channel of the files as they are or, where they can't be used, as they were. While they are read, the others go on
+     * with the one that there is.
      */
     private ManagedChannel channel() {
         var before = made;

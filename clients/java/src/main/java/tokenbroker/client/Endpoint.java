@@ -29,7 +29,8 @@ final class Endpoint {
         var parts = FORM.matcher(text == null ? "" : text);
         if (!parts.matches()) {
             throw new IllegalArgumentException("endpoint: \"" + Plain.onOneLine(String.valueOf(text))
-                + "\" is not a URL such as http://127.0.0.1:50051 or https://token-broker:50051: give scheme, host and port alone");
+                + "\" is not a URL such as http://127.0.0.1:50051 or https://token-broker:50051: give scheme, host and port"
+                + " alone");
         }
         boolean isTls = parts.group(1).equalsIgnoreCase("https");
         var host = parts.group(2).startsWith("[") ? parts.group(2).substring(1, parts.group(2).length() - 1) : parts.group(2);

@@ -31,7 +31,9 @@ import java.util.concurrent.TimeUnit;
  */
 final class EndpointsResolver extends NameResolver {
     private static final String SCHEME = "token-broker";
-    /** So often names are looked up, as long as the channel is in use. The JVM may answer from memory: networkaddress.cache.ttl. */
+    /**
+     * So often names are looked up, as long as the channel is in use. The JVM may answer from memory: networkaddress.cache.ttl.
+     */
     private static final long LOOK_UP_EVERY = TimeUnit.SECONDS.toNanos(5);
     /** After a connection is lost, and after a look-up that failed, the next comes no sooner than this. */
     private static final long LOOK_UP_LEAST = TimeUnit.SECONDS.toNanos(1);

@@ -14,8 +14,8 @@ import java.util.Map;
 import java.util.concurrent.atomic.AtomicInteger;
 
 /**
- * gRPC's load balancing: calls go in turn to the addresses that are connected and say that they serve; where there is none, to those
- * that say that they do not, since a broker that is about to end answers yet, and any other says why it does not.
+ * gRPC's load balancing: calls go in turn to the addresses that are connected and say that they serve; where there is none, to
+ * those that say that they do not, since a broker that is about to end answers yet, and any other says why it does not.
  *
  * <p>grpc-java has this in grpc-services alone, which Debian lacks and which goes by the interfaces of one release.
  *

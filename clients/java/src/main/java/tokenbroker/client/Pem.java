@@ -28,7 +28,8 @@ final class Pem {
     private static final Pattern BLOCK = Pattern.compile("-----BEGIN ([A-Z0-9 ]+)-----([^-]*)-----END \\1-----");
     private static final String CERTIFICATE = "CERTIFICATE";
     /** DER of the algorithm of a key whose PKCS #1 form says none: rsaEncryption. */
-    private static final byte[] RSA = {0x30, 0x0d, 0x06, 0x09, 0x2a, (byte) 0x86, 0x48, (byte) 0x86, (byte) 0xf7, 0x0d, 1, 1, 1, 5, 0};
+    private static final byte[] RSA =
+        {0x30, 0x0d, 0x06, 0x09, 0x2a, (byte) 0x86, 0x48, (byte) 0x86, (byte) 0xf7, 0x0d, 1, 1, 1, 5, 0};
     /** DER of the object identifier id-ecPublicKey. */
     private static final byte[] EC = {0x06, 0x07, 0x2a, (byte) 0x86, 0x48, (byte) 0xce, 0x3d, 2, 1};
     /** DER of version 0, at the head of PKCS #8. */
@@ -81,7 +82,8 @@ final class Pem {
 
     static Pair pair(byte[] certificate, Path certificateFile, byte[] key, Path keyFile) throws GeneralSecurityException {
         var certificates = certificates(certificate, certificateFile);
-        var leaf = CertificateFactory.getInstance("X.509").generateCertificate(new ByteArrayInputStream(certificates)).getPublicKey();
+        var x509 = CertificateFactory.getInstance("X.509");
+        var leaf = x509.generateCertificate(new ByteArrayInputStream(certificates)).getPublicKey();
         var pkcs8 = pkcs8(key, keyFile);
         if (!isPair(leaf, keyOf(leaf.getAlgorithm(), pkcs8, keyFile))) {
             throw new GeneralSecurityException("the key in " + keyFile + " is not that of the certificate in " + certificateFile);
@@ -102,7 +104,8 @@ final class Pem {
 
     private static boolean isPair(PublicKey open, PrivateKey secret) throws GeneralSecurityException {
         var kind = open.getAlgorithm();
-        var signature = Signature.getInstance(kind.equals("RSA") ? "SHA256withRSA" : kind.equals("EC") ? "SHA256withECDSA" : kind);
+        var by = kind.equals("RSA") ? "SHA256withRSA" : kind.equals("EC") ? "SHA256withECDSA" : kind;
+        var signature = Signature.getInstance(by);
         var text = CERTIFICATE.getBytes(StandardCharsets.US_ASCII);
         signature.initSign(secret);
         signature.update(text);
@@ -133,7 +136,8 @@ final class Pem {
                 return Arrays.copyOfRange(key, at + 2, at + 2 + key[at + 1]);
             }
         }
-        throw new GeneralSecurityException("the key in " + file + " does not name its curve: convert it with openssl pkcs8 -topk8");
+        throw new GeneralSecurityException(
+            "the key in " + file + " does not name its curve: convert it with openssl pkcs8 -topk8");
     }
 
     private static byte[] der(int tag, byte[]... parts) {

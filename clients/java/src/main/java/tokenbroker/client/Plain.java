@@ -1,7 +1,8 @@
 package tokenbroker.client;
 
 /**
- * Text of others, as it may be shown: on one line, and with nothing in it that steers a terminal, hides, or turns the direction of writing.
+ * Text of others, as it may be shown: on one line, and with nothing in it that steers a terminal, hides, or turns the direction
+ * of writing.
  *
  * <p>Must never change what is plain, nor leave anything out: the rest is shown by its number.
  */

@@ -4,7 +4,8 @@ import java.util.Arrays;
 import java.util.Optional;
 
 /**
- * Why there is no token, for programs: the values of the contract's {@code ErrorReason}. What to do with each stands in docs/callers.md.
+ * Why there is no token, for programs: the values of the contract's {@code ErrorReason}. What to do with each stands in
+ * docs/callers.md.
  *
  * <p>Must never lose or rename one: programs branch on them.
  */

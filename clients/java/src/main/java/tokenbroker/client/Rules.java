@@ -43,8 +43,8 @@ final class Rules {
     }
 
     /**
-     * The life of a token that a call brought which began at {@code sent}: counted from there, since nobody knows how long the answer was
-     * on its way. {@code jitter} is 0 to 1.
+     * The life of a token that a call brought which began at {@code sent}: counted from there, since nobody knows how long the
+     * answer was on its way. {@code jitter} is 0 to 1.
      */
     static Life life(long sent, tokenbroker.v1.Token token, double jitter) {
         long lives = token.hasExpiresIn() ? lifetime(token.getExpiresIn()) : 0;

@@ -4,6 +4,7 @@ import com.google.protobuf.Any;
 import com.google.protobuf.InvalidProtocolBufferException;
 import io.grpc.Status;
 import io.grpc.protobuf.StatusProto;
+import java.io.Serializable;
 import java.time.Duration;
 import java.time.Instant;
 import java.time.format.DateTimeParseException;
@@ -23,7 +24,8 @@ import tokenbroker.client.wire.RetryInfo;
  *
  * <p>Must never throw over what a peer sends, nor take for the broker's what is another's.
  */
-final class Said {
+final class Said implements Serializable {
+    private static final long serialVersionUID = 1;
     /** Of every error of the broker. */
     private static final String DOMAIN = "token-broker";
     /** So far the causes of an error are looked through: they could lead in a circle. */

@@ -12,17 +12,23 @@ import java.util.concurrent.atomic.AtomicLong;
 /**
  * One user's token and what keeps it good: at most one flight (a call to the broker, or two) or one timer that begins the next.
  *
- * <p>Must never have two calls under way, tie one to whoever asked for it, or let one that failed stand in the way of the next; nor
- * displace a good token by anything but its successor or a complaint; nor call anybody while its lock is held.
+ * <p>Must never have two calls under way, tie one to whoever asked for it, or let one that failed stand in the way of the next;
+ * nor displace a good token by anything but its successor or a complaint; nor call anybody while its lock is held.
  */
 final class Slot {
-    /** A user who was asked for within this time has the token renewed ahead of its end; others wait, or are renewed behind an answer. */
+    /**
+     * A user who was asked for within this time has the token renewed ahead of its end; others wait, or are renewed behind an
+     * answer.
+     */
     static final long IDLE_AFTER = TimeUnit.MINUTES.toNanos(10);
     /** How exactly it is known when somebody asked last: who asks all the time must not write all the time. */
     private static final long ASKED_GRAIN = TimeUnit.SECONDS.toNanos(1);
     /** Most complaints that are remembered, and most ids of one call: the contract's. */
     static final int COMPLAINTS_MAX = 16;
-    /** Most calls of one flight: the second, where the answer was complained of while it came or took longer than the token lives. */
+    /**
+     * Most calls of one flight: the second, where the answer was complained of while it came or took longer than the token
+     * lives.
+     */
     private static final int CALLS_MAX = 2;
 
     /** A token that was complained of. */
@@ -205,7 +211,9 @@ final class Slot {
         return stopped != null && stoppedUntil > now;
     }
 
-    /** Whether the pause after this failure is the back-off alone: neither did the broker name a wait, nor is no repeat of use. */
+    /**
+     * Whether the pause after this failure is the back-off alone: neither did the broker name a wait, nor is no repeat of use.
+     */
     private static boolean isOurOwnPause(TokenBrokerException error) {
         return error.retryAfter().isEmpty() && !error.isPermanent();
     }
@@ -348,8 +356,8 @@ final class Slot {
     }
 
     /**
-     * Whether this answer to a call was complained of before the call could name it. Where it was named, the vault insists on the token: it
-     * is believed from now on, or each call would cost a sign-in.
+     * Whether this answer to a call was complained of before the call could name it. Where it was named, the vault insists on
+     * the token: it is believed from now on, or each call would cost a sign-in.
      */
     private boolean isStale(String id, List<String> named) {
         for (var complaint : complaints) {

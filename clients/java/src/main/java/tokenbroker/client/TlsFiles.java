@@ -44,7 +44,8 @@ final class TlsFiles {
         try {
             return Files.readAllBytes(file);
         } catch (IOException error) {
-            throw unusable(file + (error instanceof NoSuchFileException ? " is not there" : " can't be read: " + error.getMessage()), error);
+            var why = error instanceof NoSuchFileException ? " is not there" : " can't be read: " + error.getMessage();
+            throw unusable(file + why, error);
         }
     }
 

@@ -1,5 +1,6 @@
 package tokenbroker.client;
 
+import java.io.Serializable;
 import java.time.Duration;
 import java.time.Instant;
 import java.util.List;
@@ -19,7 +20,9 @@ public class TokenBrokerException extends RuntimeException {
         Set.of("UNAVAILABLE", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED", "ABORTED", "CANCELLED");
 
     /** What a field of a request has wrong. */
-    public static final class FieldViolation {
+    public static final class FieldViolation implements Serializable {
+        private static final long serialVersionUID = 1;
+
         private final String field;
         private final String description;
 
@@ -45,7 +48,7 @@ public class TokenBrokerException extends RuntimeException {
     }
 
     /** All that was said. */
-    private final transient Said said;
+    private final Said said;
 
     TokenBrokerException(Said said, Throwable cause) {
         super(said.inWords(), cause);
@@ -71,7 +74,10 @@ public class TokenBrokerException extends RuntimeException {
         return said;
     }
 
-    /** The name of gRPC's code, such as {@code UNAVAILABLE}; none where the fault is on this side, such as a file that can't be read. */
+    /**
+     * The name of gRPC's code, such as {@code UNAVAILABLE}; none where the fault is on this side, such as a file that can't be
+     * read.
+     */
     public Optional<String> code() {
         return Optional.ofNullable(said.code);
     }

@@ -10,6 +10,7 @@ import java.util.Map;
 import java.util.Objects;
 import java.util.Optional;
 import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.CompletionException;
 import java.util.concurrent.CompletionStage;
 import java.util.concurrent.ExecutionException;
 import java.util.concurrent.Executor;
@@ -22,13 +23,16 @@ import java.util.function.Predicate;
 /**
  * Tokens from this process's own memory, renewed behind it. Make one for the process; all threads may use it.
  *
- * <p>Must never hand out a token that has ended, have two calls under way for one user, or ask in a loop, whatever the broker answers;
- * nor wait without an end; nor keep the process alive.
+ * <p>Must never hand out a token that has ended, have two calls under way for one user, or ask in a loop, whatever the broker
+ * answers; nor wait without an end; nor keep the process alive.
  */
 public final class TokenSource implements AutoCloseable {
     /** Most calls of {@link #warm} at once: it may be called with all users there are. */
     private static final int WARM_AT_ONCE = 32;
-    /** How often a caller begins again whose token had ended before the caller came to see it, or whose user was forgotten just now. */
+    /**
+     * How often a caller begins again whose token had ended before the caller came to see it, or whose user was forgotten just
+     * now.
+     */
     private static final int TRIES = 3;
     private static final int UNAUTHORIZED = 401;
 
@@ -46,7 +50,8 @@ public final class TokenSource implements AutoCloseable {
     }
 
     TokenSource(Asker asker, Time time, Duration timeout) {
-        this(asker, time, () -> ThreadLocalRandom.current().nextDouble(), timeout, new CompletableFuture<Token>().defaultExecutor());
+        this(asker, time, () -> ThreadLocalRandom.current().nextDouble(), timeout,
+            new CompletableFuture<Token>().defaultExecutor());
     }
 
     /** A source that is told its brokers and how they know us. */
@@ -55,8 +60,8 @@ public final class TokenSource implements AutoCloseable {
     }
 
     /**
-     * This user's token: the one in memory, or the one that the broker has. Waits for as long as the source's timeout at most. Whoever
-     * stops waiting changes nothing for the others.
+     * This user's token: the one in memory, or the one that the broker has. Waits for as long as the source's timeout at most.
+     * Whoever stops waiting changes nothing for the others.
      *
      * @throws TokenBrokerException why there is none. For a while after a failure it is repeated, and the broker is not asked.
      */
@@ -117,7 +122,8 @@ public final class TokenSource implements AutoCloseable {
             return;
         }
         if (next == null) {
-            asked.completeExceptionally(TokenBrokerException.ofCode("UNAVAILABLE", "the user was forgotten: too many are asked for"));
+            asked.completeExceptionally(
+                TokenBrokerException.ofCode("UNAVAILABLE", "the user was forgotten: too many are asked for"));
             return;
         }
         next.whenComplete((token, error) -> {
@@ -150,8 +156,8 @@ public final class TokenSource implements AutoCloseable {
     }
 
     /**
-     * Takes the complaint that the vault's API answered this token with 401, and asks for the next, naming it. Whether that is news: of a
-     * token that was complained of before, or that was replaced in the meantime, a complaint does nothing.
+     * Takes the complaint that the vault's API answered this token with 401, and asks for the next, naming it. Whether that is
+     * news: of a token that was complained of before, or that was replaced in the meantime, a complaint does nothing.
      */
     public boolean rejected(Token token) {
         var slot = users.get(token.user());
@@ -174,7 +180,13 @@ public final class TokenSource implements AutoCloseable {
             asked.put(user, one);
         }
         var failed = new LinkedHashMap<User, TokenBrokerException>();
-        asked.forEach((user, one) -> one.handle((token, error) -> error == null ? null : failed.put(user, Slot.asOurs(error))).join());
+        asked.forEach((user, one) -> {
+            try {
+                one.join();
+            } catch (CompletionException error) {
+                failed.put(user, Slot.asOurs(error));
+            }
+        });
         return failed;
     }
 
@@ -193,8 +205,8 @@ public final class TokenSource implements AutoCloseable {
     }
 
     /**
-     * Runs a request with this user's token. Where its response is a 401, the token is complained of, and the request is run once more
-     * with the next.
+     * Runs a request with this user's token. Where its response is a 401, the token is complained of, and the request is run
+     * once more with the next.
      *
      * @throws TokenRejectedException where that is a 401 too, or there is no other token
      * @throws TokenBrokerException where there is no token
@@ -212,8 +224,8 @@ public final class TokenSource implements AutoCloseable {
     }
 
     /** The same with any other HTTP client: {@code isRejected} says which responses are a 401. */
-    public <T, E extends Exception> T withToken(String merchantId, String number, Send<T, E> send, Predicate<? super T> isRejected)
-        throws E {
+    public <T, E extends Exception> T withToken(
+        String merchantId, String number, Send<T, E> send, Predicate<? super T> isRejected) throws E {
         var first = token(merchantId, number);
         var response = send.send(first);
         if (!isRejected.test(response)) {
@@ -227,7 +239,7 @@ public final class TokenSource implements AutoCloseable {
     /** The same without waiting, with {@link java.net.http.HttpClient#sendAsync} or any other client. */
     public <T> CompletableFuture<T> withTokenAsync(
         String merchantId, String number, Function<Token, ? extends CompletionStage<T>> send, Predicate<? super T> isRejected) {
-        return tokenAsync(merchantId, number).thenCompose(first -> send.apply(first).toCompletableFuture().thenCompose(response -> {
+        return tokenAsync(merchantId, number).thenCompose(first -> send.apply(first).thenCompose(response -> {
             if (!isRejected.test(response)) {
                 return CompletableFuture.completedFuture(response);
             }
@@ -265,7 +277,8 @@ public final class TokenSource implements AutoCloseable {
     }
 
     private static TokenBrokerException closed() {
-        return TokenBrokerException.ofOurs("this source of tokens is closed: make one for the process, and close it at its end", null);
+        return TokenBrokerException.ofOurs(
+            "this source of tokens is closed: make one for the process, and close it at its end", null);
     }
 
     /** Without tokens and users. */

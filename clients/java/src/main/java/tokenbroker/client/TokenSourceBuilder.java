@@ -8,8 +8,8 @@ import java.util.List;
 /**
  * What a source is told: its brokers, and how each side knows the other.
  *
- * <p>Must never read a file: each is read when it is needed, and again as it is replaced; nor have a token or a certificate go with
- * plaintext.
+ * <p>Must never read a file: each is read when it is needed, and again as it is replaced; nor have a token or a certificate go
+ * with plaintext.
  */
 public final class TokenSourceBuilder {
     /** Covers a sign-in, and then some. */
@@ -48,7 +48,10 @@ public final class TokenSourceBuilder {
         return this;
     }
 
-    /** Instead of a token: our certificate with those that lead to its CA, and its key, both in PEM; one file may stand for both. */
+    /**
+     * Instead of a token: our certificate with those that lead to its CA, and its key, both in PEM; one file may stand for
+     * both.
+     */
     public TokenSourceBuilder certificate(Path certificateFile, Path keyFile) {
         this.certificateFile = certificateFile;
         this.keyFile = keyFile;
@@ -68,7 +71,8 @@ public final class TokenSourceBuilder {
     }
 
     /**
-     * The source. Nothing is read and nobody is asked before the first token is: {@link TokenSource#warm} shows whether all is well.
+     * The source. Nothing is read and nobody is asked before the first token is: {@link TokenSource#warm} shows whether all is
+     * well.
      *
      * @throws IllegalArgumentException naming the option, what is wrong with it, and what to do
      */
@@ -90,14 +94,17 @@ public final class TokenSourceBuilder {
         if (parsed.stream().anyMatch(endpoint -> endpoint.isTls != isTls)) {
             throw new IllegalArgumentException("endpoint: http:// and https:// are mixed: give one kind only");
         }
-        refuse(!isTls && caFile != null, "caFile", "goes with https:// alone, and the endpoint says http://: give https://, or no CA");
+        refuse(!isTls && caFile != null, "caFile",
+            "goes with https:// alone, and the endpoint says http://: give https://, or no CA");
         refuse(!isTls && tokenFile != null, "tokenFile", "would be sent in plaintext over http://: give https:// and caFile");
         refuse(!isTls && (certificateFile != null || keyFile != null), "certificate",
             "is of no use over http://: give https:// and caFile");
-        refuse(isTls && caFile == null, "caFile", "is missing, and the endpoint says https://: give the CA of the broker's certificate");
+        refuse(isTls && caFile == null, "caFile",
+            "is missing, and the endpoint says https://: give the CA of the broker's certificate");
         refuse(certificateFile != null && keyFile == null, "keyFile", "is missing: give the key of the certificate");
         refuse(keyFile != null && certificateFile == null, "certificateFile", "is missing: give the certificate of the key");
-        refuse(tokenFile != null && certificateFile != null, "tokenFile", "and certificate are both given: the broker asks for one of them");
+        refuse(tokenFile != null && certificateFile != null, "tokenFile",
+            "and certificate are both given: the broker asks for one of them: leave one out");
     }
 
     private static void refuse(boolean isUnfit, String option, String why) {

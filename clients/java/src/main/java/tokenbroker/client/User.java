@@ -19,7 +19,10 @@ public final class User {
         this.number = Objects.requireNonNull(number, "number is null: give the user's phone number, such as +447871239999");
     }
 
-    /** The user with this number, such as {@code +447871239999}, at this merchant. Whether there is such a user, the broker says. */
+    /**
+     * The user with this number, such as {@code +447871239999}, at this merchant. Whether there is such a user, the broker
+     * says.
+     */
     public static User of(String merchantId, String number) {
         return new User(merchantId, number);
     }

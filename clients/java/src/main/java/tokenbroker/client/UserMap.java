@@ -8,8 +8,8 @@ import java.util.concurrent.ConcurrentHashMap;
 /**
  * The users that a source knows, found without a lock.
  *
- * <p>Must never keep more than {@link #USERS_MAX}, but for those that a call is under way for; nor forget one of these, whose next caller
- * would make a second.
+ * <p>Must never keep more than {@link #USERS_MAX}, but for those that a call is under way for; nor forget one of these, whose
+ * next caller would make a second.
  */
 final class UserMap {
     /** Most users of one source. Beyond that those are forgotten who were not asked for for longest. */

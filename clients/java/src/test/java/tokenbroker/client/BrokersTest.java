@@ -8,10 +8,15 @@ import static org.junit.Assert.assertTrue;
 import io.grpc.Status;
 import io.grpc.TlsServerCredentials;
 import java.io.IOException;
+import java.net.Proxy;
+import java.net.ProxySelector;
+import java.net.SocketAddress;
+import java.net.URI;
 import java.nio.file.Files;
 import java.time.Duration;
 import java.util.List;
 import java.util.concurrent.TimeUnit;
+import java.util.concurrent.atomic.AtomicInteger;
 import org.junit.ClassRule;
 import org.junit.Rule;
 import org.junit.Test;
@@ -145,13 +150,42 @@ public class BrokersTest {
         }
     }
 
+    @Test
+    public void theJvmsProxyIsUsedWhereAskedFor() throws Exception {
+        var before = ProxySelector.getDefault();
+        var asked = new AtomicInteger();
+        ProxySelector.setDefault(new ProxySelector() {
+            @Override
+            public List<Proxy> select(URI uri) {
+                asked.incrementAndGet();
+                return List.of(Proxy.NO_PROXY);
+            }
+
+            @Override
+            public void connectFailed(URI uri, SocketAddress address, IOException error) {}
+        });
+        try (var one = new FakeReplica("1")) {
+            try (var source = over(one).build()) {
+                asks(source, 0);
+            }
+            assertEquals(0, asked.get());
+            try (var source = over(one).useProxy(true).build()) {
+                asks(source, 0);
+            }
+            assertTrue(asked.get() > 0);
+        } finally {
+            ProxySelector.setDefault(before);
+        }
+    }
+
     private TokenSourceBuilder overTls(FakeReplica replica) throws IOException {
         var ca = Files.write(folder.getRoot().toPath().resolve("ca.pem"), KEYS.read("ec.pem"));
         return TokenSource.builder().endpoint("https://localhost:" + replica.port()).caFile(ca).timeout(Duration.ofSeconds(10));
     }
 
     private static FakeReplica tls(String name) throws IOException {
-        return new FakeReplica(name, TlsServerCredentials.create(KEYS.path("ec.pem").toFile(), KEYS.path("ec-pkcs8.pem").toFile()));
+        var credentials = TlsServerCredentials.create(KEYS.path("ec.pem").toFile(), KEYS.path("ec-pkcs8.pem").toFile());
+        return new FakeReplica(name, credentials);
     }
 
     @Test

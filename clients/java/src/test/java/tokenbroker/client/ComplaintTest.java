@@ -51,8 +51,8 @@ public class ComplaintTest {
             on.broker.last().brings(String.valueOf(n), 1_000, 900);
         }
         on.source.rejected(on.token());
-        var newest = IntStream.rangeClosed(5, 20).mapToObj(String::valueOf).sorted((a, b) -> Integer.valueOf(b).compareTo(Integer.valueOf(a)));
-        assertEquals(newest.collect(Collectors.toList()), on.broker.last().rejected);
+        var newest = IntStream.rangeClosed(5, 20).mapToObj(n -> String.valueOf(25 - n)).collect(Collectors.toList());
+        assertEquals(newest, on.broker.last().rejected);
     }
 
     @Test

@@ -28,8 +28,8 @@ import tokenbroker.v1.TokenBrokerServiceGrpc;
 
 /** A replica on a free port of loopback, which answers as a test says. */
 final class FakeReplica implements AutoCloseable {
-    private static final Metadata.Key<String> PUSHBACK = Metadata.Key.of("grpc-retry-pushback-ms", Metadata.ASCII_STRING_MARSHALLER);
-    private static final Metadata.Key<String> AUTHORIZATION = Metadata.Key.of("authorization", Metadata.ASCII_STRING_MARSHALLER);
+    private static final Metadata.Key<String> PUSHBACK = key("grpc-retry-pushback-ms");
+    private static final Metadata.Key<String> AUTHORIZATION = key("authorization");
 
     final AtomicInteger calls = new AtomicInteger();
     final AtomicInteger connections = new AtomicInteger();
@@ -42,6 +42,10 @@ final class FakeReplica implements AutoCloseable {
     volatile String pushback;
     private final String name;
     private final Server server;
+
+    private static Metadata.Key<String> key(String name) {
+        return Metadata.Key.of(name, Metadata.ASCII_STRING_MARSHALLER);
+    }
 
     FakeReplica(String name) throws IOException {
         this(name, InsecureServerCredentials.create());
@@ -111,7 +115,8 @@ final class FakeReplica implements AutoCloseable {
     /** Notes who calls, and puts the pushback on what fails. */
     private final class Headers implements ServerInterceptor {
         @Override
-        public <Q, A> ServerCall.Listener<Q> interceptCall(ServerCall<Q, A> call, Metadata headers, ServerCallHandler<Q, A> next) {
+        public <Q, A> ServerCall.Listener<Q> interceptCall(
+            ServerCall<Q, A> call, Metadata headers, ServerCallHandler<Q, A> next) {
             if (headers.containsKey(AUTHORIZATION)) {
                 authorization = headers.get(AUTHORIZATION);
             }

@@ -35,13 +35,15 @@ public class PemTest {
             var certificate = KEYS.read(key.substring(0, key.indexOf('-')) + ".pem");
             var pair = Pem.pair(certificate, FILE, KEYS.read(key + ".pem"), FILE);
             assertTrue(new String(pair.key, StandardCharsets.US_ASCII).startsWith("-----BEGIN PRIVATE KEY-----\n"));
-            assertEquals(1, CertificateFactory.getInstance("X.509").generateCertificates(new ByteArrayInputStream(pair.certificates)).size());
+            var x509 = CertificateFactory.getInstance("X.509");
+            assertEquals(1, x509.generateCertificates(new ByteArrayInputStream(pair.certificates)).size());
         }
     }
 
     @Test
     public void oneFileMayHoldAll() throws IOException, GeneralSecurityException {
-        var all = join("text before\r\n".getBytes(StandardCharsets.US_ASCII), KEYS.read("ec-sec1.pem"), KEYS.read("ec.pem"), KEYS.read("rsa.pem"));
+        var before = "text before\r\n".getBytes(StandardCharsets.US_ASCII);
+        var all = join(before, KEYS.read("ec-sec1.pem"), KEYS.read("ec.pem"), KEYS.read("rsa.pem"));
         var pair = Pem.pair(all, FILE, all, FILE);
         var certificates = new String(pair.certificates, StandardCharsets.US_ASCII);
         assertEquals(2, certificates.split("BEGIN CERTIFICATE").length - 1);

@@ -64,7 +64,8 @@ public class SaidTest {
 
     @Test
     public void whatCannotBeReadIsLeftOut() {
-        var broken = Any.newBuilder().setTypeUrl("type.googleapis.com/google.rpc.ErrorInfo").setValue(ByteString.copyFromUtf8("\u0001"));
+        var broken = Any.newBuilder()
+            .setTypeUrl("type.googleapis.com/google.rpc.ErrorInfo").setValue(ByteString.copyFromUtf8("\u0001"));
         var status = com.google.rpc.Status.newBuilder().setCode(14).addDetails(broken).build();
         assertFalse(Said.of(StatusProto.toStatusRuntimeException(status)).reason().isPresent());
         var trailers = new Metadata();

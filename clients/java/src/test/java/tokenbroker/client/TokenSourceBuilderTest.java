@@ -29,8 +29,8 @@ public class TokenSourceBuilderTest {
     @Test
     public void refusesWhatDoesNotGoTogether() {
         refuses(over(), "endpoint");
-        for (var endpoint : List.of("", "a:1", "ftp://a:1", "http://", "http://a:0", "http://a:65536", "http://a:b", "http://a:1/path",
-            "http://user@a:1", "http://[::1", "https://a b:1", "http://a:+1")) {
+        for (var endpoint : List.of("", "a:1", "ftp://a:1", "http://", "http://a:0", "http://a:65536", "http://a:b",
+            "http://a:1/path", "http://user@a:1", "http://[::1", "https://a b:1", "http://a:+1")) {
             refuses(over(endpoint), "endpoint");
         }
         refuses(over("http://a:1", "https://b:1").caFile(FILE), "endpoint");
@@ -73,7 +73,8 @@ public class TokenSourceBuilderTest {
 
     @Test
     public void nothingSecretIsShown() {
-        var token = new Token(User.of("m", "+447871239999"), FakeBroker.token("its-id", 9).build(), new Rules.Life(9, 8), new FakeTime());
+        var answer = FakeBroker.token("its-id", 9).build();
+        var token = new Token(User.of("m", "+447871239999"), answer, new Rules.Life(9, 8), new FakeTime());
         assertEquals("secret-its-id", token.accessToken());
         assertEquals("Bearer secret-its-id", token.authorization());
         assertTrue(token.toString(), token.toString().contains("its-id") && token.toString().contains("…9999"));
