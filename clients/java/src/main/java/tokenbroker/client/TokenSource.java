@@ -117,25 +117,29 @@ public final class TokenSource implements AutoCloseable {
         }
         slot.noteAsked(shared.time.now());
         var next = slot.next();
-        if (next == null && left > 0) {
-            attempt(user, asked, tells, left - 1);
-            return;
-        }
         if (next == null) {
-            asked.completeExceptionally(
-                TokenBrokerException.ofCode("UNAVAILABLE", "the user was forgotten: too many are asked for"));
+            again(user, asked, tells, left);
             return;
         }
         next.whenComplete((token, error) -> {
-            // It was good when the call ended; this may not have run since.
-            if (token != null && !token.isGoodAt(shared.time.now()) && left > 0) {
-                attempt(user, asked, tells, left - 1);
-            } else if (token != null) {
+            if (error != null) {
+                tells.execute(() -> asked.completeExceptionally(error));
+            } else if (token.isGoodAt(shared.time.now())) {
                 tells.execute(() -> asked.complete(token));
             } else {
-                tells.execute(() -> asked.completeExceptionally(error));
+                // It was good when the call ended; this has not run since.
+                again(user, asked, tells, left);
             }
         });
+    }
+
+    private void again(User user, CompletableFuture<Token> asked, Executor tells, int left) {
+        if (left > 0) {
+            attempt(user, asked, tells, left - 1);
+            return;
+        }
+        tells.execute(() -> asked.completeExceptionally(TokenBrokerException.ofCode("UNAVAILABLE",
+            "tokens end, or users are forgotten, before they are handed out: see how long the vault's tokens live")));
     }
 
     /** This user's token if it is in memory and good; never waits. A token that is due is renewed behind it. */

@@ -120,6 +120,35 @@ public class RenewalTest {
     }
 
     @Test
+    public void aTokenThatEndsBeforeItIsToldIsNotHandedOut() {
+        var time = new FakeTime();
+        var broker = new FakeBroker();
+        // Each look at the clock takes 0.6 s: good when the call ends, and over by the time that it could be told.
+        Time slow = new Time() {
+            @Override
+            public long now() {
+                time.passSeconds(0.6);
+                return time.now();
+            }
+
+            @Override
+            public Timer at(long when, Runnable what) {
+                return time.at(when, what);
+            }
+
+            @Override
+            public void close() {}
+        };
+        var source = new TokenSource(broker, slow, () -> 1.0, Sources.TIMEOUT, Runnable::run);
+        var asked = source.tokenAsync("m", "+447871239999");
+        for (int call = 0; !asked.isDone(); call++) {
+            broker.calls.get(call).answer.complete(FakeBroker.token("t" + call, 1).build());
+        }
+        assertEquals("UNAVAILABLE", Sources.error(asked).code().orElseThrow());
+        assertTrue(broker.calls.size() <= 5);
+    }
+
+    @Test
     public void closingEndsAllThatWaits() {
         var waits = on.asks();
         on.source.tokenAsync("other", "user");
