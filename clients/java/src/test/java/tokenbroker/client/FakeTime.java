@@ -48,10 +48,10 @@ final class FakeTime implements Time {
         long end = now + duration.toNanos();
         while (!due.isEmpty() && due.peek().when <= end) {
             var one = due.remove();
-            now = one.when;
+            now = Math.max(now, one.when);
             one.what.run();
         }
-        now = end;
+        now = Math.max(now, end); // what ran may have taken time
     }
 
     void passSeconds(double seconds) {
