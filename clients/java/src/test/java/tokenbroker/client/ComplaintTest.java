@@ -2,12 +2,10 @@ package tokenbroker.client;
 
 import static org.junit.Assert.assertEquals;
 import static org.junit.Assert.assertFalse;
-import static org.junit.Assert.assertThrows;
 import static org.junit.Assert.assertTrue;
 
 import java.util.List;
 import java.util.concurrent.CompletableFuture;
-import java.util.concurrent.CompletionException;
 import java.util.stream.Collectors;
 import java.util.stream.IntStream;
 import org.junit.Test;
@@ -25,7 +23,7 @@ public class ComplaintTest {
         var asked = on.asks();
         Sources.waits(asked);
         on.broker.last().brings("b", 100, 80);
-        assertEquals("b", asked.join().tokenId());
+        assertEquals("b", Sources.told(asked).tokenId());
         assertFalse("it is not held", on.source.rejected(token));
         assertEquals(1, on.source.counts().complaints());
         assertEquals(2, on.broker.calls.size());
@@ -80,7 +78,7 @@ public class ComplaintTest {
         assertEquals(List.of("a"), on.broker.last().rejected);
         Sources.waits(asked);
         on.broker.last().brings("b", 100, 80);
-        assertEquals("b", asked.join().tokenId());
+        assertEquals("b", Sources.told(asked).tokenId());
     }
 
     @Test
@@ -106,7 +104,7 @@ public class ComplaintTest {
         }, status -> status == 401);
         Sources.waits(done);
         on.broker.last().brings("b", 100, 80);
-        assertEquals(200, (int) done.join());
+        assertEquals(200, (int) Sources.told(done));
         assertEquals(List.of("Bearer secret-a", "Bearer secret-b"), used);
     }
 
@@ -119,7 +117,7 @@ public class ComplaintTest {
             return CompletableFuture.completedFuture(401);
         }, status -> status == 401);
         on.broker.last().brings("b", 100, 80);
-        var error = assertThrows(CompletionException.class, done::join).getCause();
+        var error = Sources.error(done);
         assertTrue(String.valueOf(error), error instanceof TokenRejectedException);
         assertFalse(error.toString(), error.toString().contains("secret") || error.toString().contains("+447871239999"));
         assertEquals(2, requests[0]);
@@ -134,7 +132,7 @@ public class ComplaintTest {
             return CompletableFuture.completedFuture(401);
         }, status -> status == 401);
         on.broker.last().brings("a", 100, 80);
-        assertTrue(assertThrows(CompletionException.class, done::join).getCause() instanceof TokenRejectedException);
+        assertTrue(Sources.error(done) instanceof TokenRejectedException);
         assertEquals(1, requests[0]);
     }
 

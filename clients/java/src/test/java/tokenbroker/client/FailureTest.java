@@ -82,7 +82,7 @@ public class FailureTest {
         var asked = on.asks();
         Sources.waits(asked);
         on.broker.last().brings("b", 100, 50);
-        assertEquals("b", asked.join().tokenId());
+        assertEquals("b", Sources.told(asked).tokenId());
     }
 
     @Test

@@ -23,7 +23,7 @@ public class RenewalTest {
         }
         assertEquals(1, on.broker.calls.size());
         on.broker.last().brings("a", 100, 80);
-        asked.forEach(one -> assertEquals("a", one.join().tokenId()));
+        asked.forEach(one -> assertEquals("a", Sources.told(one).tokenId()));
         assertEquals("a", on.token().tokenId());
         assertEquals(1, on.source.counts().calls());
     }
@@ -38,7 +38,7 @@ public class RenewalTest {
         assertEquals("DEADLINE_EXCEEDED", Sources.error(late).code().orElseThrow());
         assertFalse(patient.isDone());
         on.broker.last().brings("a", 100, 80);
-        assertEquals("a", patient.join().tokenId());
+        assertEquals("a", Sources.told(patient).tokenId());
         assertEquals(1, on.broker.calls.size());
     }
 
@@ -79,7 +79,7 @@ public class RenewalTest {
         var asked = on.asks();
         Sources.waits(asked);
         on.broker.last().brings("b", 100, 80);
-        assertEquals("b", asked.join().tokenId());
+        assertEquals("b", Sources.told(asked).tokenId());
     }
 
     @Test
@@ -87,7 +87,7 @@ public class RenewalTest {
         var asked = on.asks();
         on.time.passSeconds(10);
         on.broker.last().brings("a", 100, 80);
-        assertEquals(Duration.ofSeconds(90), asked.join().expiresIn());
+        assertEquals(Duration.ofSeconds(90), Sources.told(asked).expiresIn());
     }
 
     @Test
@@ -116,7 +116,7 @@ public class RenewalTest {
         on.broker.last().brings("b", 4, 3);
         assertEquals(3, on.broker.calls.size());
         on.broker.last().brings("c", 4, 3);
-        assertEquals("c", slow.join().tokenId());
+        assertEquals("c", Sources.told(slow).tokenId());
     }
 
     @Test

@@ -25,15 +25,19 @@ final class Sources {
 
     /** The token that is at hand. */
     Token token() {
-        var asked = asks();
-        assertTrue("it waits for a call", asked.isDone());
-        return asked.join();
+        return told(asks());
     }
 
     /** A first token. */
     Token first(String id, long lives, long renew) {
         var asked = asks();
         broker.last().brings(id, lives, renew);
+        return told(asked);
+    }
+
+    /** What came of it: a test that waits instead would wait for good. */
+    static <T> T told(CompletableFuture<T> asked) {
+        assertTrue("it waits for a call", asked.isDone());
         return asked.join();
     }
 
