@@ -161,7 +161,7 @@ public class RenewalTest {
         assertEquals(0, on.source.counts().users());
     }
 
-    @Test
+    @Test(timeout = 10_000)
     public void theBlockingCallThrowsWithItsOwnStack() {
         var first = on.asks();
         on.broker.last().fails(Sources.refused());
