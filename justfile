@@ -37,9 +37,9 @@ format:
 # Shell, Python and this file: shellcheck, ruff and just's own format.
 scripts:
     {{ just_executable() }} --fmt --check
-    source .ci/tools.sh; install_debian_packages; shellcheck --external-sources .ci/run .ci/*.sh deploy/*.sh deploy/kubernetes/render.sh tests/kubernetes/*.sh
-    source .ci/tools.sh; install_python_tools; "$venv/bin/ruff" check --no-cache .ci tests examples/callers benches deploy
-    source .ci/tools.sh; install_python_tools; "$venv/bin/ruff" format --no-cache --check .ci tests examples/callers benches deploy
+    source .ci/tools.sh; install_debian_packages; shellcheck --external-sources .ci/run .ci/*.sh deploy/*.sh deploy/kubernetes/render.sh tests/kubernetes/*.sh clients/*/*.sh
+    source .ci/tools.sh; install_python_tools; "$venv/bin/ruff" check --no-cache .ci tests clients benches deploy
+    source .ci/tools.sh; install_python_tools; "$venv/bin/ruff" format --no-cache --check .ci tests clients benches deploy
 
 # Each relative link of the Markdown files leads somewhere.
 links:
@@ -119,9 +119,17 @@ deployment-tests: build
 monitoring-alerts: build
     source .ci/tools.sh; source .ci/monitoring.sh; install_debian_packages; install_python_tools; monitoring_alerts
 
-# The callers' programs in five languages.
+# The packages for callers in Python, Node, Go and Java: their own tests, and that generated code is what the contract makes.
+packages: build
+    source .ci/tools.sh; source .ci/packages.sh; packages "{{ built }}"
+
+# The clients of all languages, as installed, in one suite of situations: real brokers, the sandbox, replicas behind a name.
 callers: build
-    source .ci/tools.sh; install_python_tools; "$venv/bin/python" tests/callers/run.py {{ callers }}
+    source .ci/tools.sh; install_python_tools; "$venv/bin/python" tests/callers/conformance.py {{ callers }}
+
+# A stranger's start in each language: an empty folder, the package, and what its page says.
+strangers: build
+    source .ci/tools.sh; install_python_tools; "$venv/bin/python" tests/callers/strangers.py {{ callers }}
 
 # Three replicas, replaced under load.
 rolling: build

@@ -20,9 +20,6 @@ import urllib.error
 import urllib.request
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-HERE = ROOT / "tests" / "callers"
-PROTO = ROOT / "proto"
-CALLERS = ROOT / "examples" / "callers"
 
 SERVICE = "token-broker-headless.cards.svc.cluster.local"
 # Of this name the name server says nothing at all.
@@ -64,7 +61,7 @@ def add_programs(parser):
     """The programs to run; what is not given is built."""
     parser.add_argument("--broker", type=pathlib.Path, help="the broker's binary (otherwise built, in release mode)")
     parser.add_argument("--sandbox", type=pathlib.Path, help="the development vault's binary (otherwise built, in release mode)")
-    parser.add_argument("--examples", type=pathlib.Path, help="where the examples `caller` and `steady` are (otherwise built)")
+    parser.add_argument("--examples", type=pathlib.Path, help="where the examples `adapter` and `steady` are (otherwise built)")
 
 
 def find_programs(options):
@@ -76,7 +73,8 @@ def find_programs(options):
         if options.sandbox is None:
             cargo("--release", "--package", "token-broker-sandbox")
         if options.examples is None:
-            cargo("--package", "token-broker-client", "--example", "caller", "--example", "steady")
+            more = ["--features", "reqwest-middleware", "--example", "adapter", "--example", "steady"]
+            cargo("--package", "token-broker-client", *more)
     options.broker = (options.broker or target / "release/token-broker").resolve(strict=True)
     options.sandbox = (options.sandbox or target / "release/token-broker-sandbox").resolve(strict=True)
     os.environ[EXAMPLES] = str((options.examples or target / "debug/examples").resolve(strict=True))

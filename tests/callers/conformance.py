@@ -18,15 +18,14 @@ import time
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE / "conformance"))
 
+import cluster  # noqa: E402 - found beside this file
 import complaining  # noqa: E402
+import identities  # noqa: E402
 import keeping  # noqa: E402
 import losing  # noqa: E402
+import packages  # noqa: E402
 import proving  # noqa: E402
 from adapters import Adapter, Failed  # noqa: E402
-
-import cluster  # noqa: E402 - found beside this file
-import identities  # noqa: E402
-import packages  # noqa: E402
 from stage import PASSWORD, PROXY, Stage  # noqa: E402
 
 SITUATIONS = (
@@ -40,6 +39,7 @@ SITUATIONS = (
     complaining.insists,
     complaining.second_401,
     losing.outage,
+    losing.silence,
     losing.drain,
     losing.hard_kill,
     proving.token_file,

@@ -1,34 +1,33 @@
 #!/usr/bin/env python3
-"""Failed calls of Rust, Python and Node callers while all replicas are replaced, again and again, as Kubernetes does it; or, with
-`--kill`, as a machine that fails does it.
+"""Failed calls of Rust callers while all replicas are replaced, again and again, as Kubernetes does it; or, with `--kill`, as a
+machine that fails does it: of a `Client`, for which each ask is a call, and of a `TokenSource`. conformance.py has a rollout for
+each language.
 
     python3 tests/callers/rolling.py [--rounds N] [--broker FILE] [--sandbox FILE] [--examples DIRECTORY]
 
 The replicas behind a headless service are replaced one by one (`maxSurge: 1`, `maxUnavailable: 0`): a new one gets ready and
 into DNS; then the old one is told to end (SIGTERM) and, --late seconds after that, as news takes its time, leaves DNS; when its
-process has ended, nothing listens at its address any more. Callers ask steadily all the while, with the clients that
-examples/callers shows. In the middle the users' password changes at the vault, and in the Secret, whose `..data` link is swapped
+process has ended, nothing listens at its address any more. Callers ask steadily all the while. In the middle
+the users' password changes at the vault, and in the Secret, whose `..data` link is swapped
 as kubelet does.
 
-Ends with 1 if a call failed, or if the new password was not in use in time. Needs the packages of tests/python/requirements.txt,
-and Linux namespaces.
+Ends with 1 if a call failed, or if the new password was not in use in time. Needs Linux namespaces.
 """
 
 import argparse
-import contextlib
 import json
+import os
 import pathlib
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 
 import cluster
-import languages
 from cluster import ADMIN_PORT, MERCHANT, PORT, VAULT, Cluster, control, end, number
 
-CALLERS = ("rust", "source", "python", "node")
+# What is set for each.
+CALLERS = {"client": {}, "source": {"TOKEN_BROKER_SOURCE": "yes"}}
 PASSWORDS = ("the first, of nobody", "the second, of nobody")
 # The files of the configuration are looked at every two seconds, and each user is signed in anew.
 ROTATION_SECONDS = 15
@@ -36,17 +35,6 @@ ROTATION_SECONDS = 15
 EXIT_SECONDS = 35
 # All calls end by themselves after 15 s.
 END_SECONDS = 30
-
-
-class Source(languages.Rust):
-    """A Rust caller that keeps its tokens: it must have one whatever becomes of the replicas."""
-
-    def __init__(self, work):
-        super().__init__(work)
-        self.environment = {"TOKEN_BROKER_SOURCE": "yes"}
-
-
-languages.LANGUAGES["source"] = Source
 
 
 class Secret:
@@ -145,15 +133,13 @@ def granted():
     return control("stats")["granted"]
 
 
-def calls_of(here, name, language, options):
+def calls_of(here, name, options):
     """Starts a caller; it ends when its standard input does."""
-    environment = language.environment | {
-        "TOKEN_BROKER_TARGET": here.target(),
-        "TOKEN_BROKER_URL": f"http://{cluster.SERVICE}:{PORT}",
-    }
+    environment = CALLERS[name] | {"TOKEN_BROKER_URL": f"http://{cluster.SERVICE}:{PORT}"}
+    program = pathlib.Path(os.environ[cluster.EXAMPLES]) / "steady"
     log = here.enter_context((here.directory / f"{name}.log").open("w"))
     process = subprocess.Popen(
-        [*language.steady, str(options.rate), str(options.users), MERCHANT],
+        [program, str(options.rate), str(options.users), MERCHANT],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=log,
@@ -172,14 +158,9 @@ def told_by(here, name, process):
 
 
 def run(options):
-    with contextlib.ExitStack() as stack:
-        built = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        ready, skipped = languages.prepare(options.only or CALLERS, built)
-        if skipped:
-            sys.exit("\n".join(skipped))
-        here = stack.enter_context(Cluster(options.broker, options.sandbox))
+    with Cluster(options.broker, options.sandbox) as here:
         roll = Roll(here, options)
-        callers = {name: calls_of(here, name, language, options) for name, language in ready.items()}
+        callers = {name: calls_of(here, name, options) for name in options.only or CALLERS}
         began = time.monotonic()
         for turn in range(options.rounds):
             for _ in range(options.replicas):
@@ -191,7 +172,6 @@ def run(options):
         seen = {name: told_by(here, name, process) for name, process in callers.items()}
         seconds = time.monotonic() - began
         shares = ", ".join(str(len(pod.audited("decision"))) for pod in roll.replicas)
-        versions = [language.versions() for language in ready.values()]
     replaced = options.rounds * options.replicas
     print(
         f"{replaced} replicas replaced in {options.rounds} rounds, {seconds:.0f} s, {options.rate} calls a second of each caller"
@@ -203,7 +183,6 @@ def run(options):
         for why, count in told["failed"].items():
             print(f"         {count} times: {why}")
     print(f"a Secret's new password was in use for all users at all replicas after {rotation:.1f} s")
-    print("with", "; ".join(versions))
     return 1 if any(told["failed"] for told in seen.values()) else 0
 
 
@@ -222,10 +201,9 @@ def main():
         "--late", type=float, default=1.0, help="seconds until DNS drops a replica that was told to end (default 1)"
     )
     parser.add_argument("--settle", type=float, default=0.5, help="seconds from a new replica's readiness to the old one's end")
-    parser.add_argument("--only", action="append", choices=CALLERS, help="only callers of this language; may be repeated")
+    parser.add_argument("--only", action="append", choices=CALLERS, help="only this caller; may be repeated")
     options = parser.parse_args()
     cluster.find_programs(options)
-    languages.fetch(options.only or CALLERS)
     cluster.enter()
     sys.exit(run(options))
 

@@ -6,8 +6,7 @@ import time
 from datetime import UTC, datetime
 
 from adapters import whole
-
-from cluster import number
+from cluster import PORT, SILENT, number
 from stage import GRACE_SECONDS, answered, check, eventually
 
 # Asked for in turn: most asks are calls at first, and renewals later.
@@ -52,6 +51,20 @@ def outage(stage):
     stage.each(
         lambda caller: eventually(30, lambda: answered(caller.begin_token()) is None, "a token of the broker that is back")
     )
+
+
+def silence(stage):
+    """A name server that says nothing: who asks is told so in time."""
+    stage.each(lambda caller: caller.adapter.done("open", endpoints=[f"http://{SILENT}:{PORT}"], timeout_seconds=3))
+
+    def part(caller):
+        began = time.monotonic()
+        error = caller.no_token()
+        took = time.monotonic() - began
+        check(error["code"] in ("UNAVAILABLE", "DEADLINE_EXCEEDED") and error["is_temporary"] and not error["reason"], f"{error}")
+        check(took < 3.7, f"it took {took:.1f} s")
+
+    stage.each(part)
 
 
 def drain(stage):

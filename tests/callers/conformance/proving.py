@@ -102,8 +102,9 @@ def proxies(stage):
         if str(caller) in NO_PROXIES:
             return
         before = len(proxy.seen)
-        check(answered(caller.begin_token(1, timeout_seconds=3)), "a token came by another way")
-        check(len(proxy.seen) > before, "the proxy was not asked")
+        error = answered(caller.begin_token(1, timeout_seconds=3))
+        check(error, "a token came by another way")
+        check(len(proxy.seen) > before, f"the proxy was not asked: {error}")
 
     stage.each(asks, at_once=False)
     proxy.close()

@@ -14,9 +14,8 @@ import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
-from adapters import Adapter, Failed, good, whole
-
 import cluster
+from adapters import Adapter, Failed, good, whole
 from cluster import ADMIN_PORT, MERCHANT, PORT, VAULT, control, end, number
 
 PASSWORD = "only for the test"  # noqa: S105 - a password of nobody
