@@ -130,10 +130,8 @@ export class TokenSource {
     return new Promise((resolve, reject) => {
       const late = () => leave(new TokenBrokerError({ code: 'DEADLINE_EXCEEDED', text: `no token within ${seconds(timeoutMs)}` }));
       const aborted = () => leave(signal.reason);
-      const awake = setInterval(() => {}, timeoutMs);
-      const unset = this.#shared.clock.after(timeoutMs, late);
+      const unset = this.#shared.clock.after(timeoutMs, late, true);
       const leave = (error, token) => {
-        clearInterval(awake);
         unset();
         signal?.removeEventListener('abort', aborted);
         this.#leaving.delete(leave);
