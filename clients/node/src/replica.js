@@ -101,12 +101,12 @@ export class Replica {
       };
       const unset = this.#clock.after(timeoutMs, () => {
         reject({ code: CODES.DEADLINE_EXCEEDED, details: 'no answer in time' });
-        call.cancel();
+        call?.cancel();
       });
       call = this.#client.makeUnaryRequest(path, requestSerialize, responseDeserialize, request, metadata, options, done);
       this.#calls.add(call);
     });
-    return { answer, cancel: () => call.cancel() };
+    return { answer, cancel: () => call?.cancel() };
   }
 
   // Follows the connection, and has it made again whenever it is lost.
