@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs the built package: install.sh OUT EMPTY takes it from the directory OUT, with its dependencies in the versions that were
-# tried, into the empty directory EMPTY, and leaves EMPTY/adapter there, which starts the adapter of the conformance suite.
+# Installs the built package: install.sh OUT EMPTY takes it from the directory OUT, with its dependencies in the versions that
+# were tried, into the empty directory EMPTY, and leaves EMPTY/adapter there, which starts the adapter of the conformance suite.
 set -euo pipefail
 
 project=$(cd "$(dirname "$0")" && pwd)

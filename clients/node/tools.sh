@@ -1,4 +1,5 @@
-# What build.sh, install.sh and test.sh share: Node and npm, and npm's packages in the versions of package-lock.json, fetched once.
+# What build.sh, install.sh and test.sh share: Node and npm, and npm's packages in the versions of package-lock.json, fetched
+# once.
 #
 # Must never install anything but Debian's nodejs and npm where they are missing, nor fetch what package-lock.json doesn't name.
 # shellcheck shell=bash
@@ -9,8 +10,8 @@ need_node() {
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends nodejs npm ca-certificates >/dev/null
 }
 
-# Installs into the current directory what its own lock file names; a second time from the cache, without network. The argument is the
-# package's lock file, whose versions the cache is for.
+# Installs into the current directory what its own lock file names; a second time from the cache, without network. The argument is
+# the package's lock file, whose versions the cache is for.
 locked_packages() {
   local tools hash
   tools=${TOKEN_BROKER_TOOLS:-${XDG_CACHE_HOME:-$HOME/.cache}/token-broker-tools}

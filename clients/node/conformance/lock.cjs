@@ -1,5 +1,5 @@
-// Writes package.json and package-lock.json of a project whose one dependency is the built package, whose own dependencies are as the
-// package's lock file pins them: node lock.cjs LOCK TGZ
+// Writes package.json and package-lock.json of a project whose one dependency is the built package, whose own dependencies are as
+// the package's lock file pins them: node lock.cjs LOCK TGZ
 //
 // Must never name another version than the lock file does.
 'use strict';

@@ -1,7 +1,7 @@
 // What a source's calls go over, made anew as the files behind it are replaced.
 //
-// Must never give up what works for files that can't be used: they may be half of a pair that is being replaced; nor show what is in
-// a file, or wait for one without end.
+// Must never give up what works for files that can't be used: they may be half of a pair that is being replaced; nor show what is
+// in a file, or wait for one without end.
 
 import { X509Certificate } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
@@ -11,7 +11,7 @@ import { createSecureContext } from 'node:tls';
 import { Metadata, credentials as CREDENTIALS } from '@grpc/grpc-js';
 
 import { LATE, within } from './clock.js';
-import { TokenBrokerError } from './errors.js';
+import { TokenBrokerError, closed } from './errors.js';
 import { Replica } from './replica.js';
 import { Replicas } from './replicas.js';
 import { answerOf } from './wire.js';
@@ -20,7 +20,8 @@ import { answerOf } from './wire.js';
 const FILES_EVERY = 1_000;
 // Files that take longer to read are not waited for.
 const READ_MS = 2_000;
-// A source waits this much longer than its calls take, a tenth of a short time, so that it is the call that says what took so long.
+// A source waits this much longer than its calls take, a tenth of a short time, so that it is the call that says what took so
+// long.
 const AHEAD = 100;
 // What a header takes of a token (RFC 6750), which is shown to nobody where it has anything else.
 const TOKEN = /^[\x21-\x7e]+$/;
@@ -89,7 +90,7 @@ export class Brokers {
   async #renew() {
     try {
       const files = await this.#read();
-      if (this.#isClosed) throw new TokenBrokerError({ code: 'CANCELLED', text: 'the source of tokens is closed: make a new one' });
+      if (this.#isClosed) throw closed();
       if (this.#made === null || files.some((content, at) => content !== this.#made.files[at])) {
         const replicas = this.#makeOf(files);
         this.#made?.replicas.leave();

@@ -1,13 +1,13 @@
 // Time as the package sees it: milliseconds that nobody can set, and timers that keep no process alive unless they are told to.
 //
-// Must never read the wall clock: tokens end by the monotonic one alone. Tests bring a clock of their own with the same three methods.
+// Must never read the wall clock: tokens end by the monotonic one alone. Tests bring a clock of their own with the same methods.
 
 export const systemClock = Object.freeze({
   // Milliseconds since some instant, monotonic.
   now: () => performance.now(),
 
-  // Calls `run` once, after so many milliseconds, unless the function that it returns is called before. Where somebody waits for that,
-  // it `holds` the process.
+  // Calls `run` once, after so many milliseconds, unless the function that it returns is called before. Where somebody waits for
+  // that, it `holds` the process.
   after(ms, run, holds = false) {
     const timer = setTimeout(run, ms);
     if (!holds) timer.unref();

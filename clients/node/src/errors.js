@@ -8,8 +8,8 @@ import { onOneLine, seconds } from './text.js';
 // Where the broker gave no reason, the codes that a later call may fare better than.
 const TEMPORARY_CODES = new Set(['UNAVAILABLE', 'RESOURCE_EXHAUSTED', 'DEADLINE_EXCEEDED', 'ABORTED', 'CANCELLED']);
 
-// `message` is for people: reason, text, what the broker adds, the wait and the request id, on one line. The text of a request that
-// is malformed names its fields already.
+// `message` is for people: reason, text, what the broker adds, the wait and the request id, on one line. The text of a request
+// that is malformed names its fields already.
 export class TokenBrokerError extends Error {
   // `told` has `code` and `text`, and whatever else was said of the properties below.
   constructor(told) {
@@ -52,6 +52,9 @@ export class TokenRejected extends TokenBrokerError {
     super({ text: `the vault's API answers 401 to a new token as well: ${why}` });
   }
 }
+
+// Whoever asks a source that is closed, or waits as it is, gets this.
+export const closed = () => new TokenBrokerError({ code: 'CANCELLED', text: 'the source of tokens is closed: make a new one' });
 
 // On the prototypes, so that no error lists its own name among what it has to say.
 for (const type of [TokenBrokerError, ConfigurationError, TokenRejected]) {

@@ -6,7 +6,7 @@ import { isIP } from 'node:net';
 
 import { ConfigurationError } from './errors.js';
 
-// How long `token` waits at most, from the look-up of the broker's name to the answer, repeats included: a sign-in takes some seconds.
+// How long `token` waits at most, from the look-up of the broker's name to the answer, repeats included: a sign-in takes seconds.
 const TIMEOUT_DEFAULT = 30_000;
 // A longer one counts as this: the broker's own.
 const TIMEOUT_MAX = 10 * 60_000;
@@ -53,8 +53,10 @@ export function timeout(said, otherwise) {
 
 function endpoint(said) {
   const shown = JSON.stringify(said);
-  const [, scheme, name, digits] = (typeof said === 'string' && URL_PARTS.exec(said)) || refuse(`endpoints: ${shown} is no URL: ${EXAMPLE}`);
-  if (digits === undefined || digits === '') refuse(`endpoints: ${shown} has no port: write it behind the host, such as :50051`);
+  const parts = typeof said === 'string' ? URL_PARTS.exec(said) : null;
+  if (parts === null) refuse(`endpoints: ${shown} is no URL: ${EXAMPLE}`);
+  const [, scheme, name, digits = ''] = parts;
+  if (digits === '') refuse(`endpoints: ${shown} has no port: write it behind the host, such as :50051`);
   const port = /^\d{1,5}$/.test(digits) ? Number(digits) : 0;
   if (port < 1 || port > 65_535) refuse(`endpoints: ${shown} has a port that can't be: give a number, 1 to 65535`);
   const host = name.startsWith('[') ? name.slice(1, -1) : name;
@@ -65,11 +67,11 @@ function endpoint(said) {
 }
 
 function checkSecurity({ caFile, tokenFile, certificateFile, keyFile }, isTls) {
-  if (isTls && !caFile) refuse("caFile: missing, which https:// needs: give the file with the CA of the brokers' certificates, in PEM");
+  if (isTls && !caFile) refuse("caFile: missing, which https:// needs: give the CA of the brokers' certificates, in PEM");
   for (const [name, value] of Object.entries({ caFile, tokenFile, certificateFile, keyFile })) {
-    if (value && !isTls) refuse(`${name}: is of no use over http://, where everybody could read along: use https://, or leave it out`);
+    if (value && !isTls) refuse(`${name}: is of no use over http://, where everybody reads along: use https://, or leave it out`);
   }
-  if (certificateFile && !keyFile) refuse('keyFile: missing, which certificateFile needs: give the file with its key, in PEM');
-  if (keyFile && !certificateFile) refuse('certificateFile: missing, which keyFile needs: give the file with the certificate, in PEM');
-  if (tokenFile && certificateFile) refuse('tokenFile: given along with certificateFile: a caller is known by one of the two: leave one out');
+  if (certificateFile && !keyFile) refuse('keyFile: missing, which certificateFile needs: give its key, in PEM');
+  if (keyFile && !certificateFile) refuse('certificateFile: missing, which keyFile needs: give its certificate, in PEM');
+  if (tokenFile && certificateFile) refuse('tokenFile: given along with certificateFile: have one of the two');
 }

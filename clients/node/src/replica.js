@@ -1,8 +1,8 @@
 // A connection to one address of the brokers, and what is known of who is there.
 //
-// Must never take silence for a slow sign-in, nor a slow sign-in for silence: who is slow answers a question of another kind at once.
-// Nor keep the process alive for longer than a call takes: so the question is put again and again, instead of watching the answer
-// (grpc.health.v1.Health/Watch), since a call without an end holds a Node process.
+// Must never take silence for a slow sign-in, nor a slow sign-in for silence: who is slow answers a question of another kind at
+// once. Nor keep the process alive for longer than a call takes: so the question is put again and again, instead of watching the
+// answer (grpc.health.v1.Health/Watch), since a call without an end holds a Node process.
 
 import { Client, Metadata, connectivityState as STATES, status as CODES } from '@grpc/grpc-js';
 
@@ -11,7 +11,8 @@ import { CHECK, GET_TOKEN, SERVICE } from './wire.js';
 // A replica that does not answer the question in this time is away. A busy one may take a while, but not this long.
 const ANSWER_MS = 5_000;
 
-// What is known of a replica: it is connected to; it takes calls; it ends or is not ready yet, but answers; nobody is reached there.
+// What is known of a replica: it is connected to; it takes calls; it ends or is not ready yet, but answers; nobody is reached
+// there.
 export const CONNECTING = 'connecting';
 export const SERVING = 'serving';
 export const ENDING = 'ending';

@@ -9,7 +9,7 @@ import { isIP } from 'node:net';
 import { status as CODES } from '@grpc/grpc-js';
 
 import { LATE, sleep, within } from './clock.js';
-import { TokenBrokerError } from './errors.js';
+import { TokenBrokerError, closed } from './errors.js';
 import { CONNECTING, ENDING, Replica, SERVING, UNREACHED } from './replica.js';
 import { backoff } from './rules.js';
 import { errorOf, pushbackOf } from './wire.js';
@@ -129,7 +129,8 @@ export class Replicas {
       const early = await within(this.#clock, answer, Math.min(QUIET, part()));
       if (early !== LATE) return early;
       const lives = replica.ask();
-      const word = await within(this.#clock, Promise.race([lives, answer.then(() => true, () => true)]), Math.min(PATIENCE, part()));
+      const either = Promise.race([lives, answer.then(() => true, () => true)]);
+      const word = await within(this.#clock, either, Math.min(PATIENCE, part()));
       if (word === true) continue;
       replica.isQuiet = true;
       if (this.#isAnotherThan(replica)) return LATE;
@@ -145,7 +146,7 @@ export class Replicas {
   // The replica whose turn it is. Waits while none was reached yet, but some may be.
   async #pick(tried, deadline) {
     for (;;) {
-      if (this.#isClosed) throw new TokenBrokerError({ code: 'CANCELLED', text: 'the source of tokens is closed: make a new one' });
+      if (this.#isClosed) throw closed();
       this.#lookAfter();
       const picked = this.#best(tried);
       if (picked) {
@@ -158,8 +159,9 @@ export class Replicas {
     }
   }
 
-  // Of those that take calls one that this call has not tried; rather one that ends, since it answers to its end, than one that has
-  // just turned the call away; one that is silent, or not reached, only where nobody is being connected to: its error says why.
+  // Of those that take calls one that this call has not tried; rather one that ends, since it answers to its end, than one that
+  // has just turned the call away; one that is silent, or not reached, only where nobody is being connected to: its error says
+  // why.
   #best(tried) {
     const all = [...this.#found.values()];
     const isComing = this.#looking !== null || all.some(({ word }) => word === CONNECTING);

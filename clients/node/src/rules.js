@@ -11,7 +11,8 @@ const SHARE_SPREAD = 0.1;
 // After an answer, the next call for the same user comes no sooner, unless the token was complained of: whatever a broker says of
 // its tokens' lives, it is not asked in a loop.
 export const REST = 1_000;
-// After a failure while there is no token: soon, since somebody waits; and no later than this, since a broker that is back is back.
+// After a failure while there is no token: soon, since somebody waits; and no later than this, since a broker that is back is
+// back.
 const WITHOUT_TOKEN = { first: 200, longest: 2_000 };
 // After a failed renewal: the token at hand is good, and all callers lost the same broker.
 const WITH_TOKEN = { first: 1_000, longest: 30_000 };

@@ -1,12 +1,13 @@
 // Tokens from this process's own memory, renewed behind it: what callers use.
 //
-// Must never hand out a token that has ended, have two calls under way for one user, or ask in a loop, whatever the broker answers.
+// Must never hand out a token that has ended, have two calls under way for one user, or ask in a loop, whatever the broker
+// answers.
 
 import { inspect } from 'node:util';
 
 import { Brokers } from './brokers.js';
 import { systemClock } from './clock.js';
-import { TokenBrokerError, TokenRejected } from './errors.js';
+import { TokenBrokerError, TokenRejected, closed } from './errors.js';
 import { checked, timeout } from './options.js';
 import { Slot } from './slot.js';
 import { seconds } from './text.js';
@@ -58,7 +59,8 @@ export class TokenSource {
     return this.#users.ask(merchantId, number)?.hit();
   }
 
-  // Takes the complaint that the vault's API answered this token with 401, and asks for the next, naming it. Whether that is news.
+  // Takes the complaint that the vault's API answered this token with 401, and asks for the next, naming it. Whether that is
+  // news.
   rejected(token) {
     if (!(token instanceof Token)) throw new TypeError('rejected: not a token: give the one that token() gave');
     const isNews = this.#users.find(token.merchantId, token.number)?.rejected(token) ?? false;
@@ -66,7 +68,8 @@ export class TokenSource {
     return isNews;
   }
 
-  // Has the tokens of these users, [merchantId, number] each, in memory. All are tried; throws the first one's error who has none.
+  // Has the tokens of these users, [merchantId, number] each, in memory. All are tried; throws the first one's error who has
+  // none.
   async warm(users) {
     const left = [...users].entries();
     const failed = [];
@@ -98,7 +101,7 @@ export class TokenSource {
       if (!(error instanceof TokenBrokerError)) throw error;
       throw new TokenRejected(`there is no other: ${error.message}`);
     }
-    if (next.tokenId === token.tokenId) throw new TokenRejected('the vault insists on the same one: see what else the call lacks');
+    if (next.tokenId === token.tokenId) throw new TokenRejected('the vault insists on it: see what else the call lacks');
     const second = await send(next);
     if (!(await isRejected(second))) return second;
     // Not complained of: whatever the API minds, two tokens in a row are not it, and each complaint may cost a sign-in.
@@ -128,7 +131,8 @@ export class TokenSource {
   // What the call brings, if that is in time for this caller. Its timer is the one that keeps the process alive: somebody waits.
   #wait(flight, timeoutMs, signal) {
     return new Promise((resolve, reject) => {
-      const late = () => leave(new TokenBrokerError({ code: 'DEADLINE_EXCEEDED', text: `no token within ${seconds(timeoutMs)}` }));
+      const text = `no token within ${seconds(timeoutMs)}`;
+      const late = () => leave(new TokenBrokerError({ code: 'DEADLINE_EXCEEDED', text }));
       const aborted = () => leave(signal.reason);
       const unset = this.#shared.clock.after(timeoutMs, late, true);
       const leave = (error, token) => {
@@ -144,8 +148,6 @@ export class TokenSource {
     });
   }
 }
-
-const closed = () => new TokenBrokerError({ code: 'CANCELLED', text: 'the source of tokens is closed: make a new one' });
 
 function checkUser(merchantId, number) {
   if (typeof merchantId !== 'string') throw new TypeError('merchantId: not a string');

@@ -1,7 +1,7 @@
 // The users that a source knows, those who were asked for last at the end.
 //
-// Must never keep more than USERS_MAX, but for those that a call is under way for; nor forget one of these, whose next caller would
-// make a second.
+// Must never keep more than USERS_MAX, but for those that a call is under way for; nor forget one of these, whose next caller
+// would make a second.
 
 // Most users of one source: their tokens and timers take about 3 KiB each.
 export const USERS_MAX = 10_000;

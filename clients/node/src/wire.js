@@ -47,10 +47,15 @@ export function pushbackOf(failure) {
 export function errorOf(failure) {
   const told = { code: CODES[failure.code] ?? 'UNKNOWN', text: failure.details || failure.message };
   for (const { name, detail } of detailsOf(failure)) {
-    if (name === 'ErrorInfo' && detail.domain === DOMAIN) Object.assign(told, { reason: detail.reason, metadata: { ...detail.metadata } });
+    if (name === 'ErrorInfo' && detail.domain === DOMAIN) {
+      told.reason = detail.reason;
+      told.metadata = { ...detail.metadata };
+    }
     if (name === 'RetryInfo') told.retryAfterMs = millis(detail.retryDelay);
     if (name === 'RequestInfo') told.requestId = detail.requestId;
-    if (name === 'BadRequest') told.fieldViolations = detail.fieldViolations.map(({ field, description }) => ({ field, description }));
+    if (name === 'BadRequest') {
+      told.fieldViolations = detail.fieldViolations.map(({ field, description }) => ({ field, description }));
+    }
   }
   return new TokenBrokerError(told);
 }

@@ -24,7 +24,7 @@ test('each fault is named with its option, and how to mend it', () => {
     [{ endpoints: 'http://broker:grpc' }, /has a port that can't be/],
     [{ endpoints: 'http://[::g]:1' }, /has a host that can't be/],
     [{ endpoints: 'http://bro ker:1' }, /has a host that can't be/],
-    [{ endpoints: ['http://a:1', 'https://b:1'], caFile: 'ca.crt' }, /^endpoints: http:\/\/ and https:\/\/ are mixed: .*give one scheme/],
+    [{ endpoints: ['http://a:1', 'https://b:1'], caFile: 'ca.crt' }, /^endpoints: .* are mixed: .*give one scheme/],
     [{ endpoints: 'http://broker:50051', caFile: 'ca.crt' }, /^caFile: is of no use over http:\/\/.*use https:\/\//],
     [{ endpoints: 'http://broker:50051', tokenFile: 'token' }, /^tokenFile: is of no use over http:\/\//],
     [{ endpoints: 'http://broker:50051', certificateFile: 'c', keyFile: 'k' }, /^certificateFile: is of no use over http:\/\//],
@@ -32,7 +32,7 @@ test('each fault is named with its option, and how to mend it', () => {
     [{ endpoints: 'https://broker:50051' }, /^caFile: missing, which https:\/\/ needs: give/],
     [{ ...TLS, certificateFile: 'c' }, /^keyFile: missing, which certificateFile needs/],
     [{ ...TLS, keyFile: 'k' }, /^certificateFile: missing, which keyFile needs/],
-    [{ ...TLS, tokenFile: 't', certificateFile: 'c', keyFile: 'k' }, /^tokenFile: given along with certificateFile.*leave one out/],
+    [{ ...TLS, tokenFile: 't', certificateFile: 'c', keyFile: 'k' }, /^tokenFile: given along with.*have one/],
     [{ ...TLS, tokenFile: '' }, /^tokenFile: not a path/],
     [{ ...TLS, timeoutMs: 0 }, /^timeoutMs: not a time/],
     [{ ...TLS, timeoutMs: NaN }, /^timeoutMs: not a time/],
@@ -42,7 +42,8 @@ test('each fault is named with its option, and how to mend it', () => {
   ];
   for (const [options, message] of cases) {
     assert.throws(() => new TokenSource(options), (error) => {
-      assert.ok(error instanceof ConfigurationError && error instanceof TokenBrokerError && error.isPermanent && error.code === null);
+      assert.ok(error instanceof ConfigurationError && error instanceof TokenBrokerError);
+      assert.deepEqual([error.isPermanent, error.code], [true, null]);
       assert.match(error.message, message);
       return true;
     }, JSON.stringify(options));
@@ -53,7 +54,8 @@ test('endpoints are taken apart as they are written', () => {
   const { endpoints, isTls, timeoutMs, useProxy } = checked({
     endpoints: ['http://127.0.0.1:50051', 'HTTP://broker.cards.svc.:1/', 'http://[::1]:65535'],
   });
-  assert.deepEqual(endpoints.map(({ host, port }) => [host, port]), [['127.0.0.1', 50_051], ['broker.cards.svc.', 1], ['::1', 65_535]]);
+  const places = endpoints.map(({ host, port }) => [host, port]);
+  assert.deepEqual(places, [['127.0.0.1', 50_051], ['broker.cards.svc.', 1], ['::1', 65_535]]);
   assert.deepEqual([isTls, timeoutMs, useProxy], [false, 30_000, false]);
 });
 

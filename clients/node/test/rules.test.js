@@ -45,7 +45,8 @@ test('a pause is the broker\'s or doubles, and is never none', () => {
   ];
   for (const [code, retryAfterMs, before, hasToken, chance, wanted] of cases) {
     const error = new TokenBrokerError({ code, text: 'no', retryAfterMs });
-    assert.ok(Math.abs(pause(error, before, hasToken, chance) - wanted) < 1e-6, `${code} ${retryAfterMs} ${before} ${hasToken} ${chance}`);
+    const paused = pause(error, before, hasToken, chance);
+    assert.ok(Math.abs(paused - wanted) < 1e-6, `${code} ${retryAfterMs} ${before} ${hasToken} ${chance}: ${paused}`);
   }
 });
 

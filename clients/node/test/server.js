@@ -47,7 +47,8 @@ export function failure(code, details, trailers = {}) {
     value: types[`google.rpc.${name}`].serialize(detail),
   }));
   const metadata = new Metadata();
-  metadata.set('grpc-status-details-bin', types['google.rpc.Status'].serialize({ code: CODES[code], message: 'no', details: packed }));
+  const status = { code: CODES[code], message: 'no', details: packed };
+  metadata.set('grpc-status-details-bin', types['google.rpc.Status'].serialize(status));
   for (const [key, value] of Object.entries(trailers)) metadata.set(key, value);
   return Object.assign(new Error('no'), { code: CODES[code], details: 'the text', metadata });
 }

@@ -1,6 +1,6 @@
 /** Where the brokers are, and how each side knows the other. */
 export interface TokenSourceOptions {
-  /** `http://host:port` or `https://host:port`, one or more. Names are looked up again and again; all their addresses are used. */
+  /** `http://host:port` or `https://host:port`, one or more. Names are looked up again and again, and stand for all addresses. */
   endpoints: string | readonly string[];
   /** The CA of the brokers' certificates, in PEM: needed for `https://`. */
   caFile?: string;
