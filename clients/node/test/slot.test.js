@@ -196,6 +196,16 @@ test('an answer with a token that has ended is an error, and asked for again onl
   assert.equal(await outcomeOf(other), 'waits');
   await slow.broker.last.gives('good');
   assert.equal((await other).tokenId, 'good');
+
+  const slower = fakeSource();
+  const last = slower.token();
+  for (const calls of [1, 2]) {
+    await slower.clock.pass(2_000);
+    assert.equal(slower.broker.calls.length, calls);
+    await slower.broker.last.gives('dead', { expiresInMs: 1_500 });
+  }
+  assert.match((await outcomeOf(last)).message, /has ended/);
+  assert.equal(slower.broker.calls.length, 2, 'and no third');
 });
 
 test('a fault in what asks is an error like others, and does not stand in the way of the next call', async () => {
