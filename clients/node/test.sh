@@ -8,6 +8,7 @@ source "$project/tools.sh"
 
 "$project/generate.sh" --check
 need_node
+need openssl
 cd "$project"
 locked_packages "$project/package-lock.json"
 node_modules/.bin/tsc --project test/types

@@ -1,13 +1,22 @@
 # What build.sh, install.sh and test.sh share: Node and npm, and npm's packages in the versions of package-lock.json, fetched
 # once.
 #
-# Must never install anything but Debian's nodejs and npm where they are missing, nor fetch what package-lock.json doesn't name.
+# Must never install anything but Debian's packages of programs that are missing, nor fetch what package-lock.json doesn't name.
 # shellcheck shell=bash
+
+debian() {
+  apt-get update -qq
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+}
+
+# A program whose package has its name.
+need() {
+  command -v "$1" >/dev/null || debian "$1"
+}
 
 need_node() {
   if command -v node >/dev/null && command -v npm >/dev/null; then return; fi
-  apt-get update -qq
-  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends nodejs npm ca-certificates >/dev/null
+  debian nodejs npm ca-certificates
 }
 
 # Installs into the current directory what its own lock file names; a second time from the cache, without network. The argument is

@@ -31,10 +31,10 @@ before(() => {
 });
 after(() => rmSync(directory, { recursive: true }));
 
-// A broker with TLS, and what asks it, whose clock can be put forward.
-async function overTls(options, mustKnow) {
+// A broker with TLS, and what asks it, whose clock can be put forward; both end with the test, however that ends.
+async function overTls(t, options, mustKnow) {
   const pair = [{ private_key: readFileSync(file('broker.key')), cert_chain: readFileSync(file('broker.crt')) }];
-  const broker = await serve(() => reply('good'), ServerCredentials.createSsl(readFileSync(file('ca.crt')), pair, mustKnow));
+  const broker = await serve(t, () => reply('good'), ServerCredentials.createSsl(readFileSync(file('ca.crt')), pair, mustKnow));
   let ahead = 0;
   const clock = { ...systemClock, now: () => systemClock.now() + ahead };
   const told = { endpoints: `https://localhost:${broker.port}`, caFile: file('ca.crt'), timeoutMs: 5_000, ...options };
@@ -44,26 +44,22 @@ async function overTls(options, mustKnow) {
     ahead += 1_000;
     return outcome;
   };
-  const end = () => {
-    brokers.close();
-    broker.close();
-  };
-  return { broker, ask, end };
+  t.after(() => brokers.close());
+  return { broker, ask };
 }
 
-test('the token file is read for each call', async () => {
+test('the token file is read for each call', async (t) => {
   writeFileSync(file('token'), 'first\n');
-  const { broker, ask, end } = await overTls({ tokenFile: file('token') }, false);
+  const { broker, ask } = await overTls(t, { tokenFile: file('token') }, false);
   assert.equal(await ask(), 'good');
   writeFileSync(file('token'), 'second');
   assert.equal(await ask(), 'good');
   assert.deepEqual(broker.seen.calls.map(({ authorization }) => authorization), ['Bearer first', 'Bearer second']);
   assert.equal(broker.seen.peers.size, 1);
-  end();
 });
 
-test('a token file that can\'t be is told of by its name, without what is in it', async () => {
-  const { broker, ask, end } = await overTls({ tokenFile: file('unfit') }, false);
+test('a token file that can\'t be is told of by its name, without what is in it', async (t) => {
+  const { broker, ask } = await overTls(t, { tokenFile: file('unfit') }, false);
   for (const content of [null, '', 'sec ret', 'secret\nmore', 'sécret']) {
     if (content !== null) writeFileSync(file('unfit'), content);
     const error = await ask();
@@ -71,16 +67,15 @@ test('a token file that can\'t be is told of by its name, without what is in it'
     assert.ok(error.message.includes('unfit') && !/s.c ?ret/.test(error.message), error.message);
   }
   assert.equal(broker.seen.calls.length, 0);
-  end();
 });
 
-test('a certificate that is replaced makes a new connection, and one that can\'t be used leaves the old one', async () => {
+test('a certificate that is replaced makes a new connection, and one that can\'t be used leaves the old one', async (t) => {
   const use = (name) => {
     copyFileSync(file(`${name}.crt`), file('tls.crt'));
     copyFileSync(file(`${name}.key`), file('tls.key'));
   };
   use('one');
-  const { broker, ask, end } = await overTls({ certificateFile: file('tls.crt'), keyFile: file('tls.key') }, true);
+  const { broker, ask } = await overTls(t, { certificateFile: file('tls.crt'), keyFile: file('tls.key') }, true);
   const outcomes = async () => [await ask(), broker.seen.peers.size];
   assert.deepEqual(await outcomes(), ['good', 1]);
   assert.deepEqual(await outcomes(), ['good', 1], 'nothing has changed');
@@ -92,29 +87,24 @@ test('a certificate that is replaced makes a new connection, and one that can\'t
   assert.deepEqual(await outcomes(), ['good', 2]);
   rmSync(file('tls.key'));
   assert.deepEqual(await outcomes(), ['good', 2]);
-  end();
 });
 
-test('files that can\'t be used from the start are told of, and used as soon as they can be', async () => {
-  const { ask, end } = await overTls({ caFile: file('later.crt') }, false);
+test('files that can\'t be used from the start are told of, and used as soon as they can be', async (t) => {
+  const { ask } = await overTls(t, { caFile: file('later.crt') }, false);
   assert.match((await ask()).message, /later\.crt can't be used: ENOENT/);
   writeFileSync(file('later.crt'), 'no PEM');
   assert.match((await ask()).message, /later\.crt can't be used: it holds no certificate in PEM/);
   copyFileSync(file('ca.crt'), file('later.crt'));
   assert.equal(await ask(), 'good');
-  end();
 });
 
-test('a broker with another name\'s certificate gets no call', async () => {
-  const { broker, ask, end } = await overTls({ caFile: file('one.crt') }, false);
+test('a broker with another name\'s certificate gets no call', async (t) => {
+  const { broker, ask } = await overTls(t, { caFile: file('one.crt') }, false);
   const error = await ask();
   assert.equal(error.code, 'UNAVAILABLE');
   assert.equal(broker.seen.calls.length, 0);
-  end();
-  const named = await overTls({}, false);
-  const other = await overTls({ endpoints: `https://127.0.0.1:${named.broker.port}` }, false);
+  const named = await overTls(t, {}, false);
+  const other = await overTls(t, { endpoints: `https://127.0.0.1:${named.broker.port}` }, false);
   assert.equal((await other.ask()).code, 'UNAVAILABLE');
   assert.equal(named.broker.seen.calls.length, 0);
-  named.end();
-  other.end();
 });

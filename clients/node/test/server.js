@@ -9,8 +9,8 @@ import { CHECK, GET_TOKEN } from '../src/wire.js';
 const includeDirs = [fileURLToPath(new URL('../protos', import.meta.url))];
 const types = loadSync('google/rpc/error_details.proto', { includeDirs, longs: Number });
 
-// `answer(request, metadata)` gives a reply or throws a failure.
-export async function serve(answer, credentials = ServerCredentials.createInsecure()) {
+// `answer(request)` gives a reply or throws a failure. Ends with the test, however that ends.
+export async function serve(t, answer, credentials = ServerCredentials.createInsecure()) {
   const server = new Server();
   const seen = { calls: [], questions: 0, peers: new Set() };
   server.addService({ GetToken: GET_TOKEN }, {
@@ -33,7 +33,8 @@ export async function serve(answer, credentials = ServerCredentials.createInsecu
   const port = await new Promise((resolve, reject) => {
     server.bindAsync('127.0.0.1:0', credentials, (error, bound) => (error ? reject(error) : resolve(bound)));
   });
-  return { port, seen, close: () => server.forceShutdown() };
+  t.after(() => server.forceShutdown());
+  return { port, seen };
 }
 
 export const reply = (tokenId, more = {}) => ({

@@ -12,7 +12,11 @@ import { REASONS_ON_THE_WIRE, errorOf } from '../src/wire.js';
 import { MERCHANT, NUMBER } from './fakes.js';
 import { failure, reply, serve } from './server.js';
 
-const sourceOf = (port, more) => new TokenSource({ endpoints: `http://127.0.0.1:${port}`, ...more });
+function sourceOf(t, port, more) {
+  const source = new TokenSource({ endpoints: `http://127.0.0.1:${port}`, ...more });
+  t.after(() => source.close());
+  return source;
+}
 
 test('the reasons are the contract\'s, in the code and in the types', () => {
   assert.deepEqual(Object.keys(ErrorReason), REASONS_ON_THE_WIRE.filter((name) => name !== 'ERROR_REASON_UNSPECIFIED'));
@@ -22,10 +26,10 @@ test('the reasons are the contract\'s, in the code and in the types', () => {
   assert.ok([...TEMPORARY].every((name) => name && name in ErrorReason));
 });
 
-test('a token comes as the broker sends it, and complaints go to it', async () => {
+test('a token comes as the broker sends it, and complaints go to it', async (t) => {
   let answers = 0;
-  const broker = await serve(() => reply(`token-${answers += 1}`));
-  const source = sourceOf(broker.port);
+  const broker = await serve(t, () => reply(`token-${answers += 1}`));
+  const source = sourceOf(t, broker.port);
   const token = await source.token(MERCHANT, NUMBER);
   assert.deepEqual([token.accessToken, token.tokenId, token.scope], ['secret of token-1', 'token-1', 'read']);
   assert.ok(token.expiresInMs > 50_000 && token.expiresInMs <= 60_500);
@@ -34,11 +38,9 @@ test('a token comes as the broker sends it, and complaints go to it', async () =
   const asked = broker.seen.calls.map(({ request }) => [request.merchantId, request.number, request.rejectedTokenIds]);
   assert.deepEqual(asked, [[MERCHANT, NUMBER, []], [MERCHANT, NUMBER, ['token-1']]]);
   assert.equal(broker.seen.peers.size, 1, 'one connection');
-  source.close();
-  broker.close();
 });
 
-test('an error says all that the broker says', async () => {
+test('an error says all that the broker says', async (t) => {
   const details = {
     ErrorInfo: {
       reason: 'CREDENTIALS_REJECTED',
@@ -49,8 +51,8 @@ test('an error says all that the broker says', async () => {
     RequestInfo: { requestId: 'its-id' },
     BadRequest: { fieldViolations: [{ field: 'number', description: 'is none' }] },
   };
-  const broker = await serve(() => { throw failure('FAILED_PRECONDITION', details); });
-  const source = sourceOf(broker.port);
+  const broker = await serve(t, () => { throw failure('FAILED_PRECONDITION', details); });
+  const source = sourceOf(t, broker.port);
   const error = await source.token(MERCHANT, NUMBER).catch((caught) => caught);
   assert.ok(error instanceof TokenBrokerError);
   assert.deepEqual([error.code, error.reason], ['FAILED_PRECONDITION', 'CREDENTIALS_REJECTED']);
@@ -61,8 +63,6 @@ test('an error says all that the broker says', async () => {
   assert.equal(`${error}`, 'TokenBrokerError: CREDENTIALS_REJECTED: the text '
     + '(vault_error: 273; held_until: 2027-01-15T08:00:00Z; try again in 8 s; request id: its-id)');
   assert.equal(broker.seen.calls.length, 1);
-  source.close();
-  broker.close();
 });
 
 test('the reason of somebody else is none, and a newer one is judged by the code', () => {
@@ -78,36 +78,31 @@ test('the reason of somebody else is none, and a newer one is judged by the code
   assert.deepEqual([errorOf(broken).code, errorOf(broken).reason], ['UNAVAILABLE', null]);
 });
 
-test('a pushback over the wire is obeyed', async () => {
+test('a pushback over the wire is obeyed', async (t) => {
   const answers = [() => { throw failure('UNAVAILABLE', {}, { 'grpc-retry-pushback-ms': '0' }); }, () => reply('good')];
-  const broker = await serve(() => answers.shift()());
-  const source = sourceOf(broker.port);
+  const broker = await serve(t, () => answers.shift()());
+  const source = sourceOf(t, broker.port);
   assert.equal((await source.token(MERCHANT, NUMBER)).tokenId, 'good');
   assert.equal(broker.seen.calls.length, 2);
   assert.deepEqual(source.counts(), { users: 1, calls: 1, failures: 0, complaints: 0 });
-  source.close();
-  broker.close();
 });
 
-test('proxies of the environment are not used unless asked for', async () => {
-  const broker = await serve(() => reply('good'));
+test('proxies of the environment are not used unless asked for', async (t) => {
+  const broker = await serve(t, () => reply('good'));
   process.env.http_proxy = 'http://127.0.0.1:1';
   try {
-    const source = sourceOf(broker.port);
+    const source = sourceOf(t, broker.port);
     assert.equal((await source.token(MERCHANT, NUMBER)).tokenId, 'good');
-    source.close();
-    const proxied = sourceOf(broker.port, { useProxy: true, timeoutMs: 5_000 });
+    const proxied = sourceOf(t, broker.port, { useProxy: true, timeoutMs: 5_000 });
     const error = await proxied.token(MERCHANT, NUMBER).catch((caught) => caught);
     assert.equal(error.code, 'UNAVAILABLE');
-    proxied.close();
   } finally {
     delete process.env.http_proxy;
   }
-  broker.close();
 });
 
-test('a process ends by itself while a source is open', async () => {
-  const broker = await serve(() => reply('good', { renewIn: { seconds: 30 } }));
+test('a process ends by itself while a source is open', async (t) => {
+  const broker = await serve(t, () => reply('good', { renewIn: { seconds: 30 } }));
   const program = `
     import { TokenSource } from ${JSON.stringify(new URL('../src/index.js', import.meta.url).href)};
     const source = new TokenSource({ endpoints: 'http://127.0.0.1:${broker.port}' });
@@ -119,5 +114,4 @@ test('a process ends by itself while a source is open', async () => {
   child.stdout.on('data', (data) => { said += data; });
   assert.deepEqual([(await once(child, 'close'))[0], said], [0, 'good\n']);
   clearTimeout(late);
-  broker.close();
 });
