@@ -20,6 +20,8 @@ mod client;
 pub mod middleware;
 pub mod proto;
 pub mod reason;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod token_source;
 
 #[doc(hidden)]

@@ -52,6 +52,6 @@ func WithToken[R any](
 	if err != nil || !isRejected(response) {
 		return response, err
 	}
-	source.Rejected(next)
+	// It is not complained of: each complaint costs a sign-in, and a third token would fare no better.
 	return none, rejectedError(fmt.Sprintf("first to %s, then to %s: it is not the token that it minds", token.ID(), next.ID()))
 }

@@ -3,7 +3,7 @@
 set -euo pipefail
 
 project=$(cd "$(dirname "$0")" && pwd)
-# shellcheck source=tools.sh
+# shellcheck source-path=SCRIPTDIR source=tools.sh
 source "$project/tools.sh"
 if [ $# -ne 1 ]; then
   echo "usage: build.sh OUT" >&2

@@ -4,7 +4,7 @@
 set -euo pipefail
 
 project=$(cd "$(dirname "$0")" && pwd)
-# shellcheck source=tools.sh
+# shellcheck source-path=SCRIPTDIR source=tools.sh
 source "$project/tools.sh"
 if [ $# -ne 2 ]; then
   echo "usage: install.sh OUT EMPTY" >&2

@@ -3,7 +3,7 @@
 set -euo pipefail
 
 project=$(cd "$(dirname "$0")" && pwd)
-# shellcheck source=tools.sh
+# shellcheck source-path=SCRIPTDIR source=tools.sh
 source "$project/tools.sh"
 
 "$project/generate.sh" --check

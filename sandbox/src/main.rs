@@ -116,6 +116,7 @@ async fn run(args: Args) -> Result<(), String> {
             () = input_ends() => {}
             () = broker.ended() => return Err("the broker has ended".to_owned()),
         }
+        broker.end().await;
         sandbox.stop().await;
         return Ok(());
     }

@@ -84,6 +84,12 @@ impl WithBroker {
         }
     }
 
+    /// Ends it, and waits until it has ended.
+    pub(crate) async fn end(mut self) {
+        // Where it has ended by itself, all is well.
+        drop(self.child.kill().await);
+    }
+
     async fn ready(&mut self) -> Result<(), String> {
         while let Some(line) = self.log.next_line().await.map_err(|why| format!("the broker's log can't be read: {why}"))? {
             self.keep(&line);

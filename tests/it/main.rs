@@ -49,6 +49,7 @@ mod sign_out;
 mod simulation;
 mod single_flight;
 mod strangers;
+mod test_broker;
 mod token_source;
 #[cfg(feature = "traces")]
 mod traces;

@@ -57,6 +57,11 @@ final class Brokers implements Asker {
                 "backoffMultiplier", 2.0,
                 "retryableStatusCodes", List.of("UNAVAILABLE", "RESOURCE_EXHAUSTED")))));
 
+    /** Where gRPC itself does not repeat a call that a connection was lost over: as often as its policy would … */
+    private static final int ATTEMPTS_MAX = 4;
+    /** … after this much for each try before: the next goes to another replica. */
+    private static final long LOST_PAUSE = TimeUnit.MILLISECONDS.toNanos(100);
+
     private final List<Endpoint> endpoints;
     private final TlsFiles files;
     private final Path tokenFile;
@@ -85,6 +90,22 @@ final class Brokers implements Asker {
         }
     }
 
+    /** What is asked for, and whom it is for. */
+    private static final class Call {
+        final User user;
+        final List<String> rejected;
+        /** Over at this time, with all repeats. */
+        final long by;
+        final CompletableFuture<tokenbroker.v1.Token> answer;
+
+        Call(User user, List<String> rejected, long by, CompletableFuture<tokenbroker.v1.Token> answer) {
+            this.user = user;
+            this.rejected = rejected;
+            this.by = by;
+            this.answer = answer;
+        }
+    }
+
     Brokers(List<Endpoint> endpoints, TlsFiles files, Path tokenFile, boolean useProxy, Duration timeout, Time time) {
         this.endpoints = List.copyOf(endpoints);
         this.files = files;
@@ -105,18 +126,22 @@ final class Brokers implements Asker {
         var late = time.at(by + LATE, () -> answer.completeExceptionally(
             TokenBrokerException.ofCode("DEADLINE_EXCEEDED", "no answer within " + callTime / 1e9 + " s")));
         answer.whenComplete((token, error) -> late.cancel());
-        readers.execute(() -> {
-            try {
-                send(user, rejected, by, answer);
-            } catch (RuntimeException | LinkageError error) {
-                // Of a class path that lacks something, too: whoever waits is to know.
-                answer.completeExceptionally(Slot.asOurs(error));
-            }
-        });
+        begin(new Call(user, rejected, by, answer), 1);
         return answer;
     }
 
-    private void send(User user, List<String> rejected, long by, CompletableFuture<tokenbroker.v1.Token> answer) {
+    private void begin(Call call, int attempt) {
+        readers.execute(() -> {
+            try {
+                send(call, attempt);
+            } catch (RuntimeException | LinkageError error) {
+                // Of a class path that lacks something, too: whoever waits is to know.
+                call.answer.completeExceptionally(Slot.asOurs(error));
+            }
+        });
+    }
+
+    private void send(Call asked, int attempt) {
         var stub = TokenBrokerServiceGrpc.newFutureStub(channel());
         if (tokenFile != null) {
             var headers = new Metadata();
@@ -124,17 +149,22 @@ final class Brokers implements Asker {
             stub = stub.withInterceptors(MetadataUtils.newAttachHeadersInterceptor(headers));
         }
         var request = GetTokenRequest.newBuilder()
-            .setMerchantId(user.merchantId()).setNumber(user.number()).addAllRejectedTokenIds(rejected).build();
-        var call = stub.withDeadlineAfter(Math.max(1, by - time.now()), TimeUnit.NANOSECONDS).getToken(request);
+            .setMerchantId(asked.user.merchantId()).setNumber(asked.user.number())
+            .addAllRejectedTokenIds(asked.rejected).build();
+        var call = stub.withDeadlineAfter(Math.max(1, asked.by - time.now()), TimeUnit.NANOSECONDS).getToken(request);
         Futures.addCallback(call, new FutureCallback<GetTokenResponse>() {
             @Override
             public void onSuccess(GetTokenResponse response) {
-                answer.complete(response.getToken());
+                asked.answer.complete(response.getToken());
             }
 
             @Override
             public void onFailure(Throwable failure) {
-                answer.completeExceptionally(Said.of(failure));
+                if (attempt < ATTEMPTS_MAX && Said.isLostConnection(failure)) {
+                    time.at(time.now() + LOST_PAUSE * attempt, () -> begin(asked, attempt + 1));
+                } else {
+                    asked.answer.completeExceptionally(Said.of(failure));
+                }
             }
         }, Runnable::run);
     }

@@ -5,6 +5,7 @@ import com.google.protobuf.InvalidProtocolBufferException;
 import io.grpc.Status;
 import io.grpc.protobuf.StatusProto;
 import java.io.Serializable;
+import java.io.IOException;
 import java.time.Duration;
 import java.time.Instant;
 import java.time.format.DateTimeParseException;
@@ -48,11 +49,21 @@ final class Said implements Serializable {
     /** What this failure of a call says. */
     static TokenBrokerException of(Throwable failure) {
         var status = Status.fromThrowable(failure);
-        var said = new Said(status.getCode().name(), text(status));
+        var code = isLostConnection(failure) ? Status.Code.UNAVAILABLE : status.getCode();
+        var said = new Said(code.name(), text(status));
         for (Any detail : details(failure)) {
             said.take(detail);
         }
         return new TokenBrokerException(said, failure);
+    }
+
+    /**
+     * Whether a connection was lost that gRPC says nothing else of: some of its versions call one that was closed as a call was to be
+     * sent UNKNOWN, with Netty's exception behind it, and don't repeat the call.
+     */
+    static boolean isLostConnection(Throwable failure) {
+        var status = Status.fromThrowable(failure);
+        return status.getCode() == Status.Code.UNKNOWN && status.getCause() instanceof IOException && details(failure).isEmpty();
     }
 
     /** The head of what gRPC says and, as that is often "io exception" alone, what it came from in the end. */

@@ -10,6 +10,7 @@ import com.google.protobuf.Message;
 import io.grpc.Metadata;
 import io.grpc.Status;
 import io.grpc.protobuf.StatusProto;
+import java.nio.channels.ClosedChannelException;
 import java.time.Duration;
 import java.time.Instant;
 import java.util.Map;
@@ -53,6 +54,16 @@ public class SaidTest {
         assertTrue(error.isPermanent());
         assertEquals("CREDENTIALS_REJECTED: the vault refuses the password; number: is none; held until " + held
             + "; try again in 7 s; request id an-id", error.getMessage());
+    }
+
+    @Test
+    public void aConnectionThatWasLostIsNothingUnknown() {
+        var lost = Status.UNKNOWN.withCause(new ClosedChannelException()).asRuntimeException();
+        assertTrue(Said.isLostConnection(lost));
+        assertEquals("UNAVAILABLE", Said.of(lost).code().orElseThrow());
+        assertFalse(Said.of(lost).isPermanent());
+        assertFalse(Said.isLostConnection(Status.UNKNOWN.withCause(new IllegalStateException()).asRuntimeException()));
+        assertFalse(Said.isLostConnection(Status.INTERNAL.withCause(new ClosedChannelException()).asRuntimeException()));
     }
 
     @Test
