@@ -166,6 +166,10 @@ instructions:
 image: build
     source .ci/tools.sh; source .ci/image.sh; install_python_tools; install_image_tools; image
 
+# What callers get, as it is released: the programs for their tests, tried, and the packages. With another architecture's name, for that too.
+programs *architectures:
+    source .ci/tools.sh; source .ci/image.sh; install_image_tools; [ -z "{{ architectures }}" ] || install_arm64_tools; programs "$(uname -m)" {{ architectures }}
+
 # The image as it is released, for x86-64 and arm64 in one archive; the latter runs in qemu. Minutes more than `image`.
 image-for-all: build
     source .ci/tools.sh; source .ci/image.sh; install_python_tools; install_image_tools; install_arm64_tools; image_for_all

@@ -100,3 +100,30 @@ image_for_all() {
   look_into "$made" amd64
   look_into "$made" arm64 --emulator "$(command -v qemu-aarch64-static)"
 }
+
+# programs ARCHITECTURE…: packs the programs for callers' tests, and the packages, into one directory, as they are released. Those for this
+# machine are unpacked and tried: the sandbox starts the broker, which gives a token.
+programs() {
+  local made unpacked architecture package
+  made=$(realpath -m "${CARGO_TARGET_DIR:-target}/for-callers")
+  rm -rf "$made"
+  for architecture in "$@"; do
+    ARCHITECTURE=$architecture PATH="$cargo_auditable:$PATH" deploy/programs.sh "$made"
+  done
+  for package in python node go java; do bash "clients/$package/build.sh" "$made"; done
+  ls -l "$made"
+  unpacked=$(mktemp -d)
+  tar -xzf "$made"/token-broker-programs-*-"$(uname -m)".tar.gz -C "$unpacked" --strip-components 1
+  python3 - "$unpacked" <<'PYTHON'
+import json, subprocess, sys
+
+programs = sys.argv[1]
+command = [f"{programs}/token-broker-sandbox", "--listen", "127.0.0.1:0", "--broker", f"{programs}/token-broker"]
+with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as sandbox:
+    told = json.loads(sandbox.stdout.readline())
+    get = [f"{programs}/token-broker", "get", "--endpoint", told["endpoint"], "--merchant-id", told["merchant_id"]]
+    got = subprocess.run([*get, "--number", told["numbers"][0]], stdout=subprocess.PIPE, text=True, check=True)
+    print("a token of the packed programs:", json.loads(got.stdout)["token_id"])
+PYTHON
+  rm -r "$unpacked"
+}
