@@ -41,16 +41,18 @@ def renewal(stage):
 
     def part(caller):
         caller.token()
-        ids, ends = [], time.monotonic() + lasts
+        least_left, ends = {}, time.monotonic() + lasts
         while time.monotonic() < ends:
             began = time.monotonic()
             token = caller.token()
             took = time.monotonic() - began
             check(took < longest_wait, f"waited {took:.2f} s")
-            check(token["expires_in_seconds"] > 0, "a token that has ended")
-            ids.append(token["token_id"])
+            least_left[token["token_id"]] = token["expires_in_seconds"]
             time.sleep(0.05)
-        renewals, calls = len(dict.fromkeys(ids)) - 1, len(stage.calls(caller))
+        renewals, calls = len(least_left) - 1, len(stage.calls(caller))
+        # They are renewed before the broker's margin, a tenth of their lives; but one whose renewal brought the same once more.
+        late = [left for left in list(least_left.values())[:-1] if left < 0.3]
+        check(len(late) <= renewals / 2, f"{len(late)} of {renewals} tokens were renewed as they ended")
         check(2 <= renewals <= 6, f"{renewals} renewals in {lasts} s")
         check(calls <= 12, f"{calls} calls for {renewals} renewals")
 
@@ -152,6 +154,10 @@ def vault_outage(stage):
         check(error["is_temporary"] and error["retry_after_seconds"] > 0, f"{error}")
         calls = len(stage.calls(caller))
         check(calls <= 20, f"{calls} calls")
+        for _ in range(CROWD):
+            check(caller.no_token()["reason"] == "VAULT_UNAVAILABLE", "another error")
+        more = len(stage.calls(caller)) - calls
+        check(more <= 1, f"{more} calls more, within its pause")
 
     stage.each(part)
     control("settings", {"always": None, "lifetime": "5m"})

@@ -5,12 +5,18 @@ import threading
 import time
 from datetime import UTC, datetime
 
-from adapters import whole
+from adapters import good, whole
 from cluster import PORT, SILENT, number
 from stage import GRACE_SECONDS, answered, check, eventually
 
-# Asked for in turn: most asks are calls at first, and renewals later.
-USERS = 40
+# Of each caller: as many are asked for in turn, whose tokens are renewed meanwhile …
+STEADY_USERS = 10
+# … and as many at once for the first time as each replica goes, so that calls are under way there.
+BATCH = 10
+REPLICAS = 3
+USERS = STEADY_USERS + REPLICAS * BATCH
+# Of these so much has passed when it goes.
+DELAY, UNDER_WAY_SECONDS = "600ms", 0.3
 PAUSE_SECONDS = 0.02
 # A call is tried four times within some seconds.
 SLOWEST_SECONDS = 10
@@ -78,16 +84,16 @@ def hard_kill(stage):
 
 
 def _replace(stage, how):
-    stage.here.vault_settings(lifetime="6s", delay="50ms")
-    stage.replicas(3)
+    stage.here.vault_settings(lifetime="6s", delay=DELAY)
+    stage.replicas(REPLICAS)
     stage.open()
-    replaced, told = threading.Event(), {}
+    replaced, told, batches = threading.Event(), {}, {caller: [] for caller in stage.callers}
 
     def asks(caller):
         turn, slowest, asked = 0, 0.0, 0
-        while not replaced.is_set() or turn % USERS:
+        while not replaced.is_set():
             began = time.monotonic()
-            answer = whole(caller.begin_token(turn % USERS))
+            answer = whole(caller.begin_token(turn % STEADY_USERS))
             took = time.monotonic() - began
             check("ok" in answer, f"ask {asked}: {answer.get('error')}")
             slowest, asked, turn = max(slowest, took), asked + 1, turn + 1
@@ -97,12 +103,16 @@ def _replace(stage, how):
     def replaces():
         try:
             time.sleep(2)
-            for old in list(stage.pods[:3]):
+            for turn, old in enumerate(list(stage.pods[:REPLICAS])):
                 fresh = stage.start()
                 stage.pods.append(fresh)
                 alive = [pod for pod in stage.pods if pod.process.poll() is None]
                 stage.publish(alive)
                 time.sleep(1)
+                for caller in stage.callers:
+                    users = range(STEADY_USERS + turn * BATCH, STEADY_USERS + (turn + 1) * BATCH)
+                    batches[caller] += [caller.begin_token(user) for user in users]
+                time.sleep(UNDER_WAY_SECONDS)
                 if how == signal.SIGTERM:
                     told[old] = datetime.now(UTC)
                 old.process.send_signal(how)
@@ -117,6 +127,7 @@ def _replace(stage, how):
     replacing.start()
     stage.each(asks)
     replacing.join()
+    stage.each(lambda caller: [good(future, "a token asked for as a replica went") for future in batches[caller]])
     for pod, said in told.items():
         stage.each(lambda caller, pod=pod, said=said: _has_left(caller, pod, said))
 

@@ -28,7 +28,7 @@ GRACE_SECONDS = 0.3
 PROXY = ("127.0.0.9", 3128)
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False)
 class Caller:
     """A language's client, and its users."""
 
