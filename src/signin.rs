@@ -211,6 +211,7 @@ impl Flights {
         if is.renewal != was.renewal || is.idle_after != was.idle_after || hold {
             snapshot.users.iter().for_each(|configured| self.shared.replan(&configured.user, &snapshot, now));
         }
+        self.shared.listen_for_stopped(&snapshot);
         for user in changes.changed.iter().chain(&changes.removed) {
             let removed = self.shared.outdate(user, now);
             // It was given by the vault that counted until now.

@@ -34,7 +34,7 @@ use tracing::warn;
 
 pub use self::{
     act::{Act, Told},
-    entry::{StopEntry, TokenEntry},
+    entry::{Floor, StopEntry, TokenEntry},
     keeper::Condition,
     lease::{Lease, Publication, lease_of},
     link::{Dial, Dialled, LinkError, Stream},

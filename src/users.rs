@@ -274,8 +274,8 @@ impl fmt::Debug for KnownUser {
 /// What the users of a merchant share.
 #[derive(Debug, Default)]
 pub struct KnownMerchant {
-    /// Which upstreams let none of them sign in, and until when.
-    stops: Mutex<Vec<(Upstream, Stop)>>,
+    /// Which upstreams let none of them sign in, until when, and since when.
+    stops: Mutex<Vec<(Upstream, Stop, Instant)>>,
 }
 
 impl KnownMerchant {
@@ -283,28 +283,28 @@ impl KnownMerchant {
     #[must_use]
     pub fn stopped(&self, now: Instant, upstream: Upstream) -> Option<Stop> {
         let stops = self.stops.lock().unwrap_or_else(PoisonError::into_inner);
-        stops.iter().find(|(whose, stop)| *whose == upstream && stop.until > now).map(|(_, stop)| stop.clone())
+        stops.iter().find(|(whose, stop, _)| *whose == upstream && stop.until > now).map(|(_, stop, _)| stop.clone())
     }
 
     /// Whether there is anything to be remembered.
     fn is_stopped_anywhere(&self, now: Instant) -> bool {
-        self.stops.lock().unwrap_or_else(PoisonError::into_inner).iter().any(|(_, stop)| stop.until > now)
+        self.stops.lock().unwrap_or_else(PoisonError::into_inner).iter().any(|(_, stop, _)| stop.until > now)
     }
 
-    /// Lets its users sign in there again; returns what stopped them until now.
-    pub fn lift(&self, upstream: Upstream, now: Instant) -> Option<Stop> {
+    /// Lets its users sign in there again, if what stopped them was said by `before`; returns what that was.
+    pub fn lift(&self, upstream: Upstream, before: Instant, now: Instant) -> Option<Stop> {
         let mut stops = self.stops.lock().unwrap_or_else(PoisonError::into_inner);
-        let at = stops.iter().position(|(whose, _)| *whose == upstream)?;
+        let at = stops.iter().position(|(whose, _, since)| *whose == upstream && *since <= before)?;
         Some(stops.swap_remove(at).1).filter(|stop| stop.until > now)
     }
 
-    /// Lets no user of the merchant sign in there for a while; the longest wait that was named counts.
-    pub fn stop(&self, upstream: Upstream, stop: Stop, now: Instant) {
+    /// Lets no user of the merchant sign in there for a while, as was said at `since`; the longest wait that was named counts.
+    pub fn stop(&self, upstream: Upstream, stop: Stop, since: Instant, now: Instant) {
         let mut stops = self.stops.lock().unwrap_or_else(PoisonError::into_inner);
         // One for each upstream at most, and of upstreams as many as were configured within a wait.
-        stops.retain(|(whose, other)| other.until > now && (*whose != upstream || other.until >= stop.until));
-        if !stops.iter().any(|(whose, _)| *whose == upstream) {
-            stops.push((upstream, stop));
+        stops.retain(|(whose, other, _)| other.until > now && (*whose != upstream || other.until >= stop.until));
+        if !stops.iter().any(|(whose, ..)| *whose == upstream) {
+            stops.push((upstream, stop, since));
         }
     }
 }

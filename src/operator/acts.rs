@@ -6,6 +6,7 @@
 use std::{
     collections::HashMap,
     mem,
+    pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     thread,
 };
@@ -66,7 +67,7 @@ impl Operating {
     pub(super) async fn detached<T: Send + 'static>(
         &self,
         (tasks, abort): (&TaskTracker, &CancellationToken),
-        act: impl Future<Output = Result<Response<T>, Status>> + Send + 'static,
+        act: Pin<Box<dyn Future<Output = Result<Response<T>, Status>> + Send>>,
     ) -> Result<Response<T>, Status> {
         // It is never closed.
         let place = Arc::clone(&self.places).acquire_owned().await.ok();

@@ -157,7 +157,7 @@ impl Session {
     where
         F: Future<Output = Result<Response<T>, Status>> + Send + 'static,
     {
-        self.operating.detached((&self.tasks, &self.abort), act(self.clone())).await
+        self.operating.detached((&self.tasks, &self.abort), Box::pin(act(self.clone()))).await
     }
 
     fn shown<T>(&self, reveal: bool, show: impl FnOnce(&Shown<'_>) -> T) -> T {

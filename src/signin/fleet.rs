@@ -184,16 +184,19 @@ pub(super) fn judge(shared: &Shared, wanted: &Wanted<'_>, known: &Known) -> Foun
         return Found::Nothing;
     }
     let rules = &snapshot.settings.rules;
-    if let Some((StopEntry::Merchant { vault_error, .. }, kept)) = &known.merchant {
+    if let Some((entry @ StopEntry::Merchant { vault_error, .. }, kept)) = &known.merchant {
+        let since = known.asked.mono.checked_sub(entry.age(*kept)).unwrap_or(known.asked.mono);
         let failure = Failure::Throttled { scope: Scope::Merchant, wait: *kept, vault_error: vault_error.clone() };
         let stop = Stop { failure: Arc::new(failure), until: known.asked.mono + *kept };
-        wanted.user.merchant().stop(wanted.version.upstream, stop, now.mono);
+        wanted.user.merchant().stop(wanted.version.upstream, stop, since, now.mono);
     }
     let is_pausing = record.holds.stopped(now.mono, rules).is_some();
+    let hold = known.stop.as_ref().and_then(|(entry, _)| entry.hold_of());
+    // One told late, by a replica that could not be heard: its credential has brought a token since.
+    if let Some(hold) = hold.filter(|hold| !is_over(hold, wanted, &record, known.asked)) {
+        record.holds.told(SavedHold::clone(hold), known.asked, rules);
+    }
     match &known.stop {
-        // Told late, by a replica that could not be heard: its credential has brought a token since.
-        Some((StopEntry::Hold { hold, .. }, _)) if is_over(hold, wanted, &record, known.asked) => {}
-        Some((StopEntry::Hold { hold, .. }, _)) => record.holds.told(SavedHold::clone(hold), known.asked, rules),
         // Counted here as well, so that the next pause is longer whoever fails next; but once.
         Some((StopEntry::Pause { .. }, kept)) if !is_pausing => {
             let failure = Failure::Unavailable { cause: ELSEWHERE, wait: Some(*kept), vault_error: String::new() };
@@ -203,10 +206,16 @@ pub(super) fn judge(shared: &Shared, wanted: &Wanted<'_>, known: &Known) -> Foun
             let lifted = known.asked.mono.checked_sub(entry.age(*kept)).unwrap_or(known.asked.mono);
             record.holds.lifted_elsewhere(lifted);
         }
-        Some((StopEntry::Dropped { generation, .. }, _)) if record.generation <= *generation => {
-            shared.drop_token(wanted.user, &mut record);
+        Some((entry @ StopEntry::Dropped { generation, floor, .. }, kept)) => {
+            if let Some(floor) = floor {
+                let began = known.asked.mono.checked_sub(floor.began_ago(entry.age(*kept))).unwrap_or(known.asked.mono);
+                record.holds.told_of_sign_in(began, floor.gave(), floor.doublings());
+            }
+            if record.generation <= *generation {
+                shared.drop_token(wanted.user, &mut record);
+            }
         }
-        Some((StopEntry::Pause { .. } | StopEntry::Merchant { .. } | StopEntry::Dropped { .. }, _)) | None => {}
+        Some((StopEntry::Hold { .. } | StopEntry::Pause { .. } | StopEntry::Merchant { .. }, _)) | None => {}
     }
     // A token that is there is taken whatever stops a sign-in.
     let token = known.token.as_ref().map(|(entry, kept)| Offer {
@@ -235,10 +244,10 @@ pub(super) fn judge(shared: &Shared, wanted: &Wanted<'_>, known: &Known) -> Foun
     let stop = stopped(wanted.user, &record, &snapshot, now.mono);
     // The file's lock comes before a record's.
     drop(record);
-    match known.stop {
-        Some((StopEntry::Hold { .. }, _)) => shared.parts.hold_file.note(wanted.user),
-        Some((StopEntry::Lifted { .. }, _)) => shared.parts.hold_file.ease(wanted.user),
-        Some((StopEntry::Pause { .. } | StopEntry::Merchant { .. } | StopEntry::Dropped { .. }, _)) | None => {}
+    if hold.is_some() {
+        shared.parts.hold_file.note(wanted.user);
+    } else if matches!(known.stop, Some((StopEntry::Lifted { .. }, _))) {
+        shared.parts.hold_file.ease(wanted.user);
     }
     match (found, stop) {
         (Some((cached, theirs)), _) => Found::Token(cached, theirs),

@@ -3,14 +3,18 @@
 //!
 //! Must never begin a sign-in, nor touch a floor: whoever asks next finds the rules as they are.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use futures_util::{StreamExt as _, stream};
+use tokio::time::Instant;
 
 use super::{
     Flights,
     refresh::valid_token,
-    shared::{Shared, configured, stopped},
+    shared::{Shared, configured},
 };
 use crate::{
     live::Snapshot,
@@ -18,7 +22,6 @@ use crate::{
     tokens::token::TokenId,
     user::MerchantId,
     users::{Configured, KnownUser, Record, holds::Stop},
-    vault::Failure,
 };
 
 /// A token that was dropped.
@@ -52,27 +55,34 @@ impl Flights {
             let mut record = user.record();
             let dropped = valid_token(user, &snapshot, now);
             self.shared.drop_token(user, &mut record);
-            (dropped, record.generation)
+            let generation = record.generation;
+            outdate(&mut record, generation);
+            (dropped, generation)
         };
         // Before it is ended at the vault: no other replica is to hand it out then. Those may have one that this one hasn't heard of.
-        let told = self.shared.tell(user, Act::Drop { generation }, &snapshot).await;
-        let token = dropped.map(|cached| cached.token.access_token.clone()).or(told.dropped);
+        let told = self.shared.tell(user, Act::Drop { generation }, now.mono, &snapshot).await;
+        if let Some((_, standing)) = told.dropped {
+            outdate(&mut user.record(), standing);
+        }
+        let (ours, theirs) = (dropped.map(|cached| cached.token.access_token.clone()), told.dropped.map(|(token, _)| token));
+        let theirs = theirs.filter(|theirs| ours.as_ref().is_none_or(|ours| ours.expose() != theirs.expose()));
         let settings = &snapshot.settings;
-        let dropped = token.map(|token| {
-            if settings.sign_out {
-                self.shared.sign_outs.put(&settings.sign_in, &user.key, &token);
+        if settings.sign_out {
+            for token in ours.iter().chain(&theirs) {
+                self.shared.sign_outs.put(&settings.sign_in, &user.key, token);
             }
-            Dropped { token_id: TokenId::of(token.expose()), signs_out: settings.sign_out }
-        });
+        }
+        let dropped =
+            ours.or(theirs).map(|token| Dropped { token_id: TokenId::of(token.expose()), signs_out: settings.sign_out });
         (dropped, told.is_known)
     }
 
     /// Lifts what stops a user by itself, whatever it is but the floor. Returns what stopped it until now, and whether the others know too.
     pub async fn lift_hold(&self, user: &Arc<KnownUser>) -> (Option<Stop>, bool) {
-        let lifted = self.shared.lift_hold(user);
+        let (lifted, at) = self.shared.lift_hold(user);
         let snapshot = self.shared.live.load_full();
         // Another may hold what this one hasn't heard of.
-        (lifted, self.shared.tell(user, Act::Lift, &snapshot).await.is_known)
+        (lifted, self.shared.tell(user, Act::Lift, at, &snapshot).await.is_known)
     }
 
     /// Lifts the wait that the vault asked all users of a merchant for, and those that it asked single ones for. Whether the others know
@@ -80,11 +90,10 @@ impl Flights {
     pub async fn lift_waits(&self, merchant: &MerchantId) -> Option<(LiftedWaits, bool)> {
         let snapshot = self.shared.live.load_full();
         let any = snapshot.users.iter().find(|configured| configured.user.key.merchant == *merchant)?;
-        let lifted = self.shared.lift_waits(&snapshot, merchant);
-        let is_told = self.shared.tell(&any.user, Act::LiftWaits, &snapshot).await.is_known;
-        if is_told {
-            self.shared.tell_of_lifted(&lifted.users, &snapshot).await;
-        }
+        let at = self.shared.parts.clock.now().mono;
+        let lifted = self.shared.lift_waits(&snapshot, merchant, at);
+        let is_told = self.shared.tell(&any.user, Act::LiftWaits, at, &snapshot).await.is_known;
+        let is_told = is_told && self.shared.tell_of_lifted(&lifted.users, at, &snapshot).await;
         Some((lifted, is_told))
     }
 }
@@ -97,7 +106,8 @@ impl Shared {
         self.plan(record, &user.key, None);
     }
 
-    fn lift_hold(&self, user: &Arc<KnownUser>) -> Option<Stop> {
+    /// What was lifted, and when.
+    fn lift_hold(&self, user: &Arc<KnownUser>) -> (Option<Stop>, Instant) {
         let now = self.parts.clock.now().mono;
         let lifted = {
             let mut record = user.record();
@@ -107,17 +117,23 @@ impl Shared {
         };
         // The file's lock comes before a record's.
         self.parts.hold_file.ease(user);
-        lifted
+        (lifted, now)
     }
 
-    pub(super) fn lift_waits(&self, snapshot: &Snapshot, merchant: &MerchantId) -> LiftedWaits {
+    /// Lifts the waits of a merchant and of its users that the vault asked for by `before`.
+    pub(super) fn lift_waits(&self, snapshot: &Snapshot, merchant: &MerchantId, before: Instant) -> LiftedWaits {
         let now = self.parts.clock.now().mono;
         let mut lifted = LiftedWaits::default();
         for Configured { user, .. } in snapshot.users.iter().filter(|configured| configured.user.key.merchant == *merchant) {
-            let stop = user.merchant().lift(snapshot.upstream(), now);
+            let stop = user.merchant().lift(snapshot.upstream(), before, now);
             lifted.merchant = lifted.merchant.or(stop);
-            let own = stopped(user, &user.record(), snapshot, now);
-            if own.is_some_and(|stop| matches!(*stop.failure, Failure::Throttled { .. })) && self.lift_hold(user).is_some() {
+            let own = {
+                let mut record = user.record();
+                configured(user, &mut record, snapshot, now);
+                record.holds.lift_wait(before, now, &snapshot.settings.rules)
+            };
+            if own.is_some() {
+                self.parts.hold_file.ease(user);
                 lifted.users.push(Arc::clone(user));
             }
         }
@@ -125,23 +141,37 @@ impl Shared {
     }
 
     /// Tells the other replicas of what was done to a user.
-    async fn tell(&self, user: &KnownUser, act: Act, snapshot: &Snapshot) -> Told {
+    async fn tell(&self, user: &KnownUser, act: Act, at: Instant, snapshot: &Snapshot) -> Told {
         let tier = &self.parts.tier;
         let version = snapshot.user(&user.key).map(|configured| configured.credential.version);
         match version.and_then(|version| tier.subject(&user.key, version)) {
-            Some(subject) => tier.tell(&subject, act, snapshot.settings.timeout).await,
+            Some(subject) => tier.tell(&subject, act, at, snapshot.settings.timeout).await,
             None => Told::default(),
         }
     }
 
-    /// Tells them of users whose own waits are lifted: they would find those on the server again.
-    pub(super) async fn tell_of_lifted(&self, users: &[Arc<KnownUser>], snapshot: &Snapshot) {
-        let telling = stream::iter(users.iter().take(TOLD_MAX));
-        telling
-            .for_each_concurrent(TOLD_AT_ONCE, |user| async {
-                // Where one can't be told, its wait is the server's to end.
-                self.tell(user, Act::Lift, snapshot).await;
+    /// Tells them of users whose own waits were lifted at `at`: they would find those on the server again. Whether they know of all. Where
+    /// one can't be told, its wait is the server's to end.
+    pub(super) async fn tell_of_lifted(&self, users: &[Arc<KnownUser>], at: Instant, snapshot: &Snapshot) -> bool {
+        let are_known = AtomicBool::new(users.len() <= TOLD_MAX);
+        stream::iter(users.iter().take(TOLD_MAX))
+            .for_each_concurrent(TOLD_AT_ONCE, |user| {
+                let are_known = &are_known;
+                async move {
+                    if !self.tell(user, Act::LiftWait, at, snapshot).await.is_known {
+                        are_known.store(false, Ordering::Relaxed);
+                    }
+                }
             })
             .await;
+        are_known.into_inner()
+    }
+}
+
+/// What others know of this generation, and of former ones, is of no use here any more: should they not hear of it, it is not taken from
+/// them again. The next token's is higher.
+fn outdate(record: &mut Record, generation: u32) {
+    if generation > 0 {
+        record.generation = record.generation.max(generation.saturating_add(1));
     }
 }

@@ -18,9 +18,10 @@ use super::{
     shared::{Shared, configured},
 };
 use crate::{
+    live::Snapshot,
     telemetry::metrics::SharedEntry,
     tier::{News, StopEntry},
-    users::{KnownUser, waiters::Origin},
+    users::{Configured, KnownUser, waiters::Origin},
 };
 
 /// News that may wait: of more, the rest is found when those users' tokens fall due.
@@ -29,8 +30,28 @@ const WAITING_MAX: usize = 8_192;
 const AT_ONCE: usize = 32;
 
 impl Shared {
+    /// Listens to news of users whom something stops that was remembered from before: an operator may lift it elsewhere, and no flight of
+    /// theirs listens until then.
+    pub(super) fn listen_for_stopped(&self, snapshot: &Snapshot) {
+        let (tier, now) = (&self.parts.tier, self.parts.clock.now().mono);
+        if tier.condition().is_none() {
+            return;
+        }
+        for Configured { user, credential, .. } in snapshot.users.iter() {
+            let is_stopped = {
+                let mut record = user.record();
+                configured(user, &mut record, snapshot, now);
+                record.holds.stopped(now, &snapshot.settings.rules).is_some()
+            };
+            if let Some(subject) = tier.subject(&user.key, credential.version).filter(|_| is_stopped) {
+                tier.follow(&subject, user);
+            }
+        }
+    }
+
     /// Keeps the tier, takes what it tells, and tells it what it has not heard, until `closing`.
     pub(super) async fn hear(self: &Arc<Self>, closing: CancellationToken) {
+        self.listen_for_stopped(&self.live.load_full());
         let (sender, mut news) = mpsc::channel::<News>(WAITING_MAX);
         let keeping = Box::pin(self.parts.tier.clone().keep(
             move |told| {
@@ -73,11 +94,12 @@ impl Shared {
         let Some(version) = self.live.load().user(&user.key).map(|configured| configured.credential.version) else { return };
         let Some(subject) = self.parts.tier.subject(&user.key, version) else { return };
         let Some(known) = self.parts.tier.look(&subject).await else { return };
-        if let Some((StopEntry::Lifted { .. }, _)) = known.merchant {
+        if let Some((entry @ StopEntry::Lifted { .. }, kept)) = known.merchant {
+            let at = known.asked.mono.checked_sub(entry.age(kept)).unwrap_or(known.asked.mono);
             let snapshot = self.live.load_full();
-            let lifted = self.lift_waits(&snapshot, &user.key.merchant);
+            let lifted = self.lift_waits(&snapshot, &user.key.merchant, at);
             // Of whose waits the operator's replica may not have known.
-            self.tell_of_lifted(&lifted.users, &snapshot).await;
+            self.tell_of_lifted(&lifted.users, at, &snapshot).await;
         }
     }
 

@@ -197,7 +197,7 @@ fn note_sign_in<'a>(
             if let Failure::Throttled { scope: Scope::Merchant, wait, .. } = **failure {
                 // Of this answer alone: what else the user waits for is its own. And of the vault that gave it, whichever counts now.
                 let own = stop.as_ref().filter(|stop| stop.failure == *failure).map_or(at.mono + wait, |stop| stop.until);
-                user.merchant().stop(version.upstream, Stop { failure: Arc::clone(failure), until: own }, at.mono);
+                user.merchant().stop(version.upstream, Stop { failure: Arc::clone(failure), until: own }, at.mono, at.mono);
             }
             let probe = pass.as_ref().and_then(|pass| pass.probe.as_ref()).map(|probe| probe.began);
             let breaker = vault_failed(flight, version, failure, probe, at);

@@ -7,14 +7,14 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 use super::{
-    Leasing, Tier,
+    Known, Leasing, Tier,
     entry::{StopEntry, TokenEntry},
     lease::Publication,
     seal::Subject,
 };
-use crate::secret::Secret;
+use crate::{clock::Moment, secret::Secret, users::holds::SavedHold};
 
-/// What was done is told to those who reach the server now: they hear of it within a second. No wait of the vault's is shorter.
+/// What was done is told for this long at least to those who reach the server now: they hear of it within a second.
 const KEPT: Duration = Duration::from_secs(10);
 /// The lock is asked for anew so often, while another replica signs in …
 const ASKED_EVERY: Duration = Duration::from_millis(100);
@@ -26,6 +26,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub enum Act {
     /// Whatever stopped the user by itself is lifted.
     Lift,
+    /// A wait that the vault asked for is lifted, and no refusal.
+    LiftWait,
     /// Its token is dropped: those of this generation and former ones.
     Drop {
         /// The newest that is dropped.
@@ -40,36 +42,36 @@ pub enum Act {
 pub struct Told {
     /// The other replicas can know.
     pub is_known: bool,
-    /// The token that stood there, which is dropped.
-    pub dropped: Option<Secret>,
+    /// The token that stood there, which is dropped, and its generation: told or not.
+    pub dropped: Option<(Secret, u32)>,
 }
 
 impl Tier {
-    /// Tells the other replicas of an act.
-    pub async fn tell(&self, subject: &Subject, act: Act, timeout: Duration) -> Told {
+    /// Tells the other replicas of an act of `at`: what came later stands.
+    pub async fn tell(&self, subject: &Subject, act: Act, at: Instant, timeout: Duration) -> Told {
         let Some(shared) = &self.0 else { return Told::default() };
         // What stands now is meant, not what a sign-in that is under way brings.
         let standing = match act {
             Act::Drop { .. } => self.look(subject).await.and_then(|known| known.token),
-            Act::Lift | Act::LiftWaits => None,
+            Act::Lift | Act::LiftWait | Act::LiftWaits => None,
         };
         let (act, dropped) = act.on(standing.map(|(entry, _)| entry));
         let until = shared.clock.now().mono + PATIENCE;
         loop {
             match self.lease(subject, timeout).await {
                 Leasing::Won(mut lease, known) => {
-                    let newest = known.token.map(|(entry, _)| entry.generation);
-                    // All have news of a newer one, which takes the place of what is dropped.
-                    let is_over = matches!(act, Act::Drop { generation } if newest.is_some_and(|newest| newest > generation));
-                    let is_known = is_over || lease.write(publication(act, shared.clock.now().mono)).await;
+                    let is_known = match publication(act, at, &known, shared.clock.now()) {
+                        Some(publication) => lease.write(publication).await,
+                        None => true,
+                    };
                     return Told { is_known, dropped };
                 }
-                Leasing::Alone => return Told::default(),
+                Leasing::Alone => return Told { is_known: false, dropped },
                 Leasing::Busy(_) => {}
             }
             let now = shared.clock.now().mono;
             if now >= until {
-                return Told::default();
+                return Told { is_known: false, dropped };
             }
             sleep_until(now + ASKED_EVERY).await;
         }
@@ -78,21 +80,39 @@ impl Tier {
 
 impl Act {
     /// With the token that stands there, which this replica may not have heard of.
-    fn on(self, standing: Option<TokenEntry>) -> (Self, Option<Secret>) {
+    fn on(self, standing: Option<TokenEntry>) -> (Self, Option<(Secret, u32)>) {
         match (self, standing) {
             (Self::Drop { generation }, Some(entry)) => {
-                (Self::Drop { generation: generation.max(entry.generation) }, Some(entry.access_token))
+                (Self::Drop { generation: generation.max(entry.generation) }, Some((entry.access_token, entry.generation)))
             }
-            (Self::Drop { .. }, None) | (Self::Lift | Self::LiftWaits, _) => (self, None),
+            (Self::Drop { .. }, None) | (Self::Lift | Self::LiftWait | Self::LiftWaits, _) => (self, None),
         }
     }
 }
 
-fn publication(act: Act, at: Instant) -> Publication {
-    let nothing = Publication { token: None, stop: None, merchant: None, at };
+/// What is to be written for an act of `at` where this stands; none where that came later, or there is nothing to take back.
+fn publication(act: Act, at: Instant, known: &Known, now: Moment) -> Option<Publication> {
+    let nothing = Publication { token: None, stop: None, merchant: None, at: now.mono };
+    let began = |ago: Duration| known.asked.mono.checked_sub(ago).unwrap_or(known.asked.mono);
+    let standing = known.stop.as_ref().and_then(|(entry, _)| entry.hold_of());
+    let is_younger = standing.is_some_and(|hold| began(hold.age(known.asked)) > at);
+    // Its age is told by how long it is kept yet.
+    let lifted = || StopEntry::lifted(KEPT, now.mono.saturating_duration_since(at));
     match act {
-        Act::Lift => Publication { stop: Some(StopEntry::lifted(KEPT)), ..nothing },
-        Act::Drop { generation } => Publication { stop: Some(StopEntry::dropped(generation, KEPT)), ..nothing },
-        Act::LiftWaits => Publication { merchant: Some(StopEntry::lifted(KEPT)), ..nothing },
+        Act::Lift => (!is_younger).then(|| Publication { stop: lifted(), ..nothing }),
+        Act::LiftWait => {
+            let is_wait = standing.is_some_and(SavedHold::is_wait);
+            (is_wait && !is_younger).then(|| Publication { stop: lifted(), ..nothing })
+        }
+        Act::Drop { generation } => {
+            // All have news of a newer one, which takes the place of what is dropped.
+            let newest = known.token.as_ref().map(|(entry, _)| entry.generation);
+            let is_over = newest.is_some_and(|newest| newest > generation);
+            (!is_over).then(|| Publication { stop: Some(StopEntry::dropped(generation, KEPT, known)), ..nothing })
+        }
+        Act::LiftWaits => {
+            let is_younger = known.merchant.as_ref().is_some_and(|(entry, kept)| began(entry.age(*kept)) > at);
+            (!is_younger).then(|| Publication { merchant: lifted(), ..nothing })
+        }
     }
 }

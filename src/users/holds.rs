@@ -65,6 +65,8 @@ struct Rare {
     doublings: u32,
     /// Transient failures since the last sign-in that succeeded.
     failures: u32,
+    /// When an operator last lifted what stood against the version that counts: what others know of before is void.
+    lifted: Option<Instant>,
 }
 
 /// A sign-in that succeeded.
@@ -94,7 +96,7 @@ impl Holds {
         self.remember(from, former, now, rules);
         let elsewhere = from.upstream != version.upstream;
         if let Some(rare) = &mut self.rare {
-            rare.failures = 0;
+            (rare.failures, rare.lifted) = (0, None);
             if elsewhere {
                 (rare.doublings, rare.rejected) = (0, None);
             }
@@ -189,7 +191,9 @@ impl Holds {
 
     /// Notes what another replica knows against the version that counts.
     pub fn told(&mut self, saved: SavedHold, now: Moment, rules: &Rules) {
-        if self.version.is_some_and(|version| version.mark() == saved.mark) {
+        let since = now.mono.checked_sub(saved.age(now)).unwrap_or(now.mono);
+        let is_lifted = self.rare.as_ref().and_then(|rare| rare.lifted).is_some_and(|lifted| since <= lifted);
+        if !is_lifted && self.version.is_some_and(|version| version.mark() == saved.mark) {
             self.current.told(CredentialHolds::of_saved(saved, now), rules);
         }
     }
@@ -238,18 +242,25 @@ impl Holds {
     pub fn lift(&mut self, now: Instant, rules: &Rules) -> Option<Stop> {
         let lifted = self.stopped(now, rules);
         self.current = CredentialHolds::default();
-        if let Some(rare) = &mut self.rare {
-            rare.failures = 0;
-        }
+        let rare = self.rare.get_or_insert_default();
+        (rare.failures, rare.lifted) = (0, Some(now));
         lifted
+    }
+
+    /// Lifts a wait that the vault asked for before `before`, and nothing else: what was counted against the credential stays so. Returns
+    /// what it was.
+    pub fn lift_wait(&mut self, before: Instant, now: Instant, rules: &Rules) -> Option<Stop> {
+        let lifted = self.stopped(now, rules).filter(|stop| matches!(*stop.failure, Failure::Throttled { .. }))?;
+        self.current.lift_wait(before).then_some(lifted)
     }
 
     /// The same, told by another replica: an operator lifted it at `lifted`, and what came later stands.
     pub fn lifted_elsewhere(&mut self, lifted: Instant) {
         // It is heard of again and again while it stands, and counts once.
-        if self.current.granted_elsewhere(lifted)
-            && let Some(rare) = &mut self.rare
-        {
+        let is_news = self.current.granted_elsewhere(lifted);
+        let rare = self.rare.get_or_insert_default();
+        rare.lifted = rare.lifted.max(Some(lifted));
+        if is_news {
             rare.failures = 0;
         }
     }

@@ -166,6 +166,13 @@ impl CredentialHolds {
         is_over
     }
 
+    /// An operator lifts a wait of the vault's that began by `before`; whether there was one.
+    pub(super) fn lift_wait(&mut self, before: Instant) -> bool {
+        let Some(known) = self.0.as_deref_mut() else { return false };
+        let is_wait = |pause: &Pause| pause.since <= before && matches!(*pause.failure, Failure::Throttled { .. });
+        known.pause.take_if(|pause| is_wait(pause)).is_some()
+    }
+
     /// What another replica knows: the longer wait counts, and the higher counts.
     pub(super) fn told(&mut self, theirs: Self, rules: &Rules) {
         let Some(theirs) = theirs.0 else { return };

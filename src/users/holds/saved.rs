@@ -39,6 +39,12 @@ impl SavedHold {
         Self { since, ..self }
     }
 
+    /// Whether the vault asked to wait, and refused nothing.
+    #[must_use]
+    pub fn is_wait(&self) -> bool {
+        matches!(self.failure, SavedFailure::UserThrottled { .. } | SavedFailure::MerchantThrottled { .. })
+    }
+
     /// How long ago that was, by the clock that it was begun by.
     #[must_use]
     pub fn age(&self, now: Moment) -> Duration {

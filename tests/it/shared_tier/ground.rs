@@ -35,6 +35,8 @@ pub(crate) struct Ground {
     pub(crate) sandbox: Sandbox,
     pub(crate) redis: Redis,
     pub(crate) files: TempDir,
+    /// Lines of no table.
+    pub(crate) top: String,
     /// Lines of `[vault]` beside `base_url`.
     pub(crate) vault: String,
     /// Lines of `[shared]` beside the keys; `url` where it is another than the server's own.
@@ -65,6 +67,7 @@ impl Ground {
             sandbox,
             redis,
             files,
+            top: String::new(),
             vault: String::new(),
             shared: String::new(),
             url,
@@ -109,9 +112,9 @@ impl Ground {
         let names =
             if self.shared.contains("name_key_file") { String::new() } else { format!("name_key_file = \"{at}/names\"\n") };
         format!(
-            "[vault]\nbase_url = \"{vault}\"\n{}\n[grpc]\nlisten = \"127.0.0.1:0\"\nlame_duck = \"0s\"\n[admin]\nlisten = \"127.0.0.1:0\"\n\
+            "{}\n[vault]\nbase_url = \"{vault}\"\n{}\n[grpc]\nlisten = \"127.0.0.1:0\"\nlame_duck = \"0s\"\n[admin]\nlisten = \"127.0.0.1:0\"\n\
              [shared]\nurl = \"{url}\"\n{names}keys = [{keys}]\n{}\n{}",
-            self.vault, self.shared, self.users
+            self.top, self.vault, self.shared, self.users
         )
     }
 

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use serde_json::Value;
 use token_broker_sandbox::Fault;
 use tokio::time::sleep;
@@ -146,4 +147,103 @@ async fn a_token_is_dropped_by_a_replica_that_has_not_heard_of_it_and_while_the_
     assert_ne!(renewed["user"]["token"]["token_id"].as_str(), Some(&*before.token_id));
     ground.sandbox.wait_for("a sign-out", PATIENCE, |stats| stats.signouts == 1).await;
     assert!(!ground.sandbox.is_live(&before.access_token));
+}
+
+/// Writes are refused from now on, and reads are not.
+fn fill(ground: &Ground) {
+    ground.redis.command("CONFIG SET maxmemory-policy noeviction");
+    ground.redis.command("CONFIG SET maxmemory 1");
+}
+
+#[tokio::test]
+async fn a_drop_lifts_neither_hold_nor_floor() {
+    let mut ground = Ground::new().await;
+    ground.vault = "min_sign_in_interval = \"60s\"\n".to_owned();
+    let one = replica(&mut ground, "one").await;
+    token(&caller(&one.endpoint())).await;
+    done(&ground, "one", "drop", &["--number", NUMBER]).await;
+    // One that has never met the user learns of it from the server.
+    let stranger = ground.process().await;
+    let hurried = caller(&stranger.endpoint()).timeout(Duration::from_millis(500));
+    hurried.token(MERCHANT, NUMBER).await.expect_err("is too soon");
+    hurried
+        .token(MERCHANT, NUMBER)
+        .await
+        .map_err(Said::of)
+        .expect_err("is too soon")
+        .check(Code::Unavailable, "SIGN_IN_TOO_SOON");
+    assert_eq!(ground.sandbox.sign_ins(), 1);
+
+    let mut ground = Ground::new().await;
+    ground.sandbox.set_password(MERCHANT, NUMBER, "another");
+    let one = replica(&mut ground, "one").await;
+    refused(&one).await;
+    for _ in 0..2 {
+        done(&ground, "one", "drop", &["--number", NUMBER]).await;
+        refused(&ground.process().await).await;
+    }
+    assert_eq!(ground.sandbox.sign_ins(), 1);
+}
+
+#[tokio::test]
+async fn a_refusal_that_comes_after_a_lift_holds() {
+    let mut ground = Ground::new().await;
+    let (one, other) = (replica(&mut ground, "one").await, replica(&mut ground, "other").await);
+    ground.sandbox.script(Fault::refusal(11, "WRONG_LOGIN_OR_PASSWORD_EXCEPTION", "").after(Duration::from_secs(1)));
+    let lifting = async {
+        ground.sandbox.wait_for_sign_ins(1, PATIENCE).await;
+        // It waits for the lock.
+        done(&ground, "one", "lift-hold", &["--number", NUMBER]).await
+    };
+    let ((), lifted) = tokio::join!(refused(&other), lifting);
+    assert_eq!(lifted["reach"], "all_replicas", "{lifted}");
+    refused(&one).await;
+    refused(&other).await;
+    assert_eq!(ground.sandbox.sign_ins(), 1, "what is lifted was said before");
+}
+
+#[tokio::test]
+async fn an_act_that_cannot_be_told_is_not_undone_by_what_stands_there() {
+    let mut ground = Ground::new().await;
+    ground.vault = "min_sign_in_interval = \"0s\"\n".to_owned();
+    let one = replica(&mut ground, "one").await;
+    let client = caller(&one.endpoint());
+    let before = token(&client).await;
+    fill(&ground);
+    let dropped = done(&ground, "one", "drop", &["--number", NUMBER]).await;
+    assert_eq!((&dropped["reach"], dropped["token_id"].as_str()), (&Value::from("this_replica"), Some(&*before.token_id)));
+    assert_ne!(token(&client).await.token_id, before.token_id);
+    assert_eq!(ground.sandbox.sign_ins(), 2);
+
+    let mut ground = Ground::new().await;
+    ground.sandbox.set_password(MERCHANT, NUMBER, "another");
+    let one = replica(&mut ground, "one").await;
+    refused(&one).await;
+    fill(&ground);
+    let lifted = done(&ground, "one", "lift-hold", &["--number", NUMBER]).await;
+    assert_eq!((&lifted["reach"], lifted["lifted"].is_object()), (&Value::from("this_replica"), true), "{lifted}");
+    refused(&one).await;
+    assert_eq!(ground.sandbox.sign_ins(), 2, "one more try");
+    refused(&one).await;
+    assert_eq!(ground.sandbox.sign_ins(), 2, "and no more");
+}
+
+#[tokio::test]
+async fn a_lift_is_heard_by_a_replica_that_remembers_the_hold_from_before_its_restart() {
+    let mut ground = Ground::new().await;
+    ground.sandbox.set_password(MERCHANT, NUMBER, "another");
+    let one = replica(&mut ground, "one").await;
+    ground.top = format!("state_directory = \"{}/state\"\n", ground.files.path().display());
+    let mut other = replica(&mut ground, "other").await;
+    refused(&other).await;
+    other.signal(Signal::TERM);
+    other.ended(PATIENCE).await;
+    let other = replica(&mut ground, "other").await;
+    refused(&one).await;
+    done(&ground, "one", "lift-hold", &["--number", NUMBER]).await;
+    let began = Instant::now();
+    while ground.sandbox.sign_ins() == 1 {
+        assert!(began.elapsed() < PATIENCE, "it is held there still");
+        refused(&other).await;
+    }
 }
