@@ -12,7 +12,7 @@ staged=$(mktemp -d)
 trap 'rm -rf "$staged"' EXIT
 mkdir "$staged/$name"
 cp "$here"/*.go "$here/go.mod" "$here/README.md" "$here"/../../LICENSE-* "$staged/$name"
-cp -r "$here/tokenbrokerv1" "$here/debian-modules" "$staged/$name"
+cp -r "$here/tokenbrokerv1" "$here/tokenbrokertest" "$here/debian-modules" "$staged/$name"
 # The same bytes for the same sources.
 tar --sort=name --owner=0 --group=0 --numeric-owner --mtime=@0 -C "$staged" -cf - "$name" | gzip -n > "$out/$name.tar.gz"
 echo "$out/$name.tar.gz"

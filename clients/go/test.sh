@@ -18,3 +18,7 @@ go vet ./...
 # The race detector is C.
 case " $* " in *" -race "*) export CGO_ENABLED=1 ;; esac
 go test "$@" ./...
+# go tells of what was skipped with -v alone.
+for variable in TOKEN_BROKER_SANDBOX_PROGRAM TOKEN_BROKER_PROGRAM; do
+  [ -n "${!variable:-}" ] || echo "skipped: tokenbrokertest with the real programs, since $variable is not set"
+done

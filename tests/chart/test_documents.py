@@ -20,6 +20,7 @@ PAGES = [
     "docs/operations.md",
     "docs/runbook.md",
     "docs/authentication.md",
+    "docs/testing.md",
     "sandbox/README.md",
 ]
 # What is a matter of this project, in the place where a command begins.

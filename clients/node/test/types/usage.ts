@@ -1,6 +1,7 @@
 // What users write, held to the types: compiled, never run.
 
 import { ConfigurationError, ErrorReason, Token, TokenBrokerError, TokenRejected, TokenSource } from 'token-broker-client';
+import { TestBroker } from 'token-broker-client/testing';
 
 const source = new TokenSource({ endpoints: ['http://127.0.0.1:50051'], timeoutMs: 15_000, useProxy: false });
 
@@ -32,3 +33,13 @@ export function told(error: unknown): string {
 new TokenSource({ endpoint: 'http://127.0.0.1:50051' });
 // @ts-expect-error a token is only had from a source
 new Token();
+
+export async function tried(): Promise<string> {
+  const broker: TestBroker = await TestBroker.start({ sandboxArguments: ['--lifetime', '20s'] });
+  const [merchantId, number] = broker.newUser();
+  const token: Token = await new TokenSource({ endpoints: broker.endpoint }).token(...broker.newUser());
+  const { revoked } = await broker.control('revoke', { access_token: token.accessToken });
+  await broker.dropFaults();
+  await broker.close();
+  return `${merchantId} ${number} ${broker.vaultUrl} ${broker.merchantId} ${revoked} ${await broker.control('stats')}`;
+}
