@@ -76,7 +76,7 @@ pub(super) fn renewed(answer: &proto::RenewTokenResponse) -> Said {
 /// What came of a drop.
 pub(super) fn dropped(answer: &proto::DropTokenResponse) -> Said {
     let text = if answer.token_id.is_empty() {
-        "there was no token to drop".to_owned()
+        format!("there was no token to drop: {}", reach_text(answer.reach()))
     } else {
         let signs_out = if answer.signs_out { ", and the vault is asked to end it" } else { "" };
         format!("dropped {}{signs_out}: {}", answer.token_id, reach_text(answer.reach()))
@@ -93,7 +93,7 @@ pub(super) fn lifted(answer: &proto::LiftHoldResponse) -> Said {
             format!("lifted: {}{}\n{}; the next call tries once more", stop.reason, until(stop, now), reach_text(answer.reach()))
         }
         None if answer.reach() == Reach::AllReplicas => "nothing stopped this user here; what did elsewhere is lifted".to_owned(),
-        None => "nothing stopped this user".to_owned(),
+        None => format!("nothing stopped this user by itself: {}", reach_text(answer.reach())),
     };
     Said::new(&text, json!({ "lifted": failure_json(answer.lifted.as_ref()), "reach": reach(answer.reach()) }))
 }
@@ -105,7 +105,7 @@ pub(super) fn lifted_waits(answer: &proto::LiftWaitsResponse) -> Said {
     let single =
         (answer.users > 0).then(|| format!("those of {} user{}", answer.users, if answer.users == 1 { "" } else { "s" }));
     let text = match (whole, single) {
-        (None, None) => "nothing of this merchant waits for the vault".to_owned(),
+        (None, None) => format!("nothing of this merchant waits for the vault: {}", reach_text(answer.reach())),
         (Some(whole), Some(single)) => format!("lifted: {whole}, and {single}\n{}", reach_text(answer.reach())),
         (Some(one), None) | (None, Some(one)) => format!("lifted: {one}\n{}", reach_text(answer.reach())),
     };

@@ -5,7 +5,7 @@
 use super::{reader::Reader, values::OperatorConfig};
 
 /// Longest path of a Unix socket, in bytes, less the longest end that it has while it is made (unix(7): 108 with a zero).
-const PATH_MAX: usize = 107 - ".4194304".len();
+const PATH_MAX: usize = 107 - ".4194304/s".len();
 /// Root may read the broker's memory anyhow.
 const UIDS: [u32; 1] = [0];
 

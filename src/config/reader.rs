@@ -278,9 +278,10 @@ impl<'f, 'i> Reader<'f, 'i> {
                 self.wrong_type(at, key, &value, "an integer", "write digits, without quotes");
                 return None;
             };
-            let uid = u32::from_str_radix(value.as_str(), value.radix()).ok();
+            // The highest stands for nobody, and is what the kernel says where it knows none.
+            let uid = u32::from_str_radix(value.as_str(), value.radix()).ok().filter(|uid| *uid < u32::MAX);
             if uid.is_none() {
-                self.fault(at, key, format!("is no user's id: give a number from 0 to {}", u32::MAX));
+                self.fault(at, key, format!("is no user's id: give a number from 0 to {}", u32::MAX - 1));
             }
             uid
         };

@@ -144,7 +144,7 @@ fn key(asked: &Asked, keys: &[Asked]) -> Object {
         Shape::Choice(words) => object.with("enum", words.clone()),
         Shape::Texts => object.with("type", "array").with("items", json!({ "type": "string" })),
         Shape::Uids => {
-            let uid = json!({ "type": "integer", "minimum": 0, "maximum": u32::MAX });
+            let uid = json!({ "type": "integer", "minimum": 0, "maximum": u32::MAX - 1 });
             object.with("type", "array").with("items", uid)
         }
         Shape::OneOrMore => object.with("type", json!(["string", "array"])).with("items", json!({ "type": "string" })),

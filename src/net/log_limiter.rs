@@ -34,13 +34,18 @@ impl LogLimiter {
     }
 
     /// The same without anything new.
-    pub(super) fn rest(&mut self) -> Option<u64> {
+    pub fn rest(&mut self) -> Option<u64> {
         let now = self.clock.now().mono;
         if self.untold == 0 || self.next.is_some_and(|next| now < next) {
             return None;
         }
         self.next = Some(now + TOLD_EVERY);
         Some(std::mem::take(&mut self.untold))
+    }
+
+    /// What is left to be told at the end, whatever was told when.
+    pub fn last(&mut self) -> Option<u64> {
+        Some(std::mem::take(&mut self.untold)).filter(|untold| *untold > 0)
     }
 
     pub(super) fn due(&self) -> Option<Instant> {

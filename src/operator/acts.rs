@@ -7,11 +7,12 @@ use std::{
     collections::HashMap,
     mem,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
+    time::Duration,
 };
 
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Response, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
@@ -28,12 +29,18 @@ use crate::{
     telemetry::audit::{Audit, OperatorAct, Verdict},
     tokens::token::TokenId,
     user::{MerchantId, UserKey},
+    users::shares::Shed,
 };
 
 /// Most acts at once: those whose clients went away count too.
 const ACTS_MAX: usize = 32;
+/// How long an act waits for its place: those who renew may wait for the vault for minutes.
+const PLACE_PATIENCE: Duration = Duration::from_secs(1);
 /// Most strangers whose refusals are counted each; a machine has few users. All beyond share a count.
 const STRANGERS_MAX: usize = 64;
+
+/// Acts of somebody who may not, by user: how many, whose the last was, and what.
+type Refusals = HashMap<Option<u32>, (LogLimiter, Peer, &'static str)>;
 
 /// What acts are done with.
 #[derive(Debug)]
@@ -44,8 +51,8 @@ pub struct Operating {
     /// Of lists.
     pub(super) order: Order,
     places: Arc<Semaphore>,
-    /// By user, none for those beyond the bound.
-    refusals: Mutex<HashMap<Option<u32>, LogLimiter>>,
+    /// None is for users beyond the bound.
+    refusals: Mutex<Refusals>,
 }
 
 impl Operating {
@@ -57,10 +64,33 @@ impl Operating {
     }
 
     /// Counts an act of somebody who may not; for how many it is to be told of, if it is: one user's first at once, then once a minute.
-    fn count_refusal(&self, uid: u32) -> Option<u64> {
-        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_counted = refusals.len() < STRANGERS_MAX || refusals.contains_key(&Some(uid));
-        refusals.entry(is_counted.then_some(uid)).or_insert_with(|| LogLimiter::new(&self.clock)).happened(1)
+    fn count_refusal(&self, peer: Peer, act: &'static str) -> Option<u64> {
+        let mut refusals = self.refusals();
+        let is_counted = refusals.len() < STRANGERS_MAX || refusals.contains_key(&Some(peer.uid));
+        let counted = refusals.entry(is_counted.then_some(peer.uid));
+        let (limiter, last_peer, last_act) = counted.or_insert_with(|| (LogLimiter::new(&self.clock), peer, act));
+        (*last_peer, *last_act) = (peer, act);
+        limiter.happened(1)
+    }
+
+    fn refusals(&self) -> MutexGuard<'_, Refusals> {
+        self.refusals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells of refusals that were counted and not told yet, where their minute is over; at the end, of all.
+    pub(super) fn tell_refusals(&self, at_the_end: bool) {
+        let untold: Vec<_> = self
+            .refusals()
+            .values_mut()
+            .filter_map(|(limiter, peer, act)| {
+                let count = if at_the_end { limiter.last() } else { limiter.rest() };
+                count.map(|count| (count, *peer, *act))
+            })
+            .collect();
+        for (count, peer, act) in untold {
+            let mut refused = UnderWay { operating: self, peer, about: About::of(act), is_told: false };
+            refused.tell(Verdict::Denied, Reason::CallerNotAllowed.as_str(), count);
+        }
     }
 
     /// Runs an act to its end, whoever waits for it; only `abort`, the end of the process, breaks it off.
@@ -69,8 +99,12 @@ impl Operating {
         (tasks, abort): (&TaskTracker, &CancellationToken),
         act: Pin<Box<dyn Future<Output = Result<Response<T>, Status>> + Send>>,
     ) -> Result<Response<T>, Status> {
-        // It is never closed.
-        let place = Arc::clone(&self.places).acquire_owned().await.ok();
+        let Ok(Ok(place)) = timeout(PLACE_PATIENCE, Arc::clone(&self.places).acquire_owned()).await else {
+            return Err(status::from_error(
+                &BrokerError::Overloaded { why: Shed::Full, wait: PLACE_PATIENCE },
+                &RequestId::random(),
+            ));
+        };
         let abort = abort.clone();
         let running = tasks.spawn(async move {
             let _place = place;
@@ -150,7 +184,7 @@ pub(super) async fn told<T>(
     let id = RequestId::random();
     let mut under_way = UnderWay { operating, peer, about, is_told: false };
     if !is_allowed {
-        match operating.count_refusal(peer.uid) {
+        match operating.count_refusal(peer, under_way.about.act) {
             Some(count) => under_way.tell(Verdict::Denied, Reason::CallerNotAllowed.as_str(), count),
             None => under_way.is_told = true,
         }

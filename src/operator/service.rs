@@ -2,7 +2,7 @@
 //!
 //! Must never take more connections than a few, keep one for long, nor hold up the end of the process.
 
-use std::{future::Future, pin::pin, sync::Arc, time::Duration};
+use std::{collections::HashMap, future::Future, pin::pin, sync::Arc, time::Duration};
 
 use hyper::{rt::Executor, server::conn::http2};
 use hyper_util::{
@@ -13,7 +13,7 @@ use tokio::{
     net::UnixStream,
     sync::{OwnedSemaphorePermit, Semaphore},
     task::spawn_blocking,
-    time::sleep,
+    time::{MissedTickBehavior, interval, sleep},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Request, Response, Status};
@@ -53,6 +53,10 @@ const HEADER_LIST_MAX: u32 = 16 * 1024;
 const REQUEST_MAX: usize = 4 * 1024;
 /// How long a renewal may take that names no deadline: as callers' calls by default.
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
+/// Once the broker ends, a connection on which nothing is under way is left open for this long.
+const LEAVE: Duration = Duration::from_secs(1);
+/// So often the refusals of strangers are told that no other has brought up.
+const REFUSALS_TOLD_EVERY: Duration = Duration::from_secs(60);
 /// Pause after an accept that failed: what is short, such as descriptors, is not there again at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -60,12 +64,18 @@ impl Operating {
     /// Serves the socket until the shutdown begins, and its connections, on `tasks`, until they end.
     pub async fn serve(self: Arc<Self>, socket: OperatorSocket, tasks: TaskTracker, shutdown: Shutdown) {
         info!(path = %socket.path().display(), "an operator can act on users");
-        let (operators, strangers) = (Arc::new(Semaphore::new(CONNECTIONS_MAX)), Arc::new(Semaphore::new(STRANGERS_MAX)));
+        let (mut operators, strangers) = (HashMap::new(), Arc::new(Semaphore::new(STRANGERS_MAX)));
+        let mut minute = interval(REFUSALS_TOLD_EVERY);
+        minute.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut failed, mut full) = (LogLimiter::new(&self.clock), LogLimiter::new(&self.clock));
         loop {
             let accepted = tokio::select! {
                 biased;
-                () = shutdown.goaway.cancelled() => return,
+                () = shutdown.goaway.cancelled() => return self.tell_refusals(true),
+                _ = minute.tick() => {
+                    self.tell_refusals(false);
+                    continue;
+                }
                 accepted = socket.listener.accept() => accepted,
             };
             let found = accepted.and_then(|(stream, _)| Peer::of(&stream).map(|peer| (stream, peer)));
@@ -80,8 +90,14 @@ impl Operating {
                 }
             };
             let is_allowed = socket.allowed.lets(peer.uid);
-            let (places, age) = if is_allowed { (&operators, AGE) } else { (&strangers, STRANGERS_AGE) };
-            match Arc::clone(places).try_acquire_owned() {
+            // Of those who may, who are few, each has places of its own: none keeps the others out.
+            let (places, age) = if is_allowed {
+                let own = operators.entry(peer.uid).or_insert_with(|| Arc::new(Semaphore::new(CONNECTIONS_MAX)));
+                (Arc::clone(own), AGE)
+            } else {
+                (Arc::clone(&strangers), STRANGERS_AGE)
+            };
+            match places.try_acquire_owned() {
                 Ok(place) => {
                     let (operating, tasks, abort) = (Arc::clone(&self), tasks.clone(), shutdown.abort.clone());
                     let session = Session { operating, peer, is_allowed, tasks: tasks.clone(), abort };
@@ -119,7 +135,7 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Beside {
 
 impl Session {
     async fn serve(self, stream: UnixStream, _place: OwnedSemaphorePermit, age: Duration, goaway: CancellationToken) {
-        let (tasks, abort) = (self.tasks.clone(), self.abort.clone());
+        let (tasks, abort, is_allowed) = (self.tasks.clone(), self.abort.clone(), self.is_allowed);
         let service = OperatorServiceServer::new(self).max_decoding_message_size(REQUEST_MAX);
         let mut builder = http2::Builder::new(Beside(tasks));
         builder
@@ -136,10 +152,16 @@ impl Session {
                 return;
             }
             () = sleep(age) => return,
-            () = goaway.cancelled() => serving.as_mut().graceful_shutdown(),
+            () = goaway.cancelled() => {}
         }
+        if !is_allowed {
+            return;
+        }
+        serving.as_mut().graceful_shutdown();
         tokio::select! {
             _ended = serving => {}
+            // One that says nothing must not hold the process's end up; what was begun goes on without it.
+            () = sleep(LEAVE) => {}
             () = abort.cancelled() => {}
         }
     }
@@ -157,6 +179,10 @@ impl Session {
     where
         F: Future<Output = Result<Response<T>, Status>> + Send + 'static,
     {
+        if !self.is_allowed {
+            // It is refused at once, and takes nobody's place.
+            return Box::pin(act(self.clone())).await;
+        }
         self.operating.detached((&self.tasks, &self.abort), Box::pin(act(self.clone()))).await
     }
 

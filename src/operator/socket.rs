@@ -4,9 +4,9 @@
 //! believe what a client says of itself.
 
 use std::{
-    fs::{self, Permissions},
+    fs::{self, DirBuilder, Permissions},
     io,
-    os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
+    os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -90,7 +90,7 @@ impl OperatorSocket {
         let (path, allowed) = (config.socket.clone(), Allowed::new(&config.uids));
         let mode = if allowed.has_others() { MODE_FOR_OTHERS } else { MODE };
         match listen(&path, mode).await {
-            Ok(listener) => Ok(Self { listener, allowed, node: node(&path), path }),
+            Ok((listener, node)) => Ok(Self { listener, allowed, node, path }),
             Err(why) => Err(SocketError { path, why }),
         }
     }
@@ -111,12 +111,16 @@ impl Drop for OperatorSocket {
     }
 }
 
-fn node(path: &Path) -> Option<(u64, u64)> {
+/// What is at a path, by the file system's device and number.
+type Node = Option<(u64, u64)>;
+
+fn node(path: &Path) -> Node {
     fs::symlink_metadata(path).ok().map(|found| (found.dev(), found.ino()))
 }
 
-/// Made under another name, and moved to its own once its mode is set: between the two calls it would be open to whom the umask lets.
-async fn listen(path: &Path, mode: u32) -> Result<UnixListener, String> {
+/// Made in a directory of ours alone, and moved to its place once its mode is set: between the two calls it would be open to whom the umask
+/// lets, and its name could be made to lead elsewhere. With what it is, by which it is known again.
+async fn listen(path: &Path, mode: u32) -> Result<(UnixListener, Node), String> {
     if let Ok(found) = fs::symlink_metadata(path) {
         if !found.file_type().is_socket() {
             return Err("something else than a socket is there: remove it, or name another path".to_owned());
@@ -135,20 +139,23 @@ async fn listen(path: &Path, mode: u32) -> Result<UnixListener, String> {
     if !parent.is_dir() {
         return Err(format!("{} is no directory: make it, for the broker's user alone", parent.display()));
     }
-    let mut making = path.as_os_str().to_owned();
-    making.push(format!(".{}", std::process::id()));
-    let making = PathBuf::from(making);
+    let mut ours = path.as_os_str().to_owned();
+    ours.push(format!(".{}", std::process::id()));
+    let (ours, making) = (PathBuf::from(&ours), PathBuf::from(ours).join("s"));
     let made = || {
-        fs::remove_file(&making).ok();
+        // Of a process that had the same number.
+        drop((fs::remove_file(&making), fs::remove_dir(&ours)));
+        DirBuilder::new().mode(0o700).create(&ours)?;
         let listener = UnixListener::bind(&making)?;
         fs::set_permissions(&making, Permissions::from_mode(mode))?;
+        let node = node(&making);
         fs::rename(&making, path)?;
-        Ok(listener)
+        Ok((listener, node))
     };
-    made().map_err(|error: io::Error| {
-        fs::remove_file(&making).ok();
-        format!("{error}: have the broker's user write to its directory, or name another path")
-    })
+    let made = made()
+        .map_err(|error: io::Error| format!("{error}: have the broker's user write to its directory, or name another path"));
+    drop((fs::remove_file(&making), fs::remove_dir(&ours)));
+    made
 }
 
 #[cfg(test)]

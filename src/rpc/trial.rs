@@ -27,7 +27,13 @@ pub async fn tell_every_minute(live: Live, metrics: Arc<Metrics>, closing: Cance
     loop {
         tokio::select! {
             biased;
-            () = closing.cancelled() => return,
+            () = closing.cancelled() => {
+                let rest = since();
+                if trials.any() && rest > 0 {
+                    tell(trials, rest);
+                }
+                return;
+            }
             _ = minute.tick() => if trials.any() { tell(trials, since()) },
             // What is in force lives as long as this does.
             _ = changes.changed() => {

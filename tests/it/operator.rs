@@ -336,20 +336,39 @@ async fn only_the_own_user_root_and_who_is_listed_may_act_and_every_refusal_is_t
     let listed = STRANGER - 1;
     let ground = Ground::new(&format!("uids = [{listed}]"), "", &one()).await;
     let (code, stdout, stderr) = strangers(&ground, listed).await;
-    assert_eq!((code, stdout.trim(), stderr.as_str()), (Some(0), "nothing stopped this user", ""));
+    assert_eq!(
+        (code, stdout.trim(), stderr.as_str()),
+        (Some(0), "nothing stopped this user by itself: at this replica alone; do the same at the others", "")
+    );
     let (code, stdout, stderr) = strangers(&ground, STRANGER).await;
     assert_eq!((code, stdout.as_str()), (Some(1), ""));
     assert!(stderr.contains("CALLER_NOT_ALLOWED: user 65534 is no operator of this broker"), "{stderr}");
     ground.broker.line_like("an act of somebody who is no operator was refused").await;
-    // However often it tries: the first in a minute has a line, and the others are counted into the next.
+    // However often it tries: the first in a minute has a line, and the others are counted into the next, which the end brings.
     for _ in 0..3 {
         assert_eq!(strangers(&ground, STRANGER).await.0, Some(1));
     }
     let acts = ground.acts().await;
-    let told: Vec<_> = acts.iter().map(|act| (act["uid"].as_u64(), act["verdict"].as_str(), act["reason"].as_str())).collect();
+    let told: Vec<_> = acts
+        .iter()
+        .map(|act| (act["uid"].as_u64(), act["verdict"].as_str(), act["reason"].as_str(), act["count"].as_u64()))
+        .collect();
     let (listed, stranger) = (Some(u64::from(listed)), Some(u64::from(STRANGER)));
-    assert_eq!(told, [(listed, Some("allowed"), Some("")), (stranger, Some("denied"), Some("CALLER_NOT_ALLOWED"))]);
+    let denied = |count| (stranger, Some("denied"), Some("CALLER_NOT_ALLOWED"), count);
+    assert_eq!(told, [(listed, Some("allowed"), Some(""), None), denied(None), denied(Some(3))]);
     assert!(acts[1]["number"].is_null(), "what a stranger asks for is not looked at");
+}
+
+#[tokio::test]
+async fn a_connection_that_says_nothing_holds_no_end_up() {
+    let mut ground = Ground::new("", "", &one()).await;
+    let silent = tokio::net::UnixStream::connect(ground.socket()).await.expect("connects");
+    ground.done("user", &[]).await;
+    let began = Instant::now();
+    ground.broker.signal(Signal::TERM);
+    ground.broker.ended(PATIENCE).await;
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    drop(silent);
 }
 
 #[tokio::test]

@@ -1,0 +1,81 @@
+//! What an entry says of a token's life and of a wait, whatever the clocks say, and that bytes are read as they were written.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::clock::{Clock as _, SystemClock};
+
+fn secs(secs: u64) -> Duration {
+    Duration::from_secs(secs)
+}
+
+fn entry(expires: SystemTime) -> TokenEntry {
+    TokenEntry {
+        generation: 7,
+        expires,
+        left: secs(90),
+        age: secs(10),
+        lifetime: secs(100),
+        gave: secs(95),
+        doublings: 2,
+        bounded: true,
+        scope: "a b".to_owned(),
+        access_token: Secret::from("to\"k\\en"),
+    }
+}
+
+#[test]
+fn the_least_that_any_clock_says_is_left() {
+    let now = SystemClock.now();
+    for (kept, by_wall, left, began_ago) in [
+        (secs(90), 90, secs(90), secs(10)),
+        (secs(50), 50, secs(50), secs(50)),
+        // Its clock is behind that of who signed in, or ahead.
+        (secs(50), 350, secs(50), secs(50)),
+        (secs(50), 20, secs(20), secs(50)),
+        // The server keeps it for longer than it was told.
+        (secs(5_000), 350, secs(90), secs(10)),
+        (secs(0), 350, secs(0), secs(100)),
+    ] {
+        let entry = entry(now.wall + secs(by_wall));
+        assert_eq!((entry.left_at(kept, now), entry.began_ago(kept)), (left, began_ago), "{kept:?} {by_wall}");
+    }
+    assert_eq!(entry(now.wall - secs(1)).left_at(secs(50), now), Duration::ZERO, "past by the wall clock is past");
+}
+
+#[test]
+fn a_wait_is_believed_no_further_than_it_was_sealed_for() {
+    let hold = |kept| StopEntry::pause(kept).0.stands(secs(3_600));
+    assert_eq!((hold(secs(5)), StopEntry::merchant(String::new(), secs(7)).0.stands(secs(3_600))), (secs(5), secs(7)));
+    assert_eq!(StopEntry::pause(secs(5)).0.stands(secs(2)), secs(2), "as the server counts");
+}
+
+#[test]
+fn what_no_vault_gives_is_no_token() {
+    let good = entry(SystemTime::UNIX_EPOCH + secs(1_800_000_000));
+    assert_eq!(TokenEntry::read(&good.write()), Some(good.clone()));
+    let spoilt = [
+        TokenEntry { access_token: Secret::from(""), ..good.clone() },
+        TokenEntry { access_token: Secret::from("a b"), ..good.clone() },
+        TokenEntry { access_token: Secret::from("a\nb"), ..good.clone() },
+        TokenEntry { access_token: Secret::from("x".repeat(TOKEN_BYTES_MAX + 1)), ..good.clone() },
+        TokenEntry { left: LIFETIME_MAX + secs(1), ..good.clone() },
+        TokenEntry { lifetime: LIFETIME_MAX + secs(1), ..good.clone() },
+    ];
+    for spoilt in spoilt {
+        assert_eq!(TokenEntry::read(&spoilt.write()), None);
+    }
+    let bytes = good.write();
+    for length in 0..NUMBERS_BYTES + good.scope.len() + 1 {
+        assert_eq!(TokenEntry::read(&bytes[..length]), None, "{length}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn what_is_read_is_what_was_written(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        if let Some(entry) = TokenEntry::read(&bytes) {
+            prop_assert_eq!(entry.write().to_vec(), bytes);
+        }
+    }
+}
