@@ -15,6 +15,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -42,6 +43,8 @@ type realBroker struct {
 	calls    int
 	failures []error
 	pushback []string
+	// Whether it answers without a token.
+	isEmpty bool
 	// Of the last call.
 	authorization, certificate string
 }
@@ -65,6 +68,9 @@ func (b *realBroker) GetToken(ctx context.Context, request *pb.GetTokenRequest) 
 			b.pushback = b.pushback[1:]
 		}
 		return nil, failure
+	}
+	if b.isEmpty {
+		return &pb.GetTokenResponse{}, nil
 	}
 	return &pb.GetTokenResponse{Token: answered(fmt.Sprintf("%s %d", b.address, b.calls), time.Hour, 0)}, nil
 }
@@ -98,7 +104,7 @@ func brokersOf(t *testing.T, options Options) *brokers {
 	if err != nil {
 		t.Fatal(err)
 	}
-	made := newBrokers(options, endpoints, 10*time.Second)
+	made := newBrokers(options, endpoints, 10*time.Second, func() float64 { return 0.5 })
 	t.Cleanup(made.close)
 	return made
 }
@@ -169,6 +175,46 @@ func TestTheBrokersPushbackIsObeyed(t *testing.T) {
 		equal(t, status.Code(err), c.want)
 		equal(t, b.calls, c.calls)
 	}
+}
+
+func TestAnAnswerWithoutATokenIsTheBrokersFault(t *testing.T) {
+	b := serve(t)
+	b.isEmpty = true
+	made := brokersOf(t, Options{Endpoints: []string{"http://" + b.address}})
+	_, err := made.call(someUser, nil)
+	equal(t, status.Code(err), codes.Internal)
+	equal(t, errorOf(err).IsPermanent(), true)
+}
+
+func TestAFirstCallThatCloseOvertakesLeavesNothingBehind(t *testing.T) {
+	looksNothingUp := func() {
+		t.Helper()
+		stacks := make([]byte, 1<<20)
+		for late := time.Now().Add(5 * time.Second); ; runtime.Gosched() {
+			if !strings.Contains(string(stacks[:runtime.Stack(stacks, true)]), "(*looking).run(") {
+				return
+			}
+			equal(t, time.Now().Before(late), true)
+		}
+	}
+	looksNothingUp() // no channel of another test's, either
+	made := brokersOf(t, Options{Endpoints: []string{"http://127.0.0.1:1"}})
+	made.close()
+	_, err := made.take(context.Background())
+	equal(t, status.Code(err), codes.Canceled)
+	equal(t, made.channel == nil, true)
+	looksNothingUp()
+}
+
+func TestRepeatsAreSpreadByTheSourcesOwnJitter(t *testing.T) {
+	b := serve(t)
+	b.failures = []error{status.Error(codes.Unavailable, "gone"), status.Error(codes.Unavailable, "gone")}
+	made := brokersOf(t, Options{Endpoints: []string{"http://" + b.address}})
+	draws := 0
+	made.jitter = func() float64 { draws++; return 0 }
+	_, err := made.call(someUser, nil)
+	equal(t, err == nil, true)
+	equal(t, draws, 2)
 }
 
 // authority is a CA of a test.
@@ -268,9 +314,12 @@ func TestTheTokenFileIsReadForEachCall(t *testing.T) {
 		}
 		equal(t, b.authorization, "Bearer "+token)
 	}
-	write(t, tokenFile, []byte("\n"))
-	if _, err := made.call(someUser, nil); !errors.As(err, &failure) || !strings.Contains(failure.Error(), "holds no token") {
-		t.Fatal(err)
+	for _, none := range []string{"", "\n", "s3cret\nb", "s3cret b", "s3cret\tb", "s3cret\x7f", "s3cr\u00e9t"} {
+		write(t, tokenFile, []byte(none))
+		_, err := made.call(someUser, nil)
+		if !errors.As(err, &failure) || failure.Kind != KindConfiguration || strings.Contains(failure.Error(), "s3cr") {
+			t.Fatalf("%q: %v", none, err)
+		}
 	}
 }
 
