@@ -89,7 +89,7 @@ func newDialer(useProxy bool, endpoints []endpoint) dialer {
 	return made
 }
 
-// proxy is the one for this host and port, if there is one. What can't be used is told without its URL, which may hold a password.
+// proxy is the one for this host and port, if there is one. What can't be used is told without its URL: it may hold a password.
 func (d dialer) proxy(address string) (*url.URL, *Error) {
 	if d.proxies == nil {
 		return nil, nil

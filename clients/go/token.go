@@ -14,8 +14,8 @@ const (
 	digitsShown = 4
 )
 
-// User is whose tokens are wanted: a number at a merchant. Must never show the number in whatever is printed of it: it is behind a
-// function, so that not even a struct with a User in it, which fmt looks into by itself, shows it.
+// User is whose tokens are wanted: a number at a merchant. Must never show the number in whatever is printed of it: it is behind
+// a function, so that not even a struct with a User in it, which fmt looks into by itself, shows it.
 type User struct{ names func() names }
 
 // names is a user as a source finds it.

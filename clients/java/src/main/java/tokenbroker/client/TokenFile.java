@@ -55,7 +55,8 @@ final class TokenFile implements AutoCloseable {
             return checked(read.outcome.get(Math.max(0, read.by - System.nanoTime()), TimeUnit.NANOSECONDS).strip());
         } catch (ExecutionException failed) {
             var error = failed.getCause();
-            throw unreadable(error instanceof NoSuchFileException ? "it is not there" : String.valueOf(error.getMessage()), error);
+            var why = error instanceof NoSuchFileException ? "it is not there" : String.valueOf(error.getMessage());
+            throw unreadable(why, error);
         } catch (TimeoutException hangs) {
             throw unreadable("a read of it does not end", hangs);
         } catch (InterruptedException interrupted) {

@@ -247,7 +247,8 @@ public class ComplaintTest {
                         response -> response.statusCode() == 401);
                 default:
                     return source.<HttpResponse<InputStream>>withTokenAsync("m", "+1",
-                        token -> CompletableFuture.completedFuture(left.remove()), response -> response.statusCode() == 401).join();
+                        token -> CompletableFuture.completedFuture(left.remove()),
+                        response -> response.statusCode() == 401).join();
             }
         }
     }
