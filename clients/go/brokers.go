@@ -27,6 +27,8 @@ type brokers struct {
 	endpoints []endpoint
 	// Of one call, all included.
 	time time.Duration
+	// Draws from 0 to 1.
+	jitter func() float64
 	// Ended by close, and every call with it.
 	life context.Context
 	end  context.CancelFunc
@@ -48,10 +50,11 @@ type channel struct {
 	isOld      bool
 }
 
-func newBrokers(options Options, endpoints []endpoint, callTime time.Duration) *brokers {
+func newBrokers(options Options, endpoints []endpoint, callTime time.Duration, jitter func() float64) *brokers {
 	life, end := context.WithCancel(context.Background())
 	return &brokers{
-		options: options, endpoints: endpoints, time: callTime, life: life, end: end, renewing: make(chan struct{}, 1),
+		options: options, endpoints: endpoints, time: callTime, jitter: jitter, life: life, end: end,
+		renewing: make(chan struct{}, 1),
 	}
 }
 
@@ -75,8 +78,8 @@ func (b *brokers) call(user User, rejected []string) (*pb.Token, error) {
 		}
 		ctx = metadata.AppendToOutgoingContext(ctx, "authorization", bearer+token)
 	}
-	request := &pb.GetTokenRequest{MerchantId: user.MerchantID, Number: user.Number, RejectedTokenIds: rejected}
-	reply, err := getToken(ctx, channel.stub, request)
+	request := &pb.GetTokenRequest{MerchantId: user.MerchantID(), Number: user.Number(), RejectedTokenIds: rejected}
+	reply, err := getToken(ctx, channel.stub, request, b.jitter)
 	if err != nil {
 		said := errorOf(err)
 		if said.Code == codes.DeadlineExceeded && said.Reason == "" {
@@ -85,7 +88,7 @@ func (b *brokers) call(user User, rejected []string) (*pb.Token, error) {
 		return nil, said
 	}
 	if reply.GetToken() == nil {
-		return nil, unavailable("the broker's answer has no token in it")
+		return nil, brokersFault("the broker's answer holds no token")
 	}
 	return reply.GetToken(), nil
 }
@@ -116,6 +119,11 @@ func (b *brokers) take(ctx context.Context) (*channel, error) {
 	fresh, fault := b.fresh(ctx)
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.life.Err() != nil {
+		// Closed meanwhile: nobody would end it any more.
+		b.retire(fresh)
+		return nil, closed()
+	}
 	if fault != nil && b.channel == nil {
 		return nil, fault
 	}

@@ -2,19 +2,12 @@ package tokenbroker
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"errors"
 	"fmt"
-	"math/big"
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -42,6 +35,8 @@ type realBroker struct {
 	calls    int
 	failures []error
 	pushback []string
+	// Whether it answers without a token.
+	isEmpty bool
 	// Of the last call.
 	authorization, certificate string
 }
@@ -65,6 +60,9 @@ func (b *realBroker) GetToken(ctx context.Context, request *pb.GetTokenRequest) 
 			b.pushback = b.pushback[1:]
 		}
 		return nil, failure
+	}
+	if b.isEmpty {
+		return &pb.GetTokenResponse{}, nil
 	}
 	return &pb.GetTokenResponse{Token: answered(fmt.Sprintf("%s %d", b.address, b.calls), time.Hour, 0)}, nil
 }
@@ -98,7 +96,7 @@ func brokersOf(t *testing.T, options Options) *brokers {
 	if err != nil {
 		t.Fatal(err)
 	}
-	made := newBrokers(options, endpoints, 10*time.Second)
+	made := newBrokers(options, endpoints, 10*time.Second, func() float64 { return 0.5 })
 	t.Cleanup(made.close)
 	return made
 }
@@ -171,76 +169,44 @@ func TestTheBrokersPushbackIsObeyed(t *testing.T) {
 	}
 }
 
-// authority is a CA of a test.
-type authority struct {
-	certificate *x509.Certificate
-	key         *ecdsa.PrivateKey
-	pem         []byte
+func TestAnAnswerWithoutATokenIsTheBrokersFault(t *testing.T) {
+	b := serve(t)
+	b.isEmpty = true
+	made := brokersOf(t, Options{Endpoints: []string{"http://" + b.address}})
+	_, err := made.call(someUser, nil)
+	equal(t, status.Code(err), codes.Internal)
+	equal(t, errorOf(err).IsPermanent(), true)
 }
 
-func newAuthority(t *testing.T) *authority {
-	a := &authority{}
-	var pair []byte
-	pair, _, a.certificate, a.key = a.issue(t, &x509.Certificate{
-		Subject: pkix.Name{CommonName: "CA"}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-	})
-	a.pem = pair
-	return a
+func TestAFirstCallThatCloseOvertakesLeavesNothingBehind(t *testing.T) {
+	looksNothingUp := func() {
+		t.Helper()
+		stacks := make([]byte, 1<<20)
+		for late := time.Now().Add(5 * time.Second); ; runtime.Gosched() {
+			if !strings.Contains(string(stacks[:runtime.Stack(stacks, true)]), "(*looking).run(") {
+				return
+			}
+			equal(t, time.Now().Before(late), true)
+		}
+	}
+	looksNothingUp() // no channel of another test's, either
+	made := brokersOf(t, Options{Endpoints: []string{"http://127.0.0.1:1"}})
+	made.close()
+	_, err := made.take(context.Background())
+	equal(t, status.Code(err), codes.Canceled)
+	equal(t, made.channel == nil, true)
+	looksNothingUp()
 }
 
-func (a *authority) issue(
-	t *testing.T, template *x509.Certificate,
-) (cert, keyPem []byte, parsed *x509.Certificate, key *ecdsa.PrivateKey) {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	now := time.Now()
-	template.SerialNumber = big.NewInt(now.UnixNano())
-	template.NotBefore, template.NotAfter = now.Add(-time.Hour), now.Add(time.Hour)
-	issuer, issuerKey := a.certificate, a.key
-	if issuer == nil {
-		issuer, issuerKey = template, key
-	}
-	made, err := x509.CreateCertificate(rand.Reader, template, issuer, &key.PublicKey, issuerKey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	parsed, err = x509.ParseCertificate(made)
-	if err != nil {
-		t.Fatal(err)
-	}
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: made}),
-		pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), parsed, key
-}
-
-func (a *authority) client(t *testing.T, name string) (cert, key []byte) {
-	cert, key, _, _ = a.issue(t, &x509.Certificate{
-		Subject: pkix.Name{CommonName: name}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
-	})
-	return cert, key
-}
-
-// serveSecure is a broker that asks for certificates, and takes whoever has none as well.
-func (a *authority) serveSecure(t *testing.T) *realBroker {
-	cert, key, _, _ := a.issue(t, &x509.Certificate{
-		Subject: pkix.Name{CommonName: "broker"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-	})
-	pair, err := tls.X509KeyPair(cert, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	clients := x509.NewCertPool()
-	clients.AddCert(a.certificate)
-	return serve(t, grpc.Creds(credentials.NewTLS(&tls.Config{
-		Certificates: []tls.Certificate{pair}, ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: clients,
-	})))
+func TestRepeatsAreSpreadByTheSourcesOwnJitter(t *testing.T) {
+	b := serve(t)
+	b.failures = []error{status.Error(codes.Unavailable, "gone"), status.Error(codes.Unavailable, "gone")}
+	made := brokersOf(t, Options{Endpoints: []string{"http://" + b.address}})
+	draws := 0
+	made.jitter = func() float64 { draws++; return 0 }
+	_, err := made.call(someUser, nil)
+	equal(t, err == nil, true)
+	equal(t, draws, 2)
 }
 
 func write(t *testing.T, path string, text []byte) {
@@ -268,9 +234,12 @@ func TestTheTokenFileIsReadForEachCall(t *testing.T) {
 		}
 		equal(t, b.authorization, "Bearer "+token)
 	}
-	write(t, tokenFile, []byte("\n"))
-	if _, err := made.call(someUser, nil); !errors.As(err, &failure) || !strings.Contains(failure.Error(), "holds no token") {
-		t.Fatal(err)
+	for _, none := range []string{"", "\n", "s3cret\nb", "s3cret b", "s3cret\tb", "s3cret\x7f", "s3cr\u00e9t"} {
+		write(t, tokenFile, []byte(none))
+		_, err := made.call(someUser, nil)
+		if !errors.As(err, &failure) || failure.Kind != KindConfiguration || strings.Contains(failure.Error(), "s3cr") {
+			t.Fatalf("%q: %v", none, err)
+		}
 	}
 }
 

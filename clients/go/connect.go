@@ -46,7 +46,7 @@ const serviceConfig = `{
 
 // connect makes the channel; nobody is asked before the first call is made. config is nil for plaintext.
 func connect(endpoints []endpoint, config *tls.Config, useProxy bool) (*grpc.ClientConn, error) {
-	dialer := dialer{useProxy: useProxy}
+	dialer := newDialer(useProxy, endpoints)
 	options := []grpc.DialOption{
 		grpc.WithResolvers(&lookUp{endpoints: endpoints, dialer: dialer, hosts: net.DefaultResolver.LookupHost}),
 		grpc.WithContextDialer(dialer.dial),
@@ -74,29 +74,65 @@ func connect(endpoints []endpoint, config *tls.Config, useProxy bool) (*grpc.Cli
 	return grpc.Dial(scheme+":///"+endpoints[0].String(), options...)
 }
 
-// dialer connects to an address that was looked up or, where a proxy is to be used, has the proxy connect to a name.
-type dialer struct{ useProxy bool }
+// dialer connects to an address that was looked up or, where a proxy is to be used, has the proxy connect to the endpoint.
+type dialer struct {
+	endpoints []endpoint
+	// As http.ProxyFromEnvironment; none where no proxy is to be used.
+	proxies func(*http.Request) (*url.URL, error)
+}
 
-// proxy is the one that the environment names for this host and port, if it is to be used.
-func (d dialer) proxy(address string) *url.URL {
-	if !d.useProxy {
-		return nil
+func newDialer(useProxy bool, endpoints []endpoint) dialer {
+	made := dialer{endpoints: endpoints}
+	if useProxy {
+		made.proxies = http.ProxyFromEnvironment
 	}
-	found, err := http.ProxyFromEnvironment(&http.Request{URL: &url.URL{Scheme: "https", Host: address}})
-	if err != nil {
-		return nil
+	return made
+}
+
+// proxy is the one for this host and port, if there is one. What can't be used is told without its URL: it may hold a password.
+func (d dialer) proxy(address string) (*url.URL, *Error) {
+	if d.proxies == nil {
+		return nil, nil
 	}
-	return found
+	found, err := d.proxies(&http.Request{URL: &url.URL{Scheme: "https", Host: address}})
+	switch {
+	case err != nil:
+		return nil, configurationError("UseProxy", "what HTTPS_PROXY names is no URL of a proxy", proxyRemedy)
+	case found != nil && found.Scheme != "http":
+		fault := fmt.Sprintf("HTTPS_PROXY names a proxy that is spoken to in %s, which this package can't", found.Scheme)
+		return nil, configurationError("UseProxy", fault, proxyRemedy)
+	}
+	return found, nil
+}
+
+const proxyRemedy = "name one that is http://, or leave UseProxy out"
+
+// fault is why the proxies of the endpoints can't be used, if they can't.
+func (d dialer) fault() *Error {
+	for _, one := range d.endpoints {
+		if _, fault := d.proxy(one.String()); fault != nil {
+			return fault
+		}
+	}
+	return nil
+}
+
+// proxyOf is the proxy by which to connect to this address: only endpoints have one, and what one was looked up as has none.
+func (d dialer) proxyOf(address string) (*url.URL, *Error) {
+	for _, one := range d.endpoints {
+		if one.String() == address {
+			return d.proxy(address)
+		}
+	}
+	return nil, nil
 }
 
 func (d dialer) dial(ctx context.Context, address string) (net.Conn, error) {
 	var direct net.Dialer
-	host, _, err := net.SplitHostPort(address)
-	// What is looked up here is an address: a name is only there for a proxy.
-	if err != nil || net.ParseIP(host) != nil {
-		return direct.DialContext(ctx, "tcp", address)
+	proxy, fault := d.proxyOf(address)
+	if fault != nil {
+		return nil, fault
 	}
-	proxy := d.proxy(address)
 	if proxy == nil {
 		return direct.DialContext(ctx, "tcp", address)
 	}

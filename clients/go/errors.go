@@ -133,6 +133,11 @@ func unavailable(message string) *Error {
 	return &Error{Kind: KindBroker, Code: codes.Unavailable, Message: message}
 }
 
+// brokersFault is an answer that can't be: no repeat helps.
+func brokersFault(message string) *Error {
+	return &Error{Kind: KindBroker, Code: codes.Internal, Message: message}
+}
+
 // liveLonger is what to do where tokens end while they are on their way.
 const liveLonger = ": see that the vault's tokens live longer than a call takes"
 

@@ -1,6 +1,7 @@
 package tokenbroker
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -94,15 +95,20 @@ func TestTheReasonSaysWhatIsTemporaryAndWithoutOneTheCode(t *testing.T) {
 }
 
 func TestNothingThatIsPrintedIsSecret(t *testing.T) {
-	clock := newFakeClock()
+	clock, source := newFakeClock(), newBench(t).source
+	source.users.getOrAdd(someUser.named(), source.shared)
 	token := newToken(someUser, answered("its id", time.Minute, 0), life{ends: clock.now.Add(9 * time.Second)}, clock)
 	equal(t, token.AccessToken(), "secret of its id")
 	equal(t, token.Authorization(), "Bearer secret of its id")
 	equal(t, token.String(), "token its id of bece038f-2e46-49f4-b25e-89cd38d6dc16 …9999, ends in 9s")
 	held := struct{ t Token }{*token}
+	who := struct{ user User }{someUser}
+	asText, _ := json.Marshal(map[string]any{"user": someUser, "token": token, "who": who, "users": []*User{&someUser}})
+	equal(t, string(asText), `{"token":{},"user":"bece038f-2e46-49f4-b25e-89cd38d6dc16 …9999",`+
+		`"users":["bece038f-2e46-49f4-b25e-89cd38d6dc16 …9999"],"who":{}}`)
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
-		within := map[User]Token{someUser: *token}
-		for _, shown := range []any{token, *token, held, []*Token{token}, within, someUser, &someUser} {
+		within := map[string]Token{"a": *token}
+		for _, shown := range []any{token, *token, held, []*Token{token}, within, someUser, &someUser, who, source} {
 			said := fmt.Sprintf(verb, shown)
 			for _, secret := range []string{"secret", "7365637265", "+44787", "44787123"} {
 				if strings.Contains(said, secret) {
@@ -111,8 +117,9 @@ func TestNothingThatIsPrintedIsSecret(t *testing.T) {
 			}
 		}
 	}
+	equal(t, fmt.Sprint(User{}), " …")
 	for number, shown := range map[string]string{"+447871239999": "m …9999", "+123": "m …", "": "m …", "+12345": "m …2345"} {
-		equal(t, User{"m", number}.String(), shown)
+		equal(t, NewUser("m", number).String(), shown)
 	}
 }
 

@@ -146,7 +146,7 @@ type bench struct {
 	lot    float64
 }
 
-var someUser = User{"bece038f-2e46-49f4-b25e-89cd38d6dc16", "+447871239999"}
+var someUser = NewUser("bece038f-2e46-49f4-b25e-89cd38d6dc16", "+447871239999")
 
 func newBench(t *testing.T) *bench {
 	b := &bench{T: t, clock: newFakeClock(), broker: &fakeBroker{}, lot: 1}
@@ -156,7 +156,7 @@ func newBench(t *testing.T) *bench {
 
 // next is what somebody who asks is told at once.
 func (b *bench) next() (*Token, *Error, *flight) {
-	return b.source.users.getOrAdd(someUser, b.source.shared).next(b.clock.Now())
+	return b.source.users.getOrAdd(someUser.named(), b.source.shared).next(b.clock.Now())
 }
 
 // wait is what somebody who asks waits for.
@@ -170,7 +170,7 @@ func (b *bench) wait() *flight {
 }
 
 func (b *bench) cached() string {
-	if token, is := b.source.Cached(someUser.MerchantID, someUser.Number); is {
+	if token, is := b.source.Cached(someUser.MerchantID(), someUser.Number()); is {
 		return token.ID()
 	}
 	return ""
@@ -181,7 +181,7 @@ func (b *bench) held(answer *pb.Token) *Token {
 	b.Helper()
 	b.wait()
 	b.broker.take(b.T).done(answer, nil)
-	token, is := b.source.Cached(someUser.MerchantID, someUser.Number)
+	token, is := b.source.Cached(someUser.MerchantID(), someUser.Number())
 	if !is {
 		b.Fatal("the token is not held")
 	}

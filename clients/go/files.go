@@ -62,8 +62,9 @@ func readToken(ctx context.Context, path string) (string, error) {
 		return "", fault
 	}
 	token := strings.TrimSpace(text)
-	if token == "" || strings.ContainsAny(token, "\r\n") {
-		fault := path + " holds no token on one line"
+	if token == "" || strings.IndexFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }) >= 0 {
+		// What it holds may be a secret all the same: it is not shown.
+		fault := path + " holds no token, which is one word of plain ASCII"
 		return "", configurationError("TokenFile", fault, "see that the service account's token is projected there")
 	}
 	return token, nil

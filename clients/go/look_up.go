@@ -140,7 +140,11 @@ func (l *looking) lookAll(ctx context.Context) (addresses []resolver.Address, er
 func (l *looking) look(ctx context.Context, endpoint endpoint) ([]resolver.Address, error) {
 	// Certificates have no dot at the end of their names.
 	name := net.JoinHostPort(strings.TrimSuffix(endpoint.host, "."), endpoint.port)
-	if l.dialer.proxy(endpoint.String()) != nil {
+	proxy, fault := l.dialer.proxy(endpoint.String())
+	if fault != nil {
+		return nil, fault
+	}
+	if proxy != nil {
 		return []resolver.Address{{Addr: endpoint.String(), ServerName: name}}, nil
 	}
 	hosts, err := l.hosts(ctx, endpoint.host)

@@ -57,13 +57,70 @@ func TestAProxyOfTheEnvironmentIsUsedOnlyWhereItIsAskedFor(t *testing.T) {
 		{true, "near.example.org:50051", false},
 		{true, "127.0.0.1:50051", false},
 	} {
-		equal(t, dialer{useProxy: c.useProxy}.proxy(c.address) != nil, c.want)
+		found, fault := newDialer(c.useProxy, nil).proxy(c.address)
+		equal(t, fault == nil, true)
+		equal(t, found != nil, c.want)
 	}
 	// What is left to the proxy is not looked up here.
-	looking := &looking{lookUp: lookUp{dialer: dialer{useProxy: true}}}
+	looking := &looking{lookUp: lookUp{dialer: newDialer(true, nil)}}
 	found, err := looking.look(context.Background(), endpoint{host: "broker.example.org", port: "50051"})
 	equal(t, err == nil, true)
 	equal(t, found[0].Addr, "broker.example.org:50051")
+}
+
+func TestAnEndpointThatIsAnAddressGoesByTheProxyAndWhatWasLookedUpDoesNot(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	asked := make(chan string, 1)
+	go func() {
+		connection, err := listener.Accept()
+		if err != nil {
+			return
+		}
+		defer connection.Close()
+		if request, err := http.ReadRequest(bufio.NewReader(connection)); err == nil {
+			asked <- request.Method + " " + request.Host
+			io.WriteString(connection, "HTTP/1.1 200 OK\r\n\r\n")
+		}
+	}()
+	dialer := newDialer(false, []endpoint{{host: "127.0.0.1", port: "1"}, {host: "broker.example.org", port: "2"}})
+	dialer.proxies = http.ProxyURL(&url.URL{Scheme: "http", Host: listener.Addr().String()})
+	// Nobody listens there: only the proxy can have connected.
+	connection, err := dialer.dial(context.Background(), "127.0.0.1:1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	connection.Close()
+	equal(t, <-asked, "CONNECT 127.0.0.1:1")
+	if _, err := dialer.dial(context.Background(), "127.0.0.1:2"); err == nil || strings.Contains(err.Error(), "proxy") {
+		t.Fatal(err)
+	}
+}
+
+func TestAProxyThatCannotBeSpokenToIsRefused(t *testing.T) {
+	for _, c := range []struct {
+		proxy *url.URL
+		err   error
+		says  string
+	}{
+		{&url.URL{Scheme: "https", Host: "proxy:1", User: url.UserPassword("u", "s3cret")}, nil, "spoken to in https, "},
+		{&url.URL{Scheme: "socks5", Host: "proxy:1", User: url.UserPassword("u", "s3cret")}, nil, "spoken to in socks5, "},
+		{nil, errors.New(`invalid proxy address "http://u:s3cret@"`), "no URL of a proxy"},
+	} {
+		dialer := newDialer(false, []endpoint{{host: "broker", port: "1"}})
+		dialer.proxies = func(*http.Request) (*url.URL, error) { return c.proxy, c.err }
+		_, dialed := dialer.dial(context.Background(), "broker:1")
+		_, lookedUp := (&looking{lookUp: lookUp{dialer: dialer}}).look(context.Background(), dialer.endpoints[0])
+		for _, err := range []error{dialer.fault(), dialed, lookedUp} {
+			said := fmt.Sprint(err)
+			if !strings.Contains(said, "option UseProxy: ") || !strings.Contains(said, c.says) || strings.Contains(said, "s3c") {
+				t.Errorf("%s, and not %q", said, c.says)
+			}
+		}
+	}
 }
 
 func TestAProxyIsAskedToConnect(t *testing.T) {

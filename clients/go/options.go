@@ -41,7 +41,8 @@ type Options struct {
 	KeyFile         string
 	// Timeout is how long Token waits at most, whatever its context says: 30 s where it is zero, 10 min at most.
 	Timeout time.Duration
-	// UseProxy has connections made through the proxy that HTTPS_PROXY and NO_PROXY name. Without it they are not looked at.
+	// UseProxy has connections made through the proxy that HTTPS_PROXY and NO_PROXY name, which must be one of http://. Without it
+	// they are not looked at.
 	UseProxy bool
 }
 

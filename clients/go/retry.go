@@ -2,7 +2,6 @@ package tokenbroker
 
 import (
 	"context"
-	"math/rand"
 	"strconv"
 	"time"
 
@@ -29,7 +28,9 @@ const (
 var betweenAttempts = backoff{100 * time.Millisecond, time.Second}
 
 // getToken is the call with its repeats. Asking twice does no harm.
-func getToken(ctx context.Context, stub pb.TokenBrokerServiceClient, request *pb.GetTokenRequest) (*pb.GetTokenResponse, error) {
+func getToken(
+	ctx context.Context, stub pb.TokenBrokerServiceClient, request *pb.GetTokenRequest, jitter func() float64,
+) (*pb.GetTokenResponse, error) {
 	withoutWord := 0
 	for attempt := 1; ; attempt++ {
 		var trailer metadata.MD
@@ -44,7 +45,7 @@ func getToken(ctx context.Context, stub pb.TokenBrokerServiceClient, request *pb
 		if isNamed {
 			withoutWord = 0
 		} else {
-			wait = scaled(betweenAttempts.widest(withoutWord), rand.Float64())
+			wait = scaled(betweenAttempts.widest(withoutWord), jitter())
 			withoutWord++
 		}
 		if deadline, isSet := ctx.Deadline(); isSet && time.Until(deadline) <= wait {

@@ -3,6 +3,7 @@ package tokenbroker
 import (
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	pb "example.org/token-broker/clients/go/tokenbrokerv1"
 )
@@ -21,6 +22,8 @@ const (
 	nudgeEvery = time.Second
 	// Most complaints that are remembered, and most ids of one call: the contract's.
 	complaintsMax = 16
+	// Longest of these ids, in characters: the contract's. With another in it the broker refuses the call.
+	idMax = 64
 	// Most calls of one flight: the second, where the answer was complained of while it came or took longer than the token lives.
 	callsMax = 2
 )
@@ -30,7 +33,7 @@ type complaint struct {
 	id string
 	// When it would have ended.
 	ends time.Time
-	// Whether calls name it: until the broker has answered with it all the same.
+	// Whether calls name it: until the broker has answered with it all the same, and never where the contract takes no such id.
 	named bool
 }
 
@@ -136,7 +139,7 @@ func (s *slot) rejected(token *Token, now time.Time) bool {
 	if len(s.complaints) == complaintsMax {
 		s.complaints = s.complaints[1:]
 	}
-	s.complaints = append(s.complaints, complaint{id: token.id, ends: s.held.life.ends, named: true})
+	s.complaints = append(s.complaints, complaint{id: token.id, ends: s.held.life.ends, named: canBeNamed(token.id)})
 	s.held, s.rested = nil, now
 	if s.stopped != nil && isOurOwnPause(s.stopped) {
 		// Made up when there was a good token: now somebody waits.
@@ -290,6 +293,8 @@ func (s *slot) forgetEnded(now time.Time) {
 	}
 	s.complaints = kept
 }
+
+func canBeNamed(id string) bool { return id != "" && utf8.RuneCountInString(id) <= idMax }
 
 func (s *slot) complaintOf(id string) *complaint {
 	for at := range s.complaints {

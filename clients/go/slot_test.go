@@ -3,6 +3,7 @@ package tokenbroker
 import (
 	"fmt"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 
@@ -152,7 +153,7 @@ func TestAComplaintHasTheNextTokenAskedForAtOnce(t *testing.T) {
 	equal(t, b.source.Rejected(first), false)
 	equal(t, b.source.Counts(), Counts{Users: 1, Calls: 2, Complaints: 1})
 	// It is named until it would have ended.
-	second, _ := b.source.Cached(someUser.MerchantID, someUser.Number)
+	second, _ := b.source.Cached(someUser.MerchantID(), someUser.Number())
 	b.clock.advance(59 * time.Minute)
 	equal(t, b.source.Rejected(second), true)
 	call = b.broker.take(t)
@@ -207,7 +208,24 @@ func TestComplaintsAreSixteenAtMost(t *testing.T) {
 			t.Fatalf("%v, and not %v", call.rejected, wanted)
 		}
 		call.done(answered(fmt.Sprint(n), time.Hour, 0), nil)
-		token, _ = b.source.Cached(someUser.MerchantID, someUser.Number)
+		token, _ = b.source.Cached(someUser.MerchantID(), someUser.Number())
+	}
+}
+
+func TestAnIDThatTheContractDoesNotTakeIsNamedInNoCall(t *testing.T) {
+	for id, isNamed := range map[string]bool{
+		"": false, strings.Repeat("é", 64): true, strings.Repeat("x", 65): false,
+	} {
+		b := newBench(t)
+		token := b.held(answered(id, time.Hour, 0))
+		equal(t, b.source.Rejected(token), true)
+		call := b.broker.take(t)
+		equal(t, len(call.rejected) == 1, isNamed)
+		// The broker can't be told: its answer is believed, or each call would be made twice.
+		call.done(answered(id, time.Hour, 0), nil)
+		b.noCall()
+		equal(t, b.cached(), id)
+		equal(t, b.source.Rejected(token), false)
 	}
 }
 

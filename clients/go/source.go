@@ -48,9 +48,13 @@ func New(options Options) (*TokenSource, error) {
 	if err != nil {
 		return nil, err
 	}
+	if fault := newDialer(options.UseProxy, endpoints).fault(); fault != nil {
+		return nil, fault
+	}
 	timeout, callTime := options.times()
-	brokers := newBrokers(options, endpoints, callTime)
-	source := over(brokers, realClock{}, jitter(), timeout)
+	random := jitter()
+	brokers := newBrokers(options, endpoints, callTime, random)
+	source := over(brokers, realClock{}, random, timeout)
 	source.close = brokers.close
 	return source, nil
 }
@@ -58,7 +62,7 @@ func New(options Options) (*TokenSource, error) {
 // over is a source over whatever answers as a broker does.
 func over(asker asker, clock clock, jitter func() float64, timeout time.Duration) *TokenSource {
 	return &TokenSource{
-		users:   userMap{slots: map[User]*slot{}},
+		users:   userMap{slots: map[names]*slot{}},
 		shared:  &shared{asker: asker, clock: clock, jitter: jitter},
 		timeout: timeout,
 		close:   func() {},
@@ -70,9 +74,13 @@ func over(asker asker, clock clock, jitter func() float64, timeout time.Duration
 //
 // An error is an *Error. For a while after a failure it is repeated, and the broker is not asked.
 func (s *TokenSource) Token(ctx context.Context, merchantID, number string) (*Token, error) {
-	user, began := User{merchantID, number}, s.shared.clock.Now()
+	user, began := names{merchantID, number}, s.shared.clock.Now()
 	if token := s.cached(user, began); token != nil {
 		return token, nil
+	}
+	if ctx.Err() != nil {
+		// Nobody waits for a call that would begin now.
+		return nil, gaveUp(ctx.Err(), 0)
 	}
 	late := make(chan struct{})
 	timer := s.shared.clock.AfterFunc(s.timeout, func() { close(late) })
@@ -105,11 +113,11 @@ func (s *TokenSource) Token(ctx context.Context, merchantID, number string) (*To
 
 // Cached is this user's token if it is in memory and good; never waits. One that is due is renewed behind it.
 func (s *TokenSource) Cached(merchantID, number string) (*Token, bool) {
-	token := s.cached(User{merchantID, number}, s.shared.clock.Now())
+	token := s.cached(names{merchantID, number}, s.shared.clock.Now())
 	return token, token != nil
 }
 
-func (s *TokenSource) cached(user User, now time.Time) *Token {
+func (s *TokenSource) cached(user names, now time.Time) *Token {
 	if slot := s.users.get(user); slot != nil {
 		return slot.hit(now)
 	}
@@ -121,7 +129,7 @@ func (s *TokenSource) cached(user User, now time.Time) *Token {
 //
 // Where the vault insists on the token, it is handed out again, and not asked about any more.
 func (s *TokenSource) Rejected(token *Token) bool {
-	slot := s.users.get(token.user())
+	slot := s.users.get(token.user.named())
 	if slot == nil || !slot.rejected(token, s.shared.clock.Now()) {
 		return false
 	}
@@ -150,15 +158,22 @@ func (e *WarmError) Unwrap() error { return e.Errors[0] }
 // Warm has the tokens of these users in memory, as far as there are any: for a start. Calls go out a few at a time. An error is a
 // *WarmError.
 func (s *TokenSource) Warm(ctx context.Context, users []User) error {
+	began := s.shared.clock.Now()
 	failures := make([]error, len(users))
 	places := make(chan struct{}, warmAtOnce)
 	var all sync.WaitGroup
 	for at, user := range users {
-		places <- struct{}{}
+		select {
+		case places <- struct{}{}:
+		case <-ctx.Done():
+			// What is under way goes on: each place that it leaves would be taken by a call more.
+			failures[at] = gaveUp(ctx.Err(), s.shared.clock.Now().Sub(began))
+			continue
+		}
 		all.Add(1)
 		go func(at int, user User) {
 			defer all.Done()
-			_, failures[at] = s.Token(ctx, user.MerchantID, user.Number)
+			_, failures[at] = s.Token(ctx, user.MerchantID(), user.Number())
 			<-places
 		}(at, user)
 	}
@@ -180,6 +195,12 @@ func (s *TokenSource) Counts() Counts {
 	counted := &s.shared.counted
 	return Counts{s.users.len(), counted.calls.Load(), counted.failures.Load(), counted.complaints.Load()}
 }
+
+// String is what it has done so far: without its users.
+func (s *TokenSource) String() string { return fmt.Sprintf("TokenSource%+v", s.Counts()) }
+
+// Format prints the same whatever the verb: fmt would look into the users.
+func (s *TokenSource) Format(f fmt.State, _ rune) { fmt.Fprint(f, s.String()) }
 
 // Close ends everything: calls that are under way, connections, renewals. Whoever waits, or asks from now on, gets an error.
 func (s *TokenSource) Close() {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand"
+	"runtime"
 	"testing"
 	"time"
 
@@ -13,23 +14,40 @@ import (
 
 func TestACallerWhoGivesUpEndsNoCall(t *testing.T) {
 	b := newBench(t)
-	_, err := b.source.Token(cancelled(), someUser.MerchantID, someUser.Number)
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error)
+	go func() {
+		_, err := b.source.Token(ctx, someUser.MerchantID(), someUser.Number())
+		ended <- err
+	}()
+	for b.broker.underWay() == 0 {
+		runtime.Gosched()
+	}
+	cancel()
+	err := <-ended
 	var failure *Error
 	if !errors.As(err, &failure) || failure.Code != codes.Canceled || !errors.Is(err, context.Canceled) {
 		t.Fatal(err)
 	}
 	b.broker.take(t).done(answered("a", time.Hour, 0), nil)
-	token, err := b.source.Token(cancelled(), someUser.MerchantID, someUser.Number)
+	token, err := b.source.Token(cancelled(), someUser.MerchantID(), someUser.Number())
 	if err != nil || token.ID() != "a" {
 		t.Fatal(token, err)
 	}
+}
+
+func TestACallerWhoHasGivenUpBeginsNoCall(t *testing.T) {
+	b := newBench(t)
+	_, err := b.source.Token(cancelled(), someUser.MerchantID(), someUser.Number())
+	equal(t, errors.Is(err, context.Canceled), true)
+	b.noCall()
 }
 
 func TestNobodyWaitsLongerThanTheTimeout(t *testing.T) {
 	b := newBench(t)
 	ended := make(chan error)
 	go func() {
-		_, err := b.source.Token(context.Background(), someUser.MerchantID, someUser.Number)
+		_, err := b.source.Token(context.Background(), someUser.MerchantID(), someUser.Number())
 		ended <- err
 	}()
 	b.clock.awaitTimers(1)
@@ -45,7 +63,7 @@ func TestCloseEndsEverything(t *testing.T) {
 	b := newBench(t)
 	b.held(answered("a", time.Hour, time.Minute))
 	equal(t, b.clock.pending(), 1)
-	other := b.source.users.getOrAdd(User{"m", "+1"}, b.source.shared)
+	other := b.source.users.getOrAdd(names{"m", "+1"}, b.source.shared)
 	_, _, flight := other.next(b.clock.Now())
 	call := b.broker.take(t)
 	b.source.Close()
@@ -53,7 +71,7 @@ func TestCloseEndsEverything(t *testing.T) {
 	equal(t, flight.failure.Code, codes.Canceled)
 	call.done(answered("b", time.Hour, 0), nil)
 	equal(t, b.clock.pending(), 0)
-	_, err := b.source.Token(context.Background(), someUser.MerchantID, someUser.Number)
+	_, err := b.source.Token(context.Background(), someUser.MerchantID(), someUser.Number())
 	var failure *Error
 	if !errors.As(err, &failure) || failure.Code != codes.Canceled {
 		t.Fatal(err)
@@ -65,13 +83,13 @@ func TestCloseEndsEverything(t *testing.T) {
 func TestWarmTellsWhoHasNone(t *testing.T) {
 	b := newBench(t)
 	ended := make(chan error)
-	users := []User{{"m", "+447871230001"}, {"m", "+447871230002"}}
+	users := []User{NewUser("m", "+447871230001"), NewUser("m", "+447871230002")}
 	go func() { ended <- b.source.Warm(context.Background(), users) }()
 	for b.broker.underWay() < 2 {
 		b.clock.awaitTimers(2)
 	}
 	for _, call := range b.broker.calls {
-		if call.user == users[0] {
+		if call.user.named() == users[0].named() {
 			call.done(answered("a", time.Hour, 0), nil)
 		} else {
 			call.done(nil, failed(codes.NotFound))
@@ -86,9 +104,30 @@ func TestWarmTellsWhoHasNone(t *testing.T) {
 	equal(t, fmt.Sprint(warm.Users), "[m …0002]")
 }
 
+func TestAWarmThatIsGivenUpHasNoMoreCallsUnderWayThanItMay(t *testing.T) {
+	b := newBench(t)
+	ctx, cancel := context.WithCancel(context.Background())
+	users := make([]User, 5_000)
+	for at := range users {
+		users[at] = NewUser("m", fmt.Sprintf("+44%09d", at))
+	}
+	ended := make(chan error)
+	go func() { ended <- b.source.Warm(ctx, users) }()
+	for b.broker.underWay() < warmAtOnce {
+		runtime.Gosched()
+	}
+	cancel()
+	var warm *WarmError
+	if err := <-ended; !errors.As(err, &warm) || !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	equal(t, len(warm.Users), len(users))
+	equal(t, b.broker.underWay(), warmAtOnce)
+}
+
 func TestUsersAreBoundedAndWhoIsCalledForStays(t *testing.T) {
 	b := newBench(t)
-	user := func(n int) User { return User{"m", fmt.Sprintf("+44%09d", n)} }
+	user := func(n int) names { return names{"m", fmt.Sprintf("+44%09d", n)} }
 	slots := map[int]*slot{}
 	for n := 0; n <= usersMax; n++ {
 		slots[n] = b.source.users.getOrAdd(user(n), b.source.shared)
@@ -130,7 +169,7 @@ func TestRandomHistories(t *testing.T) {
 					handedOut = append(handedOut, token)
 				}
 			case 3:
-				if token, is := b.source.Cached(someUser.MerchantID, someUser.Number); is {
+				if token, is := b.source.Cached(someUser.MerchantID(), someUser.Number()); is {
 					handedOut = append(handedOut, token)
 					equal(t, token.ExpiresIn() > 0, true)
 				}

@@ -14,28 +14,50 @@ const (
 	digitsShown = 4
 )
 
-// User is whose tokens are wanted: a number at a merchant. Printed, its number is masked.
-type User struct {
-	MerchantID string
-	Number     string
+// User is whose tokens are wanted: a number at a merchant. Must never show the number in whatever is printed of it: it is behind
+// a function, so that not even a struct with a User in it, which fmt looks into by itself, shows it.
+type User struct{ names func() names }
+
+// names is a user as a source finds it.
+type names struct{ merchantID, number string }
+
+// NewUser is the user with this number, such as +447871239999, at this merchant. Whether there is such a user, the broker says.
+func NewUser(merchantID, number string) User { return names{merchantID, number}.user() }
+
+func (n names) user() User { return User{func() names { return n }} }
+
+func (u User) named() names {
+	if u.names == nil {
+		return names{}
+	}
+	return u.names()
 }
+
+// MerchantID is the merchant's.
+func (u User) MerchantID() string { return u.named().merchantID }
+
+// Number is the user's: not for logs.
+func (u User) Number() string { return u.named().number }
 
 // String is the user with the number masked.
 func (u User) String() string {
 	shown := ""
-	if digits := []rune(u.Number); len(digits) > digitsShown {
+	if digits := []rune(u.Number()); len(digits) > digitsShown {
 		shown = string(digits[len(digits)-digitsShown:])
 	}
-	return fmt.Sprintf("%s …%s", onOneLine(u.MerchantID), onOneLine(shown))
+	return fmt.Sprintf("%s …%s", onOneLine(u.MerchantID()), onOneLine(shown))
 }
 
 // Format prints the same whatever the verb.
 func (u User) Format(f fmt.State, _ rune) { fmt.Fprint(f, u.String()) }
 
+// MarshalText is the same for JSON and for logs that are made of it.
+func (u User) MarshalText() ([]byte, error) { return []byte(u.String()), nil }
+
 // Token is a token of one user. It never changes. Must never show the secret or the number in whatever is printed of it: they are
-// behind functions, so that not even a struct with a Token in it, which fmt looks into by itself, shows them.
+// behind functions, as a User's number is.
 type Token struct {
-	user   func() User
+	user   User
 	access func() string
 	id     string
 	scope  string
@@ -52,7 +74,7 @@ func NewToken(user User, accessToken, id string, expiresIn time.Duration) *Token
 func newToken(user User, answer *pb.Token, life life, clock clock) *Token {
 	secret := answer.GetAccessToken()
 	return &Token{
-		user: func() User { return user }, access: func() string { return secret },
+		user: user, access: func() string { return secret },
 		id: answer.GetTokenId(), scope: answer.GetScope(), life: life, clock: clock,
 	}
 }
@@ -70,10 +92,10 @@ func (t *Token) ID() string { return t.id }
 func (t *Token) Scope() string { return t.scope }
 
 // MerchantID is that of the user whose token it is.
-func (t *Token) MerchantID() string { return t.user().MerchantID }
+func (t *Token) MerchantID() string { return t.user.MerchantID() }
 
 // Number is that of the user whose token it is: not for logs.
-func (t *Token) Number() string { return t.user().Number }
+func (t *Token) Number() string { return t.user.Number() }
 
 // ExpiresIn is how long it still lives, by the monotonic clock; zero once it has ended.
 func (t *Token) ExpiresIn() time.Duration {
@@ -85,7 +107,7 @@ func (t *Token) ExpiresIn() time.Duration {
 
 // String tells all but the secret.
 func (t Token) String() string {
-	return fmt.Sprintf("token %s of %v, ends in %v", onOneLine(t.id), t.user(), t.ExpiresIn().Round(time.Millisecond))
+	return fmt.Sprintf("token %s of %v, ends in %v", onOneLine(t.id), t.user, t.ExpiresIn().Round(time.Millisecond))
 }
 
 // Format prints the same whatever the verb: no verb shows the secret.

@@ -21,18 +21,18 @@ const (
 
 type userMap struct {
 	mu       sync.RWMutex
-	slots    map[User]*slot
+	slots    map[names]*slot
 	isClosed bool
 }
 
-func (m *userMap) get(user User) *slot {
+func (m *userMap) get(user names) *slot {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	return m.slots[user]
 }
 
 // getOrAdd is this user's slot; none once all is closed.
-func (m *userMap) getOrAdd(user User, shared *shared) *slot {
+func (m *userMap) getOrAdd(user names, shared *shared) *slot {
 	if found := m.get(user); found != nil {
 		return found
 	}
@@ -44,7 +44,7 @@ func (m *userMap) getOrAdd(user User, shared *shared) *slot {
 	if len(m.slots) >= usersMax {
 		m.makeRoom()
 	}
-	added := newSlot(user, shared)
+	added := newSlot(user.user(), shared)
 	added.asked = shared.clock.Now()
 	m.slots[user] = added
 	return added
@@ -71,7 +71,7 @@ func (m *userMap) makeRoom() {
 	sort.Slice(idles, func(a, b int) bool { return idles[a].asked.Before(idles[b].asked) })
 	for at := 0; at < len(idles) && at < forgotten; at++ {
 		if idles[at].slot.leave(nil, false) {
-			delete(m.slots, idles[at].slot.user)
+			delete(m.slots, idles[at].slot.user.named())
 		}
 	}
 }

@@ -48,7 +48,8 @@ debian_class_path() {
   local path='' name
   for name in grpc-api grpc-context grpc-core grpc-netty grpc-protobuf grpc-protobuf-lite grpc-stub \
     protobuf proto-google-common-protos guava perfmark-api netty-tcnative \
-    netty-buffer netty-codec netty-codec-http netty-codec-http2 netty-common netty-handler netty-handler-proxy netty-resolver netty-transport; do
+    netty-buffer netty-codec netty-codec-http netty-codec-http2 netty-common netty-handler netty-handler-proxy netty-resolver \
+    netty-transport; do
     if [ ! -e "$debian_java/$name.jar" ]; then
       echo "there is no $debian_java/$name.jar: is this Debian 12?" >&2
       return 1

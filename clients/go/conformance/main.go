@@ -173,7 +173,7 @@ func (a *adapter) wait(source *tokenbroker.TokenSource, command command) (object
 	case "warm":
 		users := make([]tokenbroker.User, 0, len(command.Users))
 		for _, user := range command.Users {
-			users = append(users, tokenbroker.User{MerchantID: user[0], Number: user[1]})
+			users = append(users, tokenbroker.NewUser(user[0], user[1]))
 		}
 		return object{}, source.Warm(ctx, users)
 	}

@@ -6,16 +6,15 @@ import io.grpc.Grpc;
 import io.grpc.ManagedChannel;
 import io.grpc.Metadata;
 import io.grpc.stub.MetadataUtils;
-import java.io.IOException;
-import java.nio.file.Files;
-import java.nio.file.NoSuchFileException;
-import java.nio.file.Path;
 import java.time.Duration;
 import java.util.Arrays;
 import java.util.List;
 import java.util.Map;
+import java.util.Set;
 import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.LinkedBlockingQueue;
+import java.util.concurrent.RejectedExecutionException;
 import java.util.concurrent.ThreadPoolExecutor;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.locks.ReentrantLock;
@@ -41,6 +40,8 @@ final class Brokers implements Asker {
     /** Threads that read files: one that hangs holds up one call. */
     private static final int READERS = 4;
     private static final long READER_IDLE_SECONDS = 10;
+    /** Most calls that wait for such a thread: one for each user that there may be. */
+    private static final int WAITING_MAX = UserMap.USERS_MAX;
     /** A connection whose other end is gone without a word is noticed. */
     private static final long KEEPALIVE_SECONDS = 30;
     private static final long KEEPALIVE_TIMEOUT_SECONDS = 10;
@@ -64,7 +65,8 @@ final class Brokers implements Asker {
 
     private final List<Endpoint> endpoints;
     private final TlsFiles files;
-    private final Path tokenFile;
+    /** May be null. */
+    private final TokenFile tokenFile;
     private final boolean useProxy;
     /** Of one call, all included. */
     private final long callTime;
@@ -73,6 +75,8 @@ final class Brokers implements Asker {
     /** Held while the files are read. */
     private final ReentrantLock renewing = new ReentrantLock();
     private volatile Made made;
+    /** Channels that were replaced, and may have calls yet. */
+    private final Set<ManagedChannel> retired = ConcurrentHashMap.newKeySet();
     private volatile boolean isClosed;
 
     /** A channel. */
@@ -106,7 +110,7 @@ final class Brokers implements Asker {
         }
     }
 
-    Brokers(List<Endpoint> endpoints, TlsFiles files, Path tokenFile, boolean useProxy, Duration timeout, Time time) {
+    Brokers(List<Endpoint> endpoints, TlsFiles files, TokenFile tokenFile, boolean useProxy, Duration timeout, Time time) {
         this.endpoints = List.copyOf(endpoints);
         this.files = files;
         this.tokenFile = tokenFile;
@@ -114,8 +118,8 @@ final class Brokers implements Asker {
         this.callTime = timeout.toNanos() - Math.min(AHEAD.toNanos(), timeout.toNanos() / 10);
         this.time = time;
         HealthyRoundRobin.register();
-        readers = new ThreadPoolExecutor(READERS, READERS, READER_IDLE_SECONDS, TimeUnit.SECONDS, new LinkedBlockingQueue<>(),
-            Threads.daemons("token-broker-call"));
+        readers = new ThreadPoolExecutor(READERS, READERS, READER_IDLE_SECONDS, TimeUnit.SECONDS,
+            new LinkedBlockingQueue<>(WAITING_MAX), Threads.daemons("token-broker-call"));
         readers.allowCoreThreadTimeOut(true);
     }
 
@@ -131,21 +135,31 @@ final class Brokers implements Asker {
     }
 
     private void begin(Call call, int attempt) {
-        readers.execute(() -> {
-            try {
-                send(call, attempt);
-            } catch (RuntimeException | LinkageError error) {
-                // Of a class path that lacks something, too: whoever waits is to know.
-                call.answer.completeExceptionally(Slot.asOurs(error));
-            }
-        });
+        try {
+            readers.execute(() -> {
+                try {
+                    send(call, attempt);
+                } catch (RuntimeException | Error error) {
+                    // Of a class path that lacks something, too: whoever waits is to know.
+                    call.answer.completeExceptionally(Slot.asOurs(error));
+                }
+            });
+        } catch (RejectedExecutionException full) {
+            call.answer.completeExceptionally(TokenBrokerException.ofCode("UNAVAILABLE",
+                "too many calls wait for files to be read: see that the disk of CA, certificate and token answers"));
+        } catch (RuntimeException | Error noThread) {
+            call.answer.completeExceptionally(Slot.asOurs(noThread));
+        }
     }
 
     private void send(Call asked, int attempt) {
+        if (asked.answer.isDone()) {
+            return; // it was too late while it waited for a thread
+        }
         var stub = TokenBrokerServiceGrpc.newFutureStub(channel());
         if (tokenFile != null) {
             var headers = new Metadata();
-            headers.put(AUTHORIZATION, "Bearer " + callersToken());
+            headers.put(AUTHORIZATION, "Bearer " + tokenFile.token());
             stub = stub.withInterceptors(MetadataUtils.newAttachHeadersInterceptor(headers));
         }
         var request = GetTokenRequest.newBuilder()
@@ -155,7 +169,12 @@ final class Brokers implements Asker {
         Futures.addCallback(call, new FutureCallback<GetTokenResponse>() {
             @Override
             public void onSuccess(GetTokenResponse response) {
-                asked.answer.complete(response.getToken());
+                if (response.hasToken()) {
+                    asked.answer.complete(response.getToken());
+                } else {
+                    asked.answer.completeExceptionally(
+                        TokenBrokerException.ofCode("INTERNAL", "the broker's answer holds no token"));
+                }
             }
 
             @Override
@@ -167,25 +186,6 @@ final class Brokers implements Asker {
                 }
             }
         }, Runnable::run);
-    }
-
-    /** Read for each call: kubelet replaces the file. */
-    private String callersToken() {
-        String token;
-        try {
-            token = Files.readString(tokenFile).strip();
-        } catch (IOException error) {
-            var why = error instanceof NoSuchFileException ? "it is not there" : String.valueOf(error.getMessage());
-            throw TokenBrokerException.ofOurs(
-                "the service account's token can't be read from " + tokenFile + ": " + why + ": see where it is projected",
-                error);
-        }
-        if (token.isEmpty() || !token.chars().allMatch(one -> one > ' ' && one <= '~')) {
-            throw TokenBrokerException.ofOurs(
-                "there is no token in " + tokenFile + ", but " + (token.isEmpty() ? "nothing" : "what no header can hold")
-                    + ": see what is projected there", null);
-        }
-        return token;
     }
 
     /**
@@ -228,13 +228,23 @@ final class Brokers implements Asker {
 
     private void replace(Made before, Made fresh) {
         made = fresh;
-        if (isClosed) {
-            fresh.channel.shutdownNow();
-        }
         if (before != null) {
+            retired.removeIf(ManagedChannel::isTerminated);
+            retired.add(before.channel);
             // Calls that are under way go on to their end.
             time.at(time.now() + PARTING, before.channel::shutdown);
         }
+        if (isClosed) {
+            endChannels();
+        }
+    }
+
+    private void endChannels() {
+        var last = made;
+        if (last != null) {
+            last.channel.shutdownNow();
+        }
+        retired.forEach(ManagedChannel::shutdownNow);
     }
 
     private ManagedChannel connect(TlsFiles.Contents contents) {
@@ -259,10 +269,10 @@ final class Brokers implements Asker {
     @Override
     public void close() {
         isClosed = true;
-        var last = made;
-        if (last != null) {
-            last.channel.shutdownNow();
-        }
+        endChannels();
         readers.shutdown();
+        if (tokenFile != null) {
+            tokenFile.close();
+        }
     }
 }

@@ -1,22 +1,15 @@
 package tokenbroker.client;
 
-import io.grpc.Attributes;
 import io.grpc.EquivalentAddressGroup;
 import io.grpc.NameResolver;
 import io.grpc.NameResolverProvider;
 import io.grpc.NameResolverRegistry;
-import io.grpc.ProxyDetector;
 import io.grpc.Status;
 import io.grpc.SynchronizationContext;
-import java.io.IOException;
 import java.net.InetAddress;
-import java.net.InetSocketAddress;
-import java.net.SocketAddress;
 import java.net.URI;
 import java.net.URISyntaxException;
-import java.net.UnknownHostException;
 import java.util.ArrayList;
-import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.concurrent.Executor;
 import java.util.concurrent.ScheduledExecutorService;
@@ -46,7 +39,7 @@ final class EndpointsResolver extends NameResolver {
     }
 
     private final List<Endpoint> endpoints;
-    private final ProxyDetector proxies;
+    private final Addresses addresses;
     private final SynchronizationContext context;
     private final ScheduledExecutorService timers;
 
@@ -59,7 +52,7 @@ final class EndpointsResolver extends NameResolver {
 
     private EndpointsResolver(List<Endpoint> endpoints, Args args) {
         this.endpoints = endpoints;
-        proxies = args.getProxyDetector();
+        addresses = new Addresses(endpoints, args.getProxyDetector(), InetAddress::getAllByName);
         context = args.getSynchronizationContext();
         timers = args.getScheduledExecutorService();
     }
@@ -124,12 +117,15 @@ final class EndpointsResolver extends NameResolver {
     private void lookUp() {
         next = null;
         isLooking = true;
-        LOOK_UPS.execute(() -> {
-            var found = new LinkedHashSet<EquivalentAddressGroup>();
-            var failed = new ArrayList<String>();
-            endpoints.forEach(endpoint -> addAddresses(endpoint, found, failed));
-            context.execute(() -> tell(new ArrayList<>(found), failed));
-        });
+        try {
+            LOOK_UPS.execute(() -> {
+                var failed = new ArrayList<String>();
+                var found = addresses.lookUp(failed);
+                context.execute(() -> tell(found, failed));
+            });
+        } catch (RuntimeException | Error noThread) {
+            tell(List.of(), List.of("no look-up can be begun: " + noThread.getMessage()));
+        }
     }
 
     private void tell(List<EquivalentAddressGroup> found, List<String> failed) {
@@ -144,25 +140,6 @@ final class EndpointsResolver extends NameResolver {
             listener.onResult(ResolutionResult.newBuilder().setAddresses(found).build());
         }
         lookUpIn(found.isEmpty() ? LOOK_UP_LEAST : LOOK_UP_EVERY);
-    }
-
-    private void addAddresses(Endpoint endpoint, LinkedHashSet<EquivalentAddressGroup> found, List<String> failed) {
-        var attributes =
-            Attributes.newBuilder().set(EquivalentAddressGroup.ATTR_AUTHORITY_OVERRIDE, endpoint.authority()).build();
-        try {
-            SocketAddress proxied = proxies.proxyFor(InetSocketAddress.createUnresolved(endpoint.host, endpoint.port));
-            if (proxied != null) {
-                found.add(new EquivalentAddressGroup(proxied, attributes));
-                return;
-            }
-            for (var address : InetAddress.getAllByName(endpoint.host)) {
-                found.add(new EquivalentAddressGroup(new InetSocketAddress(address, endpoint.port), attributes));
-            }
-        } catch (UnknownHostException unknown) {
-            failed.add("the name " + endpoint.host + " is not known: see that it is right, and that DNS answers");
-        } catch (IOException | RuntimeException error) {
-            failed.add("the name " + endpoint.host + " can't be looked up: " + error.getMessage());
-        }
     }
 
     /** How gRPC finds this. */

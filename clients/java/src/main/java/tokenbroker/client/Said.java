@@ -58,8 +58,8 @@ final class Said implements Serializable {
     }
 
     /**
-     * Whether a connection was lost that gRPC says nothing else of: some of its versions call one that was closed as a call was to be
-     * sent UNKNOWN, with Netty's exception behind it, and don't repeat the call.
+     * Whether a connection was lost that gRPC says nothing else of: some of its versions call one that was closed as a call was
+     * to be sent UNKNOWN, with Netty's exception behind it, and don't repeat the call.
      */
     static boolean isLostConnection(Throwable failure) {
         var status = Status.fromThrowable(failure);

@@ -1,8 +1,5 @@
 package tokenbroker.client;
 
-import java.util.ArrayDeque;
-import java.util.ArrayList;
-import java.util.Deque;
 import java.util.List;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionException;
@@ -23,27 +20,11 @@ final class Slot {
     static final long IDLE_AFTER = TimeUnit.MINUTES.toNanos(10);
     /** How exactly it is known when somebody asked last: who asks all the time must not write all the time. */
     private static final long ASKED_GRAIN = TimeUnit.SECONDS.toNanos(1);
-    /** Most complaints that are remembered, and most ids of one call: the contract's. */
-    static final int COMPLAINTS_MAX = 16;
     /**
      * Most calls of one flight: the second, where the answer was complained of while it came or took longer than the token
      * lives.
      */
     private static final int CALLS_MAX = 2;
-
-    /** A token that was complained of. */
-    private static final class Complaint {
-        final String id;
-        /** When it would have ended. */
-        final long ends;
-        /** Whether calls name it: until the broker has answered with it all the same. */
-        boolean named = true;
-
-        Complaint(Token token) {
-            id = token.tokenId();
-            ends = token.life().ends;
-        }
-    }
 
     /** A call that is under way, or two. */
     private static final class Flight {
@@ -63,7 +44,7 @@ final class Slot {
     private Time.Timer sleeper;
     /** Of the timer that counts. */
     private long serial;
-    private final Deque<Complaint> complaints = new ArrayDeque<>();
+    private final Complaints complaints = new Complaints();
     /** No call before this, and why. */
     private long stoppedUntil;
     private TokenBrokerException stopped;
@@ -143,14 +124,9 @@ final class Slot {
         synchronized (this) {
             long now = shared.time.now();
             boolean isHeld = held != null && held.tokenId().equals(token.tokenId());
-            complaints.removeIf(one -> one.ends <= now);
-            if (isRetired || !isHeld || complaints.stream().anyMatch(one -> one.id.equals(token.tokenId()))) {
+            if (isRetired || !isHeld || !complaints.isNews(held, now)) {
                 return false;
             }
-            if (complaints.size() == COMPLAINTS_MAX) {
-                complaints.removeFirst();
-            }
-            complaints.addLast(new Complaint(held));
             held = null;
             rested = now;
             if (stopped != null && isOurOwnPause(stopped)) {
@@ -227,48 +203,55 @@ final class Slot {
     }
 
     private void launch(Flight begun) {
-        long now = shared.time.now();
-        long from;
-        synchronized (this) {
-            from = rested;
-        }
-        if (from > now) {
-            shared.time.at(from, () -> call(begun));
-        } else {
-            call(begun);
+        guarded(begun, () -> {
+            long from;
+            synchronized (this) {
+                from = rested;
+            }
+            if (from > shared.time.now()) {
+                shared.time.at(from, () -> call(begun));
+            } else {
+                call(begun);
+            }
+        });
+    }
+
+    /**
+     * Does a step of a flight. Whatever it throws ends the flight, be it an Error, such as that of a system that starts no more
+     * threads: else whoever waits would wait for good, and so would all who come.
+     */
+    private void guarded(Flight begun, Runnable step) {
+        try {
+            step.run();
+        } catch (RuntimeException | Error brokeOff) {
+            var error = asOurs(brokeOff);
+            synchronized (this) {
+                if (flight == begun) {
+                    flight = null;
+                    sleepUntil(failed(error, shared.time.now()));
+                }
+            }
+            begun.outcome.completeExceptionally(error);
         }
     }
 
     private void call(Flight begun) {
+        guarded(begun, () -> ask(begun));
+    }
+
+    private void ask(Flight begun) {
         long sent = shared.time.now();
         List<String> named;
         synchronized (this) {
             if (flight != begun) {
                 return; // closed in the meantime
             }
-            named = named(sent);
+            named = complaints.named(sent);
             begun.calls++;
         }
         shared.calls.increment();
-        CompletableFuture<tokenbroker.v1.Token> answer;
-        try {
-            answer = shared.asker.ask(user, named);
-        } catch (RuntimeException brokeOff) {
-            answer = CompletableFuture.failedFuture(brokeOff);
-        }
-        answer.whenComplete((token, error) -> settle(begun, sent, named, token, error));
-    }
-
-    /** The ids that a call names, the newest first. */
-    private List<String> named(long now) {
-        complaints.removeIf(one -> one.ends <= now);
-        var ids = new ArrayList<String>();
-        complaints.descendingIterator().forEachRemaining(one -> {
-            if (one.named) {
-                ids.add(one.id);
-            }
-        });
-        return List.copyOf(ids);
+        shared.asker.ask(user, named)
+            .whenComplete((token, error) -> guarded(begun, () -> settle(begun, sent, named, token, error)));
     }
 
     /** Notes what a call brought that began at {@code sent} and named these, or makes another where that does not count. */
@@ -284,7 +267,7 @@ final class Slot {
             if (error == null) {
                 var life = Rules.life(sent, answer, shared.jitter.getAsDouble());
                 boolean hasEnded = life.ends <= now;
-                boolean isStale = isStale(answer.getTokenId(), named);
+                boolean isStale = complaints.isStale(answer.getTokenId(), named);
                 if (begun.calls < CALLS_MAX && (isStale || hasEnded && now >= sent + Rules.REST)) {
                     token = null;
                 } else if (hasEnded) {
@@ -335,7 +318,12 @@ final class Slot {
         cancelSleeper();
         if (when != null) {
             long counts = serial;
-            sleeper = shared.time.at(when, () -> wake(counts));
+            try {
+                sleeper = shared.time.at(when, () -> wake(counts));
+            } catch (RuntimeException | Error noTimer) {
+                // A hit looks after the renewal: see nudge.
+                sleeper = null;
+            }
         }
     }
 
@@ -353,20 +341,6 @@ final class Slot {
             begun = begin();
         }
         launch(begun);
-    }
-
-    /**
-     * Whether this answer to a call was complained of before the call could name it. Where it was named, the vault insists on
-     * the token: it is believed from now on, or each call would cost a sign-in.
-     */
-    private boolean isStale(String id, List<String> named) {
-        for (var complaint : complaints) {
-            if (complaint.named && complaint.id.equals(id)) {
-                complaint.named = !named.contains(id);
-                return complaint.named;
-            }
-        }
-        return false;
     }
 
     private static TokenBrokerException ended() {

@@ -12,7 +12,8 @@ public final class Token {
     private static final String BEARER = "Bearer ";
 
     private final User user;
-    private final String authorization;
+    /** Left out by what looks into objects by itself, such as Gson. */
+    private final transient String authorization;
     private final String tokenId;
     private final String scope;
     private final Rules.Life life;

@@ -209,8 +209,8 @@ public final class TokenSource implements AutoCloseable {
     }
 
     /**
-     * Runs a request with this user's token. Where its response is a 401, the token is complained of, and the request is run
-     * once more with the next.
+     * Runs a request with this user's token. Where its response is a 401, it is closed, the token is complained of, and the
+     * request is run once more with the next.
      *
      * @throws TokenRejectedException where that is a 401 too, or there is no other token
      * @throws TokenBrokerException where there is no token
@@ -222,6 +222,7 @@ public final class TokenSource implements AutoCloseable {
         if (response.statusCode() != UNAUTHORIZED) {
             return response;
         }
+        drop(response);
         rejected(first);
         var next = other(first, token(merchantId, number));
         return accepted(send.send(next), next, answer -> answer.statusCode() == UNAUTHORIZED);
@@ -235,6 +236,7 @@ public final class TokenSource implements AutoCloseable {
         if (!isRejected.test(response)) {
             return response;
         }
+        drop(response);
         rejected(first);
         var next = other(first, token(merchantId, number));
         return accepted(send.send(next), next, isRejected);
@@ -247,10 +249,23 @@ public final class TokenSource implements AutoCloseable {
             if (!isRejected.test(response)) {
                 return CompletableFuture.completedFuture(response);
             }
+            drop(response);
             rejected(first);
             return tokenAsync(merchantId, number)
                 .thenCompose(next -> send.apply(other(first, next)).thenApply(again -> accepted(again, next, isRejected)));
         }));
+    }
+
+    /** Closes a response that nobody sees, or what is its body: its connection is held until then. */
+    private static void drop(Object response) {
+        var held = response instanceof HttpResponse ? ((HttpResponse<?>) response).body() : response;
+        if (held instanceof AutoCloseable) {
+            try {
+                ((AutoCloseable) held).close();
+            } catch (Exception broken) {
+                // It is not needed any more, whatever is wrong with it.
+            }
+        }
     }
 
     private static Token other(Token first, Token next) {
@@ -262,6 +277,7 @@ public final class TokenSource implements AutoCloseable {
 
     private static <T> T accepted(T response, Token token, Predicate<? super T> isRejected) {
         if (isRejected.test(response)) {
+            drop(response);
             throw new TokenRejectedException(token);
         }
         return response;

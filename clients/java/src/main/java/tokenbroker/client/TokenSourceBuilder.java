@@ -86,7 +86,8 @@ public final class TokenSourceBuilder {
         var within = checked(timeout);
         var time = new SystemTime();
         var files = new TlsFiles(caFile, certificateFile, keyFile);
-        return new TokenSource(new Brokers(parsed, files, tokenFile, useProxy, within, time), time, within);
+        var token = tokenFile == null ? null : new TokenFile(tokenFile, TokenFile.READ_TIMEOUT);
+        return new TokenSource(new Brokers(parsed, files, token, useProxy, within, time), time, within);
     }
 
     private void check(List<Endpoint> parsed) {

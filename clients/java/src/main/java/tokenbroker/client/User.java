@@ -12,7 +12,8 @@ public final class User {
     private static final int SHOWN = 4;
 
     private final String merchantId;
-    private final String number;
+    /** Left out by what looks into objects by itself, such as Gson. */
+    private final transient String number;
 
     private User(String merchantId, String number) {
         this.merchantId = Objects.requireNonNull(merchantId, "merchantId is null: give the merchant's id, as the vault has it");

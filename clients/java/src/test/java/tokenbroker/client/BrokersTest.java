@@ -14,9 +14,13 @@ import java.net.SocketAddress;
 import java.net.URI;
 import java.nio.file.Files;
 import java.time.Duration;
+import java.util.ArrayList;
 import java.util.List;
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.ExecutionException;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicInteger;
+import java.util.stream.Stream;
 import org.junit.ClassRule;
 import org.junit.Rule;
 import org.junit.Test;
@@ -128,6 +132,16 @@ public class BrokersTest {
     }
 
     @Test
+    public void anAnswerWithoutATokenIsTheBrokersFault() throws Exception {
+        try (var one = new FakeReplica("1"); var source = over(one).build()) {
+            one.isEmpty = true;
+            var error = assertThrows(TokenBrokerException.class, () -> asks(source, 0));
+            assertEquals("INTERNAL", error.code().orElseThrow());
+            assertTrue(error.getMessage(), error.isPermanent() && error.getMessage().contains("holds no token"));
+        }
+    }
+
+    @Test
     public void whereNobodyListensIsToldSoon() throws Exception {
         int port;
         try (var gone = new FakeReplica("gone")) {
@@ -207,6 +221,58 @@ public class BrokersTest {
     }
 
     @Test
+    public void aTokenFileWhoseReadHangsIsToldAndReadAgainOnceItDoesNot() throws Exception {
+        var file = folder.getRoot().toPath().resolve("token");
+        // A read of a pipe ends when somebody has written to it.
+        assertEquals(0, new ProcessBuilder("mkfifo", file.toString()).start().waitFor());
+        var ca = Files.write(folder.getRoot().toPath().resolve("ca.pem"), KEYS.read("ec.pem"));
+        var waits = Duration.ofMillis(50);
+        try (var time = new SystemTime(); var one = tls("1");
+            var brokers = new Brokers(List.of(Endpoint.parse("https://localhost:" + one.port())), new TlsFiles(ca, null, null),
+                new TokenFile(file, waits), false, Duration.ofSeconds(10), time)) {
+            var calls = new ArrayList<CompletableFuture<tokenbroker.v1.Token>>();
+            for (int n = 0; n < 100; n++) {
+                calls.add(brokers.ask(USER, List.of()));
+            }
+            for (var call : calls) {
+                var error = Slot.asOurs(assertThrows(ExecutionException.class, call::get).getCause());
+                assertFalse("the fault is on this side: " + error, error.code().isPresent());
+                assertTrue(error.getMessage(), error.getMessage().contains(file + ": a read of it does not end"));
+            }
+            assertEquals(1, Thread.getAllStackTraces().values().stream().flatMap(Stream::of)
+                .filter(at -> at.getClassName().equals(TokenFile.class.getName()) && at.getMethodName().equals("read")).count());
+            var pipe = Files.move(file, folder.getRoot().toPath().resolve("pipe"));
+            Files.writeString(file, "second");
+            Files.writeString(pipe, "first");
+            while (brokers.ask(USER, List.of()).handle((token, error) -> error != null).get()) {
+                Thread.yield(); // the read that hung has not ended yet
+            }
+            brokers.ask(USER, List.of()).get();
+            assertEquals("Bearer second", one.authorization);
+        }
+    }
+
+    @Test
+    public void callsThatWaitForFilesAreBounded() throws Exception {
+        var ca = folder.getRoot().toPath().resolve("ca.pem");
+        assertEquals(0, new ProcessBuilder("mkfifo", ca.toString()).start().waitFor());
+        try (var time = new SystemTime(); var brokers = new Brokers(List.of(Endpoint.parse("https://localhost:1")),
+            new TlsFiles(ca, null, null), null, false, Duration.ofSeconds(60), time)) {
+            var calls = new ArrayList<CompletableFuture<tokenbroker.v1.Token>>();
+            for (int n = 0; n < UserMap.USERS_MAX + 5; n++) {
+                calls.add(brokers.ask(USER, List.of()));
+            }
+            assertEquals(UserMap.USERS_MAX + 4, calls.stream().filter(call -> !call.isDone()).count());
+            var refused = calls.stream().filter(CompletableFuture::isDone).findFirst().orElseThrow();
+            var error = Slot.asOurs(assertThrows(ExecutionException.class, refused::get).getCause());
+            assertTrue(error.getMessage(), error.isTemporary() && error.getMessage().contains("wait for files"));
+            var pipe = Files.move(ca, folder.getRoot().toPath().resolve("pipe"));
+            Files.writeString(ca, "none");
+            Files.writeString(pipe, "none");
+        }
+    }
+
+    @Test
     public void aChannelIsMadeAnewOnlyOfFilesThatCanBeUsed() throws Exception {
         var ca = folder.getRoot().toPath().resolve("ca.pem");
         Files.write(ca, KEYS.read("ec.pem"));
@@ -227,6 +293,23 @@ public class BrokersTest {
             time.step(Duration.ofSeconds(2));
             brokers.ask(USER, List.of()).get();
             assertEquals("a new channel", 2, one.connections.get());
+        }
+    }
+
+    @Test
+    public void aChannelThatWasReplacedJustNowIsEndedByCloseToo() throws Exception {
+        var ca = folder.getRoot().toPath().resolve("ca.pem");
+        Files.write(ca, KEYS.read("ec.pem"));
+        try (var time = new SteppedTime(); var one = tls("1")) {
+            try (var brokers = new Brokers(List.of(Endpoint.parse("https://localhost:" + one.port())),
+                new TlsFiles(ca, null, null), null, false, Duration.ofSeconds(10), time)) {
+                brokers.ask(USER, List.of()).get();
+                Files.write(ca, (new String(KEYS.read("ec.pem")) + new String(KEYS.read("rsa.pem"))).getBytes());
+                time.step(Duration.ofSeconds(2));
+                brokers.ask(USER, List.of()).get();
+            }
+            time.close();
+            assertTrue("two connections end", one.ended.tryAcquire(2, 10, TimeUnit.SECONDS));
         }
     }
 

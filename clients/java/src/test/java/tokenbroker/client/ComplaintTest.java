@@ -2,12 +2,25 @@ package tokenbroker.client;
 
 import static org.junit.Assert.assertEquals;
 import static org.junit.Assert.assertFalse;
+import static org.junit.Assert.assertSame;
+import static org.junit.Assert.assertThrows;
 import static org.junit.Assert.assertTrue;
 
+import java.io.IOException;
+import java.io.InputStream;
+import java.net.URI;
+import java.net.http.HttpClient;
+import java.net.http.HttpHeaders;
+import java.net.http.HttpRequest;
+import java.net.http.HttpResponse;
+import java.util.ArrayDeque;
 import java.util.List;
+import java.util.Map;
+import java.util.Optional;
 import java.util.concurrent.CompletableFuture;
 import java.util.stream.Collectors;
 import java.util.stream.IntStream;
+import javax.net.ssl.SSLSession;
 import org.junit.Test;
 
 /** Complaints, and requests with tokens, in fake time. */
@@ -63,6 +76,21 @@ public class ComplaintTest {
         on.time.passSeconds(81);
         assertEquals("named no more", List.of(), on.broker.last().rejected);
         assertEquals(3, on.broker.calls.size());
+    }
+
+    @Test
+    public void anIdThatTheContractDoesNotTakeIsNamedInNoCall() {
+        for (var id : List.of("", "é".repeat(64), "x".repeat(65))) {
+            var on = new Sources();
+            var token = on.first(id, 100, 80);
+            assertTrue(on.source.rejected(token));
+            assertEquals(id.startsWith("é") ? List.of(id) : List.of(), on.broker.last().rejected);
+            // The broker can't be told: its answer is believed, or each call would be made twice.
+            on.broker.last().brings(id, 100, 80);
+            assertEquals(id, on.token().tokenId());
+            assertEquals(2, on.broker.calls.size());
+            assertFalse(on.source.rejected(on.token()));
+        }
     }
 
     @Test
@@ -134,6 +162,112 @@ public class ComplaintTest {
         on.broker.last().brings("a", 100, 80);
         assertTrue(Sources.error(done) instanceof TokenRejectedException);
         assertEquals(1, requests[0]);
+    }
+
+    /** A response of the JDK's client with a stream as its body, which must be closed for its connection to be used again. */
+    private static final class Streamed implements HttpResponse<InputStream> {
+        final int status;
+        boolean isClosed;
+
+        Streamed(int status) {
+            this.status = status;
+        }
+
+        @Override
+        public int statusCode() {
+            return status;
+        }
+
+        @Override
+        public InputStream body() {
+            return new InputStream() {
+                @Override
+                public int read() {
+                    return -1;
+                }
+
+                @Override
+                public void close() throws IOException {
+                    isClosed = true;
+                    throw new IOException("the connection is gone");
+                }
+            };
+        }
+
+        @Override
+        public HttpRequest request() {
+            return null;
+        }
+
+        @Override
+        public Optional<HttpResponse<InputStream>> previousResponse() {
+            return Optional.empty();
+        }
+
+        @Override
+        public HttpHeaders headers() {
+            return HttpHeaders.of(Map.of(), (name, value) -> true);
+        }
+
+        @Override
+        public Optional<SSLSession> sslSession() {
+            return Optional.empty();
+        }
+
+        @Override
+        public URI uri() {
+            return URI.create("http://127.0.0.1");
+        }
+
+        @Override
+        public HttpClient.Version version() {
+            return HttpClient.Version.HTTP_1_1;
+        }
+    }
+
+    /** Runs a request whose responses are these, with a broker that answers at once. */
+    private static HttpResponse<InputStream> with(int way, Streamed... responses) throws Exception {
+        var tokens = new int[1];
+        Asker obliging = new Asker() {
+            @Override
+            public CompletableFuture<tokenbroker.v1.Token> ask(User user, List<String> rejected) {
+                return CompletableFuture.completedFuture(FakeBroker.token(String.valueOf(tokens[0]++), 100).build());
+            }
+
+            @Override
+            public void close() {}
+        };
+        var left = new ArrayDeque<>(List.of(responses));
+        try (var source = new TokenSource(obliging, new FakeTime(), () -> 1.0, Sources.TIMEOUT, Runnable::run)) {
+            switch (way) {
+                case 0:
+                    return source.withToken("m", "+1", (TokenSource.SendHttp<InputStream>) token -> left.remove());
+                case 1:
+                    return source.<HttpResponse<InputStream>, Exception>withToken("m", "+1", token -> left.remove(),
+                        response -> response.statusCode() == 401);
+                default:
+                    return source.<HttpResponse<InputStream>>withTokenAsync("m", "+1",
+                        token -> CompletableFuture.completedFuture(left.remove()),
+                        response -> response.statusCode() == 401).join();
+            }
+        }
+    }
+
+    @Test
+    public void theBodyOfA401IsClosedAndNoOther() throws Exception {
+        for (int way = 0; way < 3; way++) {
+            var first = new Streamed(401);
+            var next = new Streamed(200);
+            assertSame(next, with(way, first, next));
+            assertTrue(first.isClosed);
+            assertFalse(next.isClosed);
+            var last = new Streamed(401);
+            var refused = new Streamed(401);
+            int same = way;
+            var error = assertThrows(RuntimeException.class, () -> with(same, refused, last));
+            assertTrue(String.valueOf(error), Slot.asOurs(error) instanceof TokenRejectedException);
+            assertTrue(refused.isClosed && last.isClosed);
+        }
     }
 
     @Test

@@ -5,6 +5,10 @@ import static org.junit.Assert.assertSame;
 import static org.junit.Assert.assertTrue;
 
 import java.time.Duration;
+import java.util.List;
+import java.util.concurrent.CompletableFuture;
+import java.util.function.DoubleSupplier;
+import java.util.function.Supplier;
 import org.junit.Test;
 
 /** What follows a failure, in fake time and with the widest pauses. */
@@ -85,26 +89,61 @@ public class FailureTest {
         assertEquals("b", Sources.told(asked).tokenId());
     }
 
-    @Test
-    public void aCallThatThrowsStandsInNobodysWay() {
+    /** Three who ask, a minute apart: each is told this, and each has made a call. */
+    private static void eachIsTold(String why, DoubleSupplier jitter, Supplier<CompletableFuture<tokenbroker.v1.Token>> answers) {
         var calls = new int[1];
         Asker broken = new Asker() {
             @Override
-            public java.util.concurrent.CompletableFuture<tokenbroker.v1.Token> ask(User user, java.util.List<String> rejected) {
+            public CompletableFuture<tokenbroker.v1.Token> ask(User user, List<String> rejected) {
                 calls[0]++;
-                throw new IllegalStateException("broken");
+                return answers.get();
             }
 
             @Override
             public void close() {}
         };
         var time = new FakeTime();
-        var source = new TokenSource(broken, time, () -> 1.0, Sources.TIMEOUT, Runnable::run);
+        var source = new TokenSource(broken, time, jitter, Sources.TIMEOUT, Runnable::run);
         for (int n = 1; n <= 3; n++) {
             var error = Sources.error(source.tokenAsync("m", "+447871239999"));
-            assertTrue(error.getMessage(), error.getMessage().contains("broken"));
+            assertTrue(error.getMessage(), error.getMessage().contains(why));
             assertEquals(n, calls[0]);
             time.passSeconds(60);
         }
+        assertEquals(3, source.counts().failures());
+    }
+
+    @Test
+    public void aCallThatThrowsStandsInNobodysWay() {
+        eachIsTold("broken", () -> 1.0, () -> {
+            throw new IllegalStateException("broken");
+        });
+        eachIsTold("no native thread", () -> 1.0, () -> {
+            throw new OutOfMemoryError("no native thread");
+        });
+    }
+
+    @Test
+    public void anAnswerThatCannotBeTakenStandsInNobodysWay() {
+        eachIsTold("ull", /* as each JDK says it */ () -> 1.0, () -> CompletableFuture.completedFuture(null));
+    }
+
+    @Test
+    public void aThreadThatCannotBeStartedStandsInNobodysWay() {
+        // Neither to have a token renewed …
+        on.time.refuses = when -> when == on.time.now() + Duration.ofSeconds(50).toNanos();
+        on.first("a", 100, 50);
+        on.time.passSeconds(51);
+        assertEquals("a", on.token().tokenId());
+        assertEquals("who asks has it renewed", 2, on.broker.calls.size());
+        var half = com.google.protobuf.Duration.newBuilder().setNanos(500_000_000);
+        on.broker.last().answer.complete(FakeBroker.token("b", 0).setExpiresIn(half).build());
+        // … nor to have a call wait until the last is a second ago.
+        on.time.passSeconds(0.6);
+        on.time.refuses = when -> when <= on.time.now() + Rules.REST;
+        assertTrue(on.error().getMessage(), on.error().getMessage().contains("native thread"));
+        on.time.refuses = when -> false;
+        on.time.passSeconds(60);
+        on.first("c", 100, 50);
     }
 }

@@ -16,6 +16,7 @@ import java.util.ArrayDeque;
 import java.util.Queue;
 import java.util.concurrent.BlockingQueue;
 import java.util.concurrent.LinkedBlockingQueue;
+import java.util.concurrent.Semaphore;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicInteger;
 import tokenbroker.client.wire.HealthCheckRequest;
@@ -33,6 +34,10 @@ final class FakeReplica implements AutoCloseable {
 
     final AtomicInteger calls = new AtomicInteger();
     final AtomicInteger connections = new AtomicInteger();
+    /** Of connections that have ended. */
+    final Semaphore ended = new Semaphore(0);
+    /** Whether answers have no token in them. */
+    volatile boolean isEmpty;
     /** What the next calls end with, before they are answered. */
     final Queue<Status> failures = new ArrayDeque<>();
     /** Who watches. */
@@ -60,6 +65,11 @@ final class FakeReplica implements AutoCloseable {
                 public io.grpc.Attributes transportReady(io.grpc.Attributes attributes) {
                     connections.incrementAndGet();
                     return attributes;
+                }
+
+                @Override
+                public void transportTerminated(io.grpc.Attributes attributes) {
+                    ended.release();
                 }
             }).build().start();
     }
@@ -95,7 +105,8 @@ final class FakeReplica implements AutoCloseable {
                 answer.onError(failure.asRuntimeException());
                 return;
             }
-            answer.onNext(GetTokenResponse.newBuilder().setToken(FakeBroker.token(name, 100)).build());
+            var said = GetTokenResponse.newBuilder();
+            answer.onNext(isEmpty ? said.build() : said.setToken(FakeBroker.token(name, 100)).build());
             answer.onCompleted();
         }
     }

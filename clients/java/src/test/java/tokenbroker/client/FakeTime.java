@@ -3,6 +3,7 @@ package tokenbroker.client;
 import java.time.Duration;
 import java.util.Comparator;
 import java.util.PriorityQueue;
+import java.util.function.LongPredicate;
 
 /** Time that passes when a test says so, and does what falls due on the test's thread. */
 final class FakeTime implements Time {
@@ -20,6 +21,8 @@ final class FakeTime implements Time {
 
     private final PriorityQueue<Due> due =
         new PriorityQueue<>(Comparator.<Due>comparingLong(one -> one.when).thenComparingLong(one -> one.order));
+    /** Whether nothing can be put off until then, as where the system starts no thread. */
+    LongPredicate refuses = when -> false;
     private long now = Duration.ofHours(1).toNanos();
     private long order;
 
@@ -30,6 +33,9 @@ final class FakeTime implements Time {
 
     @Override
     public Timer at(long when, Runnable what) {
+        if (refuses.test(when)) {
+            throw new OutOfMemoryError("unable to create native thread");
+        }
         var one = new Due(Math.max(when, now), order++, what);
         due.add(one);
         return () -> due.remove(one);

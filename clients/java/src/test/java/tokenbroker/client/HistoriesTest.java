@@ -114,7 +114,7 @@ public class HistoriesTest {
             open.forEach((user, count) -> assertEquals("calls under way for one user", 1, (int) count));
             for (; looked < broker.calls.size(); looked++) {
                 var call = broker.calls.get(looked);
-                assertTrue("ids named", call.rejected.size() <= Slot.COMPLAINTS_MAX);
+                assertTrue("ids named", call.rejected.size() <= Complaints.MAX);
                 assertEquals("named once each", call.rejected.size(), call.rejected.stream().distinct().count());
             }
         }
