@@ -3,7 +3,7 @@
 //	broker := tokenbrokertest.Start(t)
 //	source, err := tokenbroker.New(tokenbroker.Options{Endpoints: []string{broker.Endpoint}})
 //	user := broker.NewUser(t)
-//	token, err := source.Token(ctx, user.MerchantID, user.Number)
+//	token, err := source.Token(ctx, user.MerchantID(), user.Number())
 //	broker.Control(t, "revoke", map[string]any{"all": true})
 //
 // The programs are found by TOKEN_BROKER_SANDBOX_PROGRAM and TOKEN_BROKER_PROGRAM, or else in PATH.
@@ -127,13 +127,13 @@ func (b *Broker) NewUser(t testing.TB) tokenbroker.User {
 	}
 	number := b.numbers[0]
 	b.numbers = b.numbers[1:]
-	return tokenbroker.User{MerchantID: b.MerchantID, Number: number}
+	return tokenbroker.NewUser(b.MerchantID, number)
 }
 
 // Control tells the vault to fail, to revoke, or how to be: POSTs body as JSON to its /_sandbox/ + path, and has what it answers.
 // Without a body (nil) it asks, such as for "stats".
 //
-//	broker.Control(t, "faults", []any{map[string]any{"kind": "reply", "status": 503, "body": "busy", "number": user.Number}})
+//	broker.Control(t, "faults", []any{map[string]any{"kind": "reply", "status": 503, "body": "busy", "number": user.Number()}})
 //	broker.Control(t, "settings", map[string]any{"lifetime": "2s"})
 //	broker.Control(t, "revoke", map[string]any{"access_token": token.AccessToken()})
 func (b *Broker) Control(t testing.TB, path string, body any) map[string]any {

@@ -100,7 +100,7 @@ func sourceOf(t *testing.T, broker *Broker) *tokenbroker.TokenSource {
 
 func tokenOf(t *testing.T, source *tokenbroker.TokenSource, user tokenbroker.User) *tokenbroker.Token {
 	t.Helper()
-	token, err := source.Token(context.Background(), user.MerchantID, user.Number)
+	token, err := source.Token(context.Background(), user.MerchantID(), user.Number())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -156,8 +156,8 @@ func TestUsersAreNewUntilThereAreNone(t *testing.T) {
 	standIn(t, `echo '{"endpoint":"http://127.0.0.1:1","vault_url":"http://127.0.0.1:1","merchant_id":"m","numbers":["+1","+2"]}'; cat`)
 	broker := Start(t)
 	for _, number := range []string{"+1", "+2"} {
-		if user := broker.NewUser(t); user != (tokenbroker.User{MerchantID: "m", Number: number}) {
-			t.Errorf("%s in the place of %s", user.Number, number)
+		if user := broker.NewUser(t); user.MerchantID() != "m" || user.Number() != number {
+			t.Errorf("%s in the place of %s", user.Number(), number)
 		}
 	}
 	wants(t, failureOf(t, func(t testing.TB) { broker.NewUser(t) }), "all 2 users have been handed out: start another Broker")
@@ -177,7 +177,7 @@ func TestATokenIsLiveUntilItIsRevoked(t *testing.T) {
 		return client.Do(request)
 	}
 	use := func() int {
-		response, err := source.WithToken(context.Background(), user.MerchantID, user.Number, customer)
+		response, err := source.WithToken(context.Background(), user.MerchantID(), user.Number(), customer)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -202,10 +202,10 @@ func TestTheVaultFailsForOneUser(t *testing.T) {
 	broker := withThePrograms(t)
 	source, user := sourceOf(t, broker), broker.NewUser(t)
 	wrong := map[string]any{
-		"kind": "refusal", "error_id": 11, "error": "WRONG_LOGIN_OR_PASSWORD_EXCEPTION", "message": "no", "number": user.Number, "times": 2,
+		"kind": "refusal", "error_id": 11, "error": "WRONG_LOGIN_OR_PASSWORD_EXCEPTION", "message": "no", "number": user.Number(), "times": 2,
 	}
 	broker.Control(t, "faults", []any{wrong})
-	_, err := source.Token(context.Background(), user.MerchantID, user.Number)
+	_, err := source.Token(context.Background(), user.MerchantID(), user.Number())
 	var failure *tokenbroker.Error
 	if !errors.As(err, &failure) || failure.Reason != tokenbroker.CredentialsRejected {
 		t.Fatalf("refused: %v", err)
