@@ -39,6 +39,8 @@ pub(super) const IDLE_AFTER: Duration = Duration::from_secs(10 * 60);
 const ASKED_GRAIN: u64 = 1_000;
 /// Most complaints that are remembered, and most ids of one call: the contract's.
 const COMPLAINTS_MAX: usize = 16;
+/// Longest id that a call may name, in characters: the contract's.
+const TOKEN_ID_MAX: usize = 64;
 /// Most calls of one flight: the second, where the answer was complained of while it came or took longer than the token lives.
 const CALLS_MAX: u32 = 2;
 
@@ -182,7 +184,9 @@ impl Slot {
         if state.complaints.len() == COMPLAINTS_MAX {
             state.complaints.pop_front();
         }
-        state.complaints.push_back(Complaint { id: token.id().to_owned(), ends: token.life().ends, named: true });
+        // An id that a broker would refuse must not spoil the user's later calls.
+        let named = (1..=TOKEN_ID_MAX).contains(&token.id().chars().count());
+        state.complaints.push_back(Complaint { id: token.id().to_owned(), ends: token.life().ends, named });
         self.held.store(None);
         state.rested = now;
         // Made up when there was a good token: now somebody waits.

@@ -114,3 +114,17 @@ async fn a_complaint_that_an_answer_crosses_is_seen_as_it_is_noted() {
     let settled = slot.settle(&source.0.shared, sent, &[dead.id().to_owned()], answer(dead.id()), true);
     assert!(settled.is_some() && source.cached(&user()).is_some(), "named, the vault insists on it");
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_id_that_no_call_may_name_spoils_none() {
+    const LONG: &str = "an id of a broker that is none of ours, which is longer than what the contract has";
+    let broker = Broker::default();
+    broker.says([Answer::Token(LONG, 100), Answer::Token("", 100), Answer::Token("good", 100)]);
+    let source = broker.source();
+    for _ in 0..2 {
+        let dead = source.token(&user()).await.expect("there is one");
+        assert!(source.rejected(&dead));
+    }
+    assert_eq!(source.token(&user()).await.expect("there is another").id(), "good");
+    assert_eq!((broker.calls(), broker.named(1), broker.named(2)), (3, vec![], vec![]));
+}
