@@ -163,13 +163,16 @@ class _Engine:
             is_due, known = self._links.is_due(time.monotonic()), self._links.materials
         if not is_due:
             return
-        read = self._read(self._materials, known) if self.options.is_tls else _files.Materials()
+        if self.options.is_tls:
+            read = self._read(self._materials, known)
+        else:
+            read = _files.Materials()
         with self.lock:
             self._links.take(read, time.monotonic())
 
     def _read(self, reader: _reader.Reader[Contents], *given: Any) -> Contents | ConfigurationError:
         reading = reader.begin(*given)
-        waited = [reading, self._closing]
+        waited: list[concurrent.futures.Future[Any]] = [reading, self._closing]
         concurrent.futures.wait(waited, _reader.READ_TIMEOUT, return_when=concurrent.futures.FIRST_COMPLETED)
         return reading.result() if reading.done() else reader.give_up(reading)
 

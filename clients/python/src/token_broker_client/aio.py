@@ -139,7 +139,10 @@ class _Engine:
         async with looking:
             if not self._links.is_due(time.monotonic()):
                 return
-            read = await self._read(self._materials, self._links.materials) if self.options.is_tls else _files.Materials()
+            if self.options.is_tls:
+                read = await self._read(self._materials, self._links.materials)
+            else:
+                read = _files.Materials()
             self._links.take(read, time.monotonic())
 
     async def _read(self, reader: _reader.Reader[Contents], *given: Any) -> Contents | ConfigurationError:
