@@ -117,9 +117,7 @@ def test_a_file_that_hangs_costs_one_thread_and_no_call_its_channel(make, certif
         # As soon as it can be read again, it is.
         fresh.write_bytes(certificates.at("ca.crt").read_bytes() + b"\n")
         os.replace(fresh, ca)
-        pipe.write_text("something else")
-        while readers():
-            await asyncio.sleep(0)
+        await let_go(pipe)
         await source.token("m", "20")
         assert source.source._engine._links.materials.ca == ca.read_bytes()
 
@@ -141,8 +139,7 @@ def test_a_token_file_that_hangs_fails_calls_and_no_more(make, certificates, mon
             with pytest.raises(ConfigurationError, match="token_file: can't be read in time: see"):
                 await source.token("m", str(number))
         assert readers() == 1 and await source.token("m", "0") is held
-        # It is let go, so that the next test finds none.
-        file.write_text("the-token")
+        await let_go(file)
 
     with Broker(certificates.server()) as broker:
         play(scenario, make, broker.url, ca_file=certificates.at("ca.crt"), token_file=file)
@@ -150,7 +147,7 @@ def test_a_token_file_that_hangs_fails_calls_and_no_more(make, certificates, mon
 
 @both
 def test_a_source_whose_file_hangs_can_be_closed_at_once(make, certificates):
-    file = certificates.at("token")
+    file = certificates.at("pipe")
     os.mkfifo(file)
 
     async def scenario(source):
@@ -162,14 +159,22 @@ def test_a_source_whose_file_hangs_can_be_closed_at_once(make, certificates):
         with pytest.raises(TokenBrokerError, match="is closed"):
             await asking
         assert time.monotonic() < began + _reader.READ_TIMEOUT / 2
-        file.write_text("the-token")
+        await let_go(file)
 
-    play(scenario, make, "https://127.0.0.1:1", ca_file=certificates.at("ca.crt"), token_file=file)
+    play(scenario, make, "https://127.0.0.1:1", ca_file=file)
 
 
 def readers():
     """How many threads read files."""
     return len([thread for thread in threading.enumerate() if thread.name == "token-broker-files"])
+
+
+async def let_go(pipe):
+    """Ends the read of a pipe, so that the next test finds no thread of this one."""
+    while readers():
+        # To write alone would wait for who reads.
+        os.close(os.open(pipe, os.O_RDWR | os.O_NONBLOCK))
+        await asyncio.sleep(0)
 
 
 @both
