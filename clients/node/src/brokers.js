@@ -4,22 +4,19 @@
 // in a file, or wait for one without end.
 
 import { X509Certificate } from 'node:crypto';
-import { readFile } from 'node:fs/promises';
 import { isIPv6 } from 'node:net';
 import { createSecureContext } from 'node:tls';
 
 import { Metadata, credentials as CREDENTIALS } from '@grpc/grpc-js';
 
-import { LATE, within } from './clock.js';
-import { TokenBrokerError, closed } from './errors.js';
+import { closed } from './errors.js';
+import { Reader, unusable } from './reader.js';
 import { Replica } from './replica.js';
 import { Replicas } from './replicas.js';
 import { answerOf } from './wire.js';
 
 // The files are looked at by whichever call comes, but no more often than this: there are few calls, and three small files.
 const FILES_EVERY = 1_000;
-// Files that take longer to read are not waited for.
-const READ_MS = 2_000;
 // A source waits this much longer than its calls take, a tenth of a short time, so that it is the call that says what took so
 // long.
 const AHEAD = 100;
@@ -42,59 +39,66 @@ const OPTIONS = {
   'grpc.enable_channelz': 0,
 };
 
-const unusable = (what, why) => new TokenBrokerError({
-  code: 'FAILED_PRECONDITION',
-  text: `${what} can't be used: ${why}`,
-});
-
 export class Brokers {
   #told;
   #clock;
   #callMs;
+  // What connections are made of, and the token's file: two readers, since the one is needed now and then and the other always.
+  #materials;
+  #token;
   // { replicas, files }, and when the files were last looked at.
   #made = null;
   #lookedAt = -Infinity;
-  #reading = null;
+  #looking = null;
+  // With those before, until their calls are over.
+  #all = new Set();
   #isClosed = false;
 
-  constructor(told, clock) {
+  // `read` is for tests.
+  constructor(told, clock, read) {
     this.#told = told;
     this.#clock = clock;
     this.#callMs = told.timeoutMs - Math.min(AHEAD, told.timeoutMs / 10);
+    this.#materials = new Reader([told.caFile, told.certificateFile, told.keyFile], clock, read);
+    this.#token = new Reader([told.tokenFile], clock, read);
   }
 
   // This user's token, that is none of those that the vault's API rejected.
   async ask({ merchantId, number }, rejectedTokenIds) {
     const deadline = this.#clock.now() + this.#callMs;
     const request = { merchantId, number, rejectedTokenIds };
-    const replicas = await this.#replicas();
-    return answerOf(await replicas.getToken(request, await this.#metadata(), deadline));
+    const metadata = await this.#metadata();
+    await this.#look();
+    // Taken at once: replicas that have no call yet may be left while anything is waited for.
+    return answerOf(await this.#made.replicas.getToken(request, metadata, deadline));
   }
 
   close() {
     this.#isClosed = true;
-    this.#made?.replicas.close();
+    for (const replicas of [...this.#all]) replicas.close();
   }
 
-  // Of the files as they are or, where they can't be used, as they were. While they are read, others go on with what there is.
-  async #replicas() {
+  // Has replicas made of the files as they are or, where they can't be used, as they were. While they are read, others go on with
+  // what there is.
+  async #look() {
     const isDue = this.#clock.now() >= this.#lookedAt + FILES_EVERY;
-    if (this.#made && (!isDue || this.#reading)) return this.#made.replicas;
-    this.#reading ??= this.#renew().finally(() => {
-      this.#reading = null;
+    if (this.#made && (!isDue || this.#looking)) return;
+    this.#looking ??= this.#renew().finally(() => {
+      this.#looking = null;
     });
-    await this.#reading;
-    return this.#made.replicas;
+    await this.#looking;
   }
 
   async #renew() {
     try {
-      const files = await this.#read();
+      const files = await this.#materials.read();
       if (this.#isClosed) throw closed();
       if (this.#made === null || files.some((content, at) => content !== this.#made.files[at])) {
+        const before = this.#made?.replicas;
         const replicas = this.#makeOf(files);
-        this.#made?.replicas.leave();
+        this.#all.add(replicas);
         this.#made = { replicas, files };
+        before?.leave(() => this.#all.delete(before));
       }
     } catch (error) {
       if (this.#made === null) throw error;
@@ -103,27 +107,11 @@ export class Brokers {
     }
   }
 
-  // The contents of the CA, the certificate and its key, as far as there are any.
-  #read() {
-    const { caFile, certificateFile, keyFile } = this.#told;
-    return Promise.all([caFile, certificateFile, keyFile].map((file) => (file ? this.#readOne(file) : null)));
-  }
-
-  async #readOne(file) {
-    let content;
-    try {
-      content = await within(this.#clock, readFile(file, 'utf8'), READ_MS);
-    } catch (error) {
-      throw unusable(file, `${error.code ?? error}: see that it is there and that this process may read it`);
-    }
-    if (content === LATE) throw unusable(file, 'reading it takes too long: see to the file system');
-    return content;
-  }
-
   async #metadata() {
     const metadata = new Metadata();
     if (this.#told.tokenFile) {
-      const token = (await this.#readOne(this.#told.tokenFile)).trim();
+      const [content] = await this.#token.read();
+      const token = content.trim();
       if (!TOKEN.test(token)) throw unusable(this.#told.tokenFile, "it holds no service account's token: one line, nothing else");
       metadata.set('authorization', `Bearer ${token}`);
     }

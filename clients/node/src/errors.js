@@ -46,7 +46,7 @@ export class ConfigurationError extends TokenBrokerError {
   }
 }
 
-// The vault's API refuses the token, and there is no other that it takes.
+// The vault's API refuses the next token as well, or the vault gives the same again.
 export class TokenRejected extends TokenBrokerError {
   constructor(why) {
     super({ text: `the vault's API answers 401 to a new token as well: ${why}` });

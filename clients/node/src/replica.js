@@ -25,7 +25,8 @@ export class Replica {
   #state = STATES.IDLE;
   #question = null;
   #calls = new Set();
-  #isLeaving = false;
+  // Called once it has been left.
+  #left = null;
   #isClosed = false;
 
   word = CONNECTING;
@@ -56,9 +57,9 @@ export class Replica {
     return this.#question;
   }
 
-  // No more calls; those under way go on.
-  leave() {
-    this.#isLeaving = true;
+  // No more calls; those under way go on. Calls `left` once they are over.
+  leave(left) {
+    this.#left = left;
     if (this.#calls.size === 0) this.close();
   }
 
@@ -67,6 +68,7 @@ export class Replica {
     this.#isClosed = true;
     for (const call of this.#calls) call.cancel();
     this.#client.close();
+    this.#left?.();
   }
 
   async #ask() {
@@ -96,7 +98,7 @@ export class Replica {
       const done = (error, reply) => {
         unset();
         this.#calls.delete(call);
-        if (this.#isLeaving && this.#calls.size === 0) this.close();
+        if (this.#left && this.#calls.size === 0) this.close();
         if (error) reject(error);
         else resolve(reply);
       };

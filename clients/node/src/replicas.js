@@ -18,7 +18,8 @@ import { errorOf, pushbackOf } from './wire.js';
 const LOOK_EVERY = 5_000;
 // Where a connection is lost they are looked up at once, but no more often than this: a rollout ends many at once.
 const LOOK_LEAST = 1_000;
-// Most tries of a call, and the pauses between where the broker names none: as in the retry policy that docs/callers.md gives.
+// Most tries of a call, those that ended in silence included, and the pauses between where the broker names none: as in the retry
+// policy that docs/callers.md gives.
 const TRIES = 4;
 const BETWEEN_TRIES = { first: 100, longest: 1_000 };
 // Least part of such a pause that chance leaves.
@@ -29,8 +30,10 @@ const REPEATED = new Set([CODES.UNAVAILABLE, CODES.RESOURCE_EXHAUSTED]);
 const QUIET = 500;
 // The question is answered at once by a replica that lives. If it isn't for this long, the call goes elsewhere.
 const PATIENCE = 400;
-// In a short call, each of the two takes such a part of what is left, so that half of it is there for another replica.
+// In a short call, each of the two takes such a part of what is left, so that half of it is there for another replica …
 const PARTS = 4;
+// … but the answer is waited for so long, which is many round trips: to ask one replica too many may be one sign-in too many.
+const PATIENCE_MIN = 50;
 
 const keyOf = ({ address, port }) => `${address} ${port}`;
 const late = () => new TokenBrokerError({ code: 'DEADLINE_EXCEEDED', text: 'no replica of the broker was reached in time' });
@@ -52,7 +55,10 @@ export class Replicas {
   // Who waits for a change of any kind.
   #waiting = [];
   #calls = 0;
-  #isLeaving = false;
+  // Those that get no more calls, and end once theirs are over.
+  #leaving = new Set();
+  // Called once we have left ourselves.
+  #left = null;
   #isClosed = false;
 
   // `make({ address, port, host }, listener)` makes a Replica.
@@ -71,71 +77,85 @@ export class Replicas {
       return await this.#tries(request, metadata, deadline);
     } finally {
       this.#calls -= 1;
-      if (this.#isLeaving && this.#calls === 0) this.close();
+      if (this.#left && this.#calls === 0) this.close();
     }
   }
 
-  // No more calls; those under way go on.
-  leave() {
-    this.#isLeaving = true;
+  // No more calls; those under way go on. Calls `left` once they are over.
+  leave(left) {
+    this.#left = left;
     if (this.#calls === 0) this.close();
   }
 
   close() {
+    if (this.#isClosed) return;
     this.#isClosed = true;
     this.#unset?.();
-    for (const replica of this.#found.values()) replica.close();
+    for (const replica of [...this.#found.values(), ...this.#leaving]) replica.close();
     this.#found.clear();
     this.#changed();
+    this.#left?.();
   }
 
+  // At one replica after the other, as long as that helps and there is time; one that falls silent costs a try as well.
   async #tries(request, metadata, deadline) {
     const tried = new Set();
     for (let tries = 1; ; tries += 1) {
-      let failure;
       try {
-        return await this.#try(tried, request, metadata, deadline);
-      } catch (caught) {
-        failure = caught;
+        const outcome = await this.#try(tried, request, metadata, deadline, tries === TRIES);
+        if (outcome !== LATE) return outcome;
+      } catch (failure) {
+        await this.#pause(failure, tries, deadline);
       }
-      // Our own, of a look-up that failed, may be repeated too; all else comes from the library.
-      const isOurs = failure instanceof TokenBrokerError;
-      const error = isOurs ? failure : errorOf(failure);
-      const ours = backoff(BETWEEN_TRIES, tries - 1, JITTER_LEAST + (1 - JITTER_LEAST) * this.#chance());
-      const wait = (isOurs ? null : pushbackOf(failure)) ?? ours;
-      const mayRepeat = REPEATED.has(CODES[error.code]) && tries < TRIES && wait >= 0;
-      if (!mayRepeat || this.#clock.now() + wait >= deadline || this.#isClosed) throw error;
-      await sleep(this.#clock, wait);
     }
   }
 
-  // One try: at one replica, or at the next where that one falls silent.
-  async #try(tried, request, metadata, deadline) {
-    for (;;) {
-      const replica = await this.#pick(tried, deadline);
-      tried.add(replica);
-      const { answer, cancel } = replica.getToken(request, metadata, deadline - this.#clock.now());
-      const outcome = await this.#unlessSilent(replica, answer, deadline);
-      if (outcome !== LATE) return outcome;
-      answer.catch(() => {});
-      cancel();
-    }
+  // Before the next try, or the error where there is none.
+  async #pause(failure, tries, deadline) {
+    // Our own, of a look-up that failed, may be repeated too; all else comes from the library.
+    const isOurs = failure instanceof TokenBrokerError;
+    const error = isOurs ? failure : errorOf(failure);
+    const ours = backoff(BETWEEN_TRIES, tries - 1, JITTER_LEAST + (1 - JITTER_LEAST) * this.#chance());
+    const wait = (isOurs ? null : pushbackOf(failure)) ?? ours;
+    const mayRepeat = REPEATED.has(CODES[error.code]) && tries < TRIES && wait >= 0;
+    if (!mayRepeat || this.#clock.now() + wait >= deadline || this.#isClosed) throw error;
+    await sleep(this.#clock, wait);
   }
 
-  // The answer, however long it takes while the replica lives; LATE where it doesn't and another is there.
-  async #unlessSilent(replica, answer, deadline) {
-    const part = () => (deadline - this.#clock.now()) / PARTS;
+  // One try at one replica; LATE where that falls silent, unless it is the last try.
+  async #try(tried, request, metadata, deadline, isLast) {
+    const replica = await this.#pick(tried, deadline);
+    tried.add(replica);
+    const left = deadline - this.#clock.now();
+    const { answer, cancel } = replica.getToken(request, metadata, left);
+    if (isLast) return answer;
+    const outcome = await this.#unlessSilent(replica, answer, left);
+    if (outcome === LATE) cancel();
+    return outcome;
+  }
+
+  // The answer, however long it takes while the replica lives; LATE where it doesn't and another is there. The answer ends by
+  // itself with the time that is left, so nobody is left with less than it takes to hear that the replica lives.
+  async #unlessSilent(replica, answer, left) {
+    const quiet = Math.min(QUIET, left / PARTS);
+    const patience = Math.max(PATIENCE_MIN, Math.min(PATIENCE, left / PARTS));
+    const over = answer.then(() => true, () => true);
     for (;;) {
-      const early = await within(this.#clock, answer, Math.min(QUIET, part()));
+      const early = await within(this.#clock, answer, quiet);
       if (early !== LATE) return early;
-      const lives = replica.ask();
-      const either = Promise.race([lives, answer.then(() => true, () => true)]);
-      const word = await within(this.#clock, either, Math.min(PATIENCE, part()));
-      if (word === true) continue;
+      // That it lives, or the answer itself.
+      const word = Promise.race([over, replica.ask().then((lives) => lives || over)]);
+      if (await within(this.#clock, word, patience) !== LATE) continue;
       replica.isQuiet = true;
-      if (this.#isAnotherThan(replica)) return LATE;
-      // Nobody else is there: whichever comes first, the answer or its deadline.
-      return answer;
+      if (await this.#hasAnother(replica, word)) return LATE;
+    }
+  }
+
+  // Waits for another replica, or for this one's word; whether the other was first.
+  async #hasAnother(replica, word) {
+    for (;;) {
+      if (this.#isAnotherThan(replica)) return true;
+      if (await Promise.race([word, this.#change()])) return false;
     }
   }
 
@@ -154,8 +174,7 @@ export class Replicas {
         return picked;
       }
       if (this.#looking === null && this.#found.size === 0) throw this.#nobody();
-      const change = new Promise((resolve) => this.#waiting.push(resolve));
-      if (await within(this.#clock, change, deadline - this.#clock.now()) === LATE) throw late();
+      if (await within(this.#clock, this.#change(), deadline - this.#clock.now()) === LATE) throw late();
     }
   }
 
@@ -224,7 +243,7 @@ export class Replicas {
     for (const [key, replica] of this.#found) {
       if (places.has(key)) continue;
       this.#found.delete(key);
-      replica.leave();
+      this.#leave(replica);
     }
     for (const [key, place] of places) {
       if (!this.#found.has(key)) this.#connect(key, place);
@@ -239,12 +258,22 @@ export class Replicas {
       silent: (replica) => {
         if (this.#found.get(key) !== replica || this.#isClosed) return;
         this.#connect(key, place);
-        replica.leave();
+        this.#leave(replica);
         this.#lookUpSoon();
       },
     };
     this.#found.set(key, this.#make(place, listener));
     this.#changed();
+  }
+
+  #leave(replica) {
+    this.#leaving.add(replica);
+    replica.leave(() => this.#leaving.delete(replica));
+  }
+
+  // Fulfilled, with nothing, once more is known of any replica.
+  #change() {
+    return new Promise((resolve) => this.#waiting.push(resolve));
   }
 
   #changed() {

@@ -13,11 +13,15 @@ import { Token } from './token.js';
 export const IDLE_AFTER = 10 * 60_000;
 // Most complaints that are remembered, and most ids of one call: the contract's.
 const COMPLAINTS_MAX = 16;
+// Longest id that a call may name, in characters: the contract's.
+const TOKEN_ID_MAX = 64;
 // Most calls of one flight: the second, where the answer was complained of while it came or took longer than the token lives.
 const CALLS_MAX = 2;
 
 // Whether the pause after this failure is the back-off alone: neither did the broker name a wait, nor is no repeat of use.
 const isOurOwnPause = (error) => error.retryAfterMs === null && error.isTemporary;
+
+const mayName = (id) => id !== '' && [...id].length <= TOKEN_ID_MAX;
 
 const hasEnded = () => new TokenBrokerError({
   code: 'UNAVAILABLE',
@@ -36,7 +40,8 @@ export class Slot {
   #flight = null;
   // Ends the timer that wakes us, where there is one.
   #unset = null;
-  // The oldest first: { id, ends, named }; `named` until the broker has answered with it all the same.
+  // The oldest first: { id, ends, named }; `named` until the broker has answered with it all the same, and never where the broker
+  // would refuse the id: that must not spoil the user's later calls.
   #complaints = [];
   // No call before `until`, and why.
   #stopped = null;
@@ -85,7 +90,7 @@ export class Slot {
     this.#complaints = this.#complaints.filter(({ ends }) => ends > now);
     const isHeld = this.#held?.token.tokenId === token.tokenId;
     if (!isHeld || this.#complaints.some(({ id }) => id === token.tokenId)) return false;
-    this.#complaints.push({ id: token.tokenId, ends: this.#held.ends, named: true });
+    this.#complaints.push({ id: token.tokenId, ends: this.#held.ends, named: mayName(token.tokenId) });
     this.#complaints.splice(0, this.#complaints.length - COMPLAINTS_MAX);
     this.#held = null;
     this.#rested = now;

@@ -87,20 +87,15 @@ export class TokenSource {
     if (failed.length > 0) throw failed[0].error;
   }
 
-  // Runs `send(token)`; where its answer is a 401, once more with the next token.
+  // Runs `send(token)`; where its answer is a 401, once more with the next token. Where the broker has none, throws the broker's
+  // error, which says why and for how long.
   async withToken(merchantId, number, send, { isRejected = isRejectedByStatus, ...options } = {}) {
     const token = await this.token(merchantId, number, options);
     const response = await send(token);
     if (!(await isRejected(response))) return response;
     discard(response);
     this.rejected(token);
-    let next;
-    try {
-      next = await this.token(merchantId, number, options);
-    } catch (error) {
-      if (!(error instanceof TokenBrokerError)) throw error;
-      throw new TokenRejected(`there is no other: ${error.message}`);
-    }
+    const next = await this.token(merchantId, number, options);
     if (next.tokenId === token.tokenId) throw new TokenRejected('the vault insists on it: see what else the call lacks');
     const second = await send(next);
     if (!(await isRejected(second))) return second;

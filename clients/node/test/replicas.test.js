@@ -21,22 +21,35 @@ class FakeReplica {
   turn = 0;
   calls = [];
   questions = [];
+  // How long it takes to say that it lives; without this, until the test says so.
+  answersIn = null;
   isLeft = false;
+  isClosed = false;
 
   constructor(place, listener, clock) {
     Object.assign(this, { place, listener, clock, askedAt: clock.now() });
   }
 
-  getToken() {
+  getToken(_request, _metadata, timeoutMs) {
     const call = { isCancelled: false };
     const answer = new Promise((resolve, reject) => Object.assign(call, { gives: resolve, fails: reject }));
     this.calls.push(call);
+    this.clock.after(timeoutMs, () => call.fails(failure('DEADLINE_EXCEEDED')));
     return { answer, cancel: () => { call.isCancelled = true; } };
   }
 
   ask() {
-    this.askedAt = this.clock.now();
-    return new Promise((resolve) => this.questions.push(resolve));
+    this.question ??= new Promise((resolve) => {
+      this.askedAt = this.clock.now();
+      this.questions.push(resolve);
+      if (this.answersIn !== null) this.clock.after(this.answersIn, () => resolve(true));
+    }).then((lives) => {
+      this.question = null;
+      if (lives) this.isQuiet = false;
+      this.listener.changed();
+      return lives;
+    });
+    return this.question;
   }
 
   becomes(word) {
@@ -44,12 +57,14 @@ class FakeReplica {
     this.listener.changed();
   }
 
-  leave() {
+  leave(left) {
     this.isLeft = true;
+    this.left = left;
   }
 
   close() {
-    this.isLeft = true;
+    this.isClosed = true;
+    this.left?.();
   }
 }
 
@@ -195,6 +210,55 @@ test('where nobody else is there, the silent one is waited for', async () => {
   assert.equal(await asked, 'token');
 });
 
+test('a replica that lives is not left in the last moments of a call', async () => {
+  for (const ms of [1_000, 200, 60, 20]) {
+    const { clock, made, call } = await replicasAt('a', 'b', 'c');
+    const { asked } = await call(ms);
+    for (const replica of made) replica.answersIn = 10;
+    await clock.pass(ms);
+    assert.equal((await outcomeOf(asked)).code, 'DEADLINE_EXCEEDED');
+    assert.deepEqual(counts(made), [1, 0, 0], `${ms} ms`);
+    assert.ok(made[0].questions.length <= 4, `${made[0].questions.length} questions in ${ms} ms`);
+  }
+});
+
+test('nobody is left with less time than the question takes', async () => {
+  const { clock, made, call } = await replicasAt('a', 'b');
+  await call(40);
+  await clock.pass(40);
+  assert.deepEqual(counts(made), [1, 0]);
+});
+
+test('a call that leaves silent ones is asked four times in all, and then waits', async () => {
+  const { clock, made, call } = await replicasAt('a', 'b', 'c');
+  const { asked } = await call(30_000);
+  for (const replica of made) replica.answersIn = 600;
+  await clock.pass(29_000);
+  const calls = made.flatMap((replica) => replica.calls);
+  assert.equal(calls.length, 4);
+  const waited = calls.filter(({ isCancelled }) => !isCancelled);
+  assert.equal(waited.length, 1);
+  waited[0].gives('token');
+  assert.equal(await asked, 'token');
+});
+
+test('the silent one is left as soon as another is there, unless it has spoken by then', async () => {
+  for (const speaks of [false, true]) {
+    const { clock, made, call } = await replicasAt('a', 'b');
+    await call();
+    made[1].becomes(UNREACHED);
+    await clock.pass(2_000);
+    assert.deepEqual([counts(made), made[0].questions.length, made[0].isQuiet], [[1, 0], 1, true]);
+    if (speaks) made[0].questions[0](true);
+    await settled();
+    made[1].becomes(SERVING);
+    await settled();
+    assert.deepEqual(counts(made), [1, speaks ? 0 : 1]);
+    await clock.pass(500);
+    assert.equal(made[0].questions.length, speaks ? 2 : 1, 'asked again as the call goes on');
+  }
+});
+
 test('a replica without an answer to the question is connected to anew', async () => {
   const { made, call } = await replicasAt('a');
   await call();
@@ -246,11 +310,22 @@ test('while a name can\'t be looked up, what it stood for goes on to count; with
 test('leaving waits for the calls that are under way, closing doesn\'t', async () => {
   const { made, replicas, call } = await replicasAt('a');
   const { asked } = await call();
-  replicas.leave();
+  replicas.leave(() => {});
   assert.equal(made[0].isLeft, false);
   made[0].calls[0].gives('token');
   assert.equal(await asked, 'token');
   await settled();
-  assert.ok(made[0].isLeft);
+  assert.ok(made[0].isClosed);
   assert.equal((await outcomeOf((await call()).asked)).code, 'CANCELLED');
+});
+
+test('closing ends those that are left, too', async () => {
+  const { clock, names, made, replicas, call } = await replicasAt('a');
+  await call();
+  names.addresses = ['b'];
+  await clock.pass(5_000);
+  await call();
+  assert.deepEqual(made.map(({ isLeft, isClosed }) => [isLeft, isClosed]), [[true, false], [false, false]]);
+  replicas.close();
+  assert.deepEqual(made.map(({ isClosed }) => isClosed), [true, true]);
 });

@@ -9,16 +9,16 @@ import { CHECK, GET_TOKEN } from '../src/wire.js';
 const includeDirs = [fileURLToPath(new URL('../protos', import.meta.url))];
 const types = loadSync('google/rpc/error_details.proto', { includeDirs, longs: Number });
 
-// `answer(request)` gives a reply or throws a failure. Ends with the test, however that ends.
+// `answer(request)` gives a reply, maybe later, or throws a failure. Ends with the test, however that ends.
 export async function serve(t, answer, credentials = ServerCredentials.createInsecure()) {
   const server = new Server();
   const seen = { calls: [], questions: 0, peers: new Set() };
   server.addService({ GetToken: GET_TOKEN }, {
-    GetToken(call, done) {
+    async GetToken(call, done) {
       seen.calls.push({ request: call.request, authorization: call.metadata.get('authorization')[0] });
       seen.peers.add(call.getPeer());
       try {
-        done(null, answer(call.request));
+        done(null, await answer(call.request));
       } catch (failure) {
         done(failure);
       }

@@ -144,6 +144,20 @@ test('a token that was named and comes all the same is believed, and not named a
   assert.deepEqual(broker.last.named, []);
 });
 
+test('an id that the broker would refuse is not named, and spoils no later call', async () => {
+  for (const [id, isNamed] of [['', false], ['x'.repeat(65), false], ['x'.repeat(64), true], ['😀'.repeat(64), true]]) {
+    const { broker, source, token } = fakeSource();
+    const asked = token();
+    await settled();
+    await broker.last.gives(id);
+    assert.equal(source.rejected(await asked), true);
+    await settled();
+    assert.deepEqual(broker.last.named, isNamed ? [id] : [], `${id.length}`);
+    await broker.last.gives('next');
+    assert.equal((await token()).tokenId, 'next');
+  }
+});
+
 test('an answer complained of before the call could name it makes a second call, and no third', async () => {
   const { broker, clock, source, first, token } = await held();
   await clock.pass(80_000);

@@ -58,7 +58,7 @@ async function use(statuses, tokens, options) {
     await settled();
     assert.equal(broker.calls.length, at + 1);
     if (token) await broker.last.gives(token);
-    else await broker.last.fails({ reason: 'VAULT_UNAVAILABLE' });
+    else await broker.last.fails({ reason: 'VAULT_UNAVAILABLE', retryAfterMs: 7_000 });
   }
   return { outcome: await outcomeOf(used), sent, counts: source.counts() };
 }
@@ -82,12 +82,13 @@ test('a second 401 is an error, and not repeated', async () => {
   assert.deepEqual([sent, counts.complaints], [['first', 'second'], 1]);
 });
 
-test('where there is no other token the request is not repeated', async () => {
-  for (const next of ['first', null]) {
-    const { outcome, sent } = await use([401, 200], ['first', next]);
-    assert.ok(outcome instanceof TokenRejected, String(outcome));
-    assert.deepEqual(sent, ['first']);
-  }
+test('where there is no other token the request is not repeated, and the broker\'s error is passed on as it is', async () => {
+  const { outcome: same, sent } = await use([401, 200], ['first', 'first']);
+  assert.ok(same instanceof TokenRejected, String(same));
+  const { outcome: none, sent: once } = await use([401, 200], ['first', null]);
+  assert.ok(none instanceof TokenBrokerError && !(none instanceof TokenRejected), String(none));
+  assert.deepEqual([none.code, none.reason, none.retryAfterMs], ['UNAVAILABLE', 'VAULT_UNAVAILABLE', 7_000]);
+  assert.deepEqual([sent, once], [['first'], ['first']]);
 });
 
 test('a predicate says what a refusal is', async () => {

@@ -52,7 +52,10 @@ export class TokenSource {
   rejected(token: Token): boolean;
   /** Has the tokens of these users in memory; throws the error of the first who has none, once all were tried. */
   warm(users: Iterable<readonly [merchantId: string, number: string]>): Promise<void>;
-  /** Runs `send`; where its answer is a 401, once more with the next token. Throws `TokenRejected` where that doesn't help. */
+  /**
+   * Runs `send`; where its answer is a 401, once more with the next token. Throws `TokenRejected` where that doesn't help, and the
+   * broker's error where it has no next token.
+   */
   withToken<R>(
     merchantId: string,
     number: string,
@@ -106,7 +109,7 @@ export class TokenBrokerError extends Error {
 /** An option is missing or wrong. */
 export class ConfigurationError extends TokenBrokerError {}
 
-/** The API refuses the token, and there is no other that it takes. */
+/** The API refuses the next token as well, or the vault gives the same again. */
 export class TokenRejected extends TokenBrokerError {}
 
 /** Why there is no token, as the contract names it. */

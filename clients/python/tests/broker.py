@@ -34,6 +34,8 @@ class Broker(grpc.GenericRpcHandler):
         self.metadata = []
         self.peers = []
         self.seconds = 100
+        # What makes another answer than a token.
+        self.answers = None
         self.came = threading.Semaphore(0)
         self.go = threading.Event()
         self.go.set()
@@ -70,6 +72,8 @@ class Broker(grpc.GenericRpcHandler):
         assert self.go.wait(SECONDS)
         if self.script:
             self.script.pop(0)(context)
+        if self.answers is not None:
+            return self.answers()
         name = f"token-{len(self.requests) - 1}"
         answer = pb.GetTokenResponse(token=pb.Token(access_token=f"secret of {name}", token_id=name, scope="read"))
         answer.token.expires_in.seconds = self.seconds

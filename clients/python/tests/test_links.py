@@ -48,11 +48,23 @@ def test_the_former_is_closed_once_its_calls_are_over():
 def test_files_that_can_not_be_used_leave_what_there_is():
     channels = Channels(TLS)
     unfit = ConfigurationError("no")
-    with pytest.raises(ConfigurationError):
-        channels.links.take(unfit, 0.0)
-    channels.links.take(OLD, 0.0)
-    channels.links.take(unfit, 1.0)
+    channels.links.take(unfit, 0.0)
+    for _ in range(3):
+        with pytest.raises(ConfigurationError):
+            channels.links.begin()
+    assert not channels.links.is_due(FILES_EVERY - 0.1) and channels.links.is_due(FILES_EVERY), "once a second all the same"
+    channels.links.take(OLD, FILES_EVERY)
+    channels.links.take(unfit, 2 * FILES_EVERY)
     assert channels.links.begin().channels == ["0"] and channels.closed == []
+
+
+def test_a_channel_that_reaches_nobody_is_made_anew_of_what_the_files_held():
+    channels = Channels(TLS)
+    channels.links.take(OLD, 0.0)
+    channels.links.end(channels.links.begin(), refusal(), RENEWED_AFTER)
+    channels.links.take(ConfigurationError("no"), RENEWED_AFTER)
+    assert (channels.made, channels.closed, channels.links.materials) == (["0", "1"], ["0"], OLD)
+    assert not channels.links.is_due(RENEWED_AFTER + FILES_EVERY - 0.1)
 
 
 def test_a_channel_that_reaches_nobody_is_made_anew_but_not_at_once():
@@ -90,4 +102,4 @@ def test_closing_closes_all_of_them():
     channels.links.begin()
     channels.links.take(NEW, 1.0)
     channels.links.close()
-    assert channels.closed == ["0", "1"] and not channels.links.is_there
+    assert channels.closed == ["0", "1"] and channels.links.materials is None

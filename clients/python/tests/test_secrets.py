@@ -1,8 +1,11 @@
 """What is printed shows no secret, and no number in full."""
 
+import copy
+import json
+
 import pytest
 
-from token_broker_client import ConfigurationError, Token, TokenRejected, User
+from token_broker_client import ConfigurationError, Token, TokenBrokerError, TokenRejected, User
 from token_broker_client._channel import broken, parse
 from token_broker_client._files import Materials, call_metadata
 from token_broker_client._options import check
@@ -31,6 +34,15 @@ def test_a_token_shows_its_id_alone():
 def test_a_user_shows_the_end_of_its_number():
     assert str(USER) == repr(USER) == f"{USER}" == "User(merchant_id='m', number='…9999')"
     assert repr(User("m", "+12")) == "User(merchant_id='m', number='…')"
+    shown = ("%s" % USER, json.dumps([USER], default=str))  # noqa: UP031 - it is what would take a tuple apart
+    assert not any("7871" in text for text in shown) and not hasattr(USER, "__dict__") and not isinstance(USER, tuple)
+
+
+def test_a_user_is_one_by_its_names():
+    same, other = User("m", "+447871239999"), User("m2", "+447871239999")
+    assert same == USER != other and hash(same) == hash(USER) and len({same, USER, other}) == 2
+    assert (USER.merchant_id, USER.number) == ("m", "+447871239999") and USER != ("m", "+447871239999")
+    assert copy.deepcopy(USER) == USER
 
 
 def test_a_user_has_two_names_that_are_text():
@@ -50,6 +62,8 @@ def test_an_answer_is_read_and_shows_nothing():
         5.5,
         None,
     )
+    none = parse(b"")
+    assert isinstance(none, TokenBrokerError) and (none.code, none.is_permanent) == ("INTERNAL", True)
     assert HIDDEN not in repr(answer) and HIDDEN not in repr(broken(ValueError(HIDDEN)))
     assert HIDDEN not in repr(Materials(key=HIDDEN.encode()))
 
@@ -95,11 +109,11 @@ def test_a_401_is_known_by_its_status(answer, expected):
 def test_a_request_is_repeated_once():
     attempts = Attempts(is_unauthorized)
     refused = Response(status=401)
-    assert not attempts.must_repeat(held(), Response(status=200))
-    assert attempts.must_repeat(held(), refused)
+    assert not attempts.are_refused(Response(status=200)) and attempts.are_refused(refused)
+    attempts.note(held())
     assert attempts.other(held("another")).token_id == "another"
     with pytest.raises(TokenRejected, match="the vault's API answers 401 to a new token as well") as rejected:
-        attempts.must_repeat(held("another"), refused)
+        attempts.note(held("another"))
     assert HIDDEN not in str(rejected.value) and rejected.value.is_permanent
     with pytest.raises(TokenRejected, match="that the vault gives again"):
         attempts.other(held())

@@ -11,6 +11,7 @@ import pytest
 from broker import MERCHANT, NUMBER, Broker, Tasks, Threads, aborts, play
 from token_broker_client import TokenBrokerError, TokenRejected, TokenSource, WarmUpFailed
 from token_broker_client import aio as asyncio_side
+from token_broker_client._proto import token_broker_pb2 as pb
 
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 pytestmark = pytest.mark.parametrize("make", [Threads, Tasks], ids=lambda make: make.name)
@@ -84,6 +85,20 @@ def test_a_call_ends_with_the_sources_time(make, broker):
 class Response:
     def __init__(self, status):
         self.status_code = status
+        self.is_closed = False
+
+    def close(self):
+        self.is_closed = True
+
+
+class Streamed(Response):
+    """Of a client for asyncio, which refuses to be closed at once."""
+
+    close = None
+
+    async def aclose(self):
+        self.is_closed = True
+        raise OSError("the connection was lost already")
 
 
 def test_a_401_has_the_next_token_sent_once(make, broker):
@@ -101,6 +116,43 @@ def test_a_401_has_the_next_token_sent_once(make, broker):
             await source.with_token(send)
         assert len(sent) == 4 and source.source.counts().complaints == 2
 
+    play(scenario, make, broker.url)
+
+
+def test_a_response_that_nobody_gets_is_closed(make, broker):
+    kind = Response if make is Threads else Streamed
+
+    class Refused(Exception):
+        def __init__(self):
+            self.response = kind(401)
+
+    async def scenario(source):
+        raised = Refused()
+        responses = [kind(401), kind(200), kind(401), kind(401), raised, kind(200)]
+        left = list(responses)
+
+        def send(token):
+            if left[0] is raised:
+                raise left.pop(0)
+            return left.pop(0)
+
+        await source.with_token(send)
+        with pytest.raises(TokenRejected):
+            await source.with_token(send)
+        await source.with_token(send)
+        responses[4] = raised.response
+        assert [response.is_closed for response in responses] == [True, False, True, True, True, False]
+
+    play(scenario, make, broker.url)
+
+
+def test_an_answer_without_a_token_is_no_token(make, broker):
+    async def scenario(source):
+        with pytest.raises(TokenBrokerError, match="holds no token") as none:
+            await source.token()
+        assert (none.value.code, none.value.is_permanent) == ("INTERNAL", True) and len(broker.requests) == 1
+
+    broker.answers = pb.GetTokenResponse
     play(scenario, make, broker.url)
 
 

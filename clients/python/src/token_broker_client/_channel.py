@@ -8,6 +8,7 @@ token needs.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from typing import Any, Callable, Generic, Literal, TypeVar
 
@@ -25,8 +26,6 @@ SERVICE = "tokenbroker.v1.TokenBrokerService"
 METHOD = f"/{SERVICE}/GetToken"
 # Files are looked at by whichever call comes, but no more often than this: there are few calls, and three small files.
 FILES_EVERY = 1.0
-# Files that take longer to read are not waited for, where that can be had.
-READ_TIMEOUT = 2.0
 # A channel that reached no broker is made anew after so long: for a name that isn't known gRPC backs off to 2 min on its own.
 RENEWED_AFTER = 5.0
 # An endpoint that was not reached is asked last for so long.
@@ -98,9 +97,12 @@ def serialize(message: pb.GetTokenRequest) -> bytes:
     return message.SerializeToString()
 
 
-def parse(raw: bytes) -> Answer:
+def parse(raw: bytes) -> Answer | TokenBrokerError:
     """For gRPC: all that is read of an answer, so that nothing that prints its secret goes any further."""
-    token = pb.GetTokenResponse.FromString(raw).token
+    response = pb.GetTokenResponse.FromString(raw)
+    if not response.HasField("token"):
+        return TokenBrokerError("the broker's answer holds no token: report it", code="INTERNAL")
+    token = response.token
     return Answer(
         access_token=token.access_token,
         token_id=token.token_id,
@@ -173,40 +175,48 @@ class Links(Generic[Channel]):
         self._make = make
         self._close = close
         self._links: list[Link[Channel]] = []
-        self._looked = 0.0
+        # When the files were looked at last, and what was wrong with them then.
+        self._looked = -math.inf
+        self._unfit: ConfigurationError | None = None
         self._is_stale = False
 
     def _current(self) -> Link[Channel] | None:
         return self._links[-1] if self._links and not self._links[-1].is_retired else None
 
     @property
-    def is_there(self) -> bool:
-        """Whether a call can go out as it is."""
-        return self._current() is not None
+    def materials(self) -> Materials | None:
+        """What the channels are made of that calls go over; without any, no call can go out."""
+        current = self._current()
+        return current.materials if current is not None else None
 
     def is_due(self, now: float) -> bool:
-        """Whether the files are to be looked at."""
-        return not self.is_there or self._is_stale or (self._has_files and now >= self._looked + FILES_EVERY)
+        """Whether the files are to be looked at, or channels to be made without any."""
+        if self._has_files:
+            return now >= self._looked + FILES_EVERY
+        return self._is_stale or self._current() is None
 
     def take(self, read: Materials | ConfigurationError, now: float) -> None:
-        """What the files hold now: the next calls go over channels of that, where it can be used."""
+        """What the files hold now: the next calls go over channels of that, where it can be used, or else of what they held."""
         self._looked = now
         current = self._current()
-        if isinstance(read, ConfigurationError):
-            if current is None:
-                raise read
+        self._unfit = read if isinstance(read, ConfigurationError) else None
+        materials = self.materials if isinstance(read, ConfigurationError) else read
+        if materials is None or (current is not None and current.materials == materials and not self._is_stale):
             return
-        if current is not None and current.materials == read and not self._is_stale:
-            return
-        self._links.append(Link(read, self._make(read), now))
+        self._links.append(Link(materials, self._make(materials), now))
         if current is not None:
             current.is_retired = True
         self._is_stale = False
         self._sweep()
 
     def begin(self) -> Link[Channel]:
-        """For a call, which must `end` it."""
-        link = self._links[-1]
+        """For a call, which must `end` it.
+
+        Raises ConfigurationError where the files can't be used, and could not before.
+        """
+        link = self._current()
+        if link is None:
+            raise self._unfit.again() if self._unfit is not None else closed()
         link.calls += 1
         return link
 

@@ -44,8 +44,9 @@ def _check(options: Options, materials: Materials) -> None:
     """gRPC takes anything, and then fails each handshake."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:
-        context.load_verify_locations(cadata=(materials.ca or b"").decode())
-    except (ssl.SSLError, ValueError):
+        # In PEM only comments have anything else than ASCII, and Python takes nothing else.
+        context.load_verify_locations(cadata=(materials.ca or b"").decode("ascii", "ignore"))
+    except (ssl.SSLError, TypeError, ValueError):
         raise ConfigurationError(f"ca_file: {options.ca_file} holds no certificate in PEM: give the brokers' CA") from None
     if options.certificate_file is None or options.key_file is None:
         return
@@ -59,13 +60,13 @@ def _check(options: Options, materials: Materials) -> None:
         raise ConfigurationError(f"certificate_file, key_file: {pair} are no pair: {remedy}") from None
 
 
-def read(options: Options) -> Materials:
-    """The files as they are now.
+def read(options: Options, known: Materials | None = None) -> Materials:
+    """The files as they are now. What is `known` was found to be good before.
 
     Raises ConfigurationError where they can't be used, or change meanwhile.
     """
     materials = _all(options)
-    if options.is_tls:
+    if options.is_tls and materials != known:
         # By their names, since OpenSSL takes certificates from files only: so they are read once more to know that it saw the
         # same.
         _check(options, materials)

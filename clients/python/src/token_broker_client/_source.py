@@ -8,6 +8,7 @@ Must never hold its lock while anything waits, nor be kept alive by its own thre
 from __future__ import annotations
 
 import concurrent.futures
+import functools
 import os
 import queue
 import random
@@ -19,17 +20,18 @@ from typing import Any, Callable, TypeVar
 
 import grpc
 
-from . import _channel, _files, _options
+from . import _channel, _files, _options, _reader
 from ._errors import ConfigurationError, TokenBrokerError, WarmUpFailed
 from ._slot import Call, Counts, Machine, Outcome
 from ._token import Answer, Token, User, user_named
-from ._unauthorized import Attempts, is_unauthorized
+from ._unauthorized import Attempts, discard, is_unauthorized
 
 Response = TypeVar("Response")
+Contents = TypeVar("Contents")
 
 # Most calls of `warm` at once: it may be called with all users there are.
 WARM_AT_ONCE = 32
-# How long `close` waits for its thread, which may be reading a file.
+# How long `close` waits for its thread, which has nothing to do that takes long.
 CLOSE_SECONDS = 5.0
 # A wait of a thread that nothing else bounds; it only looks around then.
 LOOK_AROUND = 3_600.0
@@ -45,6 +47,10 @@ class _Engine:
         self._links: _channel.Links[grpc.Channel] = _channel.Links(options, self._make, lambda channel: self._inbox.put(channel))
         # What the thread is woken by: `None`, or a channel that it is to close. Putting is safe wherever this is called from.
         self._inbox: queue.SimpleQueue[grpc.Channel | None] = queue.SimpleQueue()
+        self._materials = _reader.Reader("ca_file, certificate_file, key_file", functools.partial(_files.read, options))
+        self._metadata = _reader.Reader("token_file", functools.partial(_files.call_metadata, options))
+        # Done once the source is closed: the thread waits for files no longer.
+        self._closing: concurrent.futures.Future[None] = concurrent.futures.Future()
         self._thread: threading.Thread | None = None
         self._process = os.getpid()
         self._is_ending = False
@@ -102,6 +108,8 @@ class _Engine:
         with self.lock:
             self.machine.close(_channel.closed())
             thread = self._thread
+            if not self._closing.done():
+                self._closing.set_result(None)
         if thread is not None and thread is not threading.current_thread():
             thread.join(CLOSE_SECONDS)
 
@@ -110,8 +118,8 @@ class _Engine:
             with self.lock:
                 calls = self.machine.due()
                 at = self.machine.next_at()
-            for call in calls:
-                self._send(call)
+            if calls:
+                self._send(calls)
             seconds = LOOK_AROUND if at is None else min(at - time.monotonic(), LOOK_AROUND)
             if calls or seconds <= 0:
                 # What has been begun may have put the next time forward.
@@ -131,30 +139,42 @@ class _Engine:
             if channel is not None:
                 channel.close()
 
-    def _send(self, call: Call) -> None:
+    def _send(self, calls: list[Call]) -> None:
+        """Has all of them go out with the files as they are now, which are read once."""
         try:
-            link = self._link()
-            metadata = _files.call_metadata(self.options)
-        except TokenBrokerError as error:
-            self._answered(call, error)
+            self._look_at_files()
+            metadata: Any = self._read(self._metadata) if self.options.token_file else ()
         except Exception as fault:
-            self._answered(call, _channel.broken(fault))
-        else:
-            _Trip(self, call, link, metadata).go_on()
-
-    def _link(self) -> _channel.Link[grpc.Channel]:
-        with self.lock:
-            is_due = self._links.is_due(time.monotonic())
-        if is_due:
-            read: _files.Materials | ConfigurationError
+            metadata = _channel.broken(fault)
+        for call in calls:
+            if isinstance(metadata, TokenBrokerError):
+                self._answered(call, metadata)
+                continue
             try:
-                read = _files.read(self.options)
-            except ConfigurationError as error:
-                read = error
-            with self.lock:
-                self._links.take(read, time.monotonic())
+                with self.lock:
+                    link = self._links.begin()
+            except TokenBrokerError as error:
+                self._answered(call, error)
+            else:
+                _Trip(self, call, link, metadata).go_on()
+
+    def _look_at_files(self) -> None:
         with self.lock:
-            return self._links.begin()
+            is_due, known = self._links.is_due(time.monotonic()), self._links.materials
+        if not is_due:
+            return
+        if self.options.is_tls:
+            read = self._read(self._materials, known)
+        else:
+            read = _files.Materials()
+        with self.lock:
+            self._links.take(read, time.monotonic())
+
+    def _read(self, reader: _reader.Reader[Contents], *given: Any) -> Contents | ConfigurationError:
+        reading = reader.begin(*given)
+        waited: list[concurrent.futures.Future[Any]] = [reading, self._closing]
+        concurrent.futures.wait(waited, _reader.READ_TIMEOUT, return_when=concurrent.futures.FIRST_COMPLETED)
+        return reading.result() if reading.done() else reader.give_up(reading)
 
     def _make(self, materials: _files.Materials) -> list[grpc.Channel]:
         channels = []
@@ -299,8 +319,8 @@ class TokenSource:
         is_unauthorized: Callable[[Any], bool] = is_unauthorized,
         timeout: float | None = None,
     ) -> Response:
-        """What `send` returns or raises for this user's token. Where that is a 401 the token is complained of, and `send` is
-        called once more with the next one. `is_unauthorized` says what a 401 is, of what `send` returned or raised.
+        """What `send` returns or raises for this user's token. Where that is a 401 it is closed, the token complained of, and
+        `send` called once more with the next one. `is_unauthorized` says what a 401 is, of what `send` returned or raised.
 
         Raises TokenRejected where the API answers 401 again, or the vault insists on the token; TokenBrokerError where there
         is none.
@@ -311,11 +331,15 @@ class TokenSource:
             try:
                 response = send(token)
             except Exception as raised:
-                if not attempts.must_repeat(token, raised):
+                if not attempts.are_refused(raised):
                     raise
+                discard(raised)
+                attempts.note(token)
             else:
-                if not attempts.must_repeat(token, response):
+                if not attempts.are_refused(response):
                     return response
+                discard(response)
+                attempts.note(token)
             self.rejected(token)
             token = attempts.other(self.token(merchant_id, number, timeout))
 
@@ -329,7 +353,7 @@ class TokenSource:
 
         def ask(user: User) -> TokenBrokerError | None:
             try:
-                self.token(*user)
+                self.token(user.merchant_id, user.number)
             except TokenBrokerError as error:
                 return error
             return None

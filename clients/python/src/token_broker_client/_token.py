@@ -5,16 +5,37 @@ Must never print a secret, nor a number in full.
 
 from __future__ import annotations
 
-from typing import Callable, NamedTuple
+from typing import Callable
 
 from . import _rules
 
 
-class User(NamedTuple):
-    """A user of the vault, at one merchant."""
+class User:
+    """A user of the vault, at one merchant. Not a tuple: what formats or writes one down would show the number in full."""
 
-    merchant_id: str
-    number: str
+    __slots__ = ("_merchant_id", "_number")
+
+    def __init__(self, merchant_id: str, number: str) -> None:
+        self._merchant_id = merchant_id
+        self._number = number
+
+    @property
+    def merchant_id(self) -> str:
+        """The merchant."""
+        return self._merchant_id
+
+    @property
+    def number(self) -> str:
+        """The user's number: not for logs."""
+        return self._number
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, User):
+            return NotImplemented
+        return (self._merchant_id, self._number) == (other._merchant_id, other._number)
+
+    def __hash__(self) -> int:
+        return hash((self._merchant_id, self._number))
 
     def __repr__(self) -> str:
         return f"User(merchant_id={self.merchant_id!r}, number={_rules.masked(self.number)!r})"

@@ -5,6 +5,8 @@ Must never have a request sent a third time, nor a token sent again that was com
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 from typing import Any, Callable
 
 from ._errors import TokenRejected
@@ -13,6 +15,9 @@ from ._token import Token
 UNAUTHORIZED = 401
 # Where HTTP clients keep a response's status: requests, httpx; urllib, http.client, aiohttp; urllib's HTTPError.
 STATUS_NAMES = ("status_code", "status", "code")
+# What closes one: of requests, httpx, urllib and http.client; and of httpx, aiohttp and others where it may be awaited.
+CLOSING_NAMES = ("close", "release")
+CLOSING_NAMES_AWAITED = ("aclose", "release", "close")
 
 
 def is_unauthorized(answer: Any) -> bool:
@@ -36,6 +41,28 @@ def _of(answer: Any, name: str) -> Any:
         return None
 
 
+def _closing(answer: Any, names: tuple[str, ...]) -> Any:
+    # An exception's own response is what holds the connection.
+    response = _of(answer, "response")
+    closed = answer if response is None else response
+    found = (_of(closed, name) for name in names)
+    return next((close for close in found if callable(close)), lambda: None)
+
+
+def discard(answer: Any) -> None:
+    """Closes a response that nobody gets, which may hold a connection; that it can't be closed is no fault."""
+    with contextlib.suppress(Exception):
+        _closing(answer, CLOSING_NAMES)()
+
+
+async def discard_awaited(answer: Any) -> None:
+    """The same of a client for asyncio, or for threads."""
+    with contextlib.suppress(Exception):
+        closed = _closing(answer, CLOSING_NAMES_AWAITED)()
+        if inspect.isawaitable(closed):
+            await closed
+
+
 class Attempts:
     """The requests of one use of a token."""
 
@@ -43,14 +70,18 @@ class Attempts:
         self._is_refusal = is_refusal
         self._dead: Token | None = None
 
-    def must_repeat(self, token: Token, answer: Any) -> bool:
-        """Whether the token is to be complained of and the request repeated with the next."""
-        if not self._is_refusal(answer):
-            return False
+    def are_refused(self, answer: Any) -> bool:
+        """Whether this is a 401."""
+        return self._is_refusal(answer)
+
+    def note(self, token: Token) -> None:
+        """Takes it that this token was refused: it is to be complained of, and the request repeated with the next.
+
+        Raises TokenRejected where it was repeated already.
+        """
         if self._dead is not None:
             raise _rejected("a new token as well", token)
         self._dead = token
-        return True
 
     def other(self, token: Token) -> Token:
         """The token, if it is another than the one complained of."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import random
 import time
 import weakref
@@ -16,14 +17,15 @@ from typing import Any, Callable, TypeVar
 import grpc
 import grpc.aio
 
-from . import _channel, _files, _options
+from . import _channel, _files, _options, _reader
 from ._errors import ConfigurationError, TokenBrokerError, WarmUpFailed
 from ._slot import Call, Counts, Machine, Outcome
 from ._source import WARM_AT_ONCE
 from ._token import Answer, Token, User, user_named
-from ._unauthorized import Attempts, is_unauthorized
+from ._unauthorized import Attempts, discard_awaited, is_unauthorized
 
 Response = TypeVar("Response")
+Contents = TypeVar("Contents")
 
 __all__ = ["TokenSource"]
 
@@ -37,8 +39,10 @@ class _Engine:
         self._links: _channel.Links[Any] = _channel.Links(options, self._make, self._close_channel)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
-        # Held while files are read.
-        self._reading: asyncio.Lock | None = None
+        self._materials = _reader.Reader("ca_file, certificate_file, key_file", functools.partial(_files.read, options))
+        self._metadata = _reader.Reader("token_file", functools.partial(_files.call_metadata, options))
+        # Held while the files of channels are looked at.
+        self._looking: asyncio.Lock | None = None
         # Calls under way, and channels being closed: the loop itself holds tasks weakly.
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -46,7 +50,7 @@ class _Engine:
         """Called first by whoever comes: the first one's loop is the source's."""
         loop = asyncio.get_running_loop()
         if self._loop is None:
-            self._loop, self._reading = loop, asyncio.Lock()
+            self._loop, self._looking = loop, asyncio.Lock()
         elif self._loop is not loop:
             raise RuntimeError("this source of tokens belongs to another event loop: make one in each")
 
@@ -95,7 +99,9 @@ class _Engine:
         try:
             if self._links.is_due(time.monotonic()):
                 await self._look_at_files()
-            metadata = await self._aside(_files.call_metadata) if self.options.token_file else ()
+            metadata: Any = await self._read(self._metadata) if self.options.token_file else ()
+            if isinstance(metadata, TokenBrokerError):
+                raise metadata.again()
             link = self._links.begin()
             answer = await self._travel(call, link, metadata)
         except TokenBrokerError as error:
@@ -125,27 +131,29 @@ class _Engine:
         return answer
 
     async def _look_at_files(self) -> None:
-        reading = self._reading
-        assert reading is not None, "enter comes first"  # noqa: S101
-        if reading.locked() and self._links.is_there:
+        looking = self._looking
+        assert looking is not None, "enter comes first"  # noqa: S101
+        if looking.locked() and self._links.materials is not None:
             # Somebody does; meanwhile there is a channel that works.
             return
-        async with reading:
+        async with looking:
             if not self._links.is_due(time.monotonic()):
                 return
-            read: _files.Materials | ConfigurationError
-            try:
-                read = await self._aside(_files.read) if self.options.is_tls else _files.Materials()
-            except ConfigurationError as error:
-                read = error
+            if self.options.is_tls:
+                read = await self._read(self._materials, self._links.materials)
+            else:
+                read = _files.Materials()
             self._links.take(read, time.monotonic())
 
-    async def _aside(self, read: Callable[[_options.Options], Any]) -> Any:
-        """Reads files in a thread, since they may be slow."""
+    async def _read(self, reader: _reader.Reader[Contents], *given: Any) -> Contents | ConfigurationError:
+        reading = reader.begin(*given)
+        waited = asyncio.wrap_future(reading)
         try:
-            return await asyncio.wait_for(asyncio.to_thread(read, self.options), _channel.READ_TIMEOUT)
-        except asyncio.TimeoutError:
-            raise ConfigurationError("the files can't be read in time: see that their disk answers") from None
+            done, _ = await asyncio.wait([waited], timeout=_reader.READ_TIMEOUT)
+            return waited.result() if done else reader.give_up(reading)
+        finally:
+            # It may be read to its end after the loop's.
+            waited.cancel()
 
     def _make(self, materials: _files.Materials) -> list[Any]:
         channels: list[Any] = []
@@ -249,8 +257,8 @@ class TokenSource:
         is_unauthorized: Callable[[Any], bool] = is_unauthorized,
         timeout: float | None = None,
     ) -> Response:
-        """What `send` returns or raises for this user's token. Where that is a 401 the token is complained of, and `send` is
-        called once more with the next one. `is_unauthorized` says what a 401 is, of what `send` returned or raised.
+        """What `send` returns or raises for this user's token. Where that is a 401 it is closed, the token complained of, and
+        `send` called once more with the next one. `is_unauthorized` says what a 401 is, of what `send` returned or raised.
 
         Raises TokenRejected where the API answers 401 again, or the vault insists on the token; TokenBrokerError where there
         is none.
@@ -261,11 +269,15 @@ class TokenSource:
             try:
                 response = await send(token)
             except Exception as raised:
-                if not attempts.must_repeat(token, raised):
+                if not attempts.are_refused(raised):
                     raise
+                await discard_awaited(raised)
+                attempts.note(token)
             else:
-                if not attempts.must_repeat(token, response):
+                if not attempts.are_refused(response):
                     return response
+                await discard_awaited(response)
+                attempts.note(token)
             self.rejected(token)
             token = attempts.other(await self.token(merchant_id, number, timeout))
 
@@ -279,7 +291,7 @@ class TokenSource:
         async def ask(user: User) -> tuple[User, TokenBrokerError] | None:
             async with at_once:
                 try:
-                    await self.token(*user)
+                    await self.token(user.merchant_id, user.number)
                 except TokenBrokerError as error:
                     return user, error
                 return None
