@@ -53,8 +53,8 @@ export class TokenSource {
   /** Has the tokens of these users in memory; throws the error of the first who has none, once all were tried. */
   warm(users: Iterable<readonly [merchantId: string, number: string]>): Promise<void>;
   /**
-   * Runs `send`; where its answer is a 401, once more with the next token. Throws `TokenRejected` where that doesn't help, and the
-   * broker's error where it has no next token.
+   * Runs `send`; where its answer is a 401, once more with the next token. Throws `TokenRejected` where that doesn't help, and
+   * the broker's error where it has no next token.
    */
   withToken<R>(
     merchantId: string,
