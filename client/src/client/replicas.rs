@@ -181,8 +181,11 @@ impl Replicas {
             drop(self.news.try_send(News::Quiet(replica.serial)));
             // Not only the keeper asks: a replica that ends is listed no more, and lives while it answers its last calls.
             let mut word = std::pin::pin!(replica.channel.word());
-            if timeout(patience, &mut word).await.is_ok_and(|word| word.is_some()) {
-                continue;
+            match timeout(patience, &mut word).await {
+                Ok(Some(_)) => continue,
+                // It is over, and must not be asked again.
+                Ok(None) => return self.other(replica).await,
+                Err(_late) => {}
             }
             tokio::select! {
                 biased;

@@ -112,26 +112,29 @@ def test_a_token_is_live_until_it_is_revoked(token_broker, token_broker_user):
         with opener.open(f"{token_broker.vault_url}/v1/customer", timeout=10) as answer:
             return answer.status, token.token_id
 
+    user = token_broker_user
     with TokenSource(token_broker.endpoint) as source:
-        first = source.token(*token_broker_user)
-        assert source.with_token(*token_broker_user, customer) == (200, first.token_id)
+        first = source.token(user.merchant_id, user.number)
+        assert source.with_token(user.merchant_id, user.number, customer) == (200, first.token_id)
         assert token_broker.control("revoke", {"access_token": first.access_token}) == {"revoked": 1}
         with pytest.raises(urllib.error.HTTPError, match="401"):
             customer(first)
-        status, token_id = source.with_token(*token_broker_user, customer)
+        status, token_id = source.with_token(user.merchant_id, user.number, customer)
         assert status == 200 and token_id != first.token_id
 
 
 @with_the_programs
 def test_the_vault_fails_for_one_user(token_broker, token_broker_user):
+    user = token_broker_user
     refusal = {"kind": "refusal", "error_id": 11, "error": "WRONG_LOGIN_OR_PASSWORD_EXCEPTION", "message": "no"}
     # Once more than it is asked for: the test below looks.
-    assert token_broker.control("faults", [{**refusal, "number": token_broker_user.number, "times": 2}]) == {"unused_faults": 2}
+    assert token_broker.control("faults", [{**refusal, "number": user.number, "times": 2}]) == {"unused_faults": 2}
     with TokenSource(token_broker.endpoint) as source:
         with pytest.raises(TokenBrokerError) as refused:
-            source.token(*token_broker_user)
+            source.token(user.merchant_id, user.number)
         assert refused.value.reason == Reason.CREDENTIALS_REJECTED
-        assert source.token(*token_broker.new_user()).token_id
+        other = token_broker.new_user()
+        assert source.token(other.merchant_id, other.number).token_id
 
 
 @with_the_programs
@@ -148,7 +151,8 @@ def test_what_the_sandbox_refuses_is_told(token_broker):
 @with_the_programs
 def test_the_arguments_reach_the_sandbox():
     with Broker(["--lifetime", "20s"]) as broker, TokenSource(broker.endpoint) as source:
-        assert 15 < source.token(*broker.new_user()).expires_in <= 20
+        user = broker.new_user()
+        assert 15 < source.token(user.merchant_id, user.number).expires_in <= 20
 
 
 @with_the_programs

@@ -1,7 +1,8 @@
 """A real broker with a vault that fails on demand, both of them programs of this machine, for test suites.
 
     with Broker() as broker, TokenSource(broker.endpoint) as source:
-        token = source.token(*broker.new_user())
+        user = broker.new_user()
+        token = source.token(user.merchant_id, user.number)
         broker.control("revoke", {"all": True})
 
 For pytest: `pytest_plugins = ["token_broker_client.testing.pytest_plugin"]`.
