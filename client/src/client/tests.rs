@@ -5,6 +5,7 @@ use tonic::{Code, TimeoutExpired, metadata::MetadataValue};
 
 use super::{retry::PUSHBACK, *};
 
+mod reset_health;
 mod silent;
 
 #[test]

@@ -90,7 +90,8 @@ def test_users_are_new_until_there_are_none(stand_in):
     told = {"endpoint": "http://127.0.0.1:1", "vault_url": "http://127.0.0.1:1", "merchant_id": "m", "numbers": ["+1", "+2"]}
     stand_in(f"echo '{json.dumps(told)}'; cat")
     with Broker() as broker:
-        assert [broker.new_user(), broker.new_user()] == [("m", "+1"), ("m", "+2")]
+        users = [broker.new_user(), broker.new_user()]
+        assert [(user.merchant_id, user.number) for user in users] == [("m", "+1"), ("m", "+2")]
         with pytest.raises(RuntimeError, match="all 2 users have been handed out: start another Broker"):
             broker.new_user()
         with pytest.raises(RuntimeError, match=r"the sandbox does not answer: .*refused"):
