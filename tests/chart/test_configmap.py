@@ -79,7 +79,7 @@ def test_every_other_value_arrives():
         "headers": {"X-Version": "1.2", "X-Quoted": 'a "b" <c> \\d'},
         "timeout": "1s 500ms",
         "max_concurrent_sign_ins": 10000,
-        "min_sign_in_interval": "0s",
+        "min_sign_in_interval": "1s",
         "refusal_hold": "30days",
         "renewal": "ahead",
         "sign_out": True,
