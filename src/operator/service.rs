@@ -37,7 +37,7 @@ use crate::{
     users::holds::Stop,
 };
 
-/// Most connections of operators: some people and scripts.
+/// Most connections of one user who may act: some people and scripts.
 const CONNECTIONS_MAX: usize = 16;
 /// And of others, who are told that they are none.
 const STRANGERS_MAX: usize = 4;
