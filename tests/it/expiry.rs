@@ -34,7 +34,7 @@ async fn at_expiry_means_no_sooner() {
         if token.token_id != first.token_id {
             break;
         }
-        assert!(stage.sandbox.is_live(&token.access_token));
+        assert!(stage.sandbox.is_live(&token.access_token) || SystemTime::now() >= end, "it ended on its way at the soonest");
         tokio::task::yield_now().await;
     }
     assert!(SystemTime::now() >= end, "the first token was answered to its end");

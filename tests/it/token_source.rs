@@ -46,11 +46,15 @@ async fn until(what: &str, so: impl Fn() -> bool) {
 
 #[tokio::test]
 async fn a_busy_user_always_has_a_token_and_costs_a_call_a_renewal() {
-    let stage = Setting::vault(NO_FLOOR).lifetime(Duration::from_secs(4)).start().await;
+    // Long enough for the margin, a tenth, to hold what a busy machine adds to the second in which nobody asks again.
+    let lifetime = Duration::from_secs(20);
+    let stage = Setting::vault(NO_FLOOR).lifetime(lifetime).start().await;
+    // Slow enough for the renewal to be under way still when the source asks for what it brings.
+    stage.sandbox.set_delay(Duration::from_secs(1));
     let source = source(&[&stage.endpoint]);
     let first = source.token(&documented()).await.expect("there is one");
     let (began, mut ids) = (Instant::now(), vec![first.id().to_owned()]);
-    while began.elapsed() < Duration::from_secs(9) {
+    while began.elapsed() < lifetime + Duration::from_secs(1) {
         let token = source.cached(&documented()).expect("is always there");
         assert!(stage.sandbox.is_live(token.secret()), "the vault takes it");
         if ids.last().is_some_and(|last| last != token.id()) {
@@ -59,8 +63,8 @@ async fn a_busy_user_always_has_a_token_and_costs_a_call_a_renewal() {
         sleep(TICK).await;
     }
     let calls = source.counts().calls;
-    // Each brings a new token, or is told when to ask next: in a second at the soonest.
-    assert!(ids.len() >= 3 && calls <= 10, "{} tokens, {calls} calls", ids.len());
+    // The first, and one that brings the next; a second one where the renewal was under way.
+    assert!(ids.len() == 2 && (2..=3).contains(&calls), "{} tokens, {calls} calls", ids.len());
 }
 
 #[tokio::test]
