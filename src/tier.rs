@@ -34,7 +34,7 @@ use tracing::warn;
 
 pub use self::{
     act::{Act, Told},
-    entry::{Floor, StopEntry, TokenEntry},
+    entry::{DroppedEntry, StopEntry, TokenEntry},
     keeper::Condition,
     lease::{Lease, Publication, lease_of},
     link::{Dial, Dialled, LinkError, Stream},
@@ -96,6 +96,8 @@ pub struct Known {
     pub is_locked: bool,
     /// A token, and how long it is kept yet.
     pub token: Option<(TokenEntry, Duration)>,
+    /// In its place, that it was dropped.
+    pub dropped: Option<(DroppedEntry, Duration)>,
     /// Why the user is not to sign in, and how long that is kept yet.
     pub stop: Option<(StopEntry, Duration)>,
     /// Why nobody of the merchant is.
@@ -111,6 +113,15 @@ pub enum Leasing {
     Busy(Known),
     /// Nobody can be asked, or the server takes no lock: each is by itself.
     Alone,
+}
+
+impl Known {
+    /// The newest of the user's tokens that there was, which may be dropped by now.
+    #[must_use]
+    pub fn generation(&self) -> u32 {
+        let dropped = self.dropped.as_ref().map(|(dropped, _)| dropped.generation());
+        self.token.as_ref().map(|(token, _)| token.generation).max(dropped).unwrap_or_default()
+    }
 }
 
 impl Tier {
@@ -281,13 +292,25 @@ impl Shared {
         if token.is_none() {
             self.metrics.shared.entry(SharedEntry::None);
         }
-        let token = self.opened(&sealer, subject, Kind::Token, token, TokenEntry::read);
+        let either = |bytes: &[u8]| match DroppedEntry::read(bytes) {
+            Some(dropped) => Some(Err(dropped)),
+            None => TokenEntry::read(bytes).map(Ok),
+        };
+        let (token, dropped) = match self.opened(&sealer, subject, Kind::Token, token, either) {
+            Some((Ok(token), kept)) => (Some((token, kept)), None),
+            Some((Err(dropped), kept)) => {
+                let kept = dropped.stands(kept);
+                (None, Some((dropped, kept)))
+            }
+            None => (None, None),
+        };
         let stops = |kind, standing| {
             let (stop, kept): (StopEntry, _) = self.opened(&sealer, subject, kind, standing, StopEntry::read)?;
             let kept = stop.stands(kept);
             Some((stop.aged(kept, asked), kept))
         };
-        Known { asked, clock, is_locked, token, stop: stops(Kind::Stop, stop), merchant: stops(Kind::Merchant, merchant) }
+        let (stop, merchant) = (stops(Kind::Stop, stop), stops(Kind::Merchant, merchant));
+        Known { asked, clock, is_locked, token, dropped, stop, merchant }
     }
 
     fn opened<T>(

@@ -130,7 +130,7 @@ impl Others {
             Leasing::Busy(known) => (None, known),
             Leasing::Alone => return Turn::Ours(None),
         };
-        let generation = known.token.as_ref().map_or(0, |(entry, _)| entry.generation);
+        let generation = known.generation();
         match (judged(flight, version, &known), lease) {
             (Found::Nothing, Some(lease)) => Turn::Ours(Some(Held::new(lease, generation.max(known.clock)))),
             // A lock that nobody writes under, nor lets go of, says nothing any more.
@@ -206,16 +206,16 @@ pub(super) fn judge(shared: &Shared, wanted: &Wanted<'_>, known: &Known) -> Foun
             let lifted = known.asked.mono.checked_sub(entry.age(*kept)).unwrap_or(known.asked.mono);
             record.holds.lifted_elsewhere(lifted);
         }
-        Some((entry @ StopEntry::Dropped { generation, floor, .. }, kept)) => {
-            if let Some(floor) = floor {
-                let began = known.asked.mono.checked_sub(floor.began_ago(entry.age(*kept))).unwrap_or(known.asked.mono);
-                record.holds.told_of_sign_in(began, floor.gave(), floor.doublings());
-            }
-            if record.generation <= *generation {
-                shared.drop_token(wanted.user, &mut record);
-            }
-        }
         Some((StopEntry::Hold { .. } | StopEntry::Pause { .. } | StopEntry::Merchant { .. }, _)) | None => {}
+    }
+    if let Some((dropped, kept)) = &known.dropped {
+        if let Some(sign_in) = dropped.sign_in() {
+            let began = known.asked.mono.checked_sub(sign_in.began_ago(dropped.age(*kept))).unwrap_or(known.asked.mono);
+            record.holds.told_of_sign_in(began, sign_in.gave(), sign_in.doublings());
+        }
+        if record.generation <= dropped.generation() {
+            shared.drop_token(wanted.user, &mut record);
+        }
     }
     // A token that is there is taken whatever stops a sign-in.
     let token = known.token.as_ref().map(|(entry, kept)| Offer {

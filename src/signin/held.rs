@@ -62,7 +62,7 @@ impl Held {
                         scope: cached.token.scope.as_str().to_owned(),
                         access_token: cached.token.access_token.clone(),
                     };
-                    Publication { token: Some(entry), stop: None, merchant: None, at: at.mono }
+                    Publication { token: Some(entry), ..Publication::nothing(at.mono) }
                 }
                 Err(failure) => stopping(user, &record, version, failure, at, rules),
             })
@@ -93,7 +93,7 @@ pub(super) fn stopping(
         let Failure::Throttled { scope: Scope::Merchant, vault_error, .. } = failure else { return None };
         Some(StopEntry::merchant(vault_error.clone(), stop.left_at(at.mono)))
     });
-    Publication { token: None, stop, merchant, at: at.mono }
+    Publication { stop, merchant, ..Publication::nothing(at.mono) }
 }
 
 /// Whether a failure counts against the credential, so that nobody is to try it again, here or elsewhere, now or after a restart.

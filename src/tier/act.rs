@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::{
     Known, Leasing, Tier,
-    entry::{StopEntry, TokenEntry},
+    entry::{DroppedEntry, StopEntry, TokenEntry},
     lease::Publication,
     seal::Subject,
 };
@@ -92,7 +92,7 @@ impl Act {
 
 /// What is to be written for an act of `at` where this stands; none where that came later, or there is nothing to take back.
 fn publication(act: Act, at: Instant, known: &Known, now: Moment) -> Option<Publication> {
-    let nothing = Publication { token: None, stop: None, merchant: None, at: now.mono };
+    let nothing = Publication::nothing(now.mono);
     let began = |ago: Duration| known.asked.mono.checked_sub(ago).unwrap_or(known.asked.mono);
     let standing = known.stop.as_ref().and_then(|(entry, _)| entry.hold_of());
     let is_younger = standing.is_some_and(|hold| began(hold.age(known.asked)) > at);
@@ -106,9 +106,8 @@ fn publication(act: Act, at: Instant, known: &Known, now: Moment) -> Option<Publ
         }
         Act::Drop { generation } => {
             // All have news of a newer one, which takes the place of what is dropped.
-            let newest = known.token.as_ref().map(|(entry, _)| entry.generation);
-            let is_over = newest.is_some_and(|newest| newest > generation);
-            (!is_over).then(|| Publication { stop: Some(StopEntry::dropped(generation, KEPT, known)), ..nothing })
+            let is_over = known.token.as_ref().is_some_and(|(token, _)| token.generation > generation);
+            (!is_over).then(|| Publication { dropped: Some(DroppedEntry::new(generation, KEPT, known)), ..nothing })
         }
         Act::LiftWaits => {
             let is_younger = known.merchant.as_ref().is_some_and(|(entry, kept)| began(entry.age(*kept)) > at);

@@ -2,6 +2,7 @@
 //!
 //! Must never give a token more life than the server, its own entry and this machine's clock all grant it; nor read what no vault gives.
 
+mod dropped;
 #[cfg(test)]
 mod tests;
 
@@ -10,6 +11,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+pub use self::dropped::DroppedEntry;
 use super::{Known, seal::Sealer};
 use crate::{clock::Moment, secret::Secret, tokens::lifetime::LIFETIME_MAX, users::holds::SavedHold};
 
@@ -160,57 +162,6 @@ pub enum StopEntry {
         /// How long the server was told to keep it.
         kept_ms: u64,
     },
-    /// An operator dropped the user's token. In the place of a stop, since no token is there then: so it holds what else would stand there.
-    Dropped {
-        /// How long the server was told to keep it.
-        kept_ms: u64,
-        /// The newest generation that was dropped.
-        generation: u32,
-        /// What counts against the credential all the same.
-        hold: Option<Box<SavedHold>>,
-        /// How long before this was written that began.
-        age_ms: u64,
-        /// The sign-in that the token came of, whose floor goes on.
-        floor: Option<Floor>,
-    },
-}
-
-/// What a token's entry says of the next sign-in's floor, once the token is dropped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Floor {
-    /// How long before it was written the sign-in began.
-    age_ms: u64,
-    /// What was left of the token's life when it arrived.
-    gave_ms: u64,
-    /// How often the floor has doubled.
-    doublings: u32,
-}
-
-impl Floor {
-    /// Of a token that stands there, and is kept for so long yet.
-    fn of(token: &TokenEntry, kept: Duration) -> Self {
-        let (age_ms, gave_ms) = (millis(token.began_ago(kept)), millis(token.gave));
-        Self { age_ms, gave_ms, doublings: token.doublings }
-    }
-
-    /// How long ago the sign-in began, where this was written so long ago.
-    #[must_use]
-    pub fn began_ago(&self, written_ago: Duration) -> Duration {
-        Duration::from_millis(self.age_ms).saturating_add(written_ago)
-    }
-
-    /// What was left of the token's life when it arrived: no token lives longer than the longest.
-    #[must_use]
-    pub fn gave(&self) -> Duration {
-        Duration::from_millis(self.gave_ms).min(LIFETIME_MAX)
-    }
-
-    /// How often the floor has doubled.
-    #[must_use]
-    pub fn doublings(&self) -> u32 {
-        self.doublings
-    }
 }
 
 impl StopEntry {
@@ -240,39 +191,12 @@ impl StopEntry {
         Some((Self::Lifted { kept_ms: millis(kept) }, left))
     }
 
-    /// An operator dropped the user's tokens up to this generation. What stands there of a hold and of a token, with how long each is kept
-    /// yet, goes on counting for as long.
-    #[must_use]
-    pub fn dropped(generation: u32, least: Duration, known: &Known) -> (Self, Duration) {
-        let (stop, token) = (known.stop.as_ref(), known.token.as_ref());
-        let standing = stop.and_then(|(entry, kept)| match entry {
-            Self::Hold { hold, .. } | Self::Dropped { hold: Some(hold), .. } => Some((hold.clone(), *kept)),
-            Self::Pause { .. } | Self::Merchant { .. } | Self::Lifted { .. } | Self::Dropped { hold: None, .. } => None,
-        });
-        let former = stop.and_then(|(entry, kept)| match entry {
-            Self::Dropped { floor: Some(floor), .. } => {
-                Some((Floor { age_ms: millis(floor.began_ago(entry.age(*kept))), ..*floor }, *kept))
-            }
-            Self::Hold { .. }
-            | Self::Pause { .. }
-            | Self::Merchant { .. }
-            | Self::Lifted { .. }
-            | Self::Dropped { floor: None, .. } => None,
-        });
-        let floor = token.map(|(token, kept)| (Floor::of(token, *kept), *kept)).or(former);
-        let kept = [standing.as_ref().map(|(_, kept)| *kept), floor.map(|(_, kept)| kept)].into_iter().flatten().max();
-        let kept = kept.unwrap_or_default().max(least);
-        let age_ms = standing.as_ref().map_or(0, |(hold, _)| millis(hold.age(known.asked)));
-        let (hold, floor) = (standing.map(|(hold, _)| hold), floor.map(|(floor, _)| floor));
-        (Self::Dropped { kept_ms: millis(kept), generation, hold, age_ms, floor }, kept)
-    }
-
     /// What it says against the credential.
     #[must_use]
     pub fn hold_of(&self) -> Option<&SavedHold> {
         match self {
-            Self::Hold { hold, .. } | Self::Dropped { hold: Some(hold), .. } => Some(hold),
-            Self::Pause { .. } | Self::Merchant { .. } | Self::Lifted { .. } | Self::Dropped { hold: None, .. } => None,
+            Self::Hold { hold, .. } => Some(hold),
+            Self::Pause { .. } | Self::Merchant { .. } | Self::Lifted { .. } => None,
         }
     }
 
@@ -284,11 +208,9 @@ impl StopEntry {
 
     fn kept_ms(&self) -> u64 {
         match self {
-            Self::Hold { kept_ms, .. }
-            | Self::Pause { kept_ms }
-            | Self::Merchant { kept_ms, .. }
-            | Self::Lifted { kept_ms }
-            | Self::Dropped { kept_ms, .. } => *kept_ms,
+            Self::Hold { kept_ms, .. } | Self::Pause { kept_ms } | Self::Merchant { kept_ms, .. } | Self::Lifted { kept_ms } => {
+                *kept_ms
+            }
         }
     }
 
@@ -300,15 +222,11 @@ impl StopEntry {
     /// The hold as it is now by this machine's clock, where the server keeps it for `kept` yet.
     pub(super) fn aged(self, kept: Duration, now: Moment) -> Self {
         let age = self.age(kept);
-        let begun = |age_ms: u64, hold: SavedHold| {
-            let age = Duration::from_millis(age_ms).saturating_add(age);
-            Box::new(hold.begun(now.wall.checked_sub(age).unwrap_or(now.wall)))
-        };
         match self {
-            Self::Hold { kept_ms, age_ms, hold } => Self::Hold { kept_ms, age_ms, hold: begun(age_ms, *hold) },
-            Self::Dropped { kept_ms, generation, hold, age_ms, floor } => {
-                let hold = hold.map(|hold| begun(age_ms, *hold));
-                Self::Dropped { kept_ms, generation, hold, age_ms, floor }
+            Self::Hold { kept_ms, age_ms, hold } => {
+                let age = Duration::from_millis(age_ms).saturating_add(age);
+                let hold = hold.begun(now.wall.checked_sub(age).unwrap_or(now.wall));
+                Self::Hold { kept_ms, age_ms, hold: Box::new(hold) }
             }
             Self::Pause { .. } | Self::Merchant { .. } | Self::Lifted { .. } => self,
         }

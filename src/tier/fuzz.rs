@@ -1,7 +1,7 @@
 //! What a server of others may hold.
 
 use super::{
-    entry::{StopEntry, TokenEntry},
+    entry::{DroppedEntry, StopEntry, TokenEntry},
     seal::{Kind, Namer, Sealer},
 };
 use crate::{
@@ -23,6 +23,11 @@ pub(crate) fn entry(input: &[u8]) {
     }
     if let Some(token) = TokenEntry::read(input) {
         assert_eq!(token.write().as_slice(), input);
+    }
+    if let Some(dropped) = DroppedEntry::read(input) {
+        assert!(TokenEntry::read(input).is_none(), "it is one or the other");
+        let written = dropped.write().and_then(|bytes| DroppedEntry::read(&bytes));
+        assert_eq!(written, Some(dropped));
     }
     if let Some(stop) = StopEntry::read(input) {
         let written = stop.write().and_then(|bytes| StopEntry::read(&bytes));

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::{
     Shared, TRIES,
-    entry::{StopEntry, TokenEntry},
+    entry::{DroppedEntry, StopEntry, TokenEntry},
     link::{ANSWER_TIMEOUT, LinkError, Removes, Writing},
     places,
     seal::{Kind, Subject},
@@ -32,12 +32,22 @@ pub fn lease_of(timeout: Duration) -> Duration {
 pub struct Publication {
     /// A new token.
     pub token: Option<TokenEntry>,
+    /// In the place of a token, that it was dropped, and for how long that is to be kept.
+    pub dropped: Option<(DroppedEntry, Duration)>,
     /// What stops the user, and for how long that is to be kept.
     pub stop: Option<(StopEntry, Duration)>,
     /// What stops the whole merchant, and for how long.
     pub merchant: Option<(StopEntry, Duration)>,
     /// When all this was so.
     pub at: Instant,
+}
+
+impl Publication {
+    /// What was so at this time, which is to be added.
+    #[must_use]
+    pub fn nothing(at: Instant) -> Self {
+        Self { token: None, dropped: None, stop: None, merchant: None, at }
+    }
 }
 
 /// The lock on a subject, until it is written under, dropped, or too old.
@@ -120,15 +130,17 @@ impl Lease {
             let entry = TokenEntry { left, age: entry.age + passed, ..entry.clone() };
             (!left.is_zero()).then_some((sealer.seal(subject, Kind::Token, entry.write())?, left))
         });
-        let is_dropped = publication.stop.as_ref().is_some_and(|(entry, _)| matches!(entry, StopEntry::Dropped { .. }));
+        let dropped = publication.dropped.as_ref();
+        let dropped = dropped.and_then(|(entry, kept)| Some((sealer.seal(subject, Kind::Token, entry.write()?)?, *kept)));
         let is_lifted = publication.merchant.as_ref().is_some_and(|(entry, _)| matches!(entry, StopEntry::Lifted { .. }));
         Writing {
-            token,
-            removes: match (is_dropped, is_lifted) {
-                (true, _) => Removes::Token,
-                (false, true) => Removes::Merchant,
-                (false, false) => Removes::Nothing,
+            removes: match (&token, &dropped) {
+                (Some(_), _) => Removes::Stop,
+                (None, Some(_)) => Removes::Token,
+                (None, None) if is_lifted => Removes::Merchant,
+                (None, None) => Removes::Nothing,
             },
+            token: token.or(dropped),
             stop: stop(Kind::Stop, publication.stop.as_ref()),
             merchant: stop(Kind::Merchant, publication.merchant.as_ref()),
         }

@@ -50,16 +50,16 @@ const LOOK: &str = "local won = 0 \
     local v = redis.call('MGET', KEYS[1], KEYS[2], KEYS[3]) \
     return {v[1], redis.call('PTTL', KEYS[1]), v[2], redis.call('PTTL', KEYS[2]), v[3], redis.call('PTTL', KEYS[3]), \
       won, redis.call('EXISTS', KEYS[4]), tonumber(redis.call('TIME')[1])}";
-/// Writes what came of it and gives the lock back, if it is still held. A token ends whatever stood against the credential. What is left of
-/// the lock says how late it is: a server that stood still makes no token younger, whose age is told by how long it is kept. What is to be
-/// removed for an operator goes first.
+/// Writes what came of it and gives the lock back, if it is still held. A token that is written ends whatever stood against the credential. What
+/// is left of the lock says how late it is: a server that stood still makes no token younger, whose age is told by how long it is kept. What is
+/// to be removed for an operator goes first.
 const WRITE: &str = "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end \
     if ARGV[11] == 't' then redis.call('DEL', KEYS[2]) end \
     if ARGV[11] == 'm' then redis.call('DEL', KEYS[4]) end \
     local late = math.max(0, tonumber(ARGV[10]) - redis.call('PTTL', KEYS[1])) \
     if ARGV[3] ~= '' then \
       if late < tonumber(ARGV[4]) then redis.call('SET', KEYS[2], ARGV[3], 'PX', tonumber(ARGV[4]) - late) end \
-      redis.call('DEL', KEYS[3]) \
+      if ARGV[11] == 's' then redis.call('DEL', KEYS[3]) end \
     end \
     if ARGV[5] ~= '' then redis.call('SET', KEYS[3], ARGV[5], 'PX', ARGV[6]) end \
     if ARGV[7] ~= '' and redis.call('PTTL', KEYS[4]) < tonumber(ARGV[8]) then redis.call('SET', KEYS[4], ARGV[7], 'PX', ARGV[8]) end \
@@ -184,14 +184,16 @@ pub(super) struct Stands {
     pub(super) clock: u32,
 }
 
-/// What is to go, for an operator.
+/// What is to go.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) enum Removes {
     #[default]
     Nothing,
-    /// The user's token.
+    /// What stood against the credential: there is a token.
+    Stop,
+    /// The user's token, for an operator.
     Token,
-    /// The merchant's wait, however long.
+    /// The merchant's wait, however long, for an operator.
     Merchant,
 }
 
@@ -310,6 +312,7 @@ impl Link {
         }
         script.arg(NEWS_KEPT).arg(millis(left)).arg(match writing.removes {
             Removes::Nothing => "",
+            Removes::Stop => "s",
             Removes::Token => "t",
             Removes::Merchant => "m",
         });

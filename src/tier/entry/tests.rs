@@ -71,6 +71,30 @@ fn what_no_vault_gives_is_no_token() {
     }
 }
 
+#[test]
+fn a_dropped_tokens_floor_goes_on_and_its_place_is_no_token() {
+    let asked = SystemClock.now();
+    let known = |token, dropped| Known { asked, clock: 0, is_locked: true, token, dropped, stop: None, merchant: None };
+    let token = entry(asked.wall + secs(80));
+    // It began 20 s ago, and stands for another 80.
+    let (dropped, kept) = DroppedEntry::new(7, secs(10), &known(Some((token, secs(80))), None));
+    let sign_in = |dropped: &DroppedEntry, kept| {
+        let sign_in = dropped.sign_in().expect("is known");
+        (sign_in.began_ago(dropped.age(kept)), sign_in.gave(), sign_in.doublings())
+    };
+    assert_eq!((kept, dropped.generation(), sign_in(&dropped, secs(80))), (secs(80), 7, (secs(20), secs(95), 2)));
+    // Dropped again half a minute later, by who has heard of less.
+    let (again, kept) = DroppedEntry::new(0, secs(10), &known(None, Some((dropped.clone(), secs(50)))));
+    assert_eq!((kept, again.generation(), sign_in(&again, secs(45))), (secs(50), 7, (secs(55), secs(95), 2)));
+    let (first, kept) = DroppedEntry::new(3, secs(10), &known(None, None));
+    assert_eq!((kept, first.generation(), first.sign_in()), (secs(10), 3, None));
+    assert_eq!((first.stands(secs(3_600)), first.stands(secs(2))), (secs(10), secs(2)), "no longer than it was to");
+
+    let (bytes, of_token) = (again.write().expect("is written"), entry(asked.wall).write());
+    assert_eq!((DroppedEntry::read(&bytes), TokenEntry::read(&bytes)), (Some(again), None));
+    assert_eq!(DroppedEntry::read(&of_token), None);
+}
+
 proptest! {
     #[test]
     fn what_is_read_is_what_was_written(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
