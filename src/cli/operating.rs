@@ -207,6 +207,8 @@ fn complained(why: Failed) -> ExitCode {
                 ("no broker has made it: name the path in its [operator] socket", ExitCode::FAILURE)
             } else if kind == io::ErrorKind::ConnectionRefused {
                 ("its broker has ended: start it, or name another's", ExitCode::from(EXIT_TEMPORARY))
+            } else if matches!(kind, io::ErrorKind::WouldBlock | io::ErrorKind::ConnectionReset) {
+                ("its broker is busy with others, or ends: try again", ExitCode::from(EXIT_TEMPORARY))
             } else if kind == io::ErrorKind::PermissionDenied {
                 ("run this as the broker's own user, or as root", ExitCode::FAILURE)
             } else {
@@ -217,6 +219,11 @@ fn complained(why: Failed) -> ExitCode {
         }
         Failed::Late => {
             complain("error: no answer in time: give more by --timeout; what was begun goes on", None);
+            ExitCode::from(EXIT_TEMPORARY)
+        }
+        // No code of the broker's own.
+        Failed::Status(status) if matches!(status.code(), Code::Unknown | Code::Cancelled) => {
+            complain("error: the connection broke before the answer: try again; what was begun goes on", None);
             ExitCode::from(EXIT_TEMPORARY)
         }
         Failed::Status(status) => {

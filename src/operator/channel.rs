@@ -49,10 +49,12 @@ impl Service<http::Request<Body>> for Wire {
 /// Connects.
 ///
 /// # Errors
-/// Where nobody listens at `path`, or whoever does speaks something else.
+/// Where nobody listens at `path`, or whoever does hangs up.
 pub async fn connect(path: &Path) -> io::Result<Connected> {
     let stream = UnixStream::connect(path).await?;
-    let (wire, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.map_err(io::Error::other)?;
+    // Nothing has been read yet: whoever listens hung up.
+    let hung_up = |error| io::Error::new(io::ErrorKind::ConnectionReset, error);
+    let (wire, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.map_err(hung_up)?;
     let mut running = JoinSet::new();
     running.spawn(async move {
         // The call that is under way tells why it ended.

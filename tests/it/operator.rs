@@ -382,6 +382,16 @@ async fn it_is_no_ports_and_ends_with_its_broker() {
     assert!(!socket.exists());
     let (code, _, stderr) = run(&["users", "--socket", socket.to_str().expect("is text")]).await;
     assert!(code == Some(1) && stderr.contains("no broker has made it"), "{stderr}");
+    // One that ends as it is asked.
+    let directory = tempfile::tempdir().expect("a directory");
+    let socket = directory.path().join("operator.sock");
+    let listener = tokio::net::UnixListener::bind(&socket).expect("binds");
+    let ending = async {
+        drop(listener.accept().await.expect("is asked"));
+    };
+    let about = ["users", "--socket", socket.to_str().expect("is text")];
+    let ((code, _, stderr), ()) = tokio::join!(run(&about), ending);
+    assert!(code == Some(75) && stderr.contains("try again"), "{stderr}");
     let (code, _, stderr) = run(&["lift-hold", "--socket", "/nowhere"]).await;
     assert!(code == Some(2) && stderr.contains("--merchant-id"), "{stderr}");
 }
