@@ -102,6 +102,8 @@ pub struct Known {
     pub stop: Option<(StopEntry, Duration)>,
     /// Why nobody of the merchant is.
     pub merchant: Option<(StopEntry, Duration)>,
+    /// That an operator lifted such waits of the merchant's.
+    pub lifted: Option<(StopEntry, Duration)>,
 }
 
 /// What came of asking for a lock.
@@ -278,6 +280,7 @@ fn places(subject: &Subject) -> Places {
         token: subject.key(Kind::Token),
         stop: subject.key(Kind::Stop),
         merchant: subject.key(Kind::Merchant),
+        lifted: subject.key(Kind::Lifted),
         lock: subject.lock(),
     }
 }
@@ -287,7 +290,12 @@ impl Shared {
         Arc::clone(&self.sealer.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn open(&self, subject: &Subject, Stands { token, stop, merchant, is_locked, clock }: Stands, asked: Moment) -> Known {
+    fn open(
+        &self,
+        subject: &Subject,
+        Stands { token, stop, merchant, lifted, is_locked, clock }: Stands,
+        asked: Moment,
+    ) -> Known {
         let sealer = self.sealer();
         if token.is_none() {
             self.metrics.shared.entry(SharedEntry::None);
@@ -299,18 +307,26 @@ impl Shared {
         let (token, dropped) = match self.opened(&sealer, subject, Kind::Token, token, either) {
             Some((Ok(token), kept)) => (Some((token, kept)), None),
             Some((Err(dropped), kept)) => {
-                let kept = dropped.stands(kept);
-                (None, Some((dropped, kept)))
+                let kept = self.unless_over(dropped.stands(kept, clock));
+                (None, kept.map(|kept| (dropped, kept)))
             }
             None => (None, None),
         };
         let stops = |kind, standing| {
             let (stop, kept): (StopEntry, _) = self.opened(&sealer, subject, kind, standing, StopEntry::read)?;
-            let kept = stop.stands(kept);
+            let kept = self.unless_over(stop.stands(kept, clock))?;
             Some((stop.aged(kept, asked), kept))
         };
-        let (stop, merchant) = (stops(Kind::Stop, stop), stops(Kind::Merchant, merchant));
-        Known { asked, clock, is_locked, token, dropped, stop, merchant }
+        let (stop, merchant, lifted) = (stops(Kind::Stop, stop), stops(Kind::Merchant, merchant), stops(Kind::Lifted, lifted));
+        Known { asked, clock, is_locked, token, dropped, stop, merchant, lifted }
+    }
+
+    /// How long an entry is kept yet, if at all.
+    fn unless_over(&self, kept: Duration) -> Option<Duration> {
+        if kept.is_zero() {
+            self.metrics.shared.entry(SharedEntry::Expired);
+        }
+        Some(kept).filter(|kept| !kept.is_zero())
     }
 
     fn opened<T>(
@@ -324,12 +340,8 @@ impl Shared {
         let (sealed, kept) = standing?;
         let opened = sealer.open(subject, kind, &sealed).and_then(|plain| read(&plain).ok_or(Unopened::Tampered));
         match opened {
-            // One that ends now, or that somebody has kept for ever.
-            Ok(_) if kept.is_zero() => {
-                self.metrics.shared.entry(SharedEntry::Expired);
-                None
-            }
-            Ok(opened) => Some((opened, kept)),
+            // None of one that ends now, or that somebody has kept for ever.
+            Ok(opened) => Some((opened, self.unless_over(kept)?)),
             Err(why) => {
                 self.unopened(why);
                 None

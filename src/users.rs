@@ -323,6 +323,8 @@ pub struct Record {
     /// The newest of its tokens that is known, among all replicas: about when it was issued, in seconds since 1970. 0 where there is no
     /// tier that they share.
     pub generation: u32,
+    /// The newest of them that an operator dropped here.
+    pub dropped: u32,
 }
 
 #[cfg(test)]

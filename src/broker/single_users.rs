@@ -23,7 +23,6 @@ use crate::{
     clock::Moment,
     live::Snapshot,
     signin::{Dropped, FlightOutcome, Join, JoinRequest, LiftedWaits, Origin, WaitError},
-    tier::Condition,
     tokens::cached_token::CachedToken,
     user::{MerchantId, UserKey},
     users::{Configured, KnownUser, holds::Stop},
@@ -195,10 +194,12 @@ impl Broker {
         self.flights.lift_waits(merchant).await
     }
 
-    /// Whether what is noted here is known to the other replicas too: after a sign-in, which tells them.
-    #[must_use]
-    pub fn is_shared(&self) -> bool {
-        self.flights.tier() == Some(Condition::Up)
+    /// Whether the other replicas can find the token that the user has here, after a sign-in, which tells them.
+    pub async fn is_found_by_others(&self, key: &UserKey) -> bool {
+        match self.user(key) {
+            Ok(user) => self.flights.is_found_by_others(&user).await,
+            Err(_) => false,
+        }
     }
 
     /// Both clocks, for what is shown.

@@ -257,8 +257,8 @@ impl Session {
             let origin = broker.renew_now(&key, broker.now().mono + timeout).await?;
             let view = broker.show(&key)?;
             about.token_id = view.token.as_ref().map(|(cached, _)| cached.id());
-            let user = Some(self.user(&view, false));
-            Ok(proto::RenewTokenResponse { user, taken_from_another: origin == Origin::Shared, reach: reach(broker.is_shared()) })
+            let (user, reach) = (Some(self.user(&view, false)), reach(broker.is_found_by_others(&key).await));
+            Ok(proto::RenewTokenResponse { user, taken_from_another: origin == Origin::Shared, reach })
         })
         .await
     }

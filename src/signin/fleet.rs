@@ -41,6 +41,8 @@ const SURELY: Duration = Duration::from_secs(1);
 /// A token's generation is no less than the server's clock when the lock was taken for its sign-in, in whole seconds; and that began so
 /// soon afterwards.
 const SURELY_BY_GENERATION: Duration = Duration::from_secs(3);
+/// Two pauses that end within so much of one another are the same: what is left of one is known to a round trip.
+const SAME_PAUSE: Duration = Duration::from_millis(100);
 /// What people are told of a failure of another replica's.
 const ELSEWHERE: &str = "it could not be used by another replica just now";
 
@@ -188,9 +190,12 @@ pub(super) fn judge(shared: &Shared, wanted: &Wanted<'_>, known: &Known) -> Foun
         let since = known.asked.mono.checked_sub(entry.age(*kept)).unwrap_or(known.asked.mono);
         let failure = Failure::Throttled { scope: Scope::Merchant, wait: *kept, vault_error: vault_error.clone() };
         let stop = Stop { failure: Arc::new(failure), until: known.asked.mono + *kept };
-        wanted.user.merchant().stop(wanted.version.upstream, stop, since, now.mono);
+        // Told by a flight that was under way as an operator lifted it.
+        if lifted_at(known).is_none_or(|lifted| lifted < since) {
+            wanted.user.merchant().stop(wanted.version.upstream, stop, since, now.mono);
+        }
     }
-    let is_pausing = record.holds.stopped(now.mono, rules).is_some();
+    let pauses_until = record.holds.stopped(now.mono, rules).map(|stop| stop.until);
     let hold = known.stop.as_ref().and_then(|(entry, _)| entry.hold_of());
     // One told late, by a replica that could not be heard: its credential has brought a token since.
     if let Some(hold) = hold.filter(|hold| !is_over(hold, wanted, &record, known.asked)) {
@@ -198,7 +203,9 @@ pub(super) fn judge(shared: &Shared, wanted: &Wanted<'_>, known: &Known) -> Foun
     }
     match &known.stop {
         // Counted here as well, so that the next pause is longer whoever fails next; but once.
-        Some((StopEntry::Pause { .. }, kept)) if !is_pausing => {
+        Some((StopEntry::Pause { .. }, kept))
+            if pauses_until.is_none_or(|until| until + SAME_PAUSE < known.asked.mono + *kept) =>
+        {
             let failure = Failure::Unavailable { cause: ELSEWHERE, wait: Some(*kept), vault_error: String::new() };
             record.holds.failed(wanted.version, failure, circumstances, rules);
         }
@@ -206,14 +213,20 @@ pub(super) fn judge(shared: &Shared, wanted: &Wanted<'_>, known: &Known) -> Foun
             let lifted = known.asked.mono.checked_sub(entry.age(*kept)).unwrap_or(known.asked.mono);
             record.holds.lifted_elsewhere(lifted);
         }
+        Some((entry @ StopEntry::WaitLifted { .. }, kept)) => {
+            let lifted = known.asked.mono.checked_sub(entry.age(*kept)).unwrap_or(known.asked.mono);
+            record.holds.lift_wait(lifted, now.mono, rules);
+        }
         Some((StopEntry::Hold { .. } | StopEntry::Pause { .. } | StopEntry::Merchant { .. }, _)) | None => {}
     }
     if let Some((dropped, kept)) = &known.dropped {
+        let (written_ago, ago) = (dropped.age(*kept), |ago| known.asked.mono.checked_sub(ago).unwrap_or(known.asked.mono));
         if let Some(sign_in) = dropped.sign_in() {
-            let began = known.asked.mono.checked_sub(sign_in.began_ago(dropped.age(*kept))).unwrap_or(known.asked.mono);
-            record.holds.told_of_sign_in(began, sign_in.gave(), sign_in.doublings());
+            record.holds.told_of_sign_in(ago(sign_in.began_ago(written_ago)), sign_in.gave(), sign_in.doublings());
         }
-        if record.generation <= dropped.generation() {
+        // By time: one that this replica signed in for while nobody could be asked has no generation.
+        let is_former = |held: Arc<CachedToken>| held.token.expires.mono <= ago(written_ago) + held.token.lifetime;
+        if wanted.user.token().is_some_and(is_former) {
             shared.drop_token(wanted.user, &mut record);
         }
     }
@@ -254,6 +267,12 @@ pub(super) fn judge(shared: &Shared, wanted: &Wanted<'_>, known: &Known) -> Foun
         (None, Some(stop)) => Found::Stopped(stop),
         (None, None) => Found::Nothing,
     }
+}
+
+/// When an operator last lifted the merchant's waits, if that was lately.
+pub(super) fn lifted_at(known: &Known) -> Option<Instant> {
+    let (entry, kept) = known.lifted.as_ref().filter(|(entry, _)| matches!(entry, StopEntry::Lifted { .. }))?;
+    Some(known.asked.mono.checked_sub(entry.age(*kept)).unwrap_or(known.asked.mono))
 }
 
 /// Whether the token that is held was signed in for with the same credential after that was refused.
@@ -298,6 +317,7 @@ impl Offer<'_> {
             SharedEntry::Expired
         // One that was signed in for without others, who could not be asked, has no generation.
         } else if entry.generation < record.generation
+            || entry.generation <= record.dropped
             || !is_held && record.holds.began().is_some_and(|last| began + SURELY < last || latest + SURELY_BY_GENERATION < last)
         {
             SharedEntry::Replayed

@@ -3,13 +3,16 @@
 //!
 //! Must never begin a sign-in, nor touch a floor: whoever asks next finds the rules as they are.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use futures_util::{StreamExt as _, stream};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::{
     Flights,
@@ -18,10 +21,11 @@ use super::{
 };
 use crate::{
     live::Snapshot,
-    tier::{Act, Told},
+    secret::Secret,
+    tier::{Act, Known, Told},
     tokens::token::TokenId,
     user::MerchantId,
-    users::{Configured, KnownUser, Record, holds::Stop},
+    users::{KnownUser, Record, holds::Stop},
 };
 
 /// A token that was dropped.
@@ -46,6 +50,10 @@ pub struct LiftedWaits {
 const TOLD_MAX: usize = 1_000;
 /// So many at once.
 const TOLD_AT_ONCE: usize = 32;
+/// A token is told to the others once those who wait for it have it: it is looked for so often …
+const LOOKS: u32 = 10;
+/// … and this long apart, half a second in all, which is as long as the server may take.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 impl Flights {
     /// Drops a user's token, if it has one, and plans no renewal: the next who asks has the user signed in. Whether the others know too.
@@ -56,13 +64,15 @@ impl Flights {
             let dropped = valid_token(user, &snapshot, now);
             self.shared.drop_token(user, &mut record);
             let generation = record.generation;
-            outdate(&mut record, generation);
+            // What others know of it is of no use here any more: should they not hear of that, it is not taken from them again.
+            record.dropped = record.dropped.max(generation);
             (dropped, generation)
         };
         // Before it is ended at the vault: no other replica is to hand it out then. Those may have one that this one hasn't heard of.
         let told = self.shared.tell(user, Act::Drop { generation }, now.mono, &snapshot).await;
         if let Some((_, standing)) = told.dropped {
-            outdate(&mut user.record(), standing);
+            let mut record = user.record();
+            record.dropped = record.dropped.max(standing);
         }
         let (ours, theirs) = (dropped.map(|cached| cached.token.access_token.clone()), told.dropped.map(|(token, _)| token));
         let theirs = theirs.filter(|theirs| ours.as_ref().is_none_or(|ours| ours.expose() != theirs.expose()));
@@ -77,6 +87,24 @@ impl Flights {
         (dropped, told.is_known)
     }
 
+    /// Whether the other replicas can find the token that the user has here.
+    pub async fn is_found_by_others(&self, user: &Arc<KnownUser>) -> bool {
+        let (tier, snapshot) = (&self.shared.parts.tier, self.shared.live.load_full());
+        let version = snapshot.user(&user.key).map(|configured| configured.credential.version);
+        let Some(subject) = version.and_then(|version| tier.subject(&user.key, version)) else { return false };
+        for _ in 0..LOOKS {
+            let known = tier.look(&subject).await;
+            let Some(ours) = user.token() else { return false };
+            let is_ours = |theirs: &Secret| theirs.expose() == ours.token.access_token.expose();
+            match known {
+                Some(Known { token: Some((entry, _)), .. }) if is_ours(&entry.access_token) => return true,
+                Some(_) => sleep(LOOK_AGAIN).await,
+                None => return false,
+            }
+        }
+        false
+    }
+
     /// Lifts what stops a user by itself, whatever it is but the floor. Returns what stopped it until now, and whether the others know too.
     pub async fn lift_hold(&self, user: &Arc<KnownUser>) -> (Option<Stop>, bool) {
         let (lifted, at) = self.shared.lift_hold(user);
@@ -89,10 +117,10 @@ impl Flights {
     /// too. None where no user of it is configured.
     pub async fn lift_waits(&self, merchant: &MerchantId) -> Option<(LiftedWaits, bool)> {
         let snapshot = self.shared.live.load_full();
-        let any = snapshot.users.iter().find(|configured| configured.user.key.merchant == *merchant)?;
+        let first = of_merchant(&snapshot, merchant).into_iter().next()?;
         let at = self.shared.parts.clock.now().mono;
         let lifted = self.shared.lift_waits(&snapshot, merchant, at);
-        let is_told = self.shared.tell(&any.user, Act::LiftWaits, at, &snapshot).await.is_known;
+        let is_told = self.shared.tell(first, Act::LiftWaits, at, &snapshot).await.is_known;
         let is_told = is_told && self.shared.tell_of_lifted(&lifted.users, at, &snapshot).await;
         Some((lifted, is_told))
     }
@@ -124,7 +152,7 @@ impl Shared {
     pub(super) fn lift_waits(&self, snapshot: &Snapshot, merchant: &MerchantId, before: Instant) -> LiftedWaits {
         let now = self.parts.clock.now().mono;
         let mut lifted = LiftedWaits::default();
-        for Configured { user, .. } in snapshot.users.iter().filter(|configured| configured.user.key.merchant == *merchant) {
+        for user in of_merchant(snapshot, merchant) {
             let stop = user.merchant().lift(snapshot.upstream(), before, now);
             lifted.merchant = lifted.merchant.or(stop);
             let own = {
@@ -168,10 +196,10 @@ impl Shared {
     }
 }
 
-/// What others know of this generation, and of former ones, is of no use here any more: should they not hear of it, it is not taken from
-/// them again. The next token's is higher.
-fn outdate(record: &mut Record, generation: u32) {
-    if generation > 0 {
-        record.generation = record.generation.max(generation.saturating_add(1));
-    }
+/// The merchant's users, in an order, so that a simulated history is the same each time.
+fn of_merchant<'a>(snapshot: &'a Snapshot, merchant: &MerchantId) -> Vec<&'a Arc<KnownUser>> {
+    let mut users: Vec<_> =
+        snapshot.users.iter().map(|configured| &configured.user).filter(|user| user.key.merchant == *merchant).collect();
+    users.sort_unstable_by(|one, other| one.key.cmp(&other.key));
+    users
 }

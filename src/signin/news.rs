@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::{
-    fleet::{Found, Wanted, judge},
+    fleet::{Found, Wanted, judge, lifted_at},
     refresh::valid_token,
     settle::{lock, store},
     shared::{Shared, configured},
@@ -20,7 +20,7 @@ use super::{
 use crate::{
     live::Snapshot,
     telemetry::metrics::SharedEntry,
-    tier::{News, StopEntry},
+    tier::News,
     users::{Configured, KnownUser, waiters::Origin},
 };
 
@@ -94,8 +94,7 @@ impl Shared {
         let Some(version) = self.live.load().user(&user.key).map(|configured| configured.credential.version) else { return };
         let Some(subject) = self.parts.tier.subject(&user.key, version) else { return };
         let Some(known) = self.parts.tier.look(&subject).await else { return };
-        if let Some((entry @ StopEntry::Lifted { .. }, kept)) = known.merchant {
-            let at = known.asked.mono.checked_sub(entry.age(kept)).unwrap_or(known.asked.mono);
+        if let Some(at) = lifted_at(&known) {
             let snapshot = self.live.load_full();
             let lifted = self.lift_waits(&snapshot, &user.key.merchant, at);
             // Of whose waits the operator's replica may not have known.

@@ -12,7 +12,7 @@ use super::{
     lease::Publication,
     seal::Subject,
 };
-use crate::{clock::Moment, secret::Secret, users::holds::SavedHold};
+use crate::{clock::Moment, secret::Secret};
 
 /// What was done is told for this long at least to those who reach the server now: they hear of it within a second.
 const KEPT: Duration = Duration::from_secs(10);
@@ -94,15 +94,20 @@ impl Act {
 fn publication(act: Act, at: Instant, known: &Known, now: Moment) -> Option<Publication> {
     let nothing = Publication::nothing(now.mono);
     let began = |ago: Duration| known.asked.mono.checked_sub(ago).unwrap_or(known.asked.mono);
-    let standing = known.stop.as_ref().and_then(|(entry, _)| entry.hold_of());
-    let is_younger = standing.is_some_and(|hold| began(hold.age(known.asked)) > at);
+    let standing = known.stop.as_ref().map(|(entry, kept)| {
+        let (hold, written) = (entry.hold_of(), entry.age(*kept));
+        (hold, *kept, began(hold.map_or(written, |hold| hold.age(known.asked))))
+    });
+    let is_younger = standing.is_some_and(|(_, _, began)| began > at);
     // Its age is told by how long it is kept yet.
-    let lifted = || StopEntry::lifted(KEPT, now.mono.saturating_duration_since(at));
+    let ago = now.mono.saturating_duration_since(at);
+    let lifted = || StopEntry::lifted(KEPT, ago, known.clock);
     match act {
         Act::Lift => (!is_younger).then(|| Publication { stop: lifted(), ..nothing }),
         Act::LiftWait => {
-            let is_wait = standing.is_some_and(SavedHold::is_wait);
-            (is_wait && !is_younger).then(|| Publication { stop: lifted(), ..nothing })
+            let wait = standing.and_then(|(hold, kept, _)| Some((hold.filter(|hold| hold.is_wait())?.clone(), kept)));
+            let (wait, kept) = wait.filter(|_| !is_younger)?;
+            Some(Publication { stop: Some(StopEntry::wait_lifted(wait, kept, ago, (known.asked, known.clock))), ..nothing })
         }
         Act::Drop { generation } => {
             // All have news of a newer one, which takes the place of what is dropped.
@@ -111,7 +116,7 @@ fn publication(act: Act, at: Instant, known: &Known, now: Moment) -> Option<Publ
         }
         Act::LiftWaits => {
             let is_younger = known.merchant.as_ref().is_some_and(|(entry, kept)| began(entry.age(*kept)) > at);
-            (!is_younger).then(|| Publication { merchant: lifted(), ..nothing })
+            (!is_younger).then(|| Publication { lifted: lifted(), ..nothing })
         }
     }
 }

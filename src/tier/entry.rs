@@ -132,6 +132,20 @@ fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
     Some(*taken)
 }
 
+/// The server's clock so long before.
+fn before(clock: u32, ago: Duration) -> u32 {
+    clock.saturating_sub(u32::try_from(ago.as_secs()).unwrap_or(u32::MAX))
+}
+
+/// How long an operator's act stands yet that was to be kept for `told` as the server's clock was `then`, where it is kept for `kept` and that
+/// clock is `now`. By the clock too, since it undoes what was before it: whoever puts a former entry back says how long it is kept, and so
+/// how old it is, but not what the time was.
+fn act_stands(told: Duration, then: u32, kept: Duration, now: u32) -> Duration {
+    // A second that had begun then, or begins now, is not over.
+    let ago = Duration::from_secs(u64::from(now.saturating_sub(then).saturating_sub(1)));
+    kept.min(told.saturating_sub(ago))
+}
+
 /// Why nobody is to sign in for a while.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
@@ -161,6 +175,19 @@ pub enum StopEntry {
     Lifted {
         /// How long the server was told to keep it.
         kept_ms: u64,
+        /// The server's clock then, in seconds since 1970.
+        clock: u32,
+    },
+    /// An operator lifted a wait that the vault asked for. What was counted against the credential stays.
+    WaitLifted {
+        /// How long the server was told to keep it.
+        kept_ms: u64,
+        /// The server's clock then, in seconds since 1970.
+        clock: u32,
+        /// How long before that the wait began.
+        age_ms: u64,
+        /// Without the wait.
+        hold: Box<SavedHold>,
     },
 }
 
@@ -184,18 +211,27 @@ impl StopEntry {
         (Self::Merchant { kept_ms: millis(left), vault_error }, left)
     }
 
-    /// An operator lifted what stood there, so long ago, which is told for `kept` from then on; none where that is over.
+    /// An operator lifted what stood there, so long before the server's clock was this, which is told for `kept` from then on; none where
+    /// that is over.
     #[must_use]
-    pub fn lifted(kept: Duration, ago: Duration) -> Option<(Self, Duration)> {
+    pub fn lifted(kept: Duration, ago: Duration, clock: u32) -> Option<(Self, Duration)> {
         let left = kept.checked_sub(ago).filter(|left| !left.is_zero())?;
-        Some((Self::Lifted { kept_ms: millis(kept) }, left))
+        Some((Self::Lifted { kept_ms: millis(kept), clock: before(clock, ago) }, left))
+    }
+
+    /// An operator lifted this wait, so long before now, when the server's clock is this; what is left of it is kept for `kept`.
+    #[must_use]
+    pub fn wait_lifted(hold: SavedHold, kept: Duration, ago: Duration, (now, clock): (Moment, u32)) -> (Self, Duration) {
+        // Written as if it had been then.
+        let (kept_ms, age_ms) = (millis(kept.saturating_add(ago)), millis(hold.age(now).saturating_sub(ago)));
+        (Self::WaitLifted { kept_ms, clock: before(clock, ago), age_ms, hold: Box::new(hold.lifted()) }, kept)
     }
 
     /// What it says against the credential.
     #[must_use]
     pub fn hold_of(&self) -> Option<&SavedHold> {
         match self {
-            Self::Hold { hold, .. } => Some(hold),
+            Self::Hold { hold, .. } | Self::WaitLifted { hold, .. } => Some(hold),
             Self::Pause { .. } | Self::Merchant { .. } | Self::Lifted { .. } => None,
         }
     }
@@ -208,25 +244,34 @@ impl StopEntry {
 
     fn kept_ms(&self) -> u64 {
         match self {
-            Self::Hold { kept_ms, .. } | Self::Pause { kept_ms } | Self::Merchant { kept_ms, .. } | Self::Lifted { kept_ms } => {
-                *kept_ms
-            }
+            Self::Hold { kept_ms, .. }
+            | Self::Pause { kept_ms }
+            | Self::Merchant { kept_ms, .. }
+            | Self::Lifted { kept_ms, .. }
+            | Self::WaitLifted { kept_ms, .. } => *kept_ms,
         }
     }
 
-    /// How long it stands yet, where the server keeps it for `kept`: no longer than it was told to.
-    pub(super) fn stands(&self, kept: Duration) -> Duration {
-        kept.min(Duration::from_millis(self.kept_ms()))
+    /// How long it stands yet, where the server keeps it for `kept` and its clock is this: no longer than it was told to.
+    pub(super) fn stands(&self, kept: Duration, clock: u32) -> Duration {
+        let told = Duration::from_millis(self.kept_ms());
+        match self {
+            Self::Lifted { clock: then, .. } | Self::WaitLifted { clock: then, .. } => act_stands(told, *then, kept, clock),
+            Self::Hold { .. } | Self::Pause { .. } | Self::Merchant { .. } => kept.min(told),
+        }
     }
 
     /// The hold as it is now by this machine's clock, where the server keeps it for `kept` yet.
     pub(super) fn aged(self, kept: Duration, now: Moment) -> Self {
         let age = self.age(kept);
+        let begun = |age_ms: u64, hold: SavedHold| {
+            let age = Duration::from_millis(age_ms).saturating_add(age);
+            Box::new(hold.begun(now.wall.checked_sub(age).unwrap_or(now.wall)))
+        };
         match self {
-            Self::Hold { kept_ms, age_ms, hold } => {
-                let age = Duration::from_millis(age_ms).saturating_add(age);
-                let hold = hold.begun(now.wall.checked_sub(age).unwrap_or(now.wall));
-                Self::Hold { kept_ms, age_ms, hold: Box::new(hold) }
+            Self::Hold { kept_ms, age_ms, hold } => Self::Hold { kept_ms, age_ms, hold: begun(age_ms, *hold) },
+            Self::WaitLifted { kept_ms, clock, age_ms, hold } => {
+                Self::WaitLifted { kept_ms, clock, age_ms, hold: begun(age_ms, *hold) }
             }
             Self::Pause { .. } | Self::Merchant { .. } | Self::Lifted { .. } => self,
         }

@@ -18,7 +18,7 @@ pub(crate) fn entry(input: &[u8]) {
     };
     let subject = Namer::new(&SecretKey::of(&[1; 32])).subject(&UserKey { merchant, number }, Version::default());
     let sealer = Sealer::new(&[SealingKey { id: 1, key: SecretKey::of(&[2; 32]) }]);
-    for kind in [Kind::Token, Kind::Stop, Kind::Merchant] {
+    for kind in [Kind::Token, Kind::Stop, Kind::Merchant, Kind::Lifted] {
         assert!(sealer.open(&subject, kind, input).is_err(), "nobody forges an entry");
     }
     if let Some(token) = TokenEntry::read(input) {

@@ -38,6 +38,8 @@ pub struct Publication {
     pub stop: Option<(StopEntry, Duration)>,
     /// What stops the whole merchant, and for how long.
     pub merchant: Option<(StopEntry, Duration)>,
+    /// In the place of that, that an operator lifted it, and for how long that is to be kept.
+    pub lifted: Option<(StopEntry, Duration)>,
     /// When all this was so.
     pub at: Instant,
 }
@@ -46,7 +48,7 @@ impl Publication {
     /// What was so at this time, which is to be added.
     #[must_use]
     pub fn nothing(at: Instant) -> Self {
-        Self { token: None, dropped: None, stop: None, merchant: None, at }
+        Self { token: None, dropped: None, stop: None, merchant: None, lifted: None, at }
     }
 }
 
@@ -96,8 +98,7 @@ impl Lease {
                 shared.metrics.shared.entry(SharedEntry::Late);
                 return false;
             }
-            let is_merchants = publication.merchant.as_ref().is_some_and(|(entry, _)| matches!(entry, StopEntry::Lifted { .. }));
-            let name = if is_merchants { self.subject.merchant_name() } else { self.subject.name() };
+            let name = if publication.lifted.is_some() { self.subject.merchant_name() } else { self.subject.name() };
             let places = places(&self.subject);
             let (writing, left) = (self.sealed(&publication), self.ends.saturating_duration_since(shared.clock.now().mono));
             let written = connected.link.write(&places, (&self.owner, left), name.text(), &writing);
@@ -132,17 +133,17 @@ impl Lease {
         });
         let dropped = publication.dropped.as_ref();
         let dropped = dropped.and_then(|(entry, kept)| Some((sealer.seal(subject, Kind::Token, entry.write()?)?, *kept)));
-        let is_lifted = publication.merchant.as_ref().is_some_and(|(entry, _)| matches!(entry, StopEntry::Lifted { .. }));
         Writing {
             removes: match (&token, &dropped) {
                 (Some(_), _) => Removes::Stop,
                 (None, Some(_)) => Removes::Token,
-                (None, None) if is_lifted => Removes::Merchant,
+                (None, None) if publication.lifted.is_some() => Removes::Merchant,
                 (None, None) => Removes::Nothing,
             },
             token: token.or(dropped),
             stop: stop(Kind::Stop, publication.stop.as_ref()),
             merchant: stop(Kind::Merchant, publication.merchant.as_ref()),
+            lifted: stop(Kind::Lifted, publication.lifted.as_ref()),
         }
     }
 }

@@ -45,26 +45,27 @@ const BEGINNING: &str = "0-0";
 /// arguments it takes the lock if nobody has it, or this owner; then it says whether it is this owner's.
 const LOOK: &str = "local won = 0 \
     if ARGV[1] then \
-      if redis.call('SET', KEYS[4], ARGV[1], 'NX', 'PX', ARGV[2]) or redis.call('GET', KEYS[4]) == ARGV[1] then won = 1 end \
+      if redis.call('SET', KEYS[5], ARGV[1], 'NX', 'PX', ARGV[2]) or redis.call('GET', KEYS[5]) == ARGV[1] then won = 1 end \
     end \
-    local v = redis.call('MGET', KEYS[1], KEYS[2], KEYS[3]) \
+    local v = redis.call('MGET', KEYS[1], KEYS[2], KEYS[3], KEYS[4]) \
     return {v[1], redis.call('PTTL', KEYS[1]), v[2], redis.call('PTTL', KEYS[2]), v[3], redis.call('PTTL', KEYS[3]), \
-      won, redis.call('EXISTS', KEYS[4]), tonumber(redis.call('TIME')[1])}";
+      v[4], redis.call('PTTL', KEYS[4]), won, redis.call('EXISTS', KEYS[5]), tonumber(redis.call('TIME')[1])}";
 /// Writes what came of it and gives the lock back, if it is still held. A token that is written ends whatever stood against the credential. What
 /// is left of the lock says how late it is: a server that stood still makes no token younger, whose age is told by how long it is kept. What is
 /// to be removed for an operator goes first.
 const WRITE: &str = "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end \
-    if ARGV[11] == 't' then redis.call('DEL', KEYS[2]) end \
-    if ARGV[11] == 'm' then redis.call('DEL', KEYS[4]) end \
-    local late = math.max(0, tonumber(ARGV[10]) - redis.call('PTTL', KEYS[1])) \
+    if ARGV[13] == 't' then redis.call('DEL', KEYS[2]) end \
+    if ARGV[13] == 'm' then redis.call('DEL', KEYS[4]) end \
+    local late = math.max(0, tonumber(ARGV[12]) - redis.call('PTTL', KEYS[1])) \
     if ARGV[3] ~= '' then \
       if late < tonumber(ARGV[4]) then redis.call('SET', KEYS[2], ARGV[3], 'PX', tonumber(ARGV[4]) - late) end \
-      if ARGV[11] == 's' then redis.call('DEL', KEYS[3]) end \
+      if ARGV[13] == 's' then redis.call('DEL', KEYS[3]) end \
     end \
     if ARGV[5] ~= '' then redis.call('SET', KEYS[3], ARGV[5], 'PX', ARGV[6]) end \
     if ARGV[7] ~= '' and redis.call('PTTL', KEYS[4]) < tonumber(ARGV[8]) then redis.call('SET', KEYS[4], ARGV[7], 'PX', ARGV[8]) end \
+    if ARGV[9] ~= '' then redis.call('SET', KEYS[5], ARGV[9], 'PX', ARGV[10]) end \
     redis.call('DEL', KEYS[1]) \
-    redis.call('XADD', KEYS[5], 'MAXLEN', '~', ARGV[9], '*', 'n', ARGV[2]) return 1";
+    redis.call('XADD', KEYS[6], 'MAXLEN', '~', ARGV[11], '*', 'n', ARGV[2]) return 1";
 /// Gives the lock back, if it is still held, and tells those who wait for it; a full server deletes, but takes no news.
 const RELEASE: &str = "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end redis.call('DEL', KEYS[1]) \
     redis.pcall('XADD', KEYS[2], 'MAXLEN', '~', ARGV[3], '*', 'n', ARGV[2]) return 1";
@@ -166,6 +167,7 @@ pub(super) struct Places {
     pub(super) token: String,
     pub(super) stop: String,
     pub(super) merchant: String,
+    pub(super) lifted: String,
     pub(super) lock: String,
 }
 
@@ -178,6 +180,7 @@ pub(super) struct Stands {
     pub(super) token: Standing,
     pub(super) stop: Standing,
     pub(super) merchant: Standing,
+    pub(super) lifted: Standing,
     /// Whether anybody has the lock.
     pub(super) is_locked: bool,
     /// The server's clock, in seconds since 1970.
@@ -204,6 +207,7 @@ pub(super) struct Writing {
     pub(super) token: Option<(Vec<u8>, Duration)>,
     pub(super) stop: Option<(Vec<u8>, Duration)>,
     pub(super) merchant: Option<(Vec<u8>, Duration)>,
+    pub(super) lifted: Option<(Vec<u8>, Duration)>,
 }
 
 /// What the protocol is spoken over.
@@ -243,7 +247,8 @@ impl Link {
                 Err(error) => return Err(error),
             }
             let nowhere = || PROBED.to_owned();
-            link.look(&Places { token: nowhere(), stop: nowhere(), merchant: nowhere(), lock: nowhere() }).await?;
+            let (token, stop, merchant, lifted, lock) = (nowhere(), nowhere(), nowhere(), nowhere(), nowhere());
+            link.look(&Places { token, stop, merchant, lifted, lock }).await?;
             Ok(link)
         };
         within(CONNECT_TIMEOUT, connecting).await
@@ -302,9 +307,9 @@ impl Link {
         name: &str,
         writing: &Writing,
     ) -> Result<bool, LinkError> {
-        let mut script = eval(WRITE, &[&places.lock, &places.token, &places.stop, &places.merchant, NEWS]);
+        let mut script = eval(WRITE, &[&places.lock, &places.token, &places.stop, &places.merchant, &places.lifted, NEWS]);
         script.arg(owner).arg(name);
-        for entry in [&writing.token, &writing.stop, &writing.merchant] {
+        for entry in [&writing.token, &writing.stop, &writing.merchant, &writing.lifted] {
             match entry {
                 Some((sealed, kept)) => script.arg(sealed).arg(millis(*kept)),
                 None => script.arg("").arg(1),
@@ -369,7 +374,7 @@ fn eval(script: &str, keys: &[&str]) -> Cmd {
 }
 
 fn look(places: &Places) -> Cmd {
-    eval(LOOK, &[&places.token, &places.stop, &places.merchant, &places.lock])
+    eval(LOOK, &[&places.token, &places.stop, &places.merchant, &places.lifted, &places.lock])
 }
 
 fn list(value: Value) -> Result<Vec<Value>, LinkError> {
@@ -389,9 +394,9 @@ fn stands(answer: Value) -> Result<(bool, Stands), LinkError> {
         let kept = if let Value::Int(kept) = kept { u64::try_from(kept).ok().map(Duration::from_millis) } else { None };
         Ok::<Standing, LinkError>(text(value).map(|sealed| (Zeroizing::new(sealed), kept.unwrap_or_default())))
     };
-    let (token, stop, merchant) = (standing()?, standing()?, standing()?);
+    let (token, stop, merchant, lifted) = (standing()?, standing()?, standing()?, standing()?);
     let mut number = || if let Some(Value::Int(number)) = answer.next() { Ok(number) } else { Err(LinkError::Failing) };
     let (won, locked, clock) = (number()?, number()?, number()?);
     let clock = u32::try_from(clock).map_err(|_beyond| LinkError::Failing)?;
-    Ok((won == 1, Stands { token, stop, merchant, is_locked: locked == 1, clock }))
+    Ok((won == 1, Stands { token, stop, merchant, lifted, is_locked: locked == 1, clock }))
 }

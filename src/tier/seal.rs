@@ -34,6 +34,8 @@ pub(super) enum Kind {
     Token,
     Stop,
     Merchant,
+    /// That an operator lifted the merchant's waits.
+    Lifted,
 }
 
 impl Kind {
@@ -42,6 +44,7 @@ impl Kind {
             Self::Token => "t",
             Self::Stop => "s",
             Self::Merchant => "m",
+            Self::Lifted => "o",
         }
     }
 }
@@ -103,7 +106,7 @@ impl Subject {
     fn of(&self, kind: Kind) -> &[u8; KEY_BYTES] {
         match kind {
             Kind::Token | Kind::Stop => &self.user,
-            Kind::Merchant => &self.merchant,
+            Kind::Merchant | Kind::Lifted => &self.merchant,
         }
     }
 

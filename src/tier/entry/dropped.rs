@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::{Known, Sealer, TokenEntry, millis};
+use super::{Known, Sealer, TokenEntry, act_stands, millis};
 use crate::tokens::lifetime::LIFETIME_MAX;
 
 /// The user's tokens up to a generation were dropped. It stands as long as the token would have, for those who hear of it late, or until the
@@ -17,6 +17,8 @@ use crate::tokens::lifetime::LIFETIME_MAX;
 pub struct DroppedEntry {
     /// How long the server was told to keep it.
     kept_ms: u64,
+    /// The server's clock then, in seconds since 1970.
+    clock: u32,
     /// The newest generation that was dropped.
     generation: u32,
     /// The sign-in that the token came of, whose floor goes on.
@@ -70,7 +72,7 @@ impl DroppedEntry {
         let standing = known.token.as_ref().map(of_token).or_else(|| known.dropped.as_ref().and_then(of_former));
         let (sign_in, kept) = standing.map_or((None, least), |(sign_in, kept)| (Some(sign_in), kept.max(least)));
         let generation = known.dropped.as_ref().map_or(generation, |(former, _)| generation.max(former.generation));
-        (Self { kept_ms: millis(kept), generation, sign_in }, kept)
+        (Self { kept_ms: millis(kept), clock: known.clock, generation, sign_in }, kept)
     }
 
     /// The newest generation that was dropped.
@@ -91,9 +93,9 @@ impl DroppedEntry {
         Duration::from_millis(self.kept_ms).saturating_sub(kept)
     }
 
-    /// How long it stands yet, where the server keeps it for `kept`: no longer than it was told to.
-    pub(in crate::tier) fn stands(&self, kept: Duration) -> Duration {
-        kept.min(Duration::from_millis(self.kept_ms))
+    /// How long it stands yet, where the server keeps it for `kept` and its clock is this: no longer than it was told to.
+    pub(in crate::tier) fn stands(&self, kept: Duration, clock: u32) -> Duration {
+        act_stands(Duration::from_millis(self.kept_ms), self.clock, kept, clock)
     }
 
     /// As bytes that are to be sealed.

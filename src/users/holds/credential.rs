@@ -39,6 +39,8 @@ struct Pause {
     since: Instant,
     /// After a refusal the hold counts that is in force, or this where it is longer.
     wait: Duration,
+    /// For so long the credential would be left alone without a wait that the vault asked for, which covers that.
+    beneath: Duration,
     /// Whether it is for undocumented answers alone.
     undocumented: bool,
 }
@@ -48,15 +50,24 @@ impl Pause {
         matches!(*self.failure, Failure::Refused { .. })
     }
 
+    fn is_wait(&self) -> bool {
+        matches!(*self.failure, Failure::Throttled { .. })
+    }
+
     fn until(&self, rules: &Rules) -> Instant {
         self.since + if self.is_refusal() { rules.refusal_hold.max(self.wait) } else { self.wait }
     }
 
-    /// Of two the longer. Where that is a refusal, whose hold may become shorter, the other one's end is kept.
+    /// Of two the longer. Where that is a refusal, whose hold may become shorter, the other one's end is kept; and where it is a wait, which
+    /// may be lifted, the end of what it covers.
     fn or_longer(self, other: Self, rules: &Rules) -> Self {
         let (mut longer, shorter) = if self.until(rules) > other.until(rules) { (self, other) } else { (other, self) };
         if longer.is_refusal() && !shorter.is_refusal() {
             longer.wait = longer.wait.max(shorter.until(rules).saturating_duration_since(longer.since));
+        }
+        if longer.is_wait() {
+            let covered = if shorter.is_wait() { shorter.since + shorter.beneath } else { shorter.until(rules) };
+            longer.beneath = longer.beneath.max(covered.saturating_duration_since(longer.since));
         }
         longer
     }
@@ -144,7 +155,7 @@ impl CredentialHolds {
             Failure::Invalid { issued: true, .. } => back_off.max(ENDED_PAUSE),
             Failure::Invalid { issued: false, .. } | Failure::Broken => back_off,
         };
-        let mut next = Pause { failure: Arc::new(failure), since: now.now, wait, undocumented };
+        let mut next = Pause { failure: Arc::new(failure), since: now.now, wait, beneath: Duration::ZERO, undocumented };
         if next.is_refusal() {
             next.wait = Duration::ZERO;
         }
@@ -166,11 +177,11 @@ impl CredentialHolds {
         is_over
     }
 
-    /// An operator lifts a wait of the vault's that began by `before`; whether there was one.
+    /// An operator lifts a wait of the vault's that began by `before`, and neither what it covers nor what was counted; whether there was one.
     pub(super) fn lift_wait(&mut self, before: Instant) -> bool {
-        let Some(known) = self.0.as_deref_mut() else { return false };
-        let is_wait = |pause: &Pause| pause.since <= before && matches!(*pause.failure, Failure::Throttled { .. });
-        known.pause.take_if(|pause| is_wait(pause)).is_some()
+        let pause = self.0.as_deref_mut().and_then(|known| known.pause.as_mut());
+        let lifted = pause.filter(|pause| pause.is_wait() && pause.since <= before && pause.wait > pause.beneath);
+        lifted.map(|pause| pause.wait = pause.beneath).is_some()
     }
 
     /// What another replica knows: the longer wait counts, and the higher counts.
@@ -207,6 +218,7 @@ impl CredentialHolds {
             // By the wall clock as it is now, which may have been wrong then.
             since: now.wall.checked_sub(age).unwrap_or(now.wall),
             wait: pause.wait,
+            beneath: pause.beneath,
             undocumented: pause.undocumented,
             tries: known.undocumented,
             ungranted: known.ungranted,
@@ -221,7 +233,8 @@ impl CredentialHolds {
         let failure = Arc::new(saved.failure.failure(saved.wait));
         // Where the monotonic clock doesn't reach back so far, it is late rather than early.
         let since = now.mono.checked_sub(age).unwrap_or(now.mono);
-        let pause = Some(Pause { failure, since, wait: saved.wait, undocumented: saved.undocumented });
+        let SavedHold { wait, beneath, undocumented, .. } = saved;
+        let pause = Some(Pause { failure, since, wait, beneath, undocumented });
         let SavedHold { tries, ungranted, forgiven, .. } = saved;
         Self(Some(Box::new(Known { pause, undocumented: tries, ungranted, grants: 0, forgiven })))
     }

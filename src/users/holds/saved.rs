@@ -23,6 +23,9 @@ pub struct SavedHold {
     pub(super) since: SystemTime,
     /// For how long it was to be left alone; after a refusal the hold counts that is in force, or this where it is longer.
     pub(super) wait: Duration,
+    /// For how long it would be without a wait that the vault asked for.
+    #[serde(default)]
+    pub(super) beneath: Duration,
     /// Whether that was for undocumented answers alone.
     pub(super) undocumented: bool,
     /// Undocumented answers in a row.
@@ -43,6 +46,12 @@ impl SavedHold {
     #[must_use]
     pub fn is_wait(&self) -> bool {
         matches!(self.failure, SavedFailure::UserThrottled { .. } | SavedFailure::MerchantThrottled { .. })
+    }
+
+    /// The same, with the vault's wait lifted: what that covered and what was counted stays.
+    #[must_use]
+    pub fn lifted(self) -> Self {
+        Self { wait: self.beneath, ..self }
     }
 
     /// How long ago that was, by the clock that it was begun by.

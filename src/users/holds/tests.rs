@@ -1,6 +1,7 @@
 //! Floors, back-offs and holds, by table and property.
 
 mod elsewhere;
+mod lifted;
 
 use std::time::SystemTime;
 

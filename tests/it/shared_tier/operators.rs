@@ -4,14 +4,15 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::Value;
-use token_broker_sandbox::Fault;
+use token_broker_sandbox::{Fault, User};
 use tokio::time::sleep;
 use tonic::Code;
 
 use super::ground::{Ground, caller, token};
 use crate::support::{
-    MERCHANT, NUMBER, PATIENCE, Said,
+    MERCHANT, NUMBER, PASSWORD, PATIENCE, Said,
     process::{Process, run},
+    user,
 };
 
 /// A replica in a process of its own, with an operator's socket of this name.
@@ -98,6 +99,8 @@ async fn a_token_that_is_dropped_at_one_is_handed_out_by_none() {
     ground.sandbox.wait_for("a sign-out", PATIENCE, |stats| stats.signouts > 0).await;
     assert!(!ground.sandbox.is_live(&before.access_token));
     assert_eq!(ground.sandbox.stats().signouts, 1, "by one of them");
+    let renewed = done(&ground, "one", "renew", &["--number", NUMBER]).await;
+    assert_eq!(renewed["reach"], "all_replicas", "{renewed}");
 }
 
 #[tokio::test]
@@ -115,6 +118,23 @@ async fn a_merchants_waits_are_lifted_at_all_replicas() {
     is_served(&other).await;
     is_served(&one).await;
     assert_eq!(ground.sandbox.sign_ins(), 2);
+}
+
+#[tokio::test]
+async fn a_merchants_wait_that_comes_soon_after_a_lift_is_told_to_all() {
+    let mut ground = Ground::new().await;
+    let colleague = "+447871230001";
+    ground.sandbox.add_user(User::new(MERCHANT, colleague, PASSWORD));
+    ground.users += &user(colleague, PASSWORD);
+    let (one, other) = (replica(&mut ground, "one").await, replica(&mut ground, "other").await);
+    assert_eq!(done(&ground, "one", "lift-hold", &[]).await["reach"], "all_replicas");
+    // Shorter than the lift is remembered.
+    ground.sandbox.script(Fault::refusal(429, "WAF_LOCK_NOT_IN_LIST", "wait 5 seconds"));
+    for (replica, number) in [(&one, NUMBER), (&other, colleague)] {
+        let asked = caller(&replica.endpoint()).token(MERCHANT, number).await;
+        asked.map_err(Said::of).expect_err("waits").check(Code::Unavailable, "VAULT_THROTTLED");
+    }
+    assert_eq!(ground.sandbox.sign_ins(), 1);
 }
 
 #[tokio::test]
@@ -219,6 +239,9 @@ async fn an_act_that_cannot_be_told_is_not_undone_by_what_stands_there() {
     assert_eq!((&dropped["reach"], dropped["token_id"].as_str()), (&Value::from("this_replica"), Some(&*before.token_id)));
     assert_ne!(token(&client).await.token_id, before.token_id);
     assert_eq!(ground.sandbox.sign_ins(), 2);
+    let renewed = done(&ground, "one", "renew", &["--number", NUMBER]).await;
+    assert_eq!(renewed["reach"], "this_replica", "the server takes no token: {renewed}");
+    assert_eq!(ground.sandbox.sign_ins(), 3);
 
     let mut ground = Ground::new().await;
     ground.sandbox.set_password(MERCHANT, NUMBER, "another");

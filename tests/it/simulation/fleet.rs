@@ -6,6 +6,7 @@
 mod finale;
 mod machines;
 mod mischief;
+mod operator;
 mod script;
 pub(crate) mod server;
 pub(crate) mod store;
@@ -71,6 +72,10 @@ async fn run(seed: u64) -> Arc<Truth> {
     }
     if random.u8(..4) == 0 {
         doing.spawn(Arc::clone(&fleet).set_clocks_on(random.fork()));
+    }
+    // And some operators leave it alone. Its own chance, so that the other runs are what they would be without.
+    if seed.is_multiple_of(2) {
+        doing.spawn(operator::act_on(Arc::clone(&fleet), fastrand::Rng::with_seed(seed)));
     }
     while let Some(ended) = doing.join_next().await {
         ended.expect("nobody panics");

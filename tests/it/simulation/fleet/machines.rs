@@ -46,7 +46,7 @@ pub(super) struct Replica {
     pub(super) number: u64,
     pub(super) clock: Arc<MachineClock>,
     closing: CancellationToken,
-    dead: CancellationToken,
+    pub(super) dead: CancellationToken,
 }
 
 pub(super) struct Fleet {

@@ -1,7 +1,9 @@
 //! What is true of a fleet: whose sign-in is under way where, which tokens there are, and since when the tier has kept its word.
 
+mod acts;
+
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     sync::{Mutex, MutexGuard},
     time::{Duration, SystemTime},
 };
@@ -9,6 +11,7 @@ use std::{
 use token_broker::{clock::Moment, user::UserKey};
 use tokio::time::Instant;
 
+use self::acts::Drop;
 use super::TIMEOUT;
 
 /// All clocks begin here, but for what they are wrong by.
@@ -23,6 +26,8 @@ const HEARD: Duration = Duration::from_secs(1);
 const SURELY: Duration = Duration::from_millis(1_600);
 /// The same where a former entry may have been put back, whose age is known to a few seconds only.
 const SURELY_LIED_TO: Duration = Duration::from_secs(5);
+/// How long a lock lasts; for two of them one replica waits for others' turns.
+const LEASE: Duration = TIMEOUT.saturating_add(Duration::from_millis(1_500));
 /// Sign-ins of a user that are remembered.
 const REMEMBERED: usize = 12;
 
@@ -54,7 +59,7 @@ struct State {
     /// What the server's clock is wrong by, in milliseconds.
     server_skew: i64,
     healthy: bool,
-    killed: BTreeSet<u64>,
+    killed: BTreeMap<u64, Instant>,
     /// When clocks of replicas were last set.
     clocks_set: BTreeMap<u64, Instant>,
     users: BTreeMap<UserKey, Facts>,
@@ -97,6 +102,8 @@ impl SignIn {
 struct Stop {
     why: &'static str,
     by: SignIn,
+    /// Since when.
+    at: Instant,
     until: Instant,
 }
 
@@ -105,6 +112,24 @@ struct Facts {
     sign_ins: Vec<SignIn>,
     stops: Vec<Stop>,
     tokens: Vec<Issued>,
+    drops: Vec<Drop>,
+}
+
+/// Whether a replica may still wait for others by then. Whoever has waited for two that came late, or were killed, goes ahead of the third
+/// without the lock, and so tells nobody.
+fn is_patient(sign_ins: &[SignIn], by: Instant, killed: &BTreeMap<u64, Instant>) -> bool {
+    let is_waited_for = |other: &&SignIn| {
+        let is_lost = other.is_late() || killed.get(&other.replica).is_some_and(|killed| *killed < other.done);
+        is_lost && other.began < by && by <= other.done.max(other.began + LEASE) + LEASE * 2
+    };
+    sign_ins.iter().filter(is_waited_for).count() < 2
+}
+
+impl Facts {
+    /// By one that has ended by this machine's clock: the first nobody finds any more.
+    fn is_replaced(&self, token: &Issued, called: Instant, now: Moment) -> bool {
+        self.tokens.iter().any(|next| next.at > token.at && next.at <= called && next.end.left_at(now) <= HEARD)
+    }
 }
 
 /// A token.
@@ -188,11 +213,11 @@ impl Truth {
 
     pub(super) fn kill(&self, replica: u64) {
         self.note(format!("replica {replica} is killed"));
-        self.state().killed.insert(replica);
+        self.state().killed.insert(replica, Instant::now());
     }
 
     pub(super) fn is_killed(&self, replica: u64) -> bool {
-        self.state().killed.contains(&replica)
+        self.state().killed.contains_key(&replica)
     }
 
     pub(super) fn clock_is_set(&self, replica: u64, skew: i64) {
@@ -225,17 +250,25 @@ impl Truth {
         facts.sign_ins.push(by);
         let surplus = facts.sign_ins.len().saturating_sub(REMEMBERED);
         facts.sign_ins.drain(..surplus);
-        for other in others.iter().filter(|other| state.keeps_its_word(other.began)) {
+        let is_patient_now = is_patient(&others, now, &state.killed);
+        for other in others.iter().filter(|other| is_patient_now && state.keeps_its_word(other.began)) {
             judged += 1;
             if now < other.done.min(other.began + TIMEOUT) {
                 found.push(format!("replicas {} and {replica} sign {user} in at once", other.replica));
             }
         }
-        // Who was killed may not have told, and who was late has not.
-        let is_told = |stop: &&Stop| !stop.by.is_late() && !state.killed.contains(&stop.by.replica);
-        for stop in stops.iter().filter(is_told).filter(|stop| state.keeps_its_word(stop.by.began)) {
+        // Who was killed may not have told, and who was late, or went ahead, has not.
+        let is_told = |stop: &&Stop| {
+            !stop.by.is_late()
+                && !state.killed.contains_key(&stop.by.replica)
+                && is_patient(&others, stop.by.began, &state.killed)
+        };
+        let told = stops.iter().filter(|_| is_patient_now).filter(is_told).filter(|stop| state.keeps_its_word(stop.by.began));
+        for stop in told {
             judged += 1;
-            if now + SLACK < stop.until {
+            // Of a merchant's wait others hear, who have another user's lock.
+            let is_heard = stop.why != "merchant's wait" || stop.at + SLACK <= now;
+            if is_heard && now + SLACK < stop.until {
                 let (of, why) = (stop.by.replica, stop.why);
                 found.push(format!("replica {replica} signs {user} in inside the {why} that replica {of} was told"));
             }
@@ -254,7 +287,7 @@ impl Truth {
 
     /// Nobody signs these users in before then.
     pub(super) fn stop(&self, users: &[UserKey], Began(by): Began, why: &'static str, until: Instant) {
-        let stop = Stop { why, by, until };
+        let stop = Stop { why, by, at: Instant::now(), until };
         let mut state = self.state();
         for user in users {
             state.own.entry((by.replica, user.clone())).or_default().stops.push(stop);
@@ -289,11 +322,14 @@ impl Truth {
         let is_lied_to = state.has_lied;
         // By a former entry and a clock that is behind, who signed in without others can be fooled: nothing tells the order any more.
         let is_fooled = is_lied_to && state.set_back > 0;
-        let facts = state.users.entry(user.clone()).or_default();
+        let State { users, killed, .. } = &mut *state;
+        let facts = users.entry(user.clone()).or_default();
         let issued = facts.tokens.iter().find(|issued| issued.text == text).cloned();
         // It looks what is new at the end of a sign-in of its own, however late that is.
         let is_late = facts.sign_ins.iter().any(|by| by.replica == replica && by.is_late() && called <= by.done + HEARD);
-        let heard = facts.tokens.iter().rev().find(|issued| !issued.by.is_late() && issued.at + HEARD <= called).cloned();
+        let heard = facts.tokens.iter().rev().find(|issued| !issued.by.is_late() && issued.at + HEARD <= called);
+        let is_told = |heard: &&Issued| is_patient(&facts.sign_ins, heard.by.began, killed);
+        let heard = heard.filter(is_told).filter(|heard| !facts.is_replaced(heard, called, now)).cloned();
         let Some(issued) = issued else {
             drop(state);
             return self.check(false, || format!("{user} got a token that is not its own: {text}"));
@@ -304,6 +340,7 @@ impl Truth {
         if is_expired {
             found.push(format!("replica {replica} answered an expired token of {user}'s"));
         }
+        found.extend(acts::answered_though_dropped(&state, (replica, user), &issued, (called, is_late)));
         let own = state.own.entry((replica, user.clone())).or_default();
         let surely = if is_lied_to { SURELY_LIED_TO } else { SURELY };
         if !is_fooled && own.answered.is_some_and(|former| issued.by.began + surely < former) {
@@ -313,7 +350,7 @@ impl Truth {
         if let Some(heard) = heard
             && !is_late
             && heard.by.began > issued.by.began
-            && !state.killed.contains(&heard.by.replica)
+            && !state.killed.contains_key(&heard.by.replica)
             && state.keeps_its_word(issued.by.began.min(heard.by.began))
             && heard.end.left_at(now) > HEARD
             // What had ended by its clocks as it was told, nobody looks at again.
