@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use token_broker::{client::Client, proto::v1::Token};
 use token_broker_sandbox::{Fault, Options, Sandbox, User};
-use tokio::process::Command;
+use tokio::{io::AsyncReadExt as _, process::Command};
 use tonic::Code;
 
 use crate::support::{
@@ -382,16 +382,19 @@ async fn it_is_no_ports_and_ends_with_its_broker() {
     assert!(!socket.exists());
     let (code, _, stderr) = run(&["users", "--socket", socket.to_str().expect("is text")]).await;
     assert!(code == Some(1) && stderr.contains("no broker has made it"), "{stderr}");
-    // One that ends as it is asked.
+    // One that ends before and as it is asked.
     let directory = tempfile::tempdir().expect("a directory");
     let socket = directory.path().join("operator.sock");
     let listener = tokio::net::UnixListener::bind(&socket).expect("binds");
-    let ending = async {
-        drop(listener.accept().await.expect("is asked"));
-    };
-    let about = ["users", "--socket", socket.to_str().expect("is text")];
-    let ((code, _, stderr), ()) = tokio::join!(run(&about), ending);
-    assert!(code == Some(75) && stderr.contains("try again"), "{stderr}");
+    for read in [0, 64] {
+        let ending = async {
+            let (mut stream, _) = listener.accept().await.expect("is asked");
+            stream.read_exact(&mut vec![0; read]).await.expect("are sent");
+        };
+        let about = ["users", "--socket", socket.to_str().expect("is text")];
+        let ((code, _, stderr), ()) = tokio::join!(run(&about), ending);
+        assert!(code == Some(75) && stderr.contains("try again"), "{read}: {stderr}");
+    }
     let (code, _, stderr) = run(&["lift-hold", "--socket", "/nowhere"]).await;
     assert!(code == Some(2) && stderr.contains("--merchant-id"), "{stderr}");
 }

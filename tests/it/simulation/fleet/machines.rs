@@ -130,6 +130,7 @@ impl Fleet {
     async fn close(&self, replica: &Replica) {
         self.truth.note(format!("replica {} closes", replica.number));
         replica.broker.sign_ins_end().await;
+        self.truth.ended(replica.number);
         replica.closing.cancel();
     }
 

@@ -78,7 +78,7 @@ impl SignIn for FleetVault {
     fn sign_in<'a>(&'a self, key: &'a UserKey, _: &'a Secret, _: &'a Span) -> SigningIn<'a> {
         Box::pin(async move {
             let Self { truth, clock, replica, .. } = self;
-            if truth.is_killed(*replica) {
+            if truth.is_gone(*replica) {
                 return std::future::pending().await;
             }
             let (number, latency, outcome) = self.draw();

@@ -40,9 +40,12 @@ pub(super) fn answered_though_dropped(
     issued: &Issued,
     (called, is_late): (Instant, bool),
 ) -> Option<String> {
+    // Whose token had ended by its clock as it was told, and has not any more, is not told again.
+    let set = state.clocks_set.get(&replica);
     let is_known = |drop: &&Drop| {
         let is_own = drop.replica == replica && issued.by.replica == replica && issued.at <= drop.began && called >= drop.done;
         let is_heard = drop.is_known && state.keeps_its_word(drop.began) && called >= drop.done + HEARD && !is_late;
+        let is_heard = is_heard && set.is_none_or(|set| *set < drop.began);
         is_own || is_heard && issued.at + SLACK <= drop.began
     };
     let facts = state.users.get(user)?;
