@@ -131,6 +131,8 @@ impl Fleet {
         self.truth.note(format!("replica {} closes", replica.number));
         replica.broker.sign_ins_end().await;
         self.truth.ended(replica.number);
+        self.server.cut_off(replica.number, true);
+        self.server.hang_up(Some(replica.number));
         replica.closing.cancel();
     }
 
