@@ -323,8 +323,17 @@ pub struct Record {
     /// The newest of its tokens that is known, among all replicas: about when it was issued, in seconds since 1970. 0 where there is no
     /// tier that they share.
     pub generation: u32,
-    /// The newest of them that an operator dropped here.
-    pub dropped: u32,
+    /// An operator dropped that one here, and so those before it.
+    pub is_dropped: bool,
+}
+
+impl Record {
+    /// Notes a generation that is known; the highest counts.
+    pub fn knows(&mut self, generation: u32) {
+        if generation > self.generation {
+            (self.generation, self.is_dropped) = (generation, false);
+        }
+    }
 }
 
 #[cfg(test)]

@@ -51,6 +51,8 @@ const ELSEWHERE: &str = "it could not be used by another replica just now";
 pub(super) struct Theirs {
     generation: u32,
     began: Instant,
+    /// When it began at the latest by its generation too: what was refused since then is not over.
+    granted: Instant,
     gave: Duration,
     doublings: u32,
 }
@@ -58,8 +60,9 @@ pub(super) struct Theirs {
 impl Theirs {
     /// Notes that its token is taken.
     pub(super) fn note(&self, record: &mut Record, version: Version) {
-        record.generation = record.generation.max(self.generation);
-        record.holds.succeeded_elsewhere(version, self.began, self.gave, self.doublings);
+        record.knows(self.generation);
+        record.holds.told_of_sign_in(self.began, self.gave, self.doublings);
+        record.holds.succeeded_elsewhere(version, self.granted, self.gave, self.doublings);
     }
 }
 
@@ -312,12 +315,13 @@ impl Offer<'_> {
         // Whoever puts a former entry back says how long it is kept as well, and so how old it is; of its generation nobody does.
         let by_generation = Duration::from_secs(u64::from(clock.saturating_sub(entry.generation)));
         let latest = asked.mono.checked_sub(by_generation).unwrap_or(asked.mono);
-        let theirs = Theirs { generation: entry.generation, began, gave: entry.gave, doublings: entry.doublings };
+        let granted = began.min(latest + SURELY_BY_GENERATION);
+        let theirs = Theirs { generation: entry.generation, began, granted, gave: entry.gave, doublings: entry.doublings };
         let why = if left.is_zero() {
             SharedEntry::Expired
         // One that was signed in for without others, who could not be asked, has no generation.
         } else if entry.generation < record.generation
-            || entry.generation <= record.dropped
+            || entry.generation == record.generation && record.is_dropped
             || !is_held && record.holds.began().is_some_and(|last| began + SURELY < last || latest + SURELY_BY_GENERATION < last)
         {
             SharedEntry::Replayed
@@ -339,7 +343,7 @@ impl Offer<'_> {
         if is_newer && !kept.is_zero() && why != SharedEntry::Replayed {
             record.holds.told_of_sign_in(theirs.began, theirs.gave, theirs.doublings);
             // Should it be given again, that is news.
-            record.generation = entry.generation;
+            record.knows(entry.generation);
         }
         None
     }

@@ -49,7 +49,8 @@ impl Held {
             // What says nothing of what counts by now is nobody's news.
             record.holds.counts(version).then(|| match result {
                 Ok(cached) => {
-                    record.generation = record.generation.max(generation).saturating_add(1);
+                    let next = record.generation.max(generation).saturating_add(1);
+                    record.knows(next);
                     let entry = TokenEntry {
                         generation: record.generation,
                         expires: cached.token.expires.wall,

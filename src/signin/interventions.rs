@@ -65,14 +65,16 @@ impl Flights {
             self.shared.drop_token(user, &mut record);
             let generation = record.generation;
             // What others know of it is of no use here any more: should they not hear of that, it is not taken from them again.
-            record.dropped = record.dropped.max(generation);
+            record.is_dropped = true;
             (dropped, generation)
         };
         // Before it is ended at the vault: no other replica is to hand it out then. Those may have one that this one hasn't heard of.
         let told = self.shared.tell(user, Act::Drop { generation }, now.mono, &snapshot).await;
         if let Some((_, standing)) = told.dropped {
             let mut record = user.record();
-            record.dropped = record.dropped.max(standing);
+            record.knows(standing);
+            // But for the next one's, which has come meanwhile.
+            record.is_dropped |= record.generation == standing;
         }
         let (ours, theirs) = (dropped.map(|cached| cached.token.access_token.clone()), told.dropped.map(|(token, _)| token));
         let theirs = theirs.filter(|theirs| ours.as_ref().is_none_or(|ours| ours.expose() != theirs.expose()));
