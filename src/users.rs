@@ -323,7 +323,7 @@ pub struct Record {
     /// The newest of its tokens that is known, among all replicas: about when it was issued, in seconds since 1970. 0 where there is no
     /// tier that they share.
     pub generation: u32,
-    /// An operator dropped that one here, and so those before it.
+    /// An operator dropped that one, and so those before it.
     pub is_dropped: bool,
 }
 
@@ -333,6 +333,13 @@ impl Record {
         if generation > self.generation {
             (self.generation, self.is_dropped) = (generation, false);
         }
+    }
+
+    /// Notes that an operator dropped the tokens up to this generation: none of them is taken from others again.
+    pub fn drops(&mut self, generation: u32) {
+        self.knows(generation);
+        // But for a newer one's, which has come meanwhile.
+        self.is_dropped |= self.generation == generation;
     }
 }
 

@@ -232,6 +232,8 @@ pub(super) fn judge(shared: &Shared, wanted: &Wanted<'_>, known: &Known) -> Foun
         if wanted.user.token().is_some_and(is_former) {
             shared.drop_token(wanted.user, &mut record);
         }
+        // Should a server that has not heard of it, or somebody else, put that token back.
+        record.drops(dropped.generation());
     }
     // A token that is there is taken whatever stops a sign-in.
     let token = known.token.as_ref().map(|(entry, kept)| Offer {

@@ -65,16 +65,18 @@ impl Flights {
             self.shared.drop_token(user, &mut record);
             let generation = record.generation;
             // What others know of it is of no use here any more: should they not hear of that, it is not taken from them again.
-            record.is_dropped = true;
+            record.drops(generation);
             (dropped, generation)
         };
         // Before it is ended at the vault: no other replica is to hand it out then. Those may have one that this one hasn't heard of.
         let told = self.shared.tell(user, Act::Drop { generation }, now.mono, &snapshot).await;
-        if let Some((_, standing)) = told.dropped {
+        if let Some((theirs, standing)) = &told.dropped {
             let mut record = user.record();
-            record.knows(standing);
-            // But for the next one's, which has come meanwhile.
-            record.is_dropped |= record.generation == standing;
+            record.drops(*standing);
+            // A flight may have taken it meanwhile.
+            if user.token().is_some_and(|held| held.token.access_token.expose() == theirs.expose()) {
+                self.shared.drop_token(user, &mut record);
+            }
         }
         let (ours, theirs) = (dropped.map(|cached| cached.token.access_token.clone()), told.dropped.map(|(token, _)| token));
         let theirs = theirs.filter(|theirs| ours.as_ref().is_none_or(|ours| ours.expose() != theirs.expose()));

@@ -170,6 +170,27 @@ async fn a_token_is_dropped_by_a_replica_that_has_not_heard_of_it_and_while_the_
     assert!(!ground.sandbox.is_live(&before.access_token));
 }
 
+#[tokio::test]
+async fn a_dropped_token_that_is_put_back_is_taken_by_none_that_heard_of_the_drop() {
+    let mut ground = Ground::new().await;
+    ground.vault = "min_sign_in_interval = \"0s\"\n".to_owned();
+    let (one, other) = (replica(&mut ground, "one").await, replica(&mut ground, "other").await);
+    let (one, other) = (caller(&one.endpoint()), caller(&other.endpoint()));
+    let before = token(&one).await;
+    assert_eq!(token(&other).await.token_id, before.token_id);
+    let name = ground.redis.names("tb1:t:").remove(0);
+    let sealed = ground.redis.get(&name);
+    done(&ground, "one", "drop", &["--number", NUMBER]).await;
+    let began = Instant::now();
+    while !done(&ground, "other", "user", &["--number", NUMBER]).await["user"]["token"].is_null() {
+        assert!(began.elapsed() < PATIENCE, "it has it still");
+        sleep(Duration::from_millis(10)).await;
+    }
+    ground.redis.replace(&name, &sealed);
+    assert_ne!(token(&other).await.token_id, before.token_id);
+    assert_ne!(token(&one).await.token_id, before.token_id);
+}
+
 /// Writes are refused from now on, and reads are not.
 fn fill(ground: &Ground) {
     ground.redis.command("CONFIG SET maxmemory-policy noeviction");
