@@ -118,6 +118,12 @@ pub enum Leasing {
 }
 
 impl Known {
+    /// The instant so long before it was asked for. Where this machine's clock doesn't reach back so far, it is late rather than early.
+    #[must_use]
+    pub fn ago(&self, ago: Duration) -> Instant {
+        self.asked.mono.checked_sub(ago).unwrap_or(self.asked.mono)
+    }
+
     /// The newest of the user's tokens that there was, which may be dropped by now.
     #[must_use]
     pub fn generation(&self) -> u32 {

@@ -282,8 +282,15 @@ impl KnownMerchant {
     /// Why no user of the merchant may sign in at this upstream now, if so.
     #[must_use]
     pub fn stopped(&self, now: Instant, upstream: Upstream) -> Option<Stop> {
+        self.stopped_since(now, upstream).map(|(stop, _)| stop)
+    }
+
+    /// The same, and since when.
+    #[must_use]
+    pub fn stopped_since(&self, now: Instant, upstream: Upstream) -> Option<(Stop, Instant)> {
         let stops = self.stops.lock().unwrap_or_else(PoisonError::into_inner);
-        stops.iter().find(|(whose, stop, _)| *whose == upstream && stop.until > now).map(|(_, stop, _)| stop.clone())
+        let (_, stop, since) = stops.iter().find(|(whose, stop, _)| *whose == upstream && stop.until > now)?;
+        Some((stop.clone(), *since))
     }
 
     /// Whether there is anything to be remembered.

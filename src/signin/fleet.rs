@@ -17,7 +17,6 @@ use super::{
     shared::{FlightContext, Shared, configured, stopped},
 };
 use crate::{
-    clock::Moment,
     telemetry::metrics::SharedEntry,
     tier::{Known, Leasing, Name, StopEntry, Subject, TokenEntry, Waiter, lease_of},
     tokens::{
@@ -51,7 +50,7 @@ const ELSEWHERE: &str = "it could not be used by another replica just now";
 pub(super) struct Theirs {
     generation: u32,
     began: Instant,
-    /// When it began at the latest by its generation too: what was refused since then is not over.
+    /// The same, but no later than its generation says: what was refused since then is not over.
     granted: Instant,
     gave: Duration,
     doublings: u32,
@@ -61,8 +60,12 @@ impl Theirs {
     /// Notes that its token is taken.
     pub(super) fn note(&self, record: &mut Record, version: Version) {
         record.knows(self.generation);
-        record.holds.told_of_sign_in(self.began, self.gave, self.doublings);
-        record.holds.succeeded_elsewhere(version, self.granted, self.gave, self.doublings);
+        record.holds.succeeded_elsewhere(version, (self.began, self.granted), self.gave, self.doublings);
+    }
+
+    /// Whether the user has a newer one, or this one was dropped.
+    pub(super) fn is_former(&self, record: &Record) -> bool {
+        self.generation < record.generation || self.generation == record.generation && record.is_dropped
     }
 }
 
@@ -190,7 +193,7 @@ pub(super) fn judge(shared: &Shared, wanted: &Wanted<'_>, known: &Known) -> Foun
     }
     let rules = &snapshot.settings.rules;
     if let Some((entry @ StopEntry::Merchant { vault_error, .. }, kept)) = &known.merchant {
-        let since = known.asked.mono.checked_sub(entry.age(*kept)).unwrap_or(known.asked.mono);
+        let since = known.ago(entry.began_ago(*kept));
         let failure = Failure::Throttled { scope: Scope::Merchant, wait: *kept, vault_error: vault_error.clone() };
         let stop = Stop { failure: Arc::new(failure), until: known.asked.mono + *kept };
         // Told by a flight that was under way as an operator lifted it.
@@ -201,7 +204,7 @@ pub(super) fn judge(shared: &Shared, wanted: &Wanted<'_>, known: &Known) -> Foun
     let pauses_until = record.holds.stopped(now.mono, rules).map(|stop| stop.until);
     let hold = known.stop.as_ref().and_then(|(entry, _)| entry.hold_of());
     // One told late, by a replica that could not be heard: its credential has brought a token since.
-    if let Some(hold) = hold.filter(|hold| !is_over(hold, wanted, &record, known.asked)) {
+    if let Some(hold) = hold.filter(|hold| !is_over(hold, wanted, &record, known)) {
         record.holds.told(SavedHold::clone(hold), known.asked, rules);
     }
     match &known.stop {
@@ -213,22 +216,20 @@ pub(super) fn judge(shared: &Shared, wanted: &Wanted<'_>, known: &Known) -> Foun
             record.holds.failed(wanted.version, failure, circumstances, rules);
         }
         Some((entry @ StopEntry::Lifted { .. }, kept)) => {
-            let lifted = known.asked.mono.checked_sub(entry.age(*kept)).unwrap_or(known.asked.mono);
-            record.holds.lifted_elsewhere(lifted);
+            record.holds.lifted_elsewhere(known.ago(entry.age(*kept)));
         }
         Some((entry @ StopEntry::WaitLifted { .. }, kept)) => {
-            let lifted = known.asked.mono.checked_sub(entry.age(*kept)).unwrap_or(known.asked.mono);
-            record.holds.lift_wait(lifted, now.mono, rules);
+            record.holds.lift_wait(known.ago(entry.age(*kept)), now.mono, rules);
         }
         Some((StopEntry::Hold { .. } | StopEntry::Pause { .. } | StopEntry::Merchant { .. }, _)) | None => {}
     }
     if let Some((dropped, kept)) = &known.dropped {
-        let (written_ago, ago) = (dropped.age(*kept), |ago| known.asked.mono.checked_sub(ago).unwrap_or(known.asked.mono));
+        let written_ago = dropped.age(*kept);
         if let Some(sign_in) = dropped.sign_in() {
-            record.holds.told_of_sign_in(ago(sign_in.began_ago(written_ago)), sign_in.gave(), sign_in.doublings());
+            record.holds.told_of_sign_in(known.ago(sign_in.began_ago(written_ago)), sign_in.gave(), sign_in.doublings());
         }
         // By time: one that this replica signed in for while nobody could be asked has no generation.
-        let is_former = |held: Arc<CachedToken>| held.token.expires.mono <= ago(written_ago) + held.token.lifetime;
+        let is_former = |held: Arc<CachedToken>| held.token.expires.mono <= known.ago(written_ago) + held.token.lifetime;
         if wanted.user.token().is_some_and(is_former) {
             shared.drop_token(wanted.user, &mut record);
         }
@@ -236,13 +237,8 @@ pub(super) fn judge(shared: &Shared, wanted: &Wanted<'_>, known: &Known) -> Foun
         record.drops(dropped.generation());
     }
     // A token that is there is taken whatever stops a sign-in.
-    let token = known.token.as_ref().map(|(entry, kept)| Offer {
-        entry,
-        left: entry.left_at(*kept, known.asked),
-        kept: *kept,
-        clock: known.clock,
-    });
-    let found = token.and_then(|offer| offer.judge(shared, wanted, &mut record, known.asked));
+    let offer = known.token.as_ref().map(|(entry, kept)| Offer { entry, kept: *kept, known });
+    let found = offer.and_then(|offer| offer.judge(shared, wanted, &mut record));
     let found = found.filter(|(cached, theirs)| {
         let is_rejected = wanted.rejected.iter().any(|rejected| rejected.eq_ignore_ascii_case(cached.id().as_str()));
         let is_wanted = !is_rejected && cached.left_at(now) >= wanted.min_remaining;
@@ -277,53 +273,44 @@ pub(super) fn judge(shared: &Shared, wanted: &Wanted<'_>, known: &Known) -> Foun
 /// When an operator last lifted the merchant's waits, if that was lately.
 pub(super) fn lifted_at(known: &Known) -> Option<Instant> {
     let (entry, kept) = known.lifted.as_ref().filter(|(entry, _)| matches!(entry, StopEntry::Lifted { .. }))?;
-    Some(known.asked.mono.checked_sub(entry.age(*kept)).unwrap_or(known.asked.mono))
+    Some(known.ago(entry.age(*kept)))
 }
 
 /// Whether the token that is held was signed in for with the same credential after that was refused.
-fn is_over(hold: &SavedHold, wanted: &Wanted<'_>, record: &Record, asked: Moment) -> bool {
+fn is_over(hold: &SavedHold, wanted: &Wanted<'_>, record: &Record, known: &Known) -> bool {
     let is_granted = wanted.user.token().is_some_and(|held| held.version == wanted.version);
-    let since = asked.mono.checked_sub(hold.age(asked)).unwrap_or(asked.mono);
+    let since = known.ago(hold.age(known.asked));
     is_granted && record.holds.began().is_some_and(|began| since < began)
 }
 
 /// A token that another replica signed in for.
 struct Offer<'a> {
     entry: &'a TokenEntry,
-    /// What is left of it.
-    left: Duration,
     /// How long the server keeps it yet.
     kept: Duration,
-    /// What the time is there, in seconds.
-    clock: u32,
+    /// What stands beside it.
+    known: &'a Known,
 }
 
 impl Offer<'_> {
     /// The token, if it does; counts what becomes of it, and notes that somebody signed in, since the floor counts for all.
-    fn judge(
-        self,
-        shared: &Shared,
-        wanted: &Wanted<'_>,
-        record: &mut Record,
-        asked: Moment,
-    ) -> Option<(Arc<CachedToken>, Theirs)> {
-        let Self { entry, left, kept, clock } = self;
+    fn judge(self, shared: &Shared, wanted: &Wanted<'_>, record: &mut Record) -> Option<(Arc<CachedToken>, Theirs)> {
+        let Self { entry, kept, known } = self;
+        let (asked, left) = (known.asked, entry.left_at(kept, known.asked));
         let id = TokenId::of(entry.access_token.expose());
         let former = wanted.user.token();
         let is_held = former.as_ref().is_some_and(|former| former.id() == id);
         let is_newer = entry.generation > record.generation;
-        let ago = entry.began_ago(kept);
-        let began = asked.mono.checked_sub(ago).unwrap_or(asked.mono);
+        let began = known.ago(entry.began_ago(kept));
         // Whoever puts a former entry back says how long it is kept as well, and so how old it is; of its generation nobody does.
-        let by_generation = Duration::from_secs(u64::from(clock.saturating_sub(entry.generation)));
-        let latest = asked.mono.checked_sub(by_generation).unwrap_or(asked.mono);
-        let granted = began.min(latest + SURELY_BY_GENERATION);
+        let latest = known.ago(Duration::from_secs(u64::from(known.clock.saturating_sub(entry.generation))));
+        // That is higher than the clock was as the lock was taken, and what was refused before this was so before the lock.
+        let granted = began.min(latest);
         let theirs = Theirs { generation: entry.generation, began, granted, gave: entry.gave, doublings: entry.doublings };
         let why = if left.is_zero() {
             SharedEntry::Expired
         // One that was signed in for without others, who could not be asked, has no generation.
-        } else if entry.generation < record.generation
-            || entry.generation == record.generation && record.is_dropped
+        } else if theirs.is_former(record)
             || !is_held && record.holds.began().is_some_and(|last| began + SURELY < last || latest + SURELY_BY_GENERATION < last)
         {
             SharedEntry::Replayed

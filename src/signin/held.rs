@@ -89,10 +89,11 @@ pub(super) fn stopping(
         Some(hold) => StopEntry::hold(hold, left, at),
         None => StopEntry::pause(left),
     });
-    let merchant = user.merchant().stopped(at.mono, version.upstream);
-    let merchant = merchant.and_then(|stop| {
+    let merchant = user.merchant().stopped_since(at.mono, version.upstream);
+    let merchant = merchant.and_then(|(stop, since)| {
         let Failure::Throttled { scope: Scope::Merchant, vault_error, .. } = failure else { return None };
-        Some(StopEntry::merchant(vault_error.clone(), stop.left_at(at.mono)))
+        let ago = at.mono.saturating_duration_since(since);
+        Some(StopEntry::merchant(vault_error.clone(), stop.left_at(at.mono), ago))
     });
     Publication { stop, merchant, ..Publication::nothing(at.mono) }
 }

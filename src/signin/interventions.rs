@@ -52,7 +52,7 @@ const TOLD_MAX: usize = 1_000;
 const TOLD_AT_ONCE: usize = 32;
 /// A token is told to the others once those who wait for it have it: it is looked for so often …
 const LOOKS: u32 = 10;
-/// … and this long apart, half a second in all, which is as long as the server may take.
+/// … with such a pause before the next look: half a second of pauses, which is as long as a write may take.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 impl Flights {

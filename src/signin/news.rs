@@ -134,6 +134,10 @@ impl Shared {
             flight.was_told.store(true, Ordering::Relaxed);
             return;
         }
+        // Meanwhile a newer one may have come, or an operator's drop of this one.
+        if theirs.is_former(&locked.record) {
+            return;
+        }
         theirs.note(&mut locked.record, version);
         store(self, user, locked, &cached, at, Origin::Shared);
         self.parts.tier.count(SharedEntry::Taken);

@@ -1,6 +1,7 @@
 //! What an operator did at one replica, told to the others.
 //!
-//! Must never be written but under the user's lock: what a sign-in that is under way brings counts after it.
+//! Must never be written but under a lock: under the user's, so that what a sign-in that is under way brings counts after it; a merchant's
+//! lifted waits under that of any of its users, and what another one's sign-in brings is told apart by when it began.
 
 use std::time::Duration;
 
@@ -93,30 +94,50 @@ impl Act {
 /// What is to be written for an act of `at` where this stands; none where that came later, or there is nothing to take back.
 fn publication(act: Act, at: Instant, known: &Known, now: Moment) -> Option<Publication> {
     let nothing = Publication::nothing(now.mono);
-    let began = |ago: Duration| known.asked.mono.checked_sub(ago).unwrap_or(known.asked.mono);
-    let standing = known.stop.as_ref().map(|(entry, kept)| {
-        let (hold, written) = (entry.hold_of(), entry.age(*kept));
-        (hold, *kept, began(hold.map_or(written, |hold| hold.age(known.asked))))
-    });
-    let is_younger = standing.is_some_and(|(_, _, began)| began > at);
-    // Its age is told by how long it is kept yet.
+    let is_younger = |(entry, kept): &(StopEntry, Duration)| known.ago(entry.began_ago(*kept)) > at;
     let ago = now.mono.saturating_duration_since(at);
-    let lifted = || StopEntry::lifted(KEPT, ago, known.clock);
+    let lifted = StopEntry::lifted(KEPT, ago, known.clock);
     match act {
-        Act::Lift => (!is_younger).then(|| Publication { stop: lifted(), ..nothing }),
+        Act::Lift => {
+            let came_later = known.stop.as_ref().is_some_and(is_younger);
+            (!came_later).then(|| Publication { stop: Some(lifted), ..nothing })
+        }
         Act::LiftWait => {
-            let wait = standing.and_then(|(hold, kept, _)| Some((hold.filter(|hold| hold.is_wait())?.clone(), kept)));
-            let (wait, kept) = wait.filter(|_| !is_younger)?;
-            Some(Publication { stop: Some(StopEntry::wait_lifted(wait, kept, ago, (known.asked, known.clock))), ..nothing })
+            let (entry, kept) = known.stop.as_ref().filter(|stop| !is_younger(stop))?;
+            let wait = entry.hold_of().filter(|hold| hold.is_wait())?.clone();
+            let stop = StopEntry::wait_lifted(wait, *kept, ago, (known.asked, known.clock));
+            Some(Publication { stop: Some(stop), ..nothing })
         }
         Act::Drop { generation } => {
             // All have news of a newer one, which takes the place of what is dropped.
             let is_over = known.token.as_ref().is_some_and(|(token, _)| token.generation > generation);
             (!is_over).then(|| Publication { dropped: Some(DroppedEntry::new(generation, KEPT, known)), ..nothing })
         }
+        // Whatever stands there: others may hold what was lifted.
         Act::LiftWaits => {
-            let is_younger = known.merchant.as_ref().is_some_and(|(entry, kept)| began(entry.age(*kept)) > at);
-            (!is_younger).then(|| Publication { lifted: lifted(), ..nothing })
+            let ends_wait = !known.merchant.as_ref().is_some_and(is_younger);
+            Some(Publication { lifted: Some(lifted), ends_wait, ..nothing })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::{Clock as _, SystemClock};
+
+    #[test]
+    fn a_merchants_waits_are_told_as_lifted_and_one_that_came_since_stays() {
+        let (secs, began) = (Duration::from_secs, SystemClock.now());
+        let (now, at) = (began.plus(secs(60)), began.mono + secs(58));
+        // Lifted two seconds ago; the vault asked for a wait before, or since, as a replica wrote that does not know of the lift.
+        for (ago, ends_wait) in [(10, true), (1, false)] {
+            let merchant = Some(StopEntry::merchant(String::new(), secs(100), secs(ago)));
+            let known =
+                Known { asked: now, clock: 0, is_locked: true, token: None, dropped: None, stop: None, merchant, lifted: None };
+            let publication = publication(Act::LiftWaits, at, &known, now).expect("is told");
+            let (lifted, kept) = publication.lifted.expect("is told");
+            assert_eq!((publication.ends_wait, kept, lifted.age(kept)), (ends_wait, KEPT, secs(2)), "{ago}");
         }
     }
 }

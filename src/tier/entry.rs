@@ -168,6 +168,8 @@ pub enum StopEntry {
     Merchant {
         /// How long it lasts; the server was told to keep it for as long.
         kept_ms: u64,
+        /// How long before that it began.
+        age_ms: u64,
         /// The vault's name for it.
         vault_error: String,
     },
@@ -205,24 +207,22 @@ impl StopEntry {
         (Self::Pause { kept_ms: millis(left) }, left)
     }
 
-    /// The vault lets no user of the merchant in, and how long the server is to keep that.
+    /// The vault lets no user of the merchant in, since it said so that long ago; and how long the server is to keep that.
     #[must_use]
-    pub fn merchant(vault_error: String, left: Duration) -> (Self, Duration) {
-        (Self::Merchant { kept_ms: millis(left), vault_error }, left)
+    pub fn merchant(vault_error: String, left: Duration, ago: Duration) -> (Self, Duration) {
+        (Self::Merchant { kept_ms: millis(left), age_ms: millis(ago), vault_error }, left)
     }
 
-    /// An operator lifted what stood there, so long before the server's clock was this, which is told for `kept` from then on; none where
-    /// that is over.
+    /// An operator lifted what stood there, so long before the server's clock was this; told for `kept` from now on.
     #[must_use]
-    pub fn lifted(kept: Duration, ago: Duration, clock: u32) -> Option<(Self, Duration)> {
-        let left = kept.checked_sub(ago).filter(|left| !left.is_zero())?;
-        Some((Self::Lifted { kept_ms: millis(kept), clock: before(clock, ago) }, left))
+    pub fn lifted(kept: Duration, ago: Duration, clock: u32) -> (Self, Duration) {
+        // Written as if it had been then.
+        (Self::Lifted { kept_ms: millis(kept.saturating_add(ago)), clock: before(clock, ago) }, kept)
     }
 
     /// An operator lifted this wait, so long before now, when the server's clock is this; what is left of it is kept for `kept`.
     #[must_use]
     pub fn wait_lifted(hold: SavedHold, kept: Duration, ago: Duration, (now, clock): (Moment, u32)) -> (Self, Duration) {
-        // Written as if it had been then.
         let (kept_ms, age_ms) = (millis(kept.saturating_add(ago)), millis(hold.age(now).saturating_sub(ago)));
         (Self::WaitLifted { kept_ms, clock: before(clock, ago), age_ms, hold: Box::new(hold.lifted()) }, kept)
     }
@@ -240,6 +240,16 @@ impl StopEntry {
     #[must_use]
     pub fn age(&self, kept: Duration) -> Duration {
         Duration::from_millis(self.kept_ms()).saturating_sub(kept)
+    }
+
+    /// How long ago what it tells began, where the server keeps it for `kept` yet.
+    #[must_use]
+    pub fn began_ago(&self, kept: Duration) -> Duration {
+        let before = match self {
+            Self::Hold { age_ms, .. } | Self::Merchant { age_ms, .. } | Self::WaitLifted { age_ms, .. } => *age_ms,
+            Self::Pause { .. } | Self::Lifted { .. } => 0,
+        };
+        self.age(kept).saturating_add(Duration::from_millis(before))
     }
 
     fn kept_ms(&self) -> u64 {

@@ -38,8 +38,10 @@ pub struct Publication {
     pub stop: Option<(StopEntry, Duration)>,
     /// What stops the whole merchant, and for how long.
     pub merchant: Option<(StopEntry, Duration)>,
-    /// In the place of that, that an operator lifted it, and for how long that is to be kept.
+    /// That an operator lifted the merchant's waits, and for how long that is to be kept.
     pub lifted: Option<(StopEntry, Duration)>,
+    /// With them the one that stands there.
+    pub ends_wait: bool,
     /// When all this was so.
     pub at: Instant,
 }
@@ -48,7 +50,7 @@ impl Publication {
     /// What was so at this time, which is to be added.
     #[must_use]
     pub fn nothing(at: Instant) -> Self {
-        Self { token: None, dropped: None, stop: None, merchant: None, lifted: None, at }
+        Self { token: None, dropped: None, stop: None, merchant: None, lifted: None, ends_wait: false, at }
     }
 }
 
@@ -137,7 +139,7 @@ impl Lease {
             removes: match (&token, &dropped) {
                 (Some(_), _) => Removes::Stop,
                 (None, Some(_)) => Removes::Token,
-                (None, None) if publication.lifted.is_some() => Removes::Merchant,
+                (None, None) if publication.ends_wait => Removes::Merchant,
                 (None, None) => Removes::Nothing,
             },
             token: token.or(dropped),

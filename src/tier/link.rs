@@ -2,11 +2,11 @@
 //!
 //! The only place that knows the protocol's client. Must never wait without an end, or take a server's text into a message.
 
+mod link_error;
+
 use std::{fmt, pin::Pin, time::Duration};
 
-use redis::{
-    AsyncConnectionConfig, Cmd, ErrorKind, ProtocolVersion, RedisConnectionInfo, RedisError, Value, aio::MultiplexedConnection,
-};
+use redis::{AsyncConnectionConfig, Cmd, ProtocolVersion, RedisConnectionInfo, Value, aio::MultiplexedConnection};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     task::{JoinSet, yield_now},
@@ -14,6 +14,7 @@ use tokio::{
 };
 use zeroize::Zeroizing;
 
+pub use self::link_error::LinkError;
 use super::bounded::{Bounded, Unanswered};
 use crate::config::SharedServer;
 
@@ -52,7 +53,7 @@ const LOOK: &str = "local won = 0 \
       v[4], redis.call('PTTL', KEYS[4]), won, redis.call('EXISTS', KEYS[5]), tonumber(redis.call('TIME')[1])}";
 /// Writes what came of it and gives the lock back, if it is still held. A token that is written ends whatever stood against the credential. What
 /// is left of the lock says how late it is: a server that stood still makes no token younger, whose age is told by how long it is kept. What is
-/// to be removed for an operator goes first.
+/// to be removed for an operator goes first, so that it is gone where the server is full and takes nothing in its place.
 const WRITE: &str = "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end \
     if ARGV[13] == 't' then redis.call('DEL', KEYS[2]) end \
     if ARGV[13] == 'm' then redis.call('DEL', KEYS[4]) end \
@@ -92,72 +93,6 @@ pub(super) async fn within<T>(length: Duration, answer: impl Future<Output = Res
         biased;
         answer = answer => answer,
         () = patience(length) => Err(LinkError::Timeout),
-    }
-}
-
-/// Why the server can't be used, in words for people.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum LinkError {
-    /// No TCP connection.
-    #[error("no connection to it could be made")]
-    Unreachable,
-    /// The handshake.
-    #[error("its TLS certificate is not valid for it or not trusted, or it speaks no TLS")]
-    Tls,
-    /// The password, or the user.
-    #[error("it refuses the user or the password")]
-    Refused,
-    /// The ACL.
-    #[error("it lets the user do less than is needed")]
-    Forbidden,
-    /// A replica, or a master that was replaced.
-    #[error("it is read-only")]
-    ReadOnly,
-    /// Its memory.
-    #[error("it is out of memory")]
-    Full,
-    /// Nothing came.
-    #[error("it did not answer in time")]
-    Timeout,
-    /// The connection broke.
-    #[error("the connection to it broke")]
-    Broken,
-    /// It is loading, failing over, part of a cluster, or no such server.
-    #[error("it answers with an error")]
-    Failing,
-    /// Its answers come, but late.
-    #[error("it answers too slowly to be of use")]
-    Slow,
-    /// It is known to be away.
-    #[error("it could not be used a moment ago")]
-    Off,
-}
-
-impl LinkError {
-    /// By the code that the server gave; a script repeats that of what it calls, some servers within their own text.
-    fn of(error: &RedisError) -> Self {
-        let has = |code: &str| {
-            let within = |detail: &str| detail.split_ascii_whitespace().any(|word| word.trim_start_matches('-') == code);
-            error.code() == Some(code) || error.detail().is_some_and(within)
-        };
-        if error.kind() == ErrorKind::Io {
-            Self::Broken
-        } else if error.kind() == ErrorKind::AuthenticationFailed || has("WRONGPASS") || has("NOAUTH") {
-            Self::Refused
-        } else if has("READONLY") {
-            Self::ReadOnly
-        } else if has("NOPERM") {
-            Self::Forbidden
-        } else if has("OOM") {
-            Self::Full
-        } else {
-            Self::Failing
-        }
-    }
-
-    /// Whether the connection is of no use any more. One to a full server still reads.
-    pub(super) fn ends(self) -> bool {
-        !matches!(self, Self::Full | Self::Off)
     }
 }
 

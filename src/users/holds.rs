@@ -165,14 +165,21 @@ impl Holds {
         (doubles && !rules.min_sign_in_interval.is_zero()).then(|| self.floor(rules).min(gave / 2))
     }
 
-    /// Notes what another replica's sign-in with `version` gave, which began at `began`.
-    pub fn succeeded_elsewhere(&mut self, version: Version, began: Instant, gave: Duration, doublings: u32) {
+    /// Notes what another replica's sign-in with `version` gave, which began at `began`; what stood against the credential before `granted`
+    /// is over.
+    pub fn succeeded_elsewhere(
+        &mut self,
+        version: Version,
+        (began, granted): (Instant, Instant),
+        gave: Duration,
+        doublings: u32,
+    ) {
         if self.is_elsewhere(version) {
             return;
         }
         self.told_of_sign_in(began, gave, doublings);
         if self.counts(version) {
-            self.current.granted_elsewhere(began);
+            self.current.granted_elsewhere(granted);
         }
         if let Some(rare) = self.rare.as_deref_mut() {
             (rare.failures, rare.rejected) = (0, None);

@@ -10,8 +10,8 @@ use zeroize::Zeroizing;
 use super::{Known, Sealer, TokenEntry, act_stands, millis};
 use crate::tokens::lifetime::LIFETIME_MAX;
 
-/// The user's tokens up to a generation were dropped. It stands as long as the token would have, for those who hear of it late, or until the
-/// next token takes its place.
+/// The user's tokens up to a generation were dropped. It stands as long as the token that stood there would have (where none did, for a
+/// moment), for those who hear of it late, or until the next token takes its place.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DroppedEntry {
@@ -63,7 +63,8 @@ impl DroppedEntry {
     pub fn new(generation: u32, least: Duration, known: &Known) -> (Self, Duration) {
         let of_token = |(token, kept): &(TokenEntry, Duration)| {
             let (age_ms, gave_ms) = (millis(token.began_ago(*kept)), millis(token.gave));
-            (PastSignIn { age_ms, gave_ms, doublings: token.doublings }, *kept)
+            // Whoever keeps it for longer than it was written for makes no drop last longer.
+            (PastSignIn { age_ms, gave_ms, doublings: token.doublings }, token.left.min(*kept))
         };
         let of_former = |(former, kept): &(Self, Duration)| {
             let sign_in = former.sign_in.clone()?;

@@ -51,7 +51,10 @@ fn the_least_that_any_clock_says_is_left() {
 #[test]
 fn a_wait_is_believed_no_further_than_it_was_sealed_for() {
     let hold = |kept| StopEntry::pause(kept).0.stands(secs(3_600), 0);
-    assert_eq!((hold(secs(5)), StopEntry::merchant(String::new(), secs(7)).0.stands(secs(3_600), 0)), (secs(5), secs(7)));
+    assert_eq!(
+        (hold(secs(5)), StopEntry::merchant(String::new(), secs(7), secs(0)).0.stands(secs(3_600), 0)),
+        (secs(5), secs(7))
+    );
     assert_eq!(StopEntry::pause(secs(5)).0.stands(secs(2), 0), secs(2), "as the server counts");
 }
 
@@ -95,15 +98,15 @@ fn a_wait_that_was_lifted_is_told_as_of_then_and_with_what_was_counted() {
 
 #[test]
 fn an_act_that_is_put_back_is_as_old_as_it_is() {
-    // Lifted 3 s before the server's clock was 100, and told for 10 s; put back, it is said to be kept for longer.
-    let (lifted, kept) = StopEntry::lifted(secs(10), secs(3), 100).expect("lasts");
-    assert_eq!((kept, lifted.age(lifted.stands(kept, 100))), (secs(7), secs(3)));
+    // Lifted 3 s before the server's clock was 100, and told for 10 s from then on; put back, it is said to be kept for longer.
+    let (lifted, kept) = StopEntry::lifted(secs(10), secs(3), 100);
+    assert_eq!((kept, lifted.age(lifted.stands(kept, 100))), (secs(10), secs(3)));
     for (kept, clock, age) in
-        [(7, 101, 3), (10, 101, 3), (10, 105, 7), (3_600, 105, 7), (2, 105, 8), (3_600, 200, 10), (7, 50, 3)]
+        [(10, 101, 3), (9, 101, 4), (10, 105, 7), (3_600, 105, 7), (2, 105, 11), (3_600, 200, 13), (7, 50, 6)]
     {
         assert_eq!(lifted.age(lifted.stands(secs(kept), clock)), secs(age), "{kept} {clock}");
     }
-    assert!(StopEntry::lifted(secs(10), secs(10), 100).is_none());
+    assert!(lifted.stands(secs(3_600), 200).is_zero());
     let asked = SystemClock.now();
     let known =
         Known { asked, clock: 100, is_locked: true, token: None, dropped: None, stop: None, merchant: None, lifted: None };

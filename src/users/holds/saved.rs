@@ -24,7 +24,7 @@ pub struct SavedHold {
     /// For how long it was to be left alone; after a refusal the hold counts that is in force, or this where it is longer.
     pub(super) wait: Duration,
     /// For how long it would be without a wait that the vault asked for.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Duration::is_zero")]
     pub(super) beneath: Duration,
     /// Whether that was for undocumented answers alone.
     pub(super) undocumented: bool,

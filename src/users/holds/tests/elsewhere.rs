@@ -54,9 +54,12 @@ fn a_token_of_another_replica_ends_what_was_before_it_and_nothing_since() {
     let now = start();
     let [mut one, _] = replicas(now);
     fails(&mut one, refused(), at(now, 0.0));
-    one.succeeded_elsewhere(credential(1), now - secs(1), secs(60), 0);
+    one.succeeded_elsewhere(credential(1), (now - secs(1), now - secs(1)), secs(60), 0);
     assert!(one.stopped(now, &RULES).is_some(), "it was refused after that");
-    one.succeeded_elsewhere(credential(1), now + secs(1), secs(60), 0);
+    // Said to be of a second later, by whoever put a former one back.
+    one.succeeded_elsewhere(credential(1), (now + secs(1), now - secs(1)), secs(60), 0);
+    assert!(one.stopped(now, &RULES).is_some(), "that is no later");
+    one.succeeded_elsewhere(credential(1), (now + secs(1), now + secs(1)), secs(60), 0);
     assert!(one.stopped(now + secs(1), &RULES).is_none());
 }
 
