@@ -1,13 +1,14 @@
 //! The accept loop: takes connections, and logs where some can't be taken.
 //!
-//! Must never spin when descriptors run out, say the same thing more than once a minute, or accept after the end has begun.
+//! Must never spin when descriptors run out, say the same thing more than once a minute, or accept what comes after the end has begun.
 
 use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use rustix::io::Errno;
 use tokio::{
     net::{TcpListener, TcpStream},
-    time::{sleep, sleep_until},
+    task::yield_now,
+    time::{sleep, sleep_until, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, warn};
@@ -24,6 +25,10 @@ use crate::clock::Clock;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// A connection that is evicted after its preface is told so within this: GOAWAY is one write.
 const GOAWAY_TIME: Duration = Duration::from_millis(20);
+
+/// Connections that the kernel holds when the end begins are taken within this: more than it holds of them by default
+/// (net.core.somaxconn, 4,096) takes a tenth of it, unless others have to be evicted for them.
+const LAST_ACCEPTS: Duration = Duration::from_millis(500);
 
 /// The two steps of an end, told to every connection.
 #[derive(Clone, Debug, Default)]
@@ -65,17 +70,28 @@ pub struct Accepted {
 }
 
 impl Port {
-    /// Accepts connections until the shutdown begins, and hands each that finds a slot to `serve`.
+    /// Accepts connections until the shutdown begins, those that were made by then too, and hands each that finds a slot to `serve`.
     pub async fn accept<F, S>(self, listener: TcpListener, serve: F)
     where
         F: Fn(Accepted) -> S + Clone + Send + 'static,
         S: Future<Output = ()> + Send,
     {
-        let mut log = Log::new(&self);
+        tokio::select! {
+            () = self.accept_all(listener, serve) => {}
+            () = self.shutdown.abort.cancelled() => {}
+        }
+    }
+
+    async fn accept_all<F, S>(&self, listener: TcpListener, serve: F)
+    where
+        F: Fn(Accepted) -> S + Clone + Send + 'static,
+        S: Future<Output = ()> + Send,
+    {
+        let mut log = Log::new(self);
         loop {
             let accepted = tokio::select! {
                 biased;
-                () = self.shutdown.goaway.cancelled() => return,
+                () = self.shutdown.goaway.cancelled() => break,
                 accepted = listener.accept() => accepted,
                 () = log.due() => {
                     log.rest();
@@ -95,26 +111,50 @@ impl Port {
                     }
                     log.failed(&error);
                     tokio::select! {
-                        () = self.shutdown.goaway.cancelled() => return,
+                        () = self.shutdown.goaway.cancelled() => break,
                         () = sleep(ACCEPT_PAUSE) => continue,
                     }
                 }
             };
-            // The slot is taken after the accept, so that at the limit clients are turned away instead of left hanging.
-            let admission = tokio::select! {
-                () = self.shutdown.goaway.cancelled() => return,
-                admission = self.limit.admit(from.ip().to_canonical(), self.clock.now().mono) => admission,
-            };
-            log.evicted(admission.evicted);
-            let Some(slot) = admission.slot else {
-                log.turned_away();
-                continue;
-            };
-            // Small replies must not wait for more to send (Nagle). Not tokio's any more, since its place may be another runtime.
-            match stream.set_nodelay(true).and_then(|()| stream.into_std()) {
-                Ok(stream) => self.spawn(stream, from, slot, serve.clone()),
-                Err(error) => debug!(%error, "the connection was gone before it was served"),
+            // Not tokio's any more, since its place may be another runtime.
+            self.take(stream.into_std(), from, &mut log, &serve).await;
+        }
+        timeout(LAST_ACCEPTS, self.take_last(listener, &mut log, &serve)).await.ok();
+    }
+
+    /// Takes what the kernel holds: those clients have connected, may have sent a call, and would be met by a reset with the listener's end.
+    async fn take_last<F, S>(&self, listener: TcpListener, log: &mut Log, serve: &F)
+    where
+        F: Fn(Accepted) -> S + Clone + Send + 'static,
+        S: Future<Output = ()> + Send,
+    {
+        let Ok(listener) = listener.into_std() else { return };
+        loop {
+            match listener.accept() {
+                Ok((stream, from)) => self.take(stream.set_nonblocking(true).map(|()| stream), from, log, serve).await,
+                Err(error) if is_the_clients(&error) => {}
+                // None is left, or none can be taken.
+                Err(_) => return,
             }
+            // Somebody who connects faster than this is stopped by the time.
+            yield_now().await;
+        }
+    }
+
+    /// Takes a connection that was accepted, if it finds a slot.
+    async fn take<F, S>(&self, stream: io::Result<std::net::TcpStream>, from: SocketAddr, log: &mut Log, serve: &F)
+    where
+        F: Fn(Accepted) -> S + Clone + Send + 'static,
+        S: Future<Output = ()> + Send,
+    {
+        // The slot is taken after the accept, so that at the limit clients are turned away instead of left hanging.
+        let admission = self.limit.admit(from.ip().to_canonical(), self.clock.now().mono).await;
+        log.evicted(admission.evicted);
+        let Some(slot) = admission.slot else { return log.turned_away() };
+        // Small replies must not wait for more to send (Nagle).
+        match stream.and_then(|stream| stream.set_nodelay(true).map(|()| stream)) {
+            Ok(stream) => self.spawn(stream, from, slot, serve.clone()),
+            Err(error) => debug!(%error, "the connection was gone before it was served"),
         }
     }
 

@@ -20,7 +20,7 @@ use hyper::{body::Incoming, server::conn::http2, service::Service};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    time::{Sleep, sleep},
+    time::{Sleep, sleep, timeout},
 };
 use tracing::{debug, info};
 
@@ -66,6 +66,9 @@ const FIRST_CALL_TIMEOUT: Duration = Duration::from_secs(30);
 const UNREAD_PERIOD: Duration = Duration::from_millis(100);
 /// Where some were left unread for so many periods, 5 s, their connection ends.
 const UNREAD_PERIODS: u32 = 50;
+/// At the end of the process a handshake, and a preface that the kernel may hold, are read within this: a client sends its first call
+/// right behind them, and one that was not read is met by a reset.
+const LAST_READ: Duration = Duration::from_millis(500);
 /// However little time a connection has, GOAWAY and a last answer leave within this.
 const CLOSE_MIN: Duration = Duration::from_millis(500);
 /// After GOAWAY a connection without calls is given twice this to close by itself. One that lives does so at once; one whose machine is so
@@ -125,8 +128,12 @@ where
             let session = Session::new(peer, None, connection);
             return self.serve_session(stream, turns, session, self.plaintext_streams, pending()).await;
         };
+        let too_late = async {
+            self.shutdown.goaway.cancelled().await;
+            sleep(LAST_READ).await;
+        };
         let secured = tokio::select! {
-            () = self.shutdown.goaway.cancelled() => return,
+            () = too_late => return,
             secured = tls.handshake(stream, from.ip().to_canonical()) => secured,
         };
         let Some(Secured { stream, peer, trust }) = secured else { return };
@@ -177,7 +184,13 @@ where
                 }
             }
         };
-        if !connection.is_proven() {
+        let proven = poll_fn(|cx| match turn(serving.as_mut(), &mut runner, &mut unread, cx) {
+            Poll::Ready(()) => Poll::Ready(false),
+            Poll::Pending if connection.is_proven() => Poll::Ready(true),
+            Poll::Pending => Poll::Pending,
+        });
+        // GOAWAY to one whose preface was not read would be its end.
+        if !connection.is_proven() && !timeout(LAST_READ, proven).await.unwrap_or(false) {
             return;
         }
         session.closing.cancel();

@@ -1,23 +1,35 @@
 //! From SIGTERM to the end, with calls in flight and clients that say nothing.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use rustix::process::Signal;
-use token_broker::client::{Client, Security};
+use token_broker::{
+    app::{App, Listeners, StopSignal},
+    client::{Client, Security},
+    clock::{Clock, SystemClock},
+    config,
+    proto::v1::{GetTokenRequest, token_broker_service_client::TokenBrokerServiceClient},
+    telemetry::audit::Audit,
+    vault::HttpVault,
+};
 use token_broker_sandbox::{Fault, Options, Sandbox};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
+    net::{TcpListener, TcpStream},
     time::timeout,
 };
 use tonic::Code;
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
-use crate::support::{MERCHANT, NUMBER, PASSWORD, PATIENCE, Said, http, process::Process, user};
+use crate::support::{
+    MERCHANT, NUMBER, PASSWORD, PATIENCE, Said, http,
+    process::{Process, written},
+    user,
+};
 
 const SERVICE: &str = "tokenbroker.v1.TokenBrokerService";
 
-fn config(sandbox: &Sandbox, lame_duck: &str, drain: &str) -> String {
+fn config_text(sandbox: &Sandbox, lame_duck: &str, drain: &str) -> String {
     format!(
         "[grpc]\nlisten = \"127.0.0.1:0\"\nhealth_listen = \"127.0.0.1:0\"\nlame_duck = \"{lame_duck}\"\ndrain = \"{drain}\"\n\
          [admin]\nlisten = \"127.0.0.1:0\"\n[vault]\nbase_url = \"{}\"\n{}",
@@ -36,7 +48,7 @@ async fn health(endpoint: &str, service: &str) -> i32 {
 #[tokio::test]
 async fn sigterm_drains_in_order_and_loses_no_call() {
     let sandbox = Sandbox::start(Options::default()).await.expect("starts");
-    let mut broker = Process::serve(&config(&sandbox, "60s", "60s"), &[]).await;
+    let mut broker = Process::serve(&config_text(&sandbox, "60s", "60s"), &[]).await;
     let (endpoint, probes, admin) = (broker.endpoint(), format!("http://{}", broker.address("health")), broker.address("admin"));
     assert_eq!((health(&probes, "").await, health(&endpoint, SERVICE).await), (1, 1), "SERVING");
     assert!(http(&admin, "/livez").await.starts_with("HTTP/1.1 200"));
@@ -72,7 +84,7 @@ async fn sigterm_drains_in_order_and_loses_no_call() {
 #[tokio::test]
 async fn silent_and_half_open_clients_hold_up_nothing() {
     let sandbox = Sandbox::start(Options::default()).await.expect("starts");
-    let mut broker = Process::serve(&config(&sandbox, "100ms", "60s"), &[]).await;
+    let mut broker = Process::serve(&config_text(&sandbox, "100ms", "60s"), &[]).await;
     let address = broker.address("grpc");
     let silent = TcpStream::connect(&address).await.expect("it listens");
     let mut half_open = TcpStream::connect(&address).await.expect("it listens");
@@ -91,7 +103,7 @@ async fn silent_and_half_open_clients_hold_up_nothing() {
 #[tokio::test]
 async fn a_call_that_outlasts_the_drain_is_told_so_and_the_end_comes_in_time() {
     let sandbox = Sandbox::start(Options::default()).await.expect("starts");
-    let text = config(&sandbox, "0s", "500ms").replace("[vault]\n", "[vault]\ntimeout = \"120s\"\n");
+    let text = config_text(&sandbox, "0s", "500ms").replace("[vault]\n", "[vault]\ntimeout = \"120s\"\n");
     let mut broker = Process::serve(&text.replace("[grpc]\n", "[grpc]\ncall_timeout = \"120s\"\n"), &[]).await;
     sandbox.script(Fault::Hang);
     let client = Client::new(&broker.endpoint()).expect("is an endpoint").timeout(Duration::from_secs(120));
@@ -107,7 +119,7 @@ async fn a_call_that_outlasts_the_drain_is_told_so_and_the_end_comes_in_time() {
 async fn sigint_or_a_second_sigterm_skips_the_lame_duck() {
     let sandbox = Sandbox::start(Options::default()).await.expect("starts");
     for signals in [&[Signal::INT][..], &[Signal::TERM, Signal::TERM], &[Signal::TERM, Signal::INT]] {
-        let mut broker = Process::serve(&config(&sandbox, "60s", "2s"), &[]).await;
+        let mut broker = Process::serve(&config_text(&sandbox, "60s", "2s"), &[]).await;
         for (n, signal) in signals.iter().enumerate() {
             broker.signal(*signal);
             if n == 0 {
@@ -128,7 +140,7 @@ async fn what_lasts_as_long_as_its_client_likes_does_not_hold_up_the_end() {
         v1::server_reflection_client::ServerReflectionClient, v1alpha::server_reflection_client::ServerReflectionClient as Older,
     };
     let sandbox = Sandbox::start(Options::default()).await.expect("starts");
-    let mut broker = Process::serve(&config(&sandbox, "0s", "60s"), &[]).await;
+    let mut broker = Process::serve(&config_text(&sandbox, "0s", "60s"), &[]).await;
     let (endpoint, probes) = (broker.endpoint(), format!("http://{}", broker.address("health")));
     let mut newer = ServerReflectionClient::new(channel(&endpoint).await);
     let mut newer = newer.server_reflection_info(tokio_stream::pending()).await.expect("it begins").into_inner();
@@ -161,11 +173,48 @@ async fn what_lasts_as_long_as_its_client_likes_does_not_hold_up_the_end() {
     drop((older, watches, half));
 }
 
+/// Its clients have connected and asked, and nothing of that was looked at when the end begins: the kernel holds it.
+#[tokio::test]
+async fn what_was_sent_before_the_end_is_answered_though_it_was_not_read_by_then() {
+    let sandbox = Sandbox::start(Options::default()).await.expect("starts");
+    let (_files, path) = written(&config_text(&sandbox, "60s", "60s"));
+    let config = config::load(&path).expect("is in order").config;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let vault = Arc::new(HttpVault::new(&config.vault, Arc::clone(&clock)).expect("there is TLS"));
+    let app = App::with_sign_in(config, Audit::default(), vault, clock, 1).expect("can be wired");
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let endpoint = format!("http://{}", listener.local_addr().expect("is bound"));
+
+    let mut unsaid = Vec::new();
+    for _ in 0..16 {
+        let mut bare = crate::support::Bare::connect(&endpoint).await;
+        unsaid.push(tokio::spawn(async move { bare.begin("/tokenbroker.v1.TokenBrokerService/GetToken").await }));
+    }
+    let mut client = TokenBrokerServiceClient::new(channel(&endpoint).await);
+    let request = GetTokenRequest { merchant_id: MERCHANT.to_owned(), number: NUMBER.to_owned(), ..GetTokenRequest::default() };
+    let whole = tokio::spawn(async move { client.get_token(request).await });
+    // On this one thread: all has been sent after some turns.
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    let stop = StopSignal::default();
+    stop.begin.cancel();
+    stop.hurry.cancel();
+    app.run(Listeners { grpc: vec![listener], ..Listeners::default() }, stop).await;
+
+    let answer = whole.await.expect("no panic").expect("it was asked before the end").into_inner();
+    assert!(sandbox.is_live(&answer.token.expect("it has one").access_token));
+    for call in unsaid {
+        let answer = call.await.expect("no panic").expect("it is answered");
+        assert_eq!(answer.headers().get("grpc-status").expect("it is refused"), "14", "{answer:?}");
+    }
+}
+
 /// Its calls have their answers; that it does not read them is its own affair.
 #[tokio::test]
 async fn a_client_that_never_reads_its_answer_does_not_hold_up_the_end() {
     let sandbox = Sandbox::start(Options::default()).await.expect("starts");
-    let mut broker = Process::serve(&config(&sandbox, "0s", "60s"), &[]).await;
+    let mut broker = Process::serve(&config_text(&sandbox, "0s", "60s"), &[]).await;
     let deaf = crate::support::Bare::that_never_reads(&broker.endpoint()).await;
     let asked = tokio::spawn(async move { HealthClient::new(deaf).check(HealthCheckRequest::default()).await });
     assert_eq!(health(&broker.endpoint(), "").await, 1);
@@ -177,7 +226,7 @@ async fn a_client_that_never_reads_its_answer_does_not_hold_up_the_end() {
 #[tokio::test]
 async fn a_watch_of_an_unknown_service_says_so_and_goes_on() {
     let sandbox = Sandbox::start(Options::default()).await.expect("starts");
-    let mut broker = Process::serve(&config(&sandbox, "1s", "2s"), &[]).await;
+    let mut broker = Process::serve(&config_text(&sandbox, "1s", "2s"), &[]).await;
     let (unknown, known) = ("tokenbroker.v2.TokenBrokerService", SERVICE);
     for endpoint in [broker.endpoint(), format!("http://{}", broker.address("health"))] {
         let mut health = HealthClient::new(channel(&endpoint).await);
@@ -201,7 +250,7 @@ async fn a_watch_of_an_unknown_service_says_so_and_goes_on() {
 #[tokio::test]
 async fn callers_leave_a_lame_duck_before_it_closes() {
     let sandbox = Sandbox::start(Options::default()).await.expect("starts");
-    let configured = config(&sandbox, "60s", "60s");
+    let configured = config_text(&sandbox, "60s", "60s");
     let (ends, stays) = (Process::serve(&configured, &[]).await, Process::serve(&configured, &[]).await);
     let client = Client::balanced_over(&[ends.endpoint(), stays.endpoint()], Security::default()).expect("are endpoints");
     let admins = [ends.address("admin"), stays.address("admin")];
