@@ -1,7 +1,16 @@
 //! From SIGTERM to the end, with calls in flight and clients that say nothing.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    future::{Ready, ready},
+    io,
+    path::Path,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
+use http::Uri;
+use hyper_util::rt::TokioIo;
 use rustix::process::Signal;
 use token_broker::{
     app::{App, Listeners, StopSignal},
@@ -18,12 +27,19 @@ use tokio::{
     net::{TcpListener, TcpStream},
     time::timeout,
 };
-use tonic::Code;
+use tonic::{
+    Code,
+    transport::{Certificate, ClientTlsConfig, Endpoint},
+};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+use tower_service::Service;
 
 use crate::support::{
-    MERCHANT, NUMBER, PASSWORD, PATIENCE, Said, http,
+    MERCHANT, NUMBER, PASSWORD, PATIENCE, Said,
+    authority::Authority,
+    http,
     process::{Process, written},
+    secured::{CARDS, caller},
     user,
 };
 
@@ -39,8 +55,7 @@ fn config_text(sandbox: &Sandbox, lame_duck: &str, drain: &str) -> String {
 }
 
 async fn health(endpoint: &str, service: &str) -> i32 {
-    let channel =
-        tonic::transport::Endpoint::from_shared(endpoint.to_owned()).expect("is a URL").connect().await.expect("it listens");
+    let channel = Endpoint::from_shared(endpoint.to_owned()).expect("is a URL").connect().await.expect("it listens");
     let request = HealthCheckRequest { service: service.to_owned() };
     HealthClient::new(channel).check(request).await.expect("health is answered").into_inner().status
 }
@@ -62,7 +77,7 @@ async fn sigterm_drains_in_order_and_loses_no_call() {
     });
     sandbox.wait_for_sign_ins(1, PATIENCE).await;
     // A watch of health never ends by itself; it must not hold up the end.
-    let channel = tonic::transport::Endpoint::from_shared(probes.clone()).expect("is a URL").connect().await.expect("it listens");
+    let channel = Endpoint::from_shared(probes.clone()).expect("is a URL").connect().await.expect("it listens");
     let watch = HealthClient::new(channel).watch(HealthCheckRequest { service: SERVICE.to_owned() }).await.expect("is answered");
 
     broker.signal(Signal::TERM);
@@ -131,7 +146,7 @@ async fn sigint_or_a_second_sigterm_skips_the_lame_duck() {
 }
 
 async fn channel(endpoint: &str) -> tonic::transport::Channel {
-    tonic::transport::Endpoint::from_shared(endpoint.to_owned()).expect("is a URL").connect().await.expect("it listens")
+    Endpoint::from_shared(endpoint.to_owned()).expect("is a URL").connect().await.expect("it listens")
 }
 
 #[tokio::test]
@@ -173,18 +188,32 @@ async fn what_lasts_as_long_as_its_client_likes_does_not_hold_up_the_end() {
     drop((older, watches, half));
 }
 
+/// Runs a broker that is told to end before it has looked at what `listener` holds.
+async fn run_to_the_end(path: &Path, listener: TcpListener) {
+    let config = config::load(path).expect("is in order").config;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let vault = Arc::new(HttpVault::new(&config.vault, Arc::clone(&clock)).expect("there is TLS"));
+    let app = App::with_sign_in(config, Audit::default(), vault, clock, 1).expect("can be wired");
+    let stop = StopSignal::default();
+    stop.begin.cancel();
+    stop.hurry.cancel();
+    app.run(Listeners { grpc: vec![listener], ..Listeners::default() }, stop).await;
+}
+
+/// On a test's one thread: what its tasks have to send has been sent after some turns.
+async fn all_is_sent() {
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+}
+
 /// Its clients have connected and asked, and nothing of that was looked at when the end begins: the kernel holds it.
 #[tokio::test]
 async fn what_was_sent_before_the_end_is_answered_though_it_was_not_read_by_then() {
     let sandbox = Sandbox::start(Options::default()).await.expect("starts");
     let (_files, path) = written(&config_text(&sandbox, "60s", "60s"));
-    let config = config::load(&path).expect("is in order").config;
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let vault = Arc::new(HttpVault::new(&config.vault, Arc::clone(&clock)).expect("there is TLS"));
-    let app = App::with_sign_in(config, Audit::default(), vault, clock, 1).expect("can be wired");
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let endpoint = format!("http://{}", listener.local_addr().expect("is bound"));
-
     let mut unsaid = Vec::new();
     for _ in 0..16 {
         let mut bare = crate::support::Bare::connect(&endpoint).await;
@@ -193,20 +222,58 @@ async fn what_was_sent_before_the_end_is_answered_though_it_was_not_read_by_then
     let mut client = TokenBrokerServiceClient::new(channel(&endpoint).await);
     let request = GetTokenRequest { merchant_id: MERCHANT.to_owned(), number: NUMBER.to_owned(), ..GetTokenRequest::default() };
     let whole = tokio::spawn(async move { client.get_token(request).await });
-    // On this one thread: all has been sent after some turns.
-    for _ in 0..100 {
-        tokio::task::yield_now().await;
-    }
-    let stop = StopSignal::default();
-    stop.begin.cancel();
-    stop.hurry.cancel();
-    app.run(Listeners { grpc: vec![listener], ..Listeners::default() }, stop).await;
+    all_is_sent().await;
+    run_to_the_end(&path, listener).await;
 
     let answer = whole.await.expect("no panic").expect("it was asked before the end").into_inner();
     assert!(sandbox.is_live(&answer.token.expect("it has one").access_token));
     for call in unsaid {
         let answer = call.await.expect("no panic").expect("it is answered");
         assert_eq!(answer.headers().get("grpc-status").expect("it is refused"), "14", "{answer:?}");
+    }
+}
+
+/// Connected before anybody asks for it.
+struct Connected(Option<TcpStream>);
+
+impl Service<Uri> for Connected {
+    type Response = TokioIo<TcpStream>;
+    type Error = io::Error;
+    type Future = Ready<io::Result<Self::Response>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _uri: Uri) -> Self::Future {
+        ready(self.0.take().map(TokioIo::new).ok_or_else(|| io::ErrorKind::AlreadyExists.into()))
+    }
+}
+
+#[tokio::test]
+async fn a_handshake_that_began_before_the_end_is_finished_and_its_call_answered() {
+    let (sandbox, ca) = (Sandbox::start(Options::default()).await.expect("starts"), Authority::new());
+    let tls = "[grpc]\ntls = { certificate_file = \"tls.crt\", key_file = \"tls.key\", client_ca_file = \"ca.crt\" }\n";
+    let text = config_text(&sandbox, "60s", "60s").replace("[grpc]\n", tls);
+    let (files, path) = written(&format!("{text}{}", caller(CARDS, "merchants = []")));
+    ca.server().write(files.path());
+    std::fs::write(files.path().join("ca.crt"), &ca.pem).expect("is written");
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("is bound");
+    let mut asked = Vec::new();
+    for _ in 0..4 {
+        let stream = TcpStream::connect(address).await.expect("it listens");
+        let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(&ca.pem));
+        let endpoint = Endpoint::from_shared(format!("https://{address}")).expect("is a URL").tls_config(tls).expect("is a CA");
+        asked.push(tokio::spawn(async move {
+            let channel = endpoint.connect_with_connector(Connected(Some(stream))).await?;
+            Ok::<_, tonic::transport::Error>(HealthClient::new(channel).check(HealthCheckRequest::default()).await)
+        }));
+    }
+    all_is_sent().await;
+    run_to_the_end(&path, listener).await;
+    for call in asked {
+        call.await.expect("no panic").expect("it shakes hands").expect("it is answered");
     }
 }
 
