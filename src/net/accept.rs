@@ -1,13 +1,19 @@
 //! The accept loop: takes connections, and logs where some can't be taken.
 //!
-//! Must never spin when descriptors run out, say the same thing more than once a minute, or accept what comes after the end has begun.
+//! Must never spin when descriptors run out, say the same thing more than once a minute, or accept more at the end than the kernel held.
 
-use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    future::{Future, poll_fn},
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use rustix::io::Errno;
 use tokio::{
     net::{TcpListener, TcpStream},
-    task::yield_now,
     time::{sleep, sleep_until, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -25,18 +31,29 @@ use crate::clock::Clock;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// A connection that is evicted after its preface is told so within this: GOAWAY is one write.
 const GOAWAY_TIME: Duration = Duration::from_millis(20);
-
-/// Connections that the kernel holds when the end begins are taken within this: more than it holds of them by default
-/// (net.core.somaxconn, 4,096) takes a tenth of it, unless others have to be evicted for them.
-const LAST_ACCEPTS: Duration = Duration::from_millis(500);
+/// So many connections the kernel may hold when the end begins: the backlog of tokio's listeners, and one.
+const LAST_ACCEPTS: usize = 129;
+/// At the end of the process a handshake, and what the kernel may hold of a client's first words, are read within this: they were sent
+/// before the end, and closed unread they would be met by a reset.
+pub const LAST_READ: Duration = Duration::from_millis(500);
 
 /// The two steps of an end, told to every connection.
 #[derive(Clone, Debug, Default)]
 pub struct Shutdown {
-    /// Accept no more, send GOAWAY, finish the calls in flight.
+    /// Accept no more than has connected, send GOAWAY, finish the calls in flight.
     pub goaway: CancellationToken,
     /// Drop what is left.
     pub abort: CancellationToken,
+}
+
+/// Reads a connection's first words at the end, by its turns, unless they were read before; whether they came in time.
+pub async fn last_read(connection: &Connection, mut turn: impl FnMut(&mut Context<'_>) -> Poll<()>) -> bool {
+    let read = poll_fn(|cx| match turn(cx) {
+        Poll::Ready(()) => Poll::Ready(false),
+        Poll::Pending if connection.is_proven() => Poll::Ready(true),
+        Poll::Pending => Poll::Pending,
+    });
+    connection.is_proven() || timeout(LAST_READ, read).await.unwrap_or(false)
 }
 
 /// One port of the broker, and what its connections have in common.
@@ -76,25 +93,26 @@ impl Port {
         F: Fn(Accepted) -> S + Clone + Send + 'static,
         S: Future<Output = ()> + Send,
     {
+        let mut log = Log::new(&self);
         tokio::select! {
-            () = self.accept_all(listener, serve) => {}
+            () = self.accept_all(listener, &serve, &mut log) => {}
             () = self.shutdown.abort.cancelled() => {}
         }
+        log.tell(LogLimiter::last);
     }
 
-    async fn accept_all<F, S>(&self, listener: TcpListener, serve: F)
+    async fn accept_all<F, S>(&self, listener: TcpListener, serve: &F, log: &mut Log)
     where
         F: Fn(Accepted) -> S + Clone + Send + 'static,
         S: Future<Output = ()> + Send,
     {
-        let mut log = Log::new(self);
         loop {
             let accepted = tokio::select! {
                 biased;
                 () = self.shutdown.goaway.cancelled() => break,
                 accepted = listener.accept() => accepted,
                 () = log.due() => {
-                    log.rest();
+                    log.tell(LogLimiter::rest);
                     continue;
                 }
             };
@@ -117,32 +135,34 @@ impl Port {
                 }
             };
             // Not tokio's any more, since its place may be another runtime.
-            self.take(stream.into_std(), from, &mut log, &serve).await;
+            self.take(stream.into_std(), from, serve, log).await;
         }
-        timeout(LAST_ACCEPTS, self.take_last(listener, &mut log, &serve)).await.ok();
+        self.take_last(listener, serve, log).await;
     }
 
     /// Takes what the kernel holds: those clients have connected, may have sent a call, and would be met by a reset with the listener's end.
-    async fn take_last<F, S>(&self, listener: TcpListener, log: &mut Log, serve: &F)
+    async fn take_last<F, S>(&self, listener: TcpListener, serve: &F, log: &mut Log)
     where
         F: Fn(Accepted) -> S + Clone + Send + 'static,
         S: Future<Output = ()> + Send,
     {
         let Ok(listener) = listener.into_std() else { return };
-        loop {
-            match listener.accept() {
-                Ok((stream, from)) => self.take(stream.set_nonblocking(true).map(|()| stream), from, log, serve).await,
-                Err(error) if is_the_clients(&error) => {}
-                // None is left, or none can be taken.
-                Err(_) => return,
+        for _ in 0..LAST_ACCEPTS {
+            // None is evicted any more, or another's answer would be met by a reset for it.
+            if !self.limit.has_room() {
+                return;
             }
-            // Somebody who connects faster than this is stopped by the time.
-            yield_now().await;
+            match listener.accept() {
+                Ok((stream, from)) => self.take(stream.set_nonblocking(true).map(|()| stream), from, serve, log).await,
+                Err(error) if is_the_clients(&error) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) => return log.failed(&error),
+            }
         }
     }
 
     /// Takes a connection that was accepted, if it finds a slot.
-    async fn take<F, S>(&self, stream: io::Result<std::net::TcpStream>, from: SocketAddr, log: &mut Log, serve: &F)
+    async fn take<F, S>(&self, stream: io::Result<std::net::TcpStream>, from: SocketAddr, serve: &F, log: &mut Log)
     where
         F: Fn(Accepted) -> S + Clone + Send + 'static,
         S: Future<Output = ()> + Send,
@@ -274,14 +294,15 @@ impl Log {
         }
     }
 
-    fn rest(&mut self) {
-        if let Some(times) = self.failed.rest() {
+    /// Tells what these say is to be told now.
+    fn tell(&mut self, untold: impl Fn(&mut LogLimiter) -> Option<u64>) {
+        if let Some(times) = untold(&mut self.failed) {
             warn!(port = self.port, times, "could not accept connections");
         }
-        if let Some(turned_away) = self.turned_away.rest() {
+        if let Some(turned_away) = untold(&mut self.turned_away) {
             self.log_turned_away(turned_away);
         }
-        if let Some(evicted) = self.evicted.rest() {
+        if let Some(evicted) = untold(&mut self.evicted) {
             self.log_evicted(evicted);
         }
     }

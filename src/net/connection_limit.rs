@@ -113,7 +113,6 @@ impl ConnectionLimit {
     /// Finds a slot for a connection that comes from this address now; another is evicted for it where that must be.
     pub async fn admit(self: &Arc<Self>, from: IpAddr, now: Instant) -> Admission {
         let PortLimits { connections: most, evict_busy, .. } = self.limits;
-        let spare = (most / 8).clamp(1, SPARE_MAX).min(most - 1);
         let unproven_of_one = (most / 8).max(UNPROVEN_OF_ONE_MIN);
         let mut evicted = 0;
         let mut first = true;
@@ -131,7 +130,7 @@ impl ConnectionLimit {
                         evicted += 1;
                     }
                     evicted += u64::from(parted);
-                    if state.connections.len() - state.closing >= most - spare {
+                    if !self.has_room_in(&state) {
                         evicted += u64::from(state.evict(now, evict_busy));
                     }
                     first = false;
@@ -147,6 +146,18 @@ impl ConnectionLimit {
                 return Admission { slot: None, evicted };
             }
         }
+    }
+
+    /// Whether another connection finds a slot without one that is evicted for it.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.has_room_in(&self.state())
+    }
+
+    fn has_room_in(&self, state: &State) -> bool {
+        let most = self.limits.connections;
+        let spare = (most / 8).clamp(1, SPARE_MAX).min(most - 1);
+        state.connections.len() - state.closing < most - spare
     }
 
     /// Evicts one, where descriptors run out in spite of the limit; whether there was one.

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use super::{
     CountedBody,
-    accept::{Accepted, Shutdown},
+    accept::{Accepted, Shutdown, last_read},
     transport::Transport,
 };
 
@@ -47,8 +47,13 @@ where
     tokio::select! {
         _ended = serving.as_mut() => return,
         () = connection.evicted() => return,
-        () = shutdown.goaway.cancelled() => serving.as_mut().graceful_shutdown(),
+        () = shutdown.goaway.cancelled() => {}
     }
+    // Told to end before it has read anything, hyper closes at once.
+    if !last_read(&connection, |cx| serving.as_mut().poll(cx).map(drop)).await {
+        return;
+    }
+    serving.as_mut().graceful_shutdown();
     // What ends a connection early is its client's affair.
     drop(timeout(DRAIN, serving).await);
 }

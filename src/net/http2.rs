@@ -20,13 +20,13 @@ use hyper::{body::Incoming, server::conn::http2, service::Service};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    time::{Sleep, sleep, timeout},
+    time::{Sleep, sleep},
 };
 use tracing::{debug, info};
 
 use super::{
     Session,
-    accept::{Accepted, Shutdown},
+    accept::{Accepted, LAST_READ, Shutdown, last_read},
     connection_limit::{Connection, Unsent},
     frames::Frames,
     in_place::{InPlace, Runner},
@@ -66,9 +66,6 @@ const FIRST_CALL_TIMEOUT: Duration = Duration::from_secs(30);
 const UNREAD_PERIOD: Duration = Duration::from_millis(100);
 /// Where some were left unread for so many periods, 5 s, their connection ends.
 const UNREAD_PERIODS: u32 = 50;
-/// At the end of the process a handshake, and a preface that the kernel may hold, are read within this: a client sends its first call
-/// right behind them, and one that was not read is met by a reset.
-const LAST_READ: Duration = Duration::from_millis(500);
 /// However little time a connection has, GOAWAY and a last answer leave within this.
 const CLOSE_MIN: Duration = Duration::from_millis(500);
 /// After GOAWAY a connection without calls is given twice this to close by itself. One that lives does so at once; one whose machine is so
@@ -133,8 +130,9 @@ where
             sleep(LAST_READ).await;
         };
         let secured = tokio::select! {
-            () = too_late => return,
+            biased;
             secured = tls.handshake(stream, from.ip().to_canonical()) => secured,
+            () = too_late => return,
         };
         let Some(Secured { stream, peer, trust }) = secured else { return };
         let streams = if trust.is_some() { STREAMS_MAX } else { STREAMS_OF_STRANGER_MAX };
@@ -184,13 +182,10 @@ where
                 }
             }
         };
-        let proven = poll_fn(|cx| match turn(serving.as_mut(), &mut runner, &mut unread, cx) {
-            Poll::Ready(()) => Poll::Ready(false),
-            Poll::Pending if connection.is_proven() => Poll::Ready(true),
-            Poll::Pending => Poll::Pending,
-        });
-        // GOAWAY to one whose preface was not read would be its end.
-        if !connection.is_proven() && !timeout(LAST_READ, proven).await.unwrap_or(false) {
+        let has_begun = connection.is_proven()
+            || self.shutdown.goaway.is_cancelled()
+                && last_read(connection, |cx| turn(serving.as_mut(), &mut runner, &mut unread, cx)).await;
+        if !has_begun {
             return;
         }
         session.closing.cancel();

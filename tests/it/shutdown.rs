@@ -188,8 +188,8 @@ async fn what_lasts_as_long_as_its_client_likes_does_not_hold_up_the_end() {
     drop((older, watches, half));
 }
 
-/// Runs a broker that is told to end before it has looked at what `listener` holds.
-async fn run_to_the_end(path: &Path, listener: TcpListener) {
+/// Runs a broker that is told to end before it has looked at what its listeners hold.
+async fn run_to_the_end(path: &Path, listeners: Listeners) {
     let config = config::load(path).expect("is in order").config;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let vault = Arc::new(HttpVault::new(&config.vault, Arc::clone(&clock)).expect("there is TLS"));
@@ -197,7 +197,7 @@ async fn run_to_the_end(path: &Path, listener: TcpListener) {
     let stop = StopSignal::default();
     stop.begin.cancel();
     stop.hurry.cancel();
-    app.run(Listeners { grpc: vec![listener], ..Listeners::default() }, stop).await;
+    app.run(listeners, stop).await;
 }
 
 /// On a test's one thread: what its tasks have to send has been sent after some turns.
@@ -222,9 +222,15 @@ async fn what_was_sent_before_the_end_is_answered_though_it_was_not_read_by_then
     let mut client = TokenBrokerServiceClient::new(channel(&endpoint).await);
     let request = GetTokenRequest { merchant_id: MERCHANT.to_owned(), number: NUMBER.to_owned(), ..GetTokenRequest::default() };
     let whole = tokio::spawn(async move { client.get_token(request).await });
+    let admin = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let mut probe = TcpStream::connect(admin.local_addr().expect("is bound")).await.expect("it listens");
+    probe.write_all(b"GET /livez HTTP/1.1\r\nhost: broker\r\n\r\n").await.expect("it is sent");
     all_is_sent().await;
-    run_to_the_end(&path, listener).await;
+    run_to_the_end(&path, Listeners { grpc: vec![listener], admin: vec![admin], ..Listeners::default() }).await;
 
+    let mut said = String::new();
+    probe.read_to_string(&mut said).await.expect("it is answered");
+    assert!(said.starts_with("HTTP/1.1 200"), "{said}");
     let answer = whole.await.expect("no panic").expect("it was asked before the end").into_inner();
     assert!(sandbox.is_live(&answer.token.expect("it has one").access_token));
     for call in unsaid {
@@ -271,7 +277,7 @@ async fn a_handshake_that_began_before_the_end_is_finished_and_its_call_answered
         }));
     }
     all_is_sent().await;
-    run_to_the_end(&path, listener).await;
+    run_to_the_end(&path, Listeners { grpc: vec![listener], ..Listeners::default() }).await;
     for call in asked {
         call.await.expect("no panic").expect("it shakes hands").expect("it is answered");
     }

@@ -36,6 +36,7 @@ async fn silent_ones_go_first_then_who_never_asked_of_the_address_with_the_most(
     let limit = limit(40, false);
     let mut slots = Vec::new();
     for n in 0..35 {
+        assert!(limit.has_room(), "for nobody has to go");
         slots.push(admitted(&limit, 1 + n % 3).await);
         if n != 3 {
             slots.last().expect("is there").connection.set_proven();
@@ -44,6 +45,7 @@ async fn silent_ones_go_first_then_who_never_asked_of_the_address_with_the_most(
     let evicted =
         |slots: &[Slot]| slots.iter().enumerate().filter(|(_, slot)| is_evicted(slot)).map(|(n, _)| n).collect::<Vec<_>>();
     tokio::time::advance(Duration::from_secs(1)).await;
+    assert!(!limit.has_room(), "the next one costs another its place");
     slots.push(admitted(&limit, 9).await);
     assert_eq!(evicted(&slots), [3], "it said nothing");
     // Of the second address there are twelve, of the others eleven.
