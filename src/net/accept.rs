@@ -148,7 +148,7 @@ impl Port {
     {
         let Ok(listener) = listener.into_std() else { return };
         for _ in 0..LAST_ACCEPTS {
-            // None is evicted any more, or another's answer would be met by a reset for it.
+            // None is evicted any more for want of places, or another's answer would be met by a reset for it.
             if !self.limit.has_room() {
                 return;
             }
